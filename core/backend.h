@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The backend boundary: one table of function pointers per kind of machine (cpu, null, cuda). libc only.
+ *
+ * Basic slots are filled by every backend. Fused slots may be NULL: ops.c then runs the composition of basic slots that
+ * defines them. Ops enqueue and return; they cannot fail in the middle. The first failure is written into the backend
+ * (fk_backend_fail) and every later op of that backend does nothing until fk_backend_sync reports it.
+ *
+ * Ops have no batch axis: the engine walks the frames of a batch one after another inside each step, because one frame
+ * fills the machine and because the bytes of a frame may then not depend on its batch. */
+#ifndef FK_BACKEND_H
+#define FK_BACKEND_H
+
+#include "tensor.h"
+
+#define FK_BACKEND_ABI 1
+#define FK_MAX_GROUPS 2
+#define FK_MAX_TERMS 6
+
+typedef struct FkBackend FkBackend;
+
+typedef enum { FK_ACT_NONE, FK_ACT_SILU, FK_ACT_GELU_TANH, FK_ACT_QUICK_GELU } FkAct;
+
+typedef enum {
+  FK_FAIL_NONE,
+  FK_FAIL_MEMORY,     /* an allocation was refused */
+  FK_FAIL_DEVICE,     /* a kernel or the device failed; `dead` says whether the process must restart */
+  FK_FAIL_NONFINITE,  /* fk_op_check met NaN or infinity; the text is the stage's name */
+  FK_FAIL_UNSUPPORTED /* no such machine, architecture or driver */
+} FkFailure;
+
+/* y = epilogue(x W^T + bias): x [M, K], w [N, K], bias [N] float32 or none, y [M, N].
+ * FK_EPI_ACT   y = act(.)
+ * FK_EPI_GATE  y = y + gate * (.), gate [N] float32: the residual stream, read and written in place
+ * FK_EPI_ADD   y = y + (.)
+ * FK_EPI_QKV   N = 3 D + M with column blocks [K | V | Q | MLP], or N = 2 D: [K | V]. K and Q: RMSNorm over each head of E columns with
+ *              k_norm, q_norm [E] float32 (eps 1e-6), then rotary embedding by `rope` [M, E] float32 (cos, sin pairs);
+ *              V: as it is; MLP: gelu-tanh. Attention written over Q then stands beside MLP: no concatenation. */
+typedef enum { FK_EPI_ACT, FK_EPI_GATE, FK_EPI_ADD, FK_EPI_QKV } FkEpilogue;
+
+typedef struct {
+  FkTensor x, y, bias, gate;
+  FkWeight w;
+  FkEpilogue epilogue;
+  FkAct act;
+  FkTensor q_norm, k_norm, rope;
+  int64_t width; /* FK_EPI_QKV: D */
+} FkLinear;
+
+/* y = LN(x) * (1 + scale) + shift, or LN(x) * weight + bias; vectors [D] float32; biased variance; y may be x. */
+typedef struct {
+  FkTensor x, y, weight, bias, scale, shift;
+  float eps;
+} FkLayerNorm;
+
+/* o = softmax(q k^T * scale + bias) v per head; q, o [Sq, N*E], k, v [Sk, N*E]; o may be q itself.
+ * bias: none or float32 [N, Sq + Sk - 1], indexed by (j - i + Sq - 1). causal: j <= i. */
+typedef struct {
+  FkTensor q, k, v, o, bias;
+  int64_t heads;
+  float scale;
+  bool causal;
+} FkAttention;
+
+/* y [Ho, Wo, Cout] = conv(x [H, W, Cin]) + bias (+ residual), w [Cout, kh*kw*Cin] in the order kh, kw, Cin.
+ * upsample: x is first doubled by nearest neighbour. pad: zeros before (top, left) and after (bottom, right). */
+typedef struct {
+  FkTensor x, y, bias, residual;
+  FkWeight w;
+  int kernel, stride, pad_before, pad_after;
+  bool upsample;
+} FkConv;
+
+/* y = (x - mean_g) / sqrt(var_g + eps) * weight + bias, then silu if asked; x [H, W, C], groups over C. */
+typedef struct {
+  FkTensor x, y, weight, bias;
+  int groups;
+  float eps;
+  bool silu;
+} FkGroupNorm;
+
+typedef struct {
+  uint32_t abi;
+  const char *name;
+
+  /* Machine. open returns false with a sentence in `message`. */
+  bool (*open)(FkBackend *be, int device, char *message, size_t size);
+  void (*close)(FkBackend *be);
+  void (*memory)(FkBackend *be, size_t *free_bytes, size_t *total_bytes);
+  void *(*alloc)(FkBackend *be, size_t bytes); /* 256-byte aligned; NULL when refused, without marking a failure */
+  void (*release)(FkBackend *be, void *memory);
+  void (*upload)(FkBackend *be, void *to, const void *from, size_t bytes); /* `from` may be reused on return */
+  void (*download)(FkBackend *be, void *to, const void *from, size_t bytes); /* waits: `to` is filled on return */
+  void (*sync)(FkBackend *be); /* waits for everything enqueued; failures found are marked */
+  /* One step in flight: mark(slot) enqueues an event, wait(slot) waits for it. Slots 0..63. */
+  void (*mark)(FkBackend *be, int slot);
+  void (*wait)(FkBackend *be, int slot);
+  double (*elapsed_ms)(FkBackend *be, int from_slot, int to_slot); /* after both have passed */
+  /* Weight files go up through pinned memory: stage gives a host buffer to fill (waits until it is free),
+   * commit enqueues its copy to `to`, converting `count` elements from dtype `from` to dtype `as`. NULL slots: upload. */
+  void *(*stage)(FkBackend *be, int buffer, size_t bytes);
+  void (*commit)(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count);
+  /* Recording of a fixed sequence of ops (CUDA graph). begin: true if the ops must be issued now (first time, or no
+   * recording here), false if the recording `key` was replayed instead; end closes it; forget drops all recordings. */
+  bool (*graph_begin)(FkBackend *be, int key);
+  void (*graph_end)(FkBackend *be, int key);
+  void (*graph_forget)(FkBackend *be);
+
+  /* Basic ops. */
+  void (*linear)(FkBackend *be, const FkLinear *l); /* epilogue FK_EPI_ACT with FK_ACT_NONE only */
+  void (*layer_norm)(FkBackend *be, const FkLayerNorm *n, int groups);
+  void (*rms_norm)(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps); /* rows of x [.., E] */
+  void (*rope)(FkBackend *be, FkTensor x, FkTensor table, int64_t heads); /* x [S, N*E] in place, table [S, E] */
+  void (*attention)(FkBackend *be, const FkAttention *a);
+  void (*act)(FkBackend *be, FkTensor y, FkTensor x, FkAct act);
+  void (*add)(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
+  void (*mul)(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
+  void (*gate_add)(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate); /* y += gate * x, gate [cols] float32 */
+  void (*copy)(FkBackend *be, FkTensor y, FkTensor x);                    /* strided, converts dtypes */
+  void (*embed)(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids); /* ids [S] int32 */
+  void (*gather_rows)(FkBackend *be, FkTensor y, FkTensor x, FkTensor index); /* y[i] = x[index[i]], index int32 */
+  void (*conv)(FkBackend *be, const FkConv *c); /* without upsample and residual */
+  void (*group_norm)(FkBackend *be, const FkGroupNorm *n); /* without silu */
+  void (*upsample)(FkBackend *be, FkTensor y, FkTensor x); /* nearest, x2 */
+  /* tokens [(H/2)*(W/2), 4C] <-> latent [H, W, C]; channel c*4 + py*2 + px (spec 6.1).
+   * pack: token = (latent - shift) * scale; unpack: latent = token / scale + shift. C = the latent's channels read. */
+  void (*pack)(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);
+  void (*unpack)(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift);
+  void (*from_u8)(FkBackend *be, FkTensor y, FkTensor x); /* 2 * x / 255 - 1 */
+  void (*to_u8)(FkBackend *be, FkTensor y, FkTensor x);   /* clamp(x / 2 + 1/2) * 255, half to even */
+  /* y = sum of coef[i] * x[i], coef [n] float32 in backend memory (so a recording serves all steps); y may be an x. */
+  void (*combine)(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
+  /* out[0] = mean |a - b|, out[1] = mean |b|, float32 in backend memory, fixed reduction order. */
+  void (*distance)(FkBackend *be, FkTensor out, FkTensor a, FkTensor b);
+  /* Marks FK_FAIL_NONFINITE with `stage` (a string literal) if x holds NaN or infinity. */
+  void (*check)(FkBackend *be, FkTensor x, const char *stage);
+  /* Token merging (spec 10.4), see merge.h: best[i] = argmax over destinations of <src_i, dst_j> / (|src_i| |dst_j|),
+   * ties to the lower j; score[i] that maximum. src [A, D], dst [B, D], best [A] int32, score [A] float32. */
+  void (*match)(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst);
+  /* y[i] = mean of x over rows index[first[i]]..index[first[i+1]-1], summed in that order; first [rows+1] int32. */
+  void (*mean_rows)(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
+
+  /* Fused ops, NULL where there is no kernel. A slot may decline a case by returning false before enqueuing anything. */
+  bool (*linear_fused)(FkBackend *be, const FkLinear *l, int groups); /* any epilogue, 1..2 groups of one N, K */
+  bool (*conv_fused)(FkBackend *be, const FkConv *c);                 /* with upsample and residual */
+  bool (*group_norm_silu)(FkBackend *be, const FkGroupNorm *n);
+  bool (*flash_attention)(FkBackend *be, const FkAttention *a);
+} FkOps;
+
+/* What ops have asked of a backend: the null backend's whole purpose, the others count too (it costs nothing). */
+typedef struct {
+  double linear_flop, attention_flop, conv_flop; /* 2 per multiply-add */
+  double bytes;                                  /* operands read and written once */
+  int64_t ops;
+} FkCount;
+
+struct FkBackend {
+  const FkOps *ops;
+  void *priv;      /* the backend's own state */
+  void *module;    /* handle of the opened module, cuda only */
+  FkDtype dtype;   /* of activations and matrices: float32 on the CPU, bfloat16 on CUDA */
+  int device;
+  char machine[96]; /* "NVIDIA H200", "cpu (2 threads)" */
+  FkFailure failure;
+  bool dead; /* the process can no longer use the device */
+  char message[256];
+  FkCount count;
+  uint32_t clears; /* calls of fk_backend_clear */
+  void *scratch;   /* memory of ops.c's compositions; grows with the sizes seen, released at close */
+  size_t scratch_bytes;
+  /* Which fused slots may be used; set once when the engine opens. */
+  bool use_linear_fused, use_conv_fused, use_group_norm_silu, use_flash_attention, use_graph;
+};
+
+/* name: "cpu", "null" or "cuda". NULL with a sentence in `message` when it cannot be had; *failure says of which kind. */
+FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, char *message, size_t size);
+void fk_backend_close(FkBackend *be);
+/* Keeps the first failure; `format` as printf. */
+void fk_backend_fail(FkBackend *be, FkFailure failure, const char *format, ...);
+/* Waits; true when nothing has failed since the last fk_backend_clear. */
+bool fk_backend_sync(FkBackend *be);
+void fk_backend_clear(FkBackend *be);
+/* Threads the CPU backend uses; 0 = all processors. Takes effect at open. Results do not depend on it. */
+void fk_backend_set_threads(int threads);
+
+extern const FkOps fk_cpu_ops, fk_null_ops;
+
+/* Memory of one purpose, handed out front to back and given back by mark and reset. Measures its peak; with base NULL
+ * (null backend, or plan) it only counts. */
+typedef struct {
+  FkBackend *be;
+  char *base;
+  size_t size, used, peak;
+} FkArena;
+
+bool fk_arena_open(FkArena *arena, FkBackend *be, size_t bytes); /* bytes 0: counts only */
+void fk_arena_close(FkArena *arena);
+/* 256-byte aligned; past the end marks FK_FAIL_MEMORY on the backend and returns NULL. */
+void *fk_arena_alloc(FkArena *arena, size_t bytes);
+FkTensor fk_arena_1d(FkArena *arena, FkDtype dtype, int64_t n);
+FkTensor fk_arena_2d(FkArena *arena, FkDtype dtype, int64_t rows, int64_t cols);
+FkTensor fk_arena_3d(FkArena *arena, FkDtype dtype, int64_t a, int64_t b, int64_t c);
+static inline size_t fk_arena_mark(const FkArena *arena) { return arena->used; }
+static inline void fk_arena_reset(FkArena *arena, size_t mark) { arena->used = mark; }
+
+#endif

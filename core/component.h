@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The tensors of one part of a checkpoint (transformer, vae, text_encoder, text_encoder_2): one safetensors file, or
+ * several with an index. What the part needs of them is weights.h. */
+#ifndef FK_COMPONENT_H
+#define FK_COMPONENT_H
+
+#include "safetensors.h"
+
+typedef struct FkComponent FkComponent;
+
+/* Opens folder/stem.safetensors.index.json and its shards if the index is there, else folder/stem.safetensors. `stem`
+ * is "diffusion_pytorch_model" (diffusers) or "model" (transformers). Each name of the index must be in its shard and
+ * in no other, and each tensor of a shard in the index. NULL with an FK_ERROR_MODEL_* that names file and tensor. */
+FkComponent *fk_component_open(const char *folder, const char *stem, GError **error);
+void fk_component_free(FkComponent *component); /* (nullable) */
+/* For messages; UTF-8. */
+const char *fk_component_folder(const FkComponent *component);
+
+size_t fk_component_shards(const FkComponent *component);
+const FkSafetensors *fk_component_shard(const FkComponent *component, size_t index);
+/* The tensor and the file that has it; NULL when there is none. */
+const FkStTensor *fk_component_find(const FkComponent *component, const char *name, const FkSafetensors **shard);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkComponent, fk_component_free)
+
+#endif

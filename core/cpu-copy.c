@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Moving data on the CPU: copies with dtype conversion, rows by index, latent tokens, token merging. */
+#include "cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+static float fk_f16_to_f32(uint16_t half) {
+  uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31, mantissa = half & 1023;
+  if (exponent == 0) /* zero or subnormal: mantissa * 2^-24 */
+    return (sign ? -1.0f : 1.0f) * (float)mantissa * 0x1p-24f;
+  uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/* Round to nearest even; values past 65504 become infinity, as the hardware does it. */
+static uint16_t fk_f32_to_f16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
+  uint32_t size = bits & 0x7fffffffu;
+  if (size > 0x7f800000u)
+    return sign | 0x7e00u;
+  if (size >= 0x477ff000u) /* 65520 and above */
+    return sign | 0x7c00u;
+  if (size < 0x38800000u) { /* below 2^-14: a multiple of 2^-24 */
+    float scaled;
+    memcpy(&scaled, &size, sizeof scaled);
+    return sign | (uint16_t)lrintf(scaled * 0x1p24f);
+  }
+  return sign | (uint16_t)((size - 0x38000000u + 0xfffu + (size >> 13 & 1)) >> 13);
+}
+
+static uint16_t fk_f32_to_bf16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    return (uint16_t)(bits >> 16 | 0x40u);
+  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
+}
+
+static float fk_load(const void *from, FkDtype dtype, int64_t i) {
+  switch (dtype) {
+  case FK_F32: return ((const float *)from)[i];
+  case FK_F16: return fk_f16_to_f32(((const uint16_t *)from)[i]);
+  case FK_BF16: {
+    float value;
+    fk_cpu_bf16_to_f32_span(&value, (const uint16_t *)from + i, 1);
+    return value;
+  }
+  case FK_I32: return (float)((const int32_t *)from)[i];
+  case FK_U8: return (float)((const uint8_t *)from)[i];
+  }
+  return 0;
+}
+
+static void fk_store(void *to, FkDtype dtype, int64_t i, float value) {
+  switch (dtype) {
+  case FK_F32: ((float *)to)[i] = value; break;
+  case FK_F16: ((uint16_t *)to)[i] = fk_f32_to_f16(value); break;
+  case FK_BF16: ((uint16_t *)to)[i] = fk_f32_to_bf16(value); break;
+  case FK_I32: ((int32_t *)to)[i] = (int32_t)value; break;
+  case FK_U8: ((uint8_t *)to)[i] = (uint8_t)value; break;
+  }
+}
+
+/* Through float32, rounding to nearest even; int32 and uint8 truncate. */
+void fk_cpu_convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64_t n) {
+  if (as == dtype) {
+    memmove(to, from, (size_t)n * fk_dtype_size(as));
+    return;
+  }
+  if (as == FK_F32 && dtype == FK_BF16) { /* every weight of a bf16 checkpoint */
+    fk_cpu_bf16_to_f32_span(to, from, n);
+    return;
+  }
+  for (int64_t i = 0; i < n; i++) fk_store(to, as, i, fk_load(from, dtype, i));
+}
+
+static void fk_span_convert(void *const *t, int64_t n, const void *argument) {
+  const FkDtype *dtypes = argument;
+  fk_cpu_convert(t[0], dtypes[0], t[1], dtypes[1], n);
+}
+
+void fk_cpu_copy(FkBackend *be, FkTensor y, FkTensor x) {
+  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, fk_span_convert, (FkDtype[]){y.dtype, x.dtype});
+}
+
+void fk_cpu_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
+  (void)be;
+  size_t row = (size_t)table.in * fk_dtype_size(table.dtype);
+  for (int64_t i = 0; i < ids.dim[0]; i++) {
+    int32_t id = ((const int32_t *)ids.data)[i];
+    assert(id >= 0 && id < table.out);
+    fk_cpu_convert(fk_tensor_at(y, i * y.ld), y.dtype, (const char *)table.data + (size_t)id * row, table.dtype,
+                   table.in);
+  }
+}
+
+void fk_cpu_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index) {
+  (void)be;
+  size_t row = (size_t)fk_tensor_cols(y) * fk_dtype_size(y.dtype);
+  for (int64_t i = 0; i < index.dim[0]; i++) {
+    int32_t from = ((const int32_t *)index.data)[i];
+    assert(from >= 0 && from < fk_tensor_rows(x));
+    memcpy(fk_tensor_at(y, i * y.ld), fk_tensor_at(x, from * x.ld), row);
+  }
+}
+
+/* The latent's value behind token (ty, tx), channel c, corner (py, px), and the token's; C = channels of the tokens. */
+typedef struct {
+  float *token, *latent;
+} FkPacked;
+
+static FkPacked fk_packed(FkTensor tokens, FkTensor latent, int64_t token, int64_t i) {
+  int64_t width = latent.dim[1], tx = token % (width / 2), ty = token / (width / 2);
+  int64_t c = i / 4, py = i / 2 % 2, px = i % 2;
+  return (FkPacked){fk_cpu_f32(tokens, token) + i, fk_cpu_f32(latent, (2 * ty + py) * width + 2 * tx + px) + c};
+}
+
+void fk_cpu_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift) {
+  (void)be;
+  for (int64_t token = 0; token < fk_tensor_rows(tokens); token++)
+    for (int64_t i = 0; i < fk_tensor_cols(tokens); i++) {
+      FkPacked at = fk_packed(tokens, latent, token, i);
+      *at.token = (*at.latent - shift) * scale;
+    }
+}
+
+void fk_cpu_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift) {
+  (void)be;
+  for (int64_t token = 0; token < fk_tensor_rows(tokens); token++)
+    for (int64_t i = 0; i < fk_tensor_cols(tokens); i++) {
+      FkPacked at = fk_packed(tokens, latent, token, i);
+      *at.latent = *at.token / scale + shift;
+    }
+}
+
+typedef struct {
+  FkTensor best, score, src, dst;
+  const double *sizes; /* |dst_j| */
+} FkMatchOp;
+
+/* One source row. Every product is the same fixed sum wherever its row lies, so equal rows tie exactly. */
+static void fk_match_task(const void *data, int64_t i, float *scratch) {
+  const FkMatchOp *op = data;
+  int64_t width = fk_tensor_cols(op->src);
+  const float *src = fk_cpu_f32(op->src, i);
+  double size = sqrt((double)fk_cpu_dot(src, src, width));
+  float top = -INFINITY;
+  int32_t best = 0;
+  (void)scratch;
+  for (int64_t j = 0; j < fk_tensor_rows(op->dst); j++) {
+    double both = size * op->sizes[j];
+    float score = both > 0 ? (float)((double)fk_cpu_dot(src, fk_cpu_f32(op->dst, j), width) / both) : 0.0f;
+    if (score > top) {
+      top = score;
+      best = (int32_t)j;
+    }
+  }
+  ((int32_t *)op->best.data)[i] = best;
+  ((float *)op->score.data)[i] = top;
+}
+
+/* A zero row scores 0 with everything. */
+void fk_cpu_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst) {
+  int64_t count = fk_tensor_rows(dst), width = fk_tensor_cols(dst);
+  double *sizes = fk_cpu_partial(be, (size_t)count);
+  if (!sizes)
+    return;
+  for (int64_t j = 0; j < count; j++) sizes[j] = sqrt((double)fk_cpu_dot(fk_cpu_f32(dst, j), fk_cpu_f32(dst, j), width));
+  FkMatchOp op = {best, score, src, dst, sizes};
+  fk_cpu_run(be, fk_tensor_rows(src), 0, fk_match_task, &op);
+}
+
+typedef struct {
+  FkTensor y, x, first, index;
+} FkMeanOp;
+
+static void fk_mean_task(const void *data, int64_t i, float *scratch) {
+  const FkMeanOp *op = data;
+  (void)scratch;
+  const int32_t *first = op->first.data, *index = op->index.data;
+  int64_t cols = fk_tensor_cols(op->y);
+  float *y = fk_cpu_f32(op->y, i);
+  if (first[i] == first[i + 1])
+    memset(y, 0, (size_t)cols * sizeof *y);
+  else
+    memcpy(y, fk_cpu_f32(op->x, index[first[i]]), (size_t)cols * sizeof *y);
+  for (int32_t k = first[i] + 1; k < first[i + 1]; k++) fk_cpu_add_span(y, y, fk_cpu_f32(op->x, index[k]), cols);
+  if (first[i + 1] > first[i] + 1)
+    fk_cpu_scale_span(y, cols, 1.0f / (float)(first[i + 1] - first[i]));
+}
+
+/* A row with no source is 0; a row with one source is that source, bit for bit. */
+void fk_cpu_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index) {
+  FkMeanOp op = {y, x, first, index};
+  fk_cpu_run(be, fk_tensor_rows(y), 0, fk_mean_task, &op);
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The CPU backend: float32, the specification of every op and the way to run small models anywhere. libc, threads and
+ * one matrix product (cpu-gemm.c) only. This file: memory, time marks and the op table; the ops are in cpu-*.c.
+ *
+ * Ops run when they are called, so nothing is in flight: sync and wait have nothing to wait for. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "cpu.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define FK_CPU_MAX_THREADS 256
+
+/* Processors this process may run on. */
+static int fk_cpu_processors(void) {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0)
+    return CPU_COUNT(&set);
+  long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? (int)online : 1;
+}
+
+static bool fk_cpu_open(FkBackend *be, int device, char *message, size_t size) {
+  (void)device; /* there is one */
+  int threads = fk_backend_threads();
+  if (threads <= 0)
+    threads = fk_cpu_processors();
+  if (threads > FK_CPU_MAX_THREADS)
+    threads = FK_CPU_MAX_THREADS;
+  FkCpu *cpu = calloc(1, sizeof *cpu);
+  if (cpu)
+    cpu->pool = fk_cpu_pool_new(threads);
+  if (!cpu || !cpu->pool) {
+    free(cpu);
+    snprintf(message, size, "cannot start %d threads for the cpu backend", threads);
+    return false;
+  }
+  be->priv = cpu;
+  be->dtype = FK_F32;
+  snprintf(be->machine, sizeof be->machine, "cpu (%d thread%s)", threads, threads == 1 ? "" : "s");
+  return true;
+}
+
+static void fk_cpu_close(FkBackend *be) {
+  FkCpu *cpu = be->priv;
+  fk_cpu_pool_free(cpu->pool);
+  for (int i = 0; i < 2; i++) free(cpu->stage[i]);
+  free(cpu->partial);
+  free(cpu);
+  be->priv = NULL;
+}
+
+/* What the kernel thinks can be had without swapping; sysconf's free pages leave out the page cache. */
+static void fk_cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+  (void)be;
+  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  *total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * page;
+  *free_bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * page;
+  FILE *file = fopen("/proc/meminfo", "r");
+  if (!file)
+    return;
+  char line[128];
+  unsigned long long kilobytes;
+  while (fgets(line, sizeof line, file))
+    if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
+      *free_bytes = (size_t)kilobytes * 1024;
+  fclose(file);
+}
+
+static void *fk_cpu_alloc(FkBackend *be, size_t bytes) {
+  (void)be;
+  void *memory;
+  return posix_memalign(&memory, 256, bytes ? bytes : 1) == 0 ? memory : NULL;
+}
+
+static void fk_cpu_release(FkBackend *be, void *memory) {
+  (void)be;
+  free(memory);
+}
+
+static void fk_cpu_move(FkBackend *be, void *to, const void *from, size_t bytes) {
+  (void)be;
+  memcpy(to, from, bytes);
+}
+
+static void fk_cpu_sync(FkBackend *be) { (void)be; }
+
+static void fk_cpu_mark(FkBackend *be, int slot) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  ((FkCpu *)be->priv)->mark_ms[slot] = (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+}
+
+static void fk_cpu_wait(FkBackend *be, int slot) {
+  (void)be;
+  (void)slot;
+}
+
+static double fk_cpu_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {
+  const FkCpu *cpu = be->priv;
+  return cpu->mark_ms[to_slot] - cpu->mark_ms[from_slot];
+}
+
+static void *fk_cpu_stage(FkBackend *be, int buffer, size_t bytes) {
+  FkCpu *cpu = be->priv;
+  if (bytes > cpu->stage_bytes[buffer]) {
+    free(cpu->stage[buffer]);
+    cpu->stage[buffer] = fk_cpu_alloc(be, bytes);
+    cpu->stage_bytes[buffer] = cpu->stage[buffer] ? bytes : 0;
+    if (!cpu->stage[buffer])
+      fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for a loading buffer of %zu bytes", bytes);
+  }
+  return cpu->stage[buffer];
+}
+
+static void fk_cpu_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
+  int64_t n = (int64_t)count;
+  fk_cpu_copy(be, fk_tensor_1d(to, as, n), fk_tensor_1d(((FkCpu *)be->priv)->stage[buffer], from, n));
+}
+
+void fk_cpu_run(FkBackend *be, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
+  if (!fk_cpu_pool_run(((FkCpu *)be->priv)->pool, tasks, scratch_floats, run, op))
+    fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu bytes of scratch per thread",
+                    scratch_floats * sizeof(float));
+}
+
+double *fk_cpu_partial(FkBackend *be, size_t count) {
+  FkCpu *cpu = be->priv;
+  if (count > cpu->partial_count) {
+    free(cpu->partial);
+    cpu->partial = malloc(count * sizeof *cpu->partial);
+    cpu->partial_count = cpu->partial ? count : 0;
+    if (!cpu->partial)
+      fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu partial sums", count);
+  }
+  return cpu->partial;
+}
+
+const FkOps fk_cpu_ops = {
+    .abi = FK_BACKEND_ABI,
+    .name = "cpu",
+    .open = fk_cpu_open,
+    .close = fk_cpu_close,
+    .memory = fk_cpu_memory,
+    .alloc = fk_cpu_alloc,
+    .release = fk_cpu_release,
+    .upload = fk_cpu_move,
+    .download = fk_cpu_move,
+    .sync = fk_cpu_sync,
+    .mark = fk_cpu_mark,
+    .wait = fk_cpu_wait,
+    .elapsed_ms = fk_cpu_elapsed_ms,
+    .stage = fk_cpu_stage,
+    .commit = fk_cpu_commit,
+    .linear = fk_cpu_linear,
+    .layer_norm = fk_cpu_layer_norm,
+    .rms_norm = fk_cpu_rms_norm,
+    .rope = fk_cpu_rope,
+    .attention = fk_cpu_attention,
+    .act = fk_cpu_act,
+    .add = fk_cpu_add,
+    .mul = fk_cpu_mul,
+    .gate_add = fk_cpu_gate_add,
+    .copy = fk_cpu_copy,
+    .embed = fk_cpu_embed,
+    .gather_rows = fk_cpu_gather_rows,
+    .conv = fk_cpu_conv,
+    .group_norm = fk_cpu_group_norm,
+    .upsample = fk_cpu_upsample,
+    .pack = fk_cpu_pack,
+    .unpack = fk_cpu_unpack,
+    .from_u8 = fk_cpu_from_u8,
+    .to_u8 = fk_cpu_to_u8,
+    .combine = fk_cpu_combine,
+    .distance = fk_cpu_distance,
+    .check = fk_cpu_check,
+    .match = fk_cpu_match,
+    .mean_rows = fk_cpu_mean_rows,
+    .linear_fused = fk_cpu_linear_fused,
+    .conv_fused = fk_cpu_conv_fused,
+    .group_norm_silu = fk_cpu_group_norm_silu,
+};

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the CPU backend share: threads, matrix product, vector loops. Internal, libc only.
+ *
+ * Bytes do not depend on the number of threads: an op is cut into tasks by its shape alone, a task is computed by one
+ * thread from start to end, and sums over tasks are taken in task order. */
+#ifndef FK_CPU_H
+#define FK_CPU_H
+
+#include "backend.h"
+
+/* Loops worth a version per instruction set. They contain no fused multiply-add and sum in fixed lanes, so all versions
+ * give the same bytes. Sanitizers start after the dynamic linker has already asked for the version: no clones there. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FK_CPU_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define FK_CPU_SANITIZED 1
+#endif
+#endif
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(FK_CPU_SANITIZED) &&                                         \
+    (defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 9)
+#define FK_CPU_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FK_CPU_CLONES
+#endif
+
+/* cpu-pool.c */
+
+typedef struct FkCpuPool FkCpuPool;
+
+/* One task of an op. `scratch` belongs to the running thread and holds rubbish. */
+typedef void (*FkCpuTask)(const void *op, int64_t task, float *scratch);
+
+FkCpuPool *fk_cpu_pool_new(int threads); /* NULL: no memory or no threads */
+void fk_cpu_pool_free(FkCpuPool *pool);  /* NULL allowed */
+int fk_cpu_pool_threads(const FkCpuPool *pool);
+/* Runs tasks 0..tasks-1 and returns when all are done. False, with nothing run: no memory for the scratch. */
+bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op);
+
+/* cpu.c */
+
+typedef struct {
+  FkCpuPool *pool;
+  double mark_ms[64];
+  void *stage[2]; /* host buffers of weight loading */
+  size_t stage_bytes[2];
+  double *partial; /* sums of an op's tasks, added up in task order */
+  size_t partial_count;
+} FkCpu;
+
+/* Reductions are cut into at most this many tasks, which bounds `partial`. */
+#define FK_CPU_PARTIALS 64
+/* `count` doubles, grown when needed; NULL marks the backend. */
+double *fk_cpu_partial(FkBackend *be, size_t count);
+
+/* Threads asked for: fk_backend_set_threads, else FK_THREADS, else 0 (all processors). backend.c */
+int fk_backend_threads(void);
+
+/* As fk_cpu_pool_run; no memory marks the backend. */
+void fk_cpu_run(FkBackend *be, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op);
+
+/* `size` cut into equal parts of at most `most`, rounded up to `unit`: the size of a part. */
+static inline int64_t fk_cpu_part(int64_t size, int64_t most, int64_t unit) {
+  int64_t parts = (size + most - 1) / most;
+  int64_t part = parts < 2 ? size : (size + parts - 1) / parts;
+  return parts < 2 ? size : (part + unit - 1) / unit * unit;
+}
+
+static inline int64_t fk_cpu_parts(int64_t size, int64_t part) { return part > 0 ? (size + part - 1) / part : 0; }
+static inline int64_t fk_cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t fk_cpu_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline float *fk_cpu_f32(FkTensor t, int64_t row) {
+  assert(t.dtype == FK_F32);
+  return (float *)t.data + row * t.ld;
+}
+
+/* cpu-gemm.c: single-threaded c = alpha a op(b) + beta c, row-major; a [m, k], b [k, n], or [n, k] when transposed. */
+
+void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                 const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+/* Around a thread's products: the library must not start threads of its own. enter returns what leave puts back. */
+int fk_cpu_gemm_enter(void);
+void fk_cpu_gemm_leave(int before);
+
+/* cpu-math.c: loops over rows [rows, cols] of float32, `ld` floats apart. */
+
+void fk_cpu_exp(float *y, const float *x, int64_t n);
+void fk_cpu_act_span(float *y, const float *x, int64_t n, FkAct act);
+float fk_cpu_row_max(const float *x, int64_t n);
+float fk_cpu_softmax_span(float *x, int64_t n, float max); /* x = exp(x - max); returns the sum */
+void fk_cpu_scale_span(float *x, int64_t n, float factor);
+void fk_cpu_axpy_span(float *y, const float *x, int64_t n, float factor); /* y += factor * x */
+double fk_cpu_sum(const float *x, int64_t n);
+double fk_cpu_sum_squares(const float *x, int64_t n, double mean); /* sum (x - mean)^2 */
+float fk_cpu_dot(const float *a, const float *b, int64_t n);
+void fk_cpu_add_span(float *y, const float *a, const float *b, int64_t n);
+void fk_cpu_mul_span(float *y, const float *a, const float *b, int64_t n);
+void fk_cpu_bias_rows(float *y, int64_t ld, int64_t rows, int64_t cols, const float *bias);
+void fk_cpu_add_rows(float *y, int64_t ld, const float *x, int64_t ldx, int64_t rows, int64_t cols);
+void fk_cpu_gate_rows(float *y, int64_t ld, const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *gate);
+/* y = (x - mean) * scale + shift per column. */
+void fk_cpu_affine_rows(float *y, int64_t ld, const float *x, int64_t ldx, int64_t rows, int64_t cols,
+                        const float *mean, const float *scale, const float *shift);
+/* y = (x - mean) * rstd * (plus_one + scale) + shift of one row; scale and shift may be NULL. */
+void fk_cpu_norm_span(float *y, const float *x, int64_t n, float mean, float rstd, float plus_one, const float *scale,
+                      const float *shift);
+/* sum[c] += x, square[c] += x^2 over the rows. */
+void fk_cpu_column_moments(double *sum, double *square, const float *x, int64_t ld, int64_t rows, int64_t cols);
+void fk_cpu_rope_span(float *x, const float *table, int64_t n); /* n channels, adjacent pairs */
+/* sum[0] = sum |a - b|, sum[1] = sum |b|. */
+void fk_cpu_distance_span(double *sum, const float *a, const float *b, int64_t n);
+bool fk_cpu_finite(const float *x, int64_t n);
+void fk_cpu_from_u8_span(float *y, const uint8_t *x, int64_t n);
+void fk_cpu_to_u8_span(uint8_t *y, const float *x, int64_t n);
+void fk_cpu_bf16_to_f32_span(float *y, const uint16_t *x, int64_t n);
+
+/* cpu-elementwise.c: an op on elements alone. `span` gets n elements of each tensor; t[0] is the result. */
+
+typedef void (*FkCpuSpan)(void *const *t, int64_t n, const void *argument);
+void fk_cpu_spans(FkBackend *be, int count, const FkTensor *t, FkCpuSpan span, const void *argument);
+
+/* cpu-norm.c: one row of heads, for the fused linear too. */
+
+void fk_cpu_rms_heads(float *y, const float *x, int64_t cols, int64_t width, const float *weight, float eps);
+
+/* cpu-copy.c */
+
+void fk_cpu_convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64_t n);
+
+/* The op table's slots, by file. */
+
+void fk_cpu_linear(FkBackend *be, const FkLinear *l);
+bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups);
+void fk_cpu_attention(FkBackend *be, const FkAttention *a);
+void fk_cpu_conv(FkBackend *be, const FkConv *c);
+bool fk_cpu_conv_fused(FkBackend *be, const FkConv *c);
+void fk_cpu_upsample(FkBackend *be, FkTensor y, FkTensor x);
+void fk_cpu_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups);
+void fk_cpu_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps);
+void fk_cpu_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads);
+void fk_cpu_group_norm(FkBackend *be, const FkGroupNorm *n);
+bool fk_cpu_group_norm_silu(FkBackend *be, const FkGroupNorm *n);
+void fk_cpu_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act);
+void fk_cpu_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
+void fk_cpu_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
+void fk_cpu_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate);
+void fk_cpu_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
+void fk_cpu_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b);
+void fk_cpu_check(FkBackend *be, FkTensor x, const char *stage);
+void fk_cpu_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst);
+void fk_cpu_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
+void fk_cpu_copy(FkBackend *be, FkTensor y, FkTensor x);
+void fk_cpu_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
+void fk_cpu_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index);
+void fk_cpu_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);
+void fk_cpu_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift);
+void fk_cpu_from_u8(FkBackend *be, FkTensor y, FkTensor x);
+void fk_cpu_to_u8(FkBackend *be, FkTensor y, FkTensor x);
+
+#endif

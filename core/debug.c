@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* FK_DUMP: tensors as .npy files, version 1.0 of the format. For people at work on a model; never on the frame path
+ * unless asked for, hence its own malloc. */
+#include "debug.h"
+
+#include "cpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The header is padded so that the data starts at a multiple of 64 bytes; its length stands behind the magic. */
+static void fk_debug_header(FILE *file, FkTensor t) {
+  char shape[80], text[256];
+  int used = 0;
+  for (int i = 0; i < t.rank; i++)
+    used += snprintf(shape + used, sizeof shape - (size_t)used, "%lld,", (long long)t.dim[i]);
+  int n = snprintf(text, sizeof text, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }",
+                   t.dtype == FK_I32 ? "<i4" : "<f4", shape);
+  int padded = (10 + n + 1 + 63) / 64 * 64 - 10;
+  fwrite("\x93NUMPY\x01\x00", 1, 8, file);
+  fputc(padded & 255, file);
+  fputc(padded >> 8, file);
+  fprintf(file, "%-*s\n", padded - 1, text);
+}
+
+/* Rows one by one, because a view may have holes between them. */
+static bool fk_debug_rows(FkBackend *be, FILE *file, FkTensor t) {
+  int64_t rows = fk_tensor_rows(t), cols = fk_tensor_cols(t);
+  size_t bytes = (size_t)cols * fk_dtype_size(t.dtype);
+  FkDtype as = t.dtype == FK_I32 ? FK_I32 : FK_F32;
+  void *raw = malloc(bytes + 1);
+  float *row = malloc((size_t)cols * sizeof *row + 1);
+  bool ok = raw && row;
+  for (int64_t r = 0; ok && r < rows; r++) {
+    be->ops->download(be, raw, fk_tensor_at(t, r * t.ld), bytes);
+    fk_cpu_convert(row, as, raw, t.dtype, cols);
+    ok = fwrite(row, sizeof *row, (size_t)cols, file) == (size_t)cols;
+  }
+  free(row);
+  free(raw);
+  return ok;
+}
+
+void fk_debug_dump(FkBackend *be, const char *name, FkTensor t) {
+  static int count;
+  const char *directory = getenv("FK_DUMP");
+  if (!directory || !*directory || !fk_tensor_given(t) || be->failure != FK_FAIL_NONE)
+    return;
+  char path[4096];
+  size_t start = strlen(directory) + 1;
+  if (snprintf(path, sizeof path, "%s/%04d-%s.npy", directory, count++, name) >= (int)sizeof path)
+    return;
+  for (char *c = path + start; *c; c++)
+    if (*c == '/')
+      *c = '.';
+  FILE *file = fopen(path, "wb");
+  if (!file)
+    return;
+  fk_debug_header(file, t);
+  bool ok = fk_debug_rows(be, file, t);
+  if (fclose(file) != 0 || !ok)
+    remove(path);
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one loop. Each evaluation runs the forward for every frame of the batch, so that the frames stay in step and their
+ * conditioning is shared; the solver is a short list of linear combinations (scheduler.h).
+ * Not here: the model (flux.c), the schedule (scheduler.c). */
+#include "denoise.h"
+
+#include "debug.h"
+#include "latent.h"
+
+#include <string.h>
+
+/* Coefficients of one evaluation as they lie in backend memory. */
+enum { PREDICT, CORRECT, ADVANCE, LISTS };
+
+typedef struct {
+  FkEdit *edit;
+  FkSchedule *schedule;
+  FkFluxRun run;
+  FkFluxCond branch[2]; /* positive, negative */
+  int branches;
+  FkTensor coefs;       /* [evaluations, LISTS * FK_SOLVER_TERMS] float32 */
+  FkTensor cfg_coefs;   /* [2] float32: of the negative and the positive velocity */
+  FkTensor positive;    /* [S, C] float32: the positive velocity while the negative one is computed */
+  FkDenoiseFrame *frames;
+  FkTensor (*operands)[FK_OPERANDS]; /* per frame */
+} Loop;
+
+static void upload_coefs(Loop *l) {
+  const int n = l->schedule->evaluations;
+  const double s = l->edit->tune->true_cfg_scale;
+  g_autofree float *host = g_new0(float, (size_t)n * LISTS * FK_SOLVER_TERMS);
+  for (int i = 0; i < n; i++) {
+    FkSolverStep step;
+    float *at = host + (size_t)i * LISTS * FK_SOLVER_TERMS;
+    fk_schedule_step(l->schedule, i, &step);
+    for (int k = 0; k < step.n_predict; k++) at[PREDICT * FK_SOLVER_TERMS + k] = step.predict[k].coef;
+    for (int k = 0; k < step.n_correct; k++) at[CORRECT * FK_SOLVER_TERMS + k] = step.correct[k].coef;
+    for (int k = 0; k < step.n_advance; k++) at[ADVANCE * FK_SOLVER_TERMS + k] = step.advance[k].coef;
+  }
+  l->coefs = fk_arena_2d(l->edit->arena, FK_F32, n, LISTS * FK_SOLVER_TERMS);
+  l->cfg_coefs = fk_arena_1d(l->edit->arena, FK_F32, 2);
+  fk_op_upload(l->edit->be, l->coefs, host);
+  /* neg + s (pos - neg) */
+  fk_op_upload(l->edit->be, l->cfg_coefs, (const float[]){(float)(1 - s), (float)s});
+}
+
+/* Memory for what the solver remembers; Euler remembers nothing. */
+static void open_operands(Loop *l) {
+  FkArena *a = l->edit->arena;
+  bool history = false, saved = false;
+  for (int i = 0; i < l->schedule->evaluations; i++) {
+    FkSolverStep step;
+    fk_schedule_step(l->schedule, i, &step);
+    history |= step.n_predict > 0;
+    saved |= step.save_sample;
+  }
+  for (int f = 0; f < l->edit->n; f++) {
+    FkTensor *o = l->operands[f], x = l->frames[f].latent;
+    o[FK_OPERAND_X] = x;
+    o[FK_OPERAND_V] = l->run.velocity;
+    if (saved) o[FK_OPERAND_SAVED] = fk_arena_2d(a, FK_F32, x.dim[0], x.dim[1]);
+    for (int k = FK_OPERAND_M0; history && k <= FK_OPERAND_M2; k++) o[k] = fk_arena_2d(a, FK_F32, x.dim[0], x.dim[1]);
+  }
+}
+
+static void open_conditions(Loop *l, const FkPrompt *positive, const FkPrompt *negative) {
+  const FkEdit *e = l->edit;
+  const FkSchedule *s = l->schedule;
+  const bool bf16 = e->be->dtype == FK_BF16;
+  const FkPrompt *const prompts[2] = {positive, negative};
+  g_autofree float *t = g_new(float, (size_t)s->evaluations);
+  for (int i = 0; i < s->evaluations; i++) t[i] = fk_timestep_seen(s->timesteps[i], bf16);
+  l->branches = negative ? 2 : 1;
+  for (int i = 0; i < l->branches; i++)
+    fk_flux_condition(&l->run, e->arena, &l->branch[i], prompts[i]->states, prompts[i]->pooled, t, s->evaluations,
+                      fk_guidance_seen((float)e->tune->guidance, bf16));
+}
+
+/* y = sum of terms, coefficients from list `list` of evaluation i. */
+static void combine(const Loop *l, const FkTensor *o, FkOperand y, const FkTerm *terms, int n, int i, int list) {
+  FkTensor x[FK_SOLVER_TERMS];
+  for (int k = 0; k < n; k++) x[k] = o[terms[k].operand];
+  fk_op_combine(l->edit->be, o[y], n, x, fk_tensor_slice(fk_tensor_row(l->coefs, i), list * FK_SOLVER_TERMS, n));
+}
+
+static void solve(const Loop *l, FkTensor *o, int i) {
+  FkSolverStep s;
+  fk_schedule_step(l->schedule, i, &s);
+  if (s.n_predict) {
+    const FkTensor oldest = o[FK_OPERAND_M2];
+    o[FK_OPERAND_M2] = o[FK_OPERAND_M1];
+    o[FK_OPERAND_M1] = o[FK_OPERAND_M0];
+    o[FK_OPERAND_M0] = oldest;
+    combine(l, o, FK_OPERAND_M0, s.predict, s.n_predict, i, PREDICT);
+  }
+  if (s.n_correct) combine(l, o, FK_OPERAND_X, s.correct, s.n_correct, i, CORRECT);
+  if (s.save_sample) fk_op_copy(l->edit->be, o[FK_OPERAND_SAVED], o[FK_OPERAND_X]);
+  combine(l, o, FK_OPERAND_X, s.advance, s.n_advance, i, ADVANCE);
+}
+
+/* Velocity of one frame at evaluation i, with true CFG if there is a negative branch (spec 8). */
+static void evaluate(Loop *l, const FkDenoiseFrame *frame, int i) {
+  FkBackend *be = l->edit->be;
+  FkFluxRun *r = &l->run;
+  for (int b = 0; b < l->branches; b++) {
+    fk_op_copy(be, fk_tensor_slice_rows(r->tokens, 0, r->target), frame->latent);
+    if (r->context) fk_op_copy(be, fk_tensor_slice_rows(r->tokens, r->target, r->context), frame->context);
+    fk_flux_forward(r, &l->branch[b], &(FkFluxPass){.evaluation = i});
+    if (l->branches == 2 && b == 0) fk_op_copy(be, l->positive, r->velocity);
+  }
+  if (l->branches == 2)
+    fk_op_combine(be, r->velocity, 2, (const FkTensor[]){r->velocity, l->positive}, l->cfg_coefs);
+}
+
+/* At most one evaluation is in flight beyond the one being enqueued: cancellation and progress are that exact. */
+static bool loop(Loop *l, GError **error) {
+  const FkEdit *e = l->edit;
+  const int n = l->schedule->evaluations;
+  for (int i = 0; i < n; i++) {
+    if (fk_edit_cancelled(e->cancellable, error)) return false;
+    if (e->progress && !e->plan) e->progress("step", i, n, e->user_data);
+    for (int f = 0; f < e->n; f++) {
+      evaluate(l, &l->frames[f], i);
+      if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
+      solve(l, l->operands[f], i);
+    }
+    if (e->plan) continue;
+    fk_op_mark(e->be, i & 1);
+    if (i > 0) fk_op_wait(e->be, (i - 1) & 1);
+    if (e->be->failure) break;
+  }
+  if (!e->plan) fk_op_wait(e->be, (n - 1) & 1);
+  if (!fk_edit_sync(e->be, error)) return false;
+  if (e->progress && !e->plan) e->progress("step", n, n, e->user_data);
+  return true;
+}
+
+bool fk_denoise(FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, FkDenoiseFrame *frames,
+                GError **error) {
+  const int64_t h = e->height / 16, w = e->width / 16;
+  const bool context = e->tune->task == FK_TASK_EDIT;
+  const size_t mark = fk_arena_mark(e->arena);
+  Loop l = {.edit = e, .frames = frames};
+  l.schedule = fk_schedule_build(e->tune->scheduler, e->tune->sigmas, e->tune->steps, h * w, &e->model->config.scheduler);
+  if (!l.schedule) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "schedule: out of memory");
+    return false;
+  }
+  l.operands = g_malloc0_n((size_t)e->n, sizeof *l.operands);
+  const FkFluxShape shape = {.text = positive->states.dim[0], .grid_h = h, .grid_w = w, .context_h = context ? h : 0,
+                             .context_w = context ? w : 0};
+  fk_flux_run_open(&l.run, &e->model->flux, e->be, e->arena, &shape);
+  if (negative) l.positive = fk_arena_2d(e->arena, FK_F32, l.run.target, e->model->config.flux.out_channels);
+  upload_coefs(&l);
+  open_operands(&l);
+  open_conditions(&l, positive, negative);
+  const bool ok = loop(&l, error);
+  for (int i = 0; i < e->n; i++) {
+    FkResult *r = &e->jobs[i].result;
+    r->evaluations = l.schedule->evaluations;
+    memset(r->mask, '1', (size_t)MIN(r->evaluations, (int)sizeof r->mask - 1));
+  }
+  fk_flux_run_clear(&l.run);
+  g_free(l.operands);
+  fk_schedule_free(l.schedule);
+  fk_arena_reset(e->arena, mark);
+  return ok;
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One batch, stop by stop: text, VAE encode, tokens and noise, the loop, VAE decode, pixels.
+ * Not here: the loop (denoise.c), sharing, queues and plans (engine.c). */
+#include "edit.h"
+
+#include "debug.h"
+#include "denoise.h"
+#include "image.h"
+#include "latent.h"
+
+#include <string.h>
+
+void fk_edit_sizes(const FkModel *m, const FkTune *t, int width, int height, int *mw, int *mh, int *ow, int *oh) {
+  const int64_t area = t->native_size || !t->max_area ? fk_model_area(m) : t->max_area;
+  fk_size_plan(t->native_size ? FK_SIZE_NATIVE : FK_SIZE_INPUT, width, height, area, mw, mh);
+  *ow = t->native_size ? *mw : width;
+  *oh = t->native_size ? *mh : height;
+}
+
+static FkError error_code(const FkBackend *be) {
+  switch (be->failure) {
+  case FK_FAIL_MEMORY: return FK_ERROR_MEMORY;
+  case FK_FAIL_NONFINITE: return FK_ERROR_NONFINITE;
+  case FK_FAIL_UNSUPPORTED: return FK_ERROR_BACKEND_MISSING;
+  default: return be->dead ? FK_ERROR_DEVICE_LOST : FK_ERROR_DEVICE;
+  }
+}
+
+bool fk_edit_cancelled(GCancellable *cancellable, GError **error) {
+  if (!g_cancellable_is_cancelled(cancellable)) return false;
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_CANCELLED, "cancelled");
+  return true;
+}
+
+bool fk_edit_sync(FkBackend *be, GError **error) {
+  if (fk_backend_sync(be)) return true;
+  if (be->failure == FK_FAIL_NONFINITE)
+    g_set_error(error, FK_ERROR, FK_ERROR_NONFINITE, "%s: NaN or infinity", be->message);
+  else
+    g_set_error_literal(error, FK_ERROR, (int)error_code(be), be->message);
+  return false;
+}
+
+/* Stage boundaries wait for the backend: four waits an edit, so that times, failures and peaks belong to their stage. */
+typedef struct {
+  FkEdit *edit;
+  FkStage stage;
+  int64_t start_us;
+  double flop;
+} StageClock;
+
+static double flop(const FkBackend *be) {
+  return be->count.linear_flop + be->count.attention_flop + be->count.conv_flop;
+}
+
+static StageClock stage_begin(FkEdit *e, FkStage stage) {
+  e->arena->peak = e->arena->used;
+  return (StageClock){e, stage, g_get_monotonic_time(), flop(e->be)};
+}
+
+static bool stage_end(const StageClock *c, GError **error) {
+  FkEdit *e = c->edit;
+  const bool ok = fk_edit_sync(e->be, error);
+  e->cost[c->stage] = (FkStageCost){(double)(g_get_monotonic_time() - c->start_us) / 1000.0, flop(e->be) - c->flop,
+                                    e->arena->peak};
+  return ok && !fk_edit_cancelled(e->cancellable, error);
+}
+
+static void tell(const FkEdit *e, const char *stage, int64_t current, int64_t total) {
+  if (e->progress) e->progress(stage, current, total, e->user_data);
+}
+
+static bool no_memory(GError **error, const char *what, size_t bytes) {
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: %zu bytes of host memory could not be had", what, bytes);
+  return false;
+}
+
+/* Copies the colour channels (first 0) or the alpha channel (first 3) of an image into packed rows. */
+static void take_channels(const FkImage *in, int first, int count, uint8_t *out) {
+  for (int y = 0; y < in->height; y++)
+    for (int x = 0; x < in->width; x++)
+      for (int c = 0; c < count; c++)
+        out[((size_t)y * (size_t)in->width + (size_t)x) * (size_t)count + (size_t)c] =
+            in->data[(size_t)y * in->stride + (size_t)x * (size_t)in->channels + (size_t)(first + c)];
+}
+
+static void put_channels(const FkImage *out, int first, int count, const uint8_t *in) {
+  for (int y = 0; y < out->height; y++)
+    for (int x = 0; x < out->width; x++)
+      for (int c = 0; c < count; c++)
+        out->data[(size_t)y * out->stride + (size_t)x * (size_t)out->channels + (size_t)(first + c)] =
+            in[((size_t)y * (size_t)out->width + (size_t)x) * (size_t)count + (size_t)c];
+}
+
+/* channels first..first+count of `in` at width x height, packed; (transfer full). */
+static uint8_t *resized(const FkImage *in, int first, int count, int width, int height, GError **error) {
+  const size_t n = (size_t)in->width * (size_t)in->height * (size_t)count;
+  const size_t m = (size_t)width * (size_t)height * (size_t)count;
+  g_autofree uint8_t *packed = g_try_malloc(n), *out = g_try_malloc(m);
+  if (!packed || !out) return no_memory(error, "resize", n + m), NULL;
+  take_channels(in, first, count, packed);
+  if (!fk_image_resize_lanczos(out, width, height, (size_t)width * (size_t)count, packed, in->width, in->height,
+                               (size_t)in->width * (size_t)count, count))
+    return no_memory(error, "resize", n + m), NULL;
+  return g_steal_pointer(&out);
+}
+
+/* Pixels -> normalised, packed context tokens. */
+static bool encode_frame(const FkEdit *e, const FkImage *in, FkTensor tokens, GError **error) {
+  const FkVaeConfig *c = &e->model->config.vae;
+  g_autofree uint8_t *pixels = e->plan ? NULL : resized(in, 0, 3, e->width, e->height, error);
+  if (!pixels && !e->plan) return false;
+  const size_t mark = fk_arena_mark(e->arena);
+  FkTensor bytes = fk_arena_3d(e->arena, FK_U8, e->height, e->width, 3);
+  FkTensor image = fk_arena_3d(e->arena, e->be->dtype, e->height, e->width, 3);
+  FkTensor moments = fk_arena_3d(e->arena, e->be->dtype, e->height / 8, e->width / 8, 2 * c->latent_channels);
+  fk_op_upload(e->be, bytes, pixels);
+  fk_op_from_u8(e->be, image, bytes);
+  fk_vae_encode(&e->model->vae, e->be, e->arena, image, moments, e->tune->vae_tiling);
+  FkTensor mean = moments; /* the first half of the channels */
+  mean.dim[2] = c->latent_channels;
+  fk_op_pack(e->be, tokens, mean, (float)c->scaling_factor, (float)c->shift_factor);
+  fk_op_check(e->be, tokens, "context latents");
+  fk_debug_dump(e->be, "input", image);
+  fk_debug_dump(e->be, "context", tokens);
+  fk_arena_reset(e->arena, mark);
+  return true;
+}
+
+/* Denoised tokens -> pixels of the result's size. */
+static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **error) {
+  const FkVaeConfig *c = &e->model->config.vae;
+  const size_t n = (size_t)e->width * (size_t)e->height * 3, mark = fk_arena_mark(e->arena);
+  FkTensor map = fk_arena_3d(e->arena, e->be->dtype, e->height / 8, e->width / 8, c->latent_channels);
+  FkTensor image = fk_arena_3d(e->arena, e->be->dtype, e->height, e->width, 3);
+  FkTensor bytes = fk_arena_3d(e->arena, FK_U8, e->height, e->width, 3);
+  g_autofree uint8_t *pixels = e->plan ? NULL : g_try_malloc(n);
+  if (!pixels && !e->plan) return no_memory(error, "decode", n);
+  fk_op_check(e->be, latent, "latents");
+  fk_op_unpack(e->be, map, latent, (float)c->scaling_factor, (float)c->shift_factor);
+  fk_vae_decode(&e->model->vae, e->be, e->arena, map, image, e->tune->vae_tiling);
+  fk_op_check(e->be, image, "decoded image");
+  fk_op_to_u8(e->be, bytes, image);
+  if (!e->plan) fk_op_download(e->be, pixels, bytes);
+  fk_debug_dump(e->be, "final_latents", map);
+  fk_debug_dump(e->be, "decoded", image);
+  fk_arena_reset(e->arena, mark);
+  if (e->plan || !fk_edit_sync(e->be, error)) return e->plan;
+
+  const FkImage model = {pixels, e->width, e->height, 3, (size_t)e->width * 3};
+  g_autofree uint8_t *sized = resized(&model, 0, 3, job->out.width, job->out.height, error);
+  if (!sized) return false;
+  put_channels(&job->out, 0, 3, sized);
+  if (job->out.channels < 4) return true;
+  g_autofree uint8_t *alpha = resized(&job->in, 3, 1, job->out.width, job->out.height, error);
+  if (!alpha) return false;
+  put_channels(&job->out, 3, 1, alpha);
+  return true;
+}
+
+/* torch.randn of shape [C, H/8, W/8], packed. */
+static void draw_noise(const FkEdit *e, uint64_t seed, FkTensor latent) {
+  const int c = e->model->config.vae.latent_channels, h = e->height / 8, w = e->width / 8;
+  const size_t n = (size_t)c * (size_t)h * (size_t)w;
+  if (e->plan) return;
+  g_autofree float *chw = g_new(float, n), *tokens = g_new(float, n);
+  fk_noise_normal(chw, (int64_t)n, seed, e->tune->rng);
+  fk_latent_pack_host(tokens, chw, c, h, w);
+  fk_op_upload(e->be, latent, tokens);
+  fk_debug_dump(e->be, "noise", latent);
+}
+
+static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GError **error) {
+  const StageClock clock = stage_begin(e, FK_STAGE_TEXT);
+  const int length = fk_prompt_length(e->model, e->tune->max_sequence_length);
+  FkPromptCache *cache = e->tune->prompt_cache ? e->cache : NULL;
+  tell(e, "text", 0, 1);
+  if (!fk_prompt_encode(e->model, e->be, e->arena, cache, e->tune->prompt, length, positive, error)) return false;
+  if (e->tune->negative_prompt &&
+      !fk_prompt_encode(e->model, e->be, e->arena, cache, e->tune->negative_prompt, length, negative, error))
+    return false;
+  fk_debug_dump(e->be, "pooled", positive->pooled);
+  fk_debug_dump(e->be, "text", positive->states);
+  return stage_end(&clock, error);
+}
+
+static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
+  const StageClock clock = stage_begin(e, FK_STAGE_ENCODE);
+  const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
+  for (int i = 0; i < e->n; i++) {
+    tell(e, "encode", i, e->n);
+    frames[i].latent = fk_arena_2d(e->arena, FK_F32, tokens, c);
+    draw_noise(e, e->jobs[i].result.seed, frames[i].latent);
+    if (e->tune->task == FK_TASK_GENERATE) continue;
+    frames[i].context = fk_arena_2d(e->arena, e->be->dtype, tokens, c);
+    if (!encode_frame(e, &e->jobs[i].in, frames[i].context, error)) return false;
+  }
+  return stage_end(&clock, error);
+}
+
+static bool decode_images(FkEdit *e, const FkDenoiseFrame *frames, GError **error) {
+  const StageClock clock = stage_begin(e, FK_STAGE_DECODE);
+  for (int i = 0; i < e->n; i++) {
+    tell(e, "decode", i, e->n);
+    if (!decode_frame(e, frames[i].latent, &e->jobs[i], error)) return false;
+  }
+  tell(e, "decode", e->n, e->n);
+  return stage_end(&clock, error);
+}
+
+static void write_results(const FkEdit *e, const FkPrompt *positive) {
+  for (int i = 0; i < e->n; i++) {
+    FkResult *r = &e->jobs[i].result;
+    r->width = e->width;
+    r->height = e->height;
+    r->prompt_cached = positive->cached;
+    r->truncated = positive->truncated;
+    r->text_ms = e->cost[FK_STAGE_TEXT].ms;
+    r->encode_ms = e->cost[FK_STAGE_ENCODE].ms;
+    r->denoise_ms = e->cost[FK_STAGE_DENOISE].ms;
+    r->decode_ms = e->cost[FK_STAGE_DECODE].ms;
+    r->edit_ms = r->text_ms + r->encode_ms + r->denoise_ms + r->decode_ms;
+    r->flop = 0;
+    for (int s = 0; s < FK_STAGES; s++) r->flop += e->cost[s].flop / e->n;
+  }
+}
+
+bool fk_edit_run(FkEdit *e, GError **error) {
+  const size_t mark = fk_arena_mark(e->arena);
+  FkPrompt positive = {0}, negative = {0};
+  g_autofree FkDenoiseFrame *frames = g_new0(FkDenoiseFrame, (size_t)e->n);
+  bool ok = encode_text(e, &positive, &negative, error) && encode_images(e, frames, error);
+  if (ok) {
+    const StageClock clock = stage_begin(e, FK_STAGE_DENOISE);
+    ok = fk_denoise(e, &positive, e->tune->negative_prompt ? &negative : NULL, frames, error) &&
+         stage_end(&clock, error);
+  }
+  ok = ok && decode_images(e, frames, error);
+  if (ok) write_results(e, &positive);
+  fk_arena_reset(e->arena, mark);
+  return ok;
+}

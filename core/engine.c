@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engine: which machine, one shared object per model in the process, loading, the queue of edits, memory plans.
+ * The table of contents of a run; never arithmetic (edit.c conducts one). */
+#include "engine.h"
+
+#include "plan.h"
+#include "registry.h"
+#include "values.h"
+
+#include <string.h>
+
+GType fk_engine_get_type(void) {
+  static gsize type;
+  if (g_once_init_enter(&type))
+    g_once_init_leave(&type, g_boxed_type_register_static("FkEngine", (GBoxedCopyFunc)fk_engine_ref,
+                                                          (GBoxedFreeFunc)fk_engine_unref));
+  return type;
+}
+
+static int backend_error(FkFailure failure) {
+  return failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_BACKEND_MISSING;
+}
+
+static FkBackend *open_backend(const char *name, int device, GError **error) {
+  char message[256] = "";
+  FkFailure failure = FK_FAIL_NONE;
+  FkBackend *be = fk_backend_open(name, device, &failure, message, sizeof message);
+  if (!be) g_set_error(error, FK_ERROR, backend_error(failure), "backend=%s: %s", name, message);
+  return be;
+}
+
+/* backend=auto: CUDA, else the CPU where one edit with default settings is at most 20 TFLOP, else a sentence that says
+ * what is missing. */
+static FkBackend *choose_backend(FkEngine *e, const char *path, int device, GError **error) {
+  g_autoptr(GError) no_cuda = NULL;
+  FkBackend *be = open_backend("cuda", device, &no_cuda);
+  if (be) {
+    e->why = g_strdup("auto: a usable device is present");
+    return be;
+  }
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  FkPlan plan;
+  if (!fk_plan(path, settings, 1024, 1024, 4, &plan, error)) return NULL;
+  if (plan.flop > 20e12) {
+    g_set_error(error, FK_ERROR, FK_ERROR_BACKEND_MISSING,
+                "no usable GPU (%s), and one edit of this model is %.0f TFLOP: more than the 20 that backend=auto gives "
+                "to the CPU",
+                no_cuda->message, plan.flop / 1e12);
+    return NULL;
+  }
+  e->why = g_strdup_printf("auto: no usable GPU (%s)", no_cuda->message);
+  return open_backend("cpu", 0, error);
+}
+
+static bool engine_setup(FkEngine *e, GError **error) {
+  const char *path = fk_options_get(e->options, "model-path"), *name = fk_options_get(e->options, "backend");
+  const int device = (int)g_ascii_strtoll(fk_options_get(e->options, "cuda-device-id"), NULL, 10);
+  const bool null = !strcmp(name, "null");
+  if (!path || !*path) {
+    if (!null) {
+      g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "model-path is not set");
+      return false;
+    }
+    path = "kontext-dev";
+  } else if (!null && !g_file_test(path, G_FILE_TEST_EXISTS)) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING, "model-path %s: no such folder", path);
+    return false;
+  }
+  e->be = strcmp(name, "auto") ? open_backend(name, device, error) : choose_backend(e, path, device, error);
+  if (!e->be) return false;
+  if (!e->why) e->why = g_strdup("asked for");
+  e->model = fk_model_open(path, e->be, !null, error);
+  return e->model != NULL;
+}
+
+static void engine_free(FkEngine *e) {
+  fk_prompt_cache_clear(&e->cache);
+  if (e->be) fk_arena_close(&e->arena);
+  fk_model_free(e->model);
+  if (e->be) fk_backend_close(e->be);
+  fk_settings_free(e->planned);
+  fk_options_free(e->options);
+  g_free(e->identity);
+  g_free(e->why);
+  g_mutex_clear(&e->lock);
+  g_cond_clear(&e->turn);
+  g_free(e);
+}
+
+FkEngine *fk_engine_new(const FkOptions *options, GError **error) {
+  g_autofree char *identity = fk_registry_identity(options);
+  FkEngine *e = fk_registry_find(identity);
+  if (e) return e;
+  e = g_new0(FkEngine, 1);
+  e->refs = 1;
+  e->options = fk_options_copy(options);
+  e->identity = g_steal_pointer(&identity);
+  g_mutex_init(&e->lock);
+  g_cond_init(&e->turn);
+  g_queue_init(&e->waiting);
+  if (engine_setup(e, error)) return fk_registry_add(e, engine_free);
+  engine_free(e);
+  return NULL;
+}
+
+FkEngine *fk_engine_ref(FkEngine *e) {
+  g_atomic_int_inc(&e->refs);
+  return e;
+}
+
+void fk_engine_unref(FkEngine *e) {
+  if (e && fk_registry_drop(e)) engine_free(e);
+}
+
+const char *fk_engine_machine(FkEngine *e) { return e->be->machine; }
+bool fk_engine_dead(FkEngine *e) { return e->be->dead; }
+
+/* ---- The queue: first come, first served; the head runs ---- */
+
+static void wake(GCancellable *cancellable, gpointer engine) {
+  FkEngine *e = engine;
+  (void)cancellable;
+  g_mutex_lock(&e->lock);
+  g_cond_broadcast(&e->turn);
+  g_mutex_unlock(&e->lock);
+}
+
+static bool engine_enter(FkEngine *e, GCancellable *cancellable, GError **error) {
+  int mine = 0; /* its address is the ticket */
+  const gulong id = cancellable ? g_cancellable_connect(cancellable, G_CALLBACK(wake), e, NULL) : 0;
+  g_mutex_lock(&e->lock);
+  g_queue_push_tail(&e->waiting, &mine);
+  while ((e->busy || g_queue_peek_head(&e->waiting) != &mine) && !g_cancellable_is_cancelled(cancellable))
+    g_cond_wait(&e->turn, &e->lock);
+  g_queue_remove(&e->waiting, &mine);
+  const bool cancelled = fk_edit_cancelled(cancellable, error);
+  if (!cancelled) e->busy = true;
+  g_cond_broadcast(&e->turn);
+  g_mutex_unlock(&e->lock);
+  if (cancellable) g_cancellable_disconnect(cancellable, id);
+  if (cancelled) return false;
+  if (!e->be->dead) return true;
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_DEVICE_LOST, e->be->message);
+  fk_engine_leave(e);
+  return false;
+}
+
+void fk_engine_leave(FkEngine *e) {
+  g_mutex_lock(&e->lock);
+  e->busy = false;
+  g_cond_broadcast(&e->turn);
+  g_mutex_unlock(&e->lock);
+}
+
+/* ---- Loading ---- */
+
+typedef struct {
+  FkProgress progress;
+  void *user_data;
+} Told;
+
+static void tell_open(int64_t done, int64_t total, void *user_data) {
+  const Told *t = user_data;
+  if (t->progress) t->progress("open", done, total, t->user_data);
+}
+
+static bool within_limit(const FkEngine *e, size_t arena, GError **error) {
+  const uint64_t limit = g_ascii_strtoull(fk_options_get(e->options, "max-vram"), NULL, 10);
+  const uint64_t need = fk_model_weight_bytes(e->model) + fk_prompt_cache_bytes(e->model, e->be) + arena;
+  if (!limit || need <= limit) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "max-vram is %" G_GUINT64_FORMAT " bytes; the plan needs %" G_GUINT64_FORMAT
+              " (weights %zu, work %zu)", limit, need, fk_model_weight_bytes(e->model), arena);
+  return false;
+}
+
+static bool load(FkEngine *e, GCancellable *cancellable, FkProgress progress, void *user_data, GError **error) {
+  Told told = {progress, user_data};
+  if (e->model->loaded) return true;
+  if (!within_limit(e, 0, error)) return false;
+  tell_open(0, (int64_t)fk_model_weight_bytes(e->model), &told);
+  if (!fk_model_load(e->model, cancellable, tell_open, &told, error)) {
+    fk_backend_clear(e->be);
+    return false;
+  }
+  void *cache = e->be->ops->alloc(e->be, fk_prompt_cache_bytes(e->model, e->be));
+  fk_prompt_cache_init(&e->cache, e->model, e->be, cache);
+  return true;
+}
+
+bool fk_engine_load(FkEngine *e, GCancellable *cancellable, FkProgress progress, void *user_data, GError **error) {
+  if (!engine_enter(e, cancellable, error)) return false;
+  const bool ok = load(e, cancellable, progress, user_data, error);
+  fk_engine_leave(e);
+  return ok;
+}
+
+FkEngine *fk_engine_open(const FkOptions *options, GCancellable *cancellable, FkProgress progress, void *user_data,
+                         GError **error) {
+  g_autoptr(FkEngine) e = fk_engine_new(options, error);
+  if (!e || !fk_engine_load(e, cancellable, progress, user_data, error)) return NULL;
+  return g_steal_pointer(&e);
+}
+
+/* ---- Edits ---- */
+
+/* Makes the arena large enough for this edit. The same settings and size need no second walk. */
+static bool plan_memory(FkEngine *e, const FkEdit *edit, GError **error) {
+  const bool same = e->planned && e->planned_n == edit->n && e->planned_width == edit->width &&
+                    e->planned_height == edit->height && fk_settings_batchable(e->planned, edit->jobs[0].settings);
+  if (same) return true;
+  size_t bytes = 0;
+  if (!fk_plan_arena(edit, &bytes, error) || !within_limit(e, bytes, error)) return false;
+  if (e->be->ops->graph_forget) e->be->ops->graph_forget(e->be);
+  g_clear_pointer(&e->planned, fk_settings_free);
+  if (e->arena.size < bytes) {
+    size_t free_bytes = 0, total = 0;
+    fk_arena_close(&e->arena);
+    e->be->ops->memory(e->be, &free_bytes, &total);
+    if (!fk_arena_open(&e->arena, e->be, bytes)) {
+      g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an edit at %dx%d needs %zu bytes of work memory; %zu are free",
+                  edit->width, edit->height, bytes, free_bytes);
+      return false;
+    }
+  }
+  e->planned = fk_settings_copy(edit->jobs[0].settings);
+  e->planned_n = edit->n;
+  e->planned_width = edit->width;
+  e->planned_height = edit->height;
+  return true;
+}
+
+static bool run(FkEngine *e, FkEdit *edit, GError **error) {
+  for (int i = 0; i < edit->n; i++)
+    edit->jobs[i].result = (FkResult){
+        .seed = g_ascii_strtoull(fk_settings_get(edit->jobs[i].settings, "seed"), NULL, 10)};
+  if (!load(e, edit->cancellable, edit->progress, edit->user_data, error) || !plan_memory(e, edit, error)) return false;
+  edit->arena = &e->arena;
+  const bool ok = fk_edit_run(edit, error);
+  if (!ok) {
+    fk_backend_sync(e->be);
+    fk_backend_clear(e->be);
+    e->arena.used = 0;
+  }
+  return ok;
+}
+
+static bool check_jobs(const FkEngine *e, const FkTune *tune, const FkJob *jobs, int n, FkEdit *edit, GError **error) {
+  for (int i = 0; i < n; i++) {
+    const FkImage *in = &jobs[i].in, *out = &jobs[i].out;
+    int ow, oh;
+    if (in->width < 1 || in->height < 1 || in->width > 65535 || in->height > 65535) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "image %dx%d: sides go from 1 to 65535", in->width, in->height);
+      return false;
+    }
+    fk_edit_sizes(e->model, tune, in->width, in->height, &edit->width, &edit->height, &ow, &oh);
+    if (out->width != ow || out->height != oh || out->channels != in->channels ||
+        (in->channels != 3 && in->channels != 4)) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "result image: expected %dx%d with %d channels (3 or 4), found "
+                  "%dx%d with %d", ow, oh, in->channels, out->width, out->height, out->channels);
+      return false;
+    }
+    if (i && (in->width != jobs[0].in.width || in->height != jobs[0].in.height ||
+              !fk_settings_batchable(jobs[0].settings, jobs[i].settings))) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d of the batch differs from the first in size or "
+                  "settings", i);
+      return false;
+    }
+  }
+  return true;
+}
+
+bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
+                    GError **error) {
+  FkTune tune;
+  FkEdit edit = {.model = e->model, .be = e->be, .cache = &e->cache, .tune = &tune, .jobs = jobs, .n = n,
+                 .cancellable = cancellable, .progress = progress, .user_data = user_data};
+  if (n < 1) return true;
+  if (!fk_tune_resolve(jobs[0].settings, e->be, &tune, error) || !check_jobs(e, &tune, jobs, n, &edit, error))
+    return false;
+  if (!engine_enter(e, cancellable, error)) return false;
+  const bool ok = run(e, &edit, error);
+  fk_engine_leave(e);
+  return ok;
+}
+
+bool fk_engine_output_size(FkEngine *e, const FkSettings *settings, int width, int height, int *ow, int *oh,
+                           GError **error) {
+  FkTune tune;
+  int mw, mh;
+  if (!fk_tune_resolve(settings, e->be, &tune, error)) return false;
+  fk_edit_sizes(e->model, &tune, width, height, &mw, &mh, ow, oh);
+  return true;
+}
+
+bool fk_engine_warmup(FkEngine *e, const FkSettings *settings, int width, int height, GCancellable *cancellable,
+                      GError **error) {
+  int ow, oh;
+  if (!fk_engine_output_size(e, settings, width, height, &ow, &oh, error)) return false;
+  g_autofree uint8_t *in = g_malloc((size_t)width * (size_t)height * 3), *out = g_malloc((size_t)ow * (size_t)oh * 3);
+  for (size_t i = 0; i < (size_t)width * (size_t)height * 3; i++) in[i] = (uint8_t)(i * 37 + i / 977);
+  FkJob job = {.in = {in, width, height, 3, (size_t)width * 3}, .out = {out, ow, oh, 3, (size_t)ow * 3},
+               .settings = settings};
+  return fk_engine_edit(e, &job, 1, cancellable, NULL, NULL, error);
+}
+
+char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
+  GPtrArray *list = g_ptr_array_new();
+  g_auto(GStrv) tuned = fk_tune_report(settings, e->be);
+  g_ptr_array_add(list, g_strdup("backend"));
+  g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", e->be->ops->name, fk_options_get(e->options, "backend"), e->why));
+  g_ptr_array_add(list, g_strdup("precision"));
+  g_ptr_array_add(list, g_strdup(e->be->dtype == FK_F32 ? "float32 (auto; the CPU's)" : "bfloat16 (auto; the GPU's)"));
+  for (int i = 0; tuned[i]; i++) g_ptr_array_add(list, g_strdup(tuned[i]));
+  g_ptr_array_add(list, NULL);
+  return (char **)g_ptr_array_free(list, FALSE);
+}

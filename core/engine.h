@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an FkEngine holds. Private to engine.c and registry.c; everything is freed in reverse order. */
+#ifndef FK_ENGINE_H
+#define FK_ENGINE_H
+
+#include "edit.h"
+
+struct FkEngine {
+  int refs;
+  char *identity;
+  FkOptions *options;
+  FkBackend *be;
+  char *why; /* why this backend */
+  FkModel *model;
+  FkArena arena;
+  FkPromptCache cache;
+  /* What the arena was planned for. */
+  FkSettings *planned;
+  int planned_n, planned_width, planned_height;
+  /* Order of arrival; `lock` guards these three only and is never held over work. */
+  GMutex lock;
+  GCond turn;
+  GQueue waiting;
+  bool busy;
+};
+
+/* Lets the next in the queue run. */
+void fk_engine_leave(FkEngine *engine);
+
+#endif

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* libfluxkontext: edits images with FLUX.1-Kontext. The only public header.
+ *
+ *   FkOptions *options = fk_options_new();
+ *   fk_options_set(options, "model-path", "FLUX.1-Kontext-dev", &error);
+ *   FkEngine *engine = fk_engine_open(options, NULL, NULL, NULL, &error);
+ *   FkSettings *settings = fk_settings_new();
+ *   fk_settings_set(settings, "prompt", "make it night", &error);
+ *   FkJob job = {.in = ..., .out = ..., .settings = settings};
+ *   fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
+ *
+ * Threads: every function may be called from any thread. An FkEngine may be shared: edits are served one call at a time
+ * in order of arrival, and waiting for one's turn can be cancelled. FkOptions and FkSettings are not locked: one thread
+ * at a time each.
+ * Errors: a function with a GError returns false or NULL exactly when it sets it; domain FK_ERROR. The message names the
+ * file, tensor, property or size with expected and found value.
+ * Units: pixels, bytes, milliseconds (names end in _ms). */
+#ifndef FK_H
+#define FK_H
+
+#include <gio/gio.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+G_BEGIN_DECLS
+
+#if defined(__GNUC__)
+#define FK_API __attribute__((visibility("default")))
+#else
+#define FK_API
+#endif
+
+#define FK_ERROR (fk_error_quark())
+FK_API GQuark fk_error_quark(void);
+
+typedef enum {
+  FK_ERROR_MODEL_MISSING,   /* a file or folder of the model is not there */
+  FK_ERROR_MODEL_DENIED,    /* it is there and may not be read */
+  FK_ERROR_MODEL_BAD,       /* a file is malformed; the message names file and tensor or field */
+  FK_ERROR_MODEL_MISMATCH,  /* well-formed, but not of a shape, type or kind that can be run */
+  FK_ERROR_BACKEND_MISSING, /* no such device, driver, module or architecture */
+  FK_ERROR_OPTION_BAD,      /* a property's value that cannot be had */
+  FK_ERROR_MEMORY,          /* too little memory; the message has bytes needed and free */
+  FK_ERROR_DEVICE,          /* the device failed during work */
+  FK_ERROR_DEVICE_LOST,     /* the same, and the process must be restarted to use it again */
+  FK_ERROR_NONFINITE,       /* NaN or infinity; the message names the stage */
+  FK_ERROR_CANCELLED
+} FkError;
+
+/* ---- The table of properties: everything that can be set, once, for the API, the element, presets and documents ---- */
+
+typedef enum {
+  FK_KIND_BOOL,
+  FK_KIND_INT,
+  FK_KIND_UINT64,
+  FK_KIND_DOUBLE,
+  FK_KIND_STRING,
+  FK_KIND_ENUM,
+  FK_KIND_SWITCH /* auto, on, off */
+} FkKind;
+
+typedef enum { FK_SCOPE_OPTION, FK_SCOPE_SETTING } FkScope;
+
+/* What an optimization may do to the result: nothing, rounding inside the op tolerance, or a measured loss of quality.
+ * FK_CLASS_NONE: not an optimization. */
+typedef enum { FK_CLASS_NONE, FK_CLASS_SAME, FK_CLASS_ROUNDING, FK_CLASS_LOSSY } FkClass;
+
+typedef struct {
+  const char *name, *nick, *help;
+  FkKind kind;
+  FkScope scope;
+  FkClass optimization;
+  double min, max;            /* FK_KIND_INT, DOUBLE; UINT64 has its whole range */
+  const char *initial;        /* the default, as fk_*_set takes it; NULL: none (a NULL string) */
+  const char *const *values;  /* FK_KIND_ENUM: nicks, NULL-terminated */
+  const char *const *meaning; /* FK_KIND_ENUM: one sentence for each */
+  bool playing;               /* may change while frames flow */
+  bool controllable;          /* may be driven by a GstController */
+  const char *presets[4];     /* what `auto` becomes under exact, quality, balanced, fast; NULL: follows from the rest */
+} FkProperty;
+
+/* (transfer none): static, in the order in which they are shown. */
+FK_API const FkProperty *fk_properties(size_t *count);
+
+/* ---- Options open an engine; settings belong to one edit ---- */
+
+typedef struct FkOptions FkOptions;
+typedef struct FkSettings FkSettings;
+
+FK_API FkOptions *fk_options_new(void); /* (transfer full): all defaults */
+FK_API FkOptions *fk_options_copy(const FkOptions *options);
+FK_API void fk_options_free(FkOptions *options); /* (nullable) */
+/* Unknown names, values out of range and text that is not UTF-8 are FK_ERROR_OPTION_BAD. value NULL: the default. */
+FK_API bool fk_options_set(FkOptions *options, const char *name, const char *value, GError **error);
+/* (transfer none, nullable): valid until the next set. */
+FK_API const char *fk_options_get(const FkOptions *options, const char *name);
+
+FK_API FkSettings *fk_settings_new(void);
+FK_API FkSettings *fk_settings_copy(const FkSettings *settings);
+FK_API void fk_settings_free(FkSettings *settings);
+FK_API bool fk_settings_set(FkSettings *settings, const char *name, const char *value, GError **error);
+FK_API const char *fk_settings_get(const FkSettings *settings, const char *name);
+/* May frames with these settings run as one batch: all equal, `seed` aside. */
+FK_API bool fk_settings_batchable(const FkSettings *a, const FkSettings *b);
+/* Checks everything that does not need an engine: combinations that refuse each other, prompts that are not UTF-8. */
+FK_API bool fk_settings_check(const FkSettings *settings, GError **error);
+
+/* ---- Engine ---- */
+
+typedef struct FkEngine FkEngine;
+
+/* One call at the start of each stage ("open", "text", "encode", "step", "decode") and after each unit of it;
+ * current counts from 0 to total, in bytes for "open" and in steps for "step". Called from the working thread with no
+ * lock held. */
+typedef void (*FkProgress)(const char *stage, int64_t current, int64_t total, void *user_data);
+
+/* Checks the model's files (headers, configurations, tokenizers) and the backend, without loading weights: fast.
+ * Equal options give the engine that already exists in this process. (transfer full) */
+FK_API FkEngine *fk_engine_new(const FkOptions *options, GError **error);
+/* Loads the weights; returns at once when they are loaded, waits when another thread is loading them. After a failure or
+ * cancellation the engine may be loaded again. */
+FK_API bool fk_engine_load(FkEngine *engine, GCancellable *cancellable, FkProgress progress, void *user_data,
+                           GError **error);
+/* new and load in one. */
+FK_API FkEngine *fk_engine_open(const FkOptions *options, GCancellable *cancellable, FkProgress progress,
+                                void *user_data, GError **error);
+FK_API FkEngine *fk_engine_ref(FkEngine *engine);
+FK_API void fk_engine_unref(FkEngine *engine); /* (nullable); the last one frees everything */
+FK_API GType fk_engine_get_type(void);         /* boxed */
+#define FK_TYPE_ENGINE (fk_engine_get_type())
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkEngine, fk_engine_unref)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkOptions, fk_options_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSettings, fk_settings_free)
+
+/* 8-bit interleaved pixels, 3 channels R G B or 4 with alpha last; rows `stride` bytes apart. The caller owns `data`. */
+typedef struct {
+  uint8_t *data;
+  int width, height, channels;
+  size_t stride;
+} FkImage;
+
+/* What one edit did. */
+typedef struct {
+  uint64_t seed;
+  int width, height;         /* at which the model worked */
+  int evaluations;           /* forward passes of the model that the schedule asked for */
+  int skipped;               /* of these, answered by a step cache */
+  char mask[128];            /* one character for each evaluation: 1 computed, 0 skipped; replayable */
+  bool prompt_cached;        /* the text was not encoded again */
+  bool truncated;            /* the prompt was longer than the model reads */
+  double flop;               /* spent in this edit */
+  double text_ms, encode_ms, denoise_ms, decode_ms, edit_ms;
+} FkResult;
+
+typedef struct {
+  FkImage in;  /* read; for task=generate only width and height count */
+  FkImage out; /* written; size as fk_engine_output_size says, channels as `in`. Alpha is resized and passed on. */
+  const FkSettings *settings;
+  FkResult result; /* written */
+} FkJob;
+
+/* Size of the result for an input of this size; exact before load too. */
+FK_API bool fk_engine_output_size(FkEngine *engine, const FkSettings *settings, int width, int height, int *out_width,
+                                  int *out_height, GError **error);
+/* Edits n frames of one size whose settings are batchable; the bytes of each are those it would have alone.
+ * Returns within one step of cancellation. On failure no `out` is to be used. */
+FK_API bool fk_engine_edit(FkEngine *engine, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress,
+                           void *user_data, GError **error);
+/* Runs one edit of this size on made-up pixels, so that the first real one is not slower. */
+FK_API bool fk_engine_warmup(FkEngine *engine, const FkSettings *settings, int width, int height,
+                             GCancellable *cancellable, GError **error);
+/* "decided (asked; why)" for each optimization and for backend and precision, in the table's order, as it ran last or
+ * would run. (transfer full): names in [2i], texts in [2i+1], NULL-terminated. */
+FK_API char **fk_engine_active(FkEngine *engine, const FkSettings *settings);
+/* "NVIDIA H200", "cpu (2 threads)"; (transfer none). */
+FK_API const char *fk_engine_machine(FkEngine *engine);
+/* True once a device failure has made the process unable to use it. */
+FK_API bool fk_engine_dead(FkEngine *engine);
+
+/* ---- Plan: the null walk of one edit ---- */
+
+#define FK_PLAN_STAGES 5
+typedef struct {
+  const char *stage; /* "clip", "t5", "vae encode", "step", "vae decode" */
+  int64_t parameters;
+  double weight_bytes, activation_bytes; /* activation: arena peak inside the stage */
+  double flop;                           /* of one run of the stage; "step": one evaluation */
+} FkPlanStage;
+
+typedef struct {
+  FkPlanStage stage[FK_PLAN_STAGES];
+  int width, height;          /* at which the model works */
+  int64_t text_tokens, target_tokens, context_tokens;
+  int evaluations;
+  int64_t parameters;
+  double weight_bytes, arena_bytes, flop; /* of the whole edit */
+} FkPlan;
+
+/* `model` is a folder, or "kontext-dev" or "schnell" for the published configurations without any file.
+ * bytes_per_value: 2 (bfloat16, CUDA) or 4 (float32, CPU). */
+FK_API bool fk_plan(const char *model, const FkSettings *settings, int width, int height, int bytes_per_value,
+                    FkPlan *plan, GError **error);
+
+G_END_DECLS
+
+#endif

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Between flux.c and flux-cond.c: where a block's modulation lies, and making one evaluation current. */
+#ifndef FK_FLUX_COND_H
+#define FK_FLUX_COND_H
+
+#include "flux.h"
+
+/* Offset of block i's modulation in FkFluxRun.mod; double blocks image then text; i = blocks: norm_out. */
+int64_t fk_flux_mod_offset(const FkFlux *flux, int block);
+/* Copies evaluation i's modulation and the branch's text rows into the run's buffers; computes the next modulations when
+ * those at hand are used up. Outside any recording: it is what differs from step to step. */
+void fk_flux_load(FkFluxRun *run, FkFluxCond *cond, int evaluation);
+
+#endif

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one forward: embedders, double blocks, single blocks, output layer (spec 6). Stop "model" of the tour.
+ * Not here: conditioning and modulation (flux-cond.c), names and shapes of the weights (flux-bind.c), steps and solvers
+ * (denoise.c). */
+#include "flux-cond.h"
+
+#include <math.h>
+
+/* Rows that take part, and which of them only serve as keys and values. */
+typedef struct {
+  FkFluxRun *run;
+  int64_t text, active, rows; /* active: rows computed; rows: active and reused context */
+} Rows;
+
+static FkTensor mod_chunk(const FkFluxRun *r, int64_t offset, int chunk) {
+  return fk_tensor_slice(r->mod, offset + chunk * r->flux->width, r->flux->width);
+}
+
+static FkLayerNorm modulated(const FkFluxRun *r, int64_t first, int64_t n, int64_t offset, int shift) {
+  return (FkLayerNorm){.x = fk_tensor_slice_rows(r->hidden, first, n),
+                       .y = fk_tensor_slice_rows(r->normed, first, n),
+                       .shift = mod_chunk(r, offset, shift),
+                       .scale = mod_chunk(r, offset, shift + 1),
+                       .eps = 1e-6f};
+}
+
+/* Columns first..first+n of rows from..from+count of the wide buffer. */
+static FkTensor wide(const FkFluxRun *r, int64_t from, int64_t count, int64_t first, int64_t n) {
+  return fk_tensor_slice_cols(fk_tensor_slice_rows(r->wide, from, count), first, n);
+}
+
+static FkLinear project_qkv(const FkFluxRun *r, int64_t from, int64_t n, FkWeight w, FkTensor bias, FkTensor q_norm,
+                            FkTensor k_norm) {
+  return (FkLinear){.x = fk_tensor_slice_rows(r->normed, from, n),
+                    .y = wide(r, from, n, 0, w.out),
+                    .bias = bias,
+                    .w = w,
+                    .epilogue = FK_EPI_QKV,
+                    .q_norm = q_norm,
+                    .k_norm = k_norm,
+                    .rope = fk_tensor_slice_rows(r->rope, from, n),
+                    .width = r->flux->width};
+}
+
+/* hidden += gate * (wide[:, column..] W^T + b), in place. */
+static FkLinear gated_out(const FkFluxRun *r, int64_t from, int64_t n, int64_t column, FkWeight w, FkTensor bias,
+                          FkTensor gate) {
+  return (FkLinear){.x = wide(r, from, n, column, w.in),
+                    .y = fk_tensor_slice_rows(r->hidden, from, n),
+                    .bias = bias,
+                    .gate = gate,
+                    .w = w,
+                    .epilogue = FK_EPI_GATE};
+}
+
+/* Queries of rows from..from+n against all keys; the result takes the queries' place. */
+static void attend(const Rows *rows, int block, int64_t from, int64_t n) {
+  const FkFluxRun *r = rows->run;
+  const int64_t d = r->flux->width, context = r->text + r->target;
+  if (r->saved_kv) {
+    FkTensor fresh = wide(r, context, r->context, 0, 2 * d), saved = r->saved_kv[block];
+    if (rows->active < rows->rows)
+      fk_op_copy(r->be, fresh, saved);
+    else
+      fk_op_copy(r->be, saved, fresh);
+  }
+  FkTensor q = wide(r, from, n, 2 * d, d);
+  FkAttention a = {.q = q,
+                   .k = wide(r, 0, rows->rows, 0, d),
+                   .v = wide(r, 0, rows->rows, d, d),
+                   .o = q,
+                   .heads = r->flux->config.heads,
+                   .scale = 1.0f / sqrtf((float)r->flux->config.head_width)};
+  fk_op_attention(r->be, &a);
+}
+
+/* Spec 6.5. Modulation chunks: shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp. */
+static void double_block(const Rows *rows, int i) {
+  const FkFluxRun *r = rows->run;
+  const FkFluxDouble *b = &r->flux->doubles[i];
+  const int64_t d = r->flux->width, t = rows->text, n = rows->active - t;
+  const int64_t image = fk_flux_mod_offset(r->flux, i), text = image + 6 * d;
+  const FkFluxStream *const x = &b->image, *const c = &b->text;
+
+  FkLayerNorm norm1[2] = {modulated(r, 0, t, text, 0), modulated(r, t, n, image, 0)};
+  fk_op_layer_norm(r->be, norm1, 2);
+  FkLinear qkv[2] = {project_qkv(r, 0, t, c->qkv, c->qkv_bias, c->q_norm, c->k_norm),
+                     project_qkv(r, t, n, x->qkv, x->qkv_bias, x->q_norm, x->k_norm)};
+  fk_op_linear(r->be, qkv, 2);
+  attend(rows, i, 0, rows->active);
+  FkLinear out[2] = {gated_out(r, 0, t, 2 * d, c->out, c->out_bias, mod_chunk(r, text, 2)),
+                     gated_out(r, t, n, 2 * d, x->out, x->out_bias, mod_chunk(r, image, 2))};
+  fk_op_linear(r->be, out, 2);
+
+  FkLayerNorm norm2[2] = {modulated(r, 0, t, text, 3), modulated(r, t, n, image, 3)};
+  fk_op_layer_norm(r->be, norm2, 2);
+  FkLinear up[2] = {{.x = fk_tensor_slice_rows(r->normed, 0, t), .y = wide(r, 0, t, 3 * d, 4 * d)},
+                    {.x = fk_tensor_slice_rows(r->normed, t, n), .y = wide(r, t, n, 3 * d, 4 * d)}};
+  const FkFluxStream *const stream[2] = {c, x};
+  for (int g = 0; g < 2; g++) {
+    up[g].w = stream[g]->ff_in;
+    up[g].bias = stream[g]->ff_in_bias;
+    up[g].epilogue = FK_EPI_ACT;
+    up[g].act = FK_ACT_GELU_TANH;
+  }
+  fk_op_linear(r->be, up, 2);
+  FkLinear down[2] = {gated_out(r, 0, t, 3 * d, c->ff_out, c->ff_out_bias, mod_chunk(r, text, 5)),
+                      gated_out(r, t, n, 3 * d, x->ff_out, x->ff_out_bias, mod_chunk(r, image, 5))};
+  fk_op_linear(r->be, down, 2);
+}
+
+/* Keys and values only, for the rows of the last block whose result nobody reads. */
+static void keys_and_values(const Rows *rows, const FkFluxSingle *b) {
+  const FkFluxRun *r = rows->run;
+  const int64_t d = r->flux->width, after = rows->text + r->target;
+  const FkWeight w = fk_weight_rows(b->in, 0, 2 * d);
+  const FkTensor bias = fk_tensor_slice(b->in_bias, 0, 2 * d);
+  FkLinear kv[2] = {project_qkv(r, 0, rows->text, w, bias, b->q_norm, b->k_norm)};
+  if (rows->active > after) kv[1] = project_qkv(r, after, rows->active - after, w, bias, b->q_norm, b->k_norm);
+  fk_op_linear(r->be, kv, rows->active > after ? 2 : 1);
+}
+
+/* Spec 6.6. Modulation chunks: shift, scale, gate. In the last block only the target rows go on (spec 6.7). */
+static void single_block(const Rows *rows, int i, bool last) {
+  const FkFluxRun *r = rows->run;
+  const FkFluxSingle *b = &r->flux->singles[i];
+  const int64_t d = r->flux->width, mod = fk_flux_mod_offset(r->flux, r->flux->config.layers + i);
+  const int64_t from = last ? rows->text : 0, n = last ? r->target : rows->active;
+
+  FkLayerNorm norm = modulated(r, 0, rows->active, mod, 0);
+  fk_op_layer_norm(r->be, &norm, 1);
+  if (last) keys_and_values(rows, b);
+  FkLinear in = project_qkv(r, from, n, b->in, b->in_bias, b->q_norm, b->k_norm);
+  fk_op_linear(r->be, &in, 1);
+  attend(rows, r->flux->config.layers + i, from, n);
+  FkLinear out = gated_out(r, from, n, 2 * d, b->out, b->out_bias, mod_chunk(r, mod, 2));
+  fk_op_linear(r->be, &out, 1);
+}
+
+/* Blocks first..last of the list [double blocks, single blocks]. */
+static void run_blocks(const Rows *rows, int first, int last) {
+  const FkFlux *f = rows->run->flux;
+  const int doubles = f->config.layers, all = fk_flux_blocks(f);
+  for (int i = first; i < last; i++) {
+    if (i < doubles)
+      double_block(rows, i);
+    else
+      single_block(rows, i - doubles, i == all - 1);
+  }
+}
+
+/* tokens -> hidden rows of the image; the text rows are there already. */
+static void embed_tokens(const Rows *rows) {
+  const FkFluxRun *r = rows->run;
+  const int64_t n = rows->active - rows->text;
+  FkLinear l = {.x = fk_tensor_slice_rows(r->tokens, 0, n),
+                .y = fk_tensor_slice_rows(r->hidden, rows->text, n),
+                .bias = r->flux->x_embedder_bias,
+                .w = r->flux->x_embedder,
+                .epilogue = FK_EPI_ACT};
+  fk_op_linear(r->be, &l, 1);
+}
+
+/* norm_out and proj_out on the target rows. Modulation chunks: scale, shift. */
+static void output_layer(const Rows *rows) {
+  const FkFluxRun *r = rows->run;
+  const int64_t mod = fk_flux_mod_offset(r->flux, fk_flux_blocks(r->flux));
+  FkLayerNorm n = {.x = fk_tensor_slice_rows(r->hidden, rows->text, r->target),
+                   .y = fk_tensor_slice_rows(r->normed, rows->text, r->target),
+                   .scale = mod_chunk(r, mod, 0),
+                   .shift = mod_chunk(r, mod, 1),
+                   .eps = 1e-6f};
+  fk_op_layer_norm(r->be, &n, 1);
+  FkLinear l = {.x = n.y, .y = r->velocity, .w = r->flux->proj_out, .bias = r->flux->proj_out_bias};
+  fk_op_linear(r->be, &l, 1);
+}
+
+void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass) {
+  const int64_t all = run->text + run->target + run->context;
+  const Rows rows = {run, run->text, pass->reuse_context ? all - run->context : all, all};
+  fk_flux_load(run, cond, pass->evaluation);
+  if (fk_op_graph_begin(run->be, pass->reuse_context)) {
+    embed_tokens(&rows);
+    run_blocks(&rows, 0, fk_flux_blocks(run->flux));
+    output_layer(&rows);
+  }
+  fk_op_graph_end(run->be, pass->reuse_context);
+}

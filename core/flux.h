@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The FLUX.1 transformer (diffusers transformer_flux.py): 19 double and 38 single blocks in the large model.
+ *
+ * Rows of the joint sequence are [text | target | context]; one buffer `hidden` holds them through all blocks, so the
+ * single blocks need no concatenation. */
+#ifndef FK_FLUX_H
+#define FK_FLUX_H
+
+#include "config.h"
+#include "ops.h"
+#include "weights.h"
+
+/* One stream of a double block. qkv: to_k, to_v, to_q one below the other (FK_EPI_QKV says why that order). */
+typedef struct {
+  FkWeight mod, qkv, out, ff_in, ff_out;
+  FkTensor mod_bias, qkv_bias, out_bias, ff_in_bias, ff_out_bias, q_norm, k_norm;
+} FkFluxStream;
+
+typedef struct {
+  FkFluxStream text, image;
+} FkFluxDouble;
+
+/* in: to_k, to_v, to_q, proj_mlp one below the other; out: proj_out on [attention | mlp]. */
+typedef struct {
+  FkWeight mod, in, out;
+  FkTensor mod_bias, in_bias, out_bias, q_norm, k_norm;
+} FkFluxSingle;
+
+typedef struct {
+  FkWeight linear_1, linear_2;
+  FkTensor bias_1, bias_2;
+} FkFluxMlp;
+
+typedef struct {
+  FkFluxConfig config;
+  int64_t width, mod_total; /* D; values of all modulations of one evaluation */
+  FkWeight x_embedder, context_embedder, proj_out, norm_out;
+  FkTensor x_embedder_bias, context_embedder_bias, proj_out_bias, norm_out_bias;
+  FkFluxMlp time, guidance, pooled;
+  FkFluxDouble *doubles;
+  FkFluxSingle *singles;
+} FkFlux;
+
+void fk_flux_init(FkFlux *flux, const FkFluxConfig *config, FkBinder *binder);
+void fk_flux_clear(FkFlux *flux);
+static inline int fk_flux_blocks(const FkFlux *flux) { return flux->config.layers + flux->config.single_layers; }
+
+/* Conditioning of one branch (positive or negative prompt) for all evaluations of an edit. */
+typedef struct {
+  FkTensor text;   /* [T, D]: context_embedder's output */
+  FkTensor temb;   /* [evaluations, D]: silu of the conditioning vector */
+  FkTensor mod;    /* [up to 32, mod_total] float32: modulations of evaluations first..first+rows */
+  int first, rows;
+} FkFluxCond;
+
+/* Buffers of one forward of a fixed size, from an arena. */
+typedef struct {
+  const FkFlux *flux;
+  FkBackend *be;
+  int64_t text, target, context;        /* rows */
+  FkTensor tokens;                      /* [target + context, in_channels]: the model's input */
+  FkTensor hidden, normed;              /* [rows, D] */
+  FkTensor wide;                        /* [rows, 7 D]: [K | V | Q or attention | MLP] */
+  FkTensor rope;                        /* [rows, E] float32 */
+  FkTensor mod;                         /* [mod_total] float32: the running evaluation's */
+  FkTensor velocity;                    /* [target, out_channels] float32: the model's output */
+  FkTensor *saved_kv;                   /* [blocks] of [context, 2 D], or NULL: no context reuse */
+} FkFluxRun;
+
+typedef struct {
+  int64_t text;                         /* tokens */
+  int64_t grid_h, grid_w;               /* target tokens: rows and columns */
+  int64_t context_h, context_w;         /* 0: no reference image */
+  bool keep_context;                    /* allocate saved_kv */
+} FkFluxShape;
+
+void fk_flux_run_open(FkFluxRun *run, const FkFlux *flux, FkBackend *be, FkArena *arena, const FkFluxShape *shape);
+void fk_flux_run_clear(FkFluxRun *run);
+
+/* text_states [T, joint width], pooled [1, pooled width]; t [n] and guidance as the model sees them (times 1000). */
+void fk_flux_condition(const FkFluxRun *run, FkArena *arena, FkFluxCond *cond, FkTensor text_states, FkTensor pooled,
+                       const float *t, int n, float guidance);
+
+/* How one evaluation runs. */
+typedef struct {
+  int evaluation;
+  bool reuse_context; /* the context rows are not computed: their keys and values are the saved ones */
+} FkFluxPass;
+
+/* run->tokens -> run->velocity. */
+void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass);
+
+#endif

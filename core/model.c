@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and loading a checkpoint folder: which files make which network. Not here: reading files (weights.c, config.c)
+ * and anything that computes. */
+#include "model.h"
+
+#include "fk.h"
+
+static const struct {
+  const char *folder, *stem;
+} parts[FK_PARTS] = {[FK_PART_CLIP] = {"text_encoder", "model"},
+                     [FK_PART_T5] = {"text_encoder_2", "model"},
+                     [FK_PART_FLUX] = {"transformer", "diffusion_pytorch_model"},
+                     [FK_PART_VAE] = {"vae", "diffusion_pytorch_model"}};
+
+static bool mismatch(GError **error, const char *path, const char *what, int64_t expected, int64_t found) {
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH, "%s: %s: expected %" G_GINT64_FORMAT ", found %" G_GINT64_FORMAT,
+              path ? path : "published configuration", what, expected, found);
+  return false;
+}
+
+/* The networks must fit each other. */
+static bool check_fit(const FkModel *m, GError **error) {
+  const FkConfig *c = &m->config;
+  if (c->flux.in_channels != 4 * c->vae.latent_channels)
+    return mismatch(error, m->path, "transformer in_channels (4 x latent_channels of the vae)",
+                    4 * c->vae.latent_channels, c->flux.in_channels);
+  if (c->flux.out_channels != c->flux.in_channels)
+    return mismatch(error, m->path, "transformer out_channels", c->flux.in_channels, c->flux.out_channels);
+  if (c->flux.joint_width != c->t5.width)
+    return mismatch(error, m->path, "transformer joint_attention_dim (d_model of text_encoder_2)", c->t5.width,
+                    c->flux.joint_width);
+  if (c->flux.pooled_width != c->clip.width)
+    return mismatch(error, m->path, "transformer pooled_projection_dim (hidden_size of text_encoder)", c->clip.width,
+                    c->flux.pooled_width);
+  if (c->vae.n_levels != 4)
+    return mismatch(error, m->path, "vae levels (8 pixels per latent)", 4, c->vae.n_levels);
+  return true;
+}
+
+static bool open_part(FkModel *m, FkPart i, bool with_files, GError **error) {
+  FkModelPart *p = &m->part[i];
+  if (with_files && m->path) {
+    g_autofree char *folder = g_build_filename(m->path, parts[i].folder, NULL);
+    p->component = fk_component_open(folder, parts[i].stem, error);
+    if (!p->component) return false;
+  }
+  p->binder = fk_binder_new(m->be, p->component, parts[i].folder);
+  switch (i) {
+  case FK_PART_CLIP: fk_clip_init(&m->clip, &m->config.clip, p->binder); break;
+  case FK_PART_T5: fk_t5_init(&m->t5, &m->config.t5, p->binder); break;
+  case FK_PART_FLUX: fk_flux_init(&m->flux, &m->config.flux, p->binder); break;
+  default: fk_vae_init(&m->vae, &m->config.vae, p->binder); break;
+  }
+  if (!fk_binder_finish(p->binder, error)) return false;
+  p->parameters = fk_binder_parameters(p->binder);
+  p->bytes = fk_binder_bytes(p->binder);
+  return true;
+}
+
+static bool open_tokenizers(FkModel *m, GError **error) {
+  g_autofree char *clip = g_build_filename(m->path, "tokenizer", NULL);
+  g_autofree char *t5 = g_build_filename(m->path, "tokenizer_2", NULL);
+  m->clip_tokenizer = fk_clip_tokenizer_open(clip, error);
+  if (!m->clip_tokenizer) return false;
+  m->t5_tokenizer = fk_t5_tokenizer_open(t5, error);
+  if (!m->t5_tokenizer) return false;
+  const int clip_rows = fk_clip_tokenizer_rows(m->clip_tokenizer), t5_rows = fk_t5_tokenizer_rows(m->t5_tokenizer);
+  if (clip_rows > m->config.clip.vocab)
+    return mismatch(error, clip, "ids of the vocabulary (vocab_size of text_encoder)", m->config.clip.vocab, clip_rows);
+  if (t5_rows > m->config.t5.vocab)
+    return mismatch(error, t5, "ids of the vocabulary (vocab_size of text_encoder_2)", m->config.t5.vocab, t5_rows);
+  return true;
+}
+
+FkModel *fk_model_open(const char *path, FkBackend *be, bool with_files, GError **error) {
+  g_autoptr(FkModel) m = g_new0(FkModel, 1);
+  m->be = be;
+  if (g_file_test(path, G_FILE_TEST_EXISTS) || !fk_config_preset(&m->config, path)) {
+    m->path = g_strdup(path);
+    if (!fk_config_load(&m->config, path, error)) return NULL;
+  }
+  if (!check_fit(m, error)) return NULL;
+  if (m->path && with_files && !open_tokenizers(m, error)) return NULL;
+  for (int i = 0; i < FK_PARTS; i++)
+    if (!open_part(m, (FkPart)i, with_files, error)) return NULL;
+  return g_steal_pointer(&m);
+}
+
+static void unload(FkModel *m) {
+  for (int i = 0; i < FK_PARTS; i++) {
+    if (m->part[i].memory) m->be->ops->release(m->be, m->part[i].memory);
+    m->part[i].memory = NULL;
+  }
+}
+
+void fk_model_free(FkModel *m) {
+  if (!m) return;
+  unload(m);
+  for (int i = 0; i < FK_PARTS; i++) {
+    fk_binder_free(m->part[i].binder);
+    fk_component_free(m->part[i].component);
+  }
+  fk_clip_clear(&m->clip);
+  fk_t5_clear(&m->t5);
+  fk_flux_clear(&m->flux);
+  fk_clip_tokenizer_free(m->clip_tokenizer);
+  fk_t5_tokenizer_free(m->t5_tokenizer);
+  g_free(m->path);
+  g_free(m);
+}
+
+/* Bytes of one part's files, seen as bytes of all. */
+typedef struct {
+  FkLoadProgress progress;
+  void *user_data;
+  int64_t before, total;
+} Share;
+
+static void forward_progress(int64_t done, int64_t total, void *user_data) {
+  const Share *s = user_data;
+  (void)total;
+  if (s->progress) s->progress(s->before + done, s->total, s->user_data);
+}
+
+bool fk_model_load(FkModel *m, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
+  Share share = {progress, user_data, 0, (int64_t)fk_model_weight_bytes(m)};
+  for (int i = 0; i < FK_PARTS; i++) {
+    FkModelPart *p = &m->part[i];
+    if (!fk_binder_load(p->binder, cancellable, forward_progress, &share, error)) {
+      unload(m);
+      return false;
+    }
+    p->memory = fk_binder_take_memory(p->binder);
+    share.before += (int64_t)p->bytes;
+  }
+  if (m->path) fk_t5_prepare(&m->t5, m->be);
+  for (int i = 0; i < FK_PARTS; i++) {
+    g_clear_pointer(&m->part[i].binder, fk_binder_free);
+    g_clear_pointer(&m->part[i].component, fk_component_free);
+  }
+  return m->loaded = true;
+}
+
+size_t fk_model_weight_bytes(const FkModel *m) {
+  size_t sum = 0;
+  for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].bytes;
+  return sum;
+}
+
+int64_t fk_model_area(const FkModel *m) { return (int64_t)m->config.vae.sample_size * m->config.vae.sample_size; }

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A checkpoint folder as one object: configurations, tokenizers, the four networks and their weights. */
+#ifndef FK_MODEL_H
+#define FK_MODEL_H
+
+#include "clip.h"
+#include "flux.h"
+#include "t5.h"
+#include "tokenizer.h"
+#include "vae.h"
+
+#include <gio/gio.h>
+
+typedef enum { FK_PART_CLIP, FK_PART_T5, FK_PART_FLUX, FK_PART_VAE, FK_PARTS } FkPart;
+
+typedef struct {
+  FkComponent *component; /* NULL: null walk */
+  FkBinder *binder;       /* until loaded */
+  void *memory;
+  int64_t parameters;
+  size_t bytes;
+} FkModelPart;
+
+typedef struct {
+  char *path; /* NULL: a published configuration without files */
+  FkConfig config;
+  FkBackend *be; /* (transfer none) */
+  FkClipTokenizer *clip_tokenizer;
+  FkT5Tokenizer *t5_tokenizer;
+  FkClip clip;
+  FkT5 t5;
+  FkFlux flux;
+  FkVae vae;
+  FkModelPart part[FK_PARTS];
+  bool loaded;
+} FkModel;
+
+/* Reads configurations, tokenizers and all tensor headers of `path`, and checks every tensor's name, type and shape.
+ * path "kontext-dev" or "schnell" where no such folder exists: the published configuration for null walks.
+ * with_files false: headers of weight files and tokenizers are not opened (plan of a folder). */
+FkModel *fk_model_open(const char *path, FkBackend *be, bool with_files, GError **error);
+/* (nullable) Frees weights; the backend must still be open. */
+void fk_model_free(FkModel *model);
+/* Uploads the weights. After a failure or cancellation nothing is kept and it may be called again. */
+bool fk_model_load(FkModel *model, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error);
+size_t fk_model_weight_bytes(const FkModel *model);
+/* Square of the autoencoder's training size: the area at which the model works by default. */
+int64_t fk_model_area(const FkModel *model);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkModel, fk_model_free)
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The null backend: computes nothing and touches no memory, so it walks the 12 B model on any machine (memory plan,
+ * FLOP) and lets an element be tested without weights. What an op costs is counted in ops.c, for every backend.
+ *
+ * Addresses are made up and must not be followed. download writes a fixed pattern. For tests, read when it opens:
+ *   FK_NULL_STEP_MS=n     each step takes n milliseconds: wait sleeps for every mark it has not waited for yet
+ *   FK_NULL_FAIL_STEP=k   the k-th mark since open or fk_backend_clear fails as a device would; k from 1
+ *   FK_NULL_FAIL_ALLOC=k  the k-th allocation since open is refused */
+#define _POSIX_C_SOURCE 200809L
+#include "backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+typedef struct {
+  double step_ms;
+  long fail_step, fail_alloc;
+  long marks, allocs;
+  uint32_t clears; /* FkBackend.clears that `marks` counts from */
+  size_t next;     /* next made-up address */
+  bool marked[64];
+} FkNull;
+
+static long fk_null_setting(const char *name) {
+  const char *text = getenv(name);
+  return text ? strtol(text, NULL, 10) : 0;
+}
+
+/* bfloat16, because the model it walks is meant for a GPU; the owner may set another dtype after open. */
+static bool fk_null_open(FkBackend *be, int device, char *message, size_t size) {
+  (void)device;
+  FkNull *null = calloc(1, sizeof *null);
+  if (!null) {
+    snprintf(message, size, "no memory for the null backend");
+    return false;
+  }
+  const char *step = getenv("FK_NULL_STEP_MS");
+  null->step_ms = step ? strtod(step, NULL) : 0;
+  null->fail_step = fk_null_setting("FK_NULL_FAIL_STEP");
+  null->fail_alloc = fk_null_setting("FK_NULL_FAIL_ALLOC");
+  null->next = 1u << 20;
+  be->priv = null;
+  be->dtype = FK_BF16;
+  snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
+  return true;
+}
+
+static void fk_null_close(FkBackend *be) {
+  free(be->priv);
+  be->priv = NULL;
+}
+
+/* Never the limit: half of what a size can say, so that sums do not wrap. */
+static void fk_null_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+  (void)be;
+  *free_bytes = *total_bytes = SIZE_MAX / 2;
+}
+
+static void *fk_null_alloc(FkBackend *be, size_t bytes) {
+  FkNull *null = be->priv;
+  if (++null->allocs == null->fail_alloc)
+    return NULL;
+  void *memory = (void *)(uintptr_t)null->next;
+  null->next += (bytes / 256 + 1) * 256;
+  return memory;
+}
+
+static void fk_null_release(FkBackend *be, void *memory) {
+  (void)be;
+  (void)memory;
+}
+
+static void fk_null_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
+  (void)be;
+  (void)to;
+  (void)from;
+  (void)bytes;
+}
+
+static void fk_null_download(FkBackend *be, void *to, const void *from, size_t bytes) {
+  (void)be;
+  (void)from;
+  for (size_t i = 0; i < bytes; i++) ((uint8_t *)to)[i] = (uint8_t)(i * 37 + 11);
+}
+
+static void fk_null_sync(FkBackend *be) { (void)be; }
+
+static void fk_null_mark(FkBackend *be, int slot) {
+  FkNull *null = be->priv;
+  if (null->clears != be->clears)
+    null->marks = 0;
+  null->clears = be->clears;
+  null->marked[slot] = true;
+  if (++null->marks == null->fail_step)
+    fk_backend_fail(be, FK_FAIL_DEVICE, "null backend: failure asked for at step %ld", null->fail_step);
+}
+
+static void fk_null_wait(FkBackend *be, int slot) {
+  FkNull *null = be->priv;
+  if (!null->marked[slot] || null->step_ms <= 0)
+    return;
+  null->marked[slot] = false;
+  struct timespec left = {(time_t)(null->step_ms / 1e3), 0};
+  left.tv_nsec = (long)((null->step_ms - (double)left.tv_sec * 1e3) * 1e6);
+  while (nanosleep(&left, &left) != 0) continue; /* interrupted by a signal: sleep the rest */
+}
+
+static double fk_null_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {
+  const FkNull *null = be->priv;
+  return null->step_ms * (to_slot - from_slot);
+}
+
+/* The ops: nothing. One function per signature. */
+#define FK_NULL_OP(name, ...)                                                                                          \
+  static void fk_null_##name(FkBackend *be, __VA_ARGS__) { (void)be; }
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* that is their nature */
+#endif
+
+FK_NULL_OP(linear, const FkLinear *l)
+FK_NULL_OP(layer_norm, const FkLayerNorm *n, int groups)
+FK_NULL_OP(rms_norm, FkTensor y, FkTensor x, FkTensor weight, float eps)
+FK_NULL_OP(rope, FkTensor x, FkTensor table, int64_t heads)
+FK_NULL_OP(attention, const FkAttention *a)
+FK_NULL_OP(act, FkTensor y, FkTensor x, FkAct act)
+FK_NULL_OP(two, FkTensor y, FkTensor x)
+FK_NULL_OP(three, FkTensor y, FkTensor a, FkTensor b)
+FK_NULL_OP(four, FkTensor a, FkTensor b, FkTensor c, FkTensor d)
+FK_NULL_OP(embed, FkTensor y, FkWeight table, FkTensor ids)
+FK_NULL_OP(conv, const FkConv *c)
+FK_NULL_OP(group_norm, const FkGroupNorm *n)
+FK_NULL_OP(pack, FkTensor to, FkTensor from, float scale, float shift)
+FK_NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
+FK_NULL_OP(check, FkTensor x, const char *stage)
+
+/* Fused ops are taken, so that a plan does not count the scratch of compositions. */
+static bool fk_null_linear_fused(FkBackend *be, const FkLinear *l, int groups) { return true; }
+static bool fk_null_conv_fused(FkBackend *be, const FkConv *c) { return true; }
+static bool fk_null_group_norm_silu(FkBackend *be, const FkGroupNorm *n) { return true; }
+static bool fk_null_flash_attention(FkBackend *be, const FkAttention *a) { return true; }
+
+const FkOps fk_null_ops = {
+    .abi = FK_BACKEND_ABI,
+    .name = "null",
+    .open = fk_null_open,
+    .close = fk_null_close,
+    .memory = fk_null_memory,
+    .alloc = fk_null_alloc,
+    .release = fk_null_release,
+    .upload = fk_null_upload,
+    .download = fk_null_download,
+    .sync = fk_null_sync,
+    .mark = fk_null_mark,
+    .wait = fk_null_wait,
+    .elapsed_ms = fk_null_elapsed_ms,
+    .linear = fk_null_linear,
+    .layer_norm = fk_null_layer_norm,
+    .rms_norm = fk_null_rms_norm,
+    .rope = fk_null_rope,
+    .attention = fk_null_attention,
+    .act = fk_null_act,
+    .add = fk_null_three,
+    .mul = fk_null_three,
+    .gate_add = fk_null_three,
+    .copy = fk_null_two,
+    .embed = fk_null_embed,
+    .gather_rows = fk_null_three,
+    .conv = fk_null_conv,
+    .group_norm = fk_null_group_norm,
+    .upsample = fk_null_two,
+    .pack = fk_null_pack,
+    .unpack = fk_null_pack,
+    .from_u8 = fk_null_two,
+    .to_u8 = fk_null_two,
+    .combine = fk_null_combine,
+    .distance = fk_null_three,
+    .check = fk_null_check,
+    .match = fk_null_four,
+    .mean_rows = fk_null_four,
+    .linear_fused = fk_null_linear_fused,
+    .conv_fused = fk_null_conv_fused,
+    .group_norm_silu = fk_null_group_norm_silu,
+    .flash_attention = fk_null_flash_attention,
+};

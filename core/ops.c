@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op line (ops.h): checks, counts, and the compositions that define the fused ops. Decides nothing about the model
+ * and knows no backend but its table. libc only.
+ *
+ * A composition's intermediate result lies in FkBackend.scratch, which grows to the largest size met and stays. */
+#include "ops.h"
+
+#include <string.h>
+
+static bool fk_same_shape(FkTensor a, FkTensor b) {
+  return fk_tensor_rows(a) == fk_tensor_rows(b) && fk_tensor_cols(a) == fk_tensor_cols(b);
+}
+
+/* n float32 numbers behind each other. */
+static bool fk_is_vector(FkTensor t, int64_t n) { return t.dtype == FK_F32 && t.rank == 1 && t.dim[0] == n; }
+static bool fk_is_optional(FkTensor t, int64_t n) { return !fk_tensor_given(t) || fk_is_vector(t, n); }
+static bool fk_is_index(FkTensor t, int64_t n) { return t.dtype == FK_I32 && t.rank == 1 && t.dim[0] == n; }
+
+static double fk_bytes(FkTensor t) { return fk_tensor_given(t) ? (double)fk_tensor_bytes(t) : 0; }
+
+/* False: the backend has failed, do nothing. */
+static bool fk_begin(FkBackend *be, double bytes) {
+  if (be->failure != FK_FAIL_NONE)
+    return false;
+  be->count.ops++;
+  be->count.bytes += bytes;
+  return true;
+}
+
+/* At least `bytes` of scratch; NULL marks the backend. Waits before it gives up memory that ops in flight may use. */
+static void *fk_scratch(FkBackend *be, size_t bytes) {
+  if (bytes <= be->scratch_bytes)
+    return be->scratch;
+  if (be->scratch) {
+    be->ops->sync(be);
+    be->ops->release(be, be->scratch);
+  }
+  be->scratch = be->ops->alloc(be, bytes);
+  be->scratch_bytes = be->scratch ? bytes : 0;
+  if (!be->scratch)
+    fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu bytes of scratch", bytes);
+  return be->scratch;
+}
+
+static void fk_check_linear(const FkLinear *l) {
+  int64_t m = fk_tensor_rows(l->x), n = l->w.out;
+  assert(fk_tensor_cols(l->x) == l->w.in && fk_tensor_rows(l->y) == m && fk_tensor_cols(l->y) == n);
+  assert(fk_is_optional(l->bias, n));
+  assert(l->epilogue != FK_EPI_GATE || fk_is_vector(l->gate, n));
+  if (l->epilogue != FK_EPI_QKV)
+    return;
+  assert(l->width > 0 && (n == 2 * l->width || n >= 3 * l->width)); /* keys and values only, or all */
+  assert(l->q_norm.rank == 1 && fk_is_vector(l->q_norm, l->q_norm.dim[0]));
+  assert(fk_is_vector(l->k_norm, l->q_norm.dim[0]) && l->width % l->q_norm.dim[0] == 0);
+  assert(l->rope.dtype == FK_F32 && fk_tensor_rows(l->rope) == m && fk_tensor_cols(l->rope) == l->q_norm.dim[0]);
+  (void)m;
+  (void)n;
+}
+
+/* FK_EPI_QKV after the plain product: norm and rotation of K and Q, gelu of the MLP columns. */
+static void fk_compose_qkv(FkBackend *be, const FkLinear *l) {
+  int64_t d = l->width, rest = l->w.out - 3 * d, heads = d / l->q_norm.dim[0];
+  FkTensor k = fk_tensor_slice_cols(l->y, 0, d);
+  be->ops->rms_norm(be, k, k, l->k_norm, 1e-6f);
+  be->ops->rope(be, k, l->rope, heads);
+  if (rest < 0)
+    return;
+  FkTensor q = fk_tensor_slice_cols(l->y, 2 * d, d);
+  be->ops->rms_norm(be, q, q, l->q_norm, 1e-6f);
+  be->ops->rope(be, q, l->rope, heads);
+  if (rest == 0)
+    return;
+  FkTensor mlp = fk_tensor_slice_cols(l->y, 3 * d, rest);
+  be->ops->act(be, mlp, mlp, FK_ACT_GELU_TANH);
+}
+
+static void fk_compose_linear(FkBackend *be, const FkLinear *l) {
+  FkLinear plain = {.x = l->x, .y = l->y, .bias = l->bias, .w = l->w};
+  bool residual = l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD;
+  if (residual) {
+    void *scratch = fk_scratch(be, fk_tensor_bytes(l->y));
+    if (!scratch)
+      return;
+    plain.y = fk_tensor_2d(scratch, l->y.dtype, fk_tensor_rows(l->y), fk_tensor_cols(l->y));
+  }
+  be->ops->linear(be, &plain);
+  if (l->epilogue == FK_EPI_GATE)
+    be->ops->gate_add(be, fk_tensor_flat(l->y), plain.y, l->gate);
+  else if (l->epilogue == FK_EPI_ADD)
+    be->ops->add(be, fk_tensor_flat(l->y), fk_tensor_flat(l->y), plain.y);
+  else if (l->epilogue == FK_EPI_QKV)
+    fk_compose_qkv(be, l);
+  else if (l->act != FK_ACT_NONE)
+    be->ops->act(be, l->y, l->y, l->act);
+}
+
+void fk_op_linear(FkBackend *be, const FkLinear *l, int groups) {
+  assert(groups >= 1 && groups <= FK_MAX_GROUPS);
+  double bytes = 0, flop = 0;
+  for (int i = 0; i < groups; i++) {
+    fk_check_linear(&l[i]);
+    assert(l[i].w.out == l[0].w.out && l[i].w.in == l[0].w.in && l[i].epilogue == l[0].epilogue);
+    assert(l[i].act == l[0].act && l[i].width == l[0].width);
+    double weight = (double)l[i].w.out * (double)l[i].w.in;
+    bytes += fk_bytes(l[i].x) + fk_bytes(l[i].y) + weight * (double)fk_dtype_size(l[i].w.dtype);
+    flop += 2 * (double)fk_tensor_rows(l[i].x) * weight;
+  }
+  if (!fk_begin(be, bytes))
+    return;
+  be->count.linear_flop += flop;
+  bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
+  if (!plain && be->use_linear_fused && be->ops->linear_fused && be->ops->linear_fused(be, l, groups))
+    return;
+  for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) fk_compose_linear(be, &l[i]);
+}
+
+void fk_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
+  assert(groups >= 1 && groups <= FK_MAX_GROUPS);
+  double bytes = 0;
+  for (int i = 0; i < groups; i++) {
+    int64_t cols = fk_tensor_cols(n[i].x);
+    assert(fk_same_shape(n[i].x, n[i].y) && cols == fk_tensor_cols(n[0].x));
+    assert(fk_is_optional(n[i].weight, cols) && fk_is_optional(n[i].bias, cols));
+    assert(fk_is_optional(n[i].scale, cols) && fk_is_optional(n[i].shift, cols));
+    assert(!fk_tensor_given(n[i].weight) || !fk_tensor_given(n[i].scale));
+    bytes += fk_bytes(n[i].x) + fk_bytes(n[i].y);
+    (void)cols;
+  }
+  if (fk_begin(be, bytes))
+    be->ops->layer_norm(be, n, groups);
+}
+
+void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps) {
+  assert(fk_same_shape(x, y) && weight.rank == 1 && fk_is_vector(weight, weight.dim[0]));
+  assert(fk_tensor_cols(x) % weight.dim[0] == 0);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
+    be->ops->rms_norm(be, y, x, weight, eps);
+}
+
+void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
+  assert(table.dtype == FK_F32 && fk_tensor_rows(table) == fk_tensor_rows(x) && fk_tensor_cols(table) % 2 == 0);
+  assert(heads > 0 && fk_tensor_cols(x) == heads * fk_tensor_cols(table));
+  if (fk_begin(be, 2 * fk_bytes(x) + fk_bytes(table)))
+    be->ops->rope(be, x, table, heads);
+}
+
+void fk_op_attention(FkBackend *be, const FkAttention *a) {
+  int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
+  assert(a->heads > 0 && cols % a->heads == 0 && keys > 0);
+  assert(fk_same_shape(a->q, a->o) && fk_same_shape(a->k, a->v) && fk_tensor_cols(a->k) == cols);
+  assert(!fk_tensor_given(a->bias) || a->bias.dtype == FK_F32);
+  assert(!fk_tensor_given(a->bias) ||
+         (fk_tensor_rows(a->bias) == a->heads && fk_tensor_cols(a->bias) == rows + keys - 1));
+  if (!fk_begin(be, fk_bytes(a->q) + fk_bytes(a->k) + fk_bytes(a->v) + fk_bytes(a->o)))
+    return;
+  double pairs = (double)rows * (double)keys;
+  if (a->causal) { /* query i meets the keys 0..i */
+    double met = (double)(rows < keys ? rows : keys);
+    pairs = met * (met + 1) / 2 + ((double)rows - met) * (double)keys;
+  }
+  be->count.attention_flop += 4 * pairs * (double)cols;
+  if (be->use_flash_attention && be->ops->flash_attention && be->ops->flash_attention(be, a))
+    return;
+  be->ops->attention(be, a);
+}
+
+void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act) {
+  assert(fk_same_shape(x, y) && x.dtype == y.dtype);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
+    be->ops->act(be, y, x, act);
+}
+
+void fk_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
+  assert(fk_same_shape(a, y) && fk_same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
+  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b)))
+    be->ops->add(be, y, a, b);
+}
+
+void fk_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
+  assert(fk_same_shape(a, y) && fk_same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
+  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b)))
+    be->ops->mul(be, y, a, b);
+}
+
+void fk_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate) {
+  assert(fk_same_shape(x, y) && x.dtype == y.dtype && fk_is_vector(gate, fk_tensor_cols(y)));
+  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(x)))
+    be->ops->gate_add(be, y, x, gate);
+}
+
+void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x) {
+  assert(fk_same_shape(x, y));
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
+    be->ops->copy(be, y, x);
+}
+
+void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
+  assert(fk_is_index(ids, fk_tensor_rows(y)) && fk_tensor_cols(y) == table.in && !table.scale);
+  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(ids)))
+    be->ops->embed(be, y, table, ids);
+}
+
+void fk_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index) {
+  assert(fk_is_index(index, fk_tensor_rows(y)) && fk_tensor_cols(x) == fk_tensor_cols(y) && x.dtype == y.dtype);
+  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(index)))
+    be->ops->gather_rows(be, y, x, index);
+}
+
+static void fk_check_conv(const FkConv *c) {
+  int64_t up = c->upsample ? 2 : 1, pad = c->pad_before + c->pad_after;
+  assert(c->x.rank == 3 && c->y.rank == 3 && c->kernel > 0 && c->stride > 0);
+  assert(c->w.in == (int64_t)c->kernel * c->kernel * c->x.dim[2] && c->w.out == c->y.dim[2]);
+  assert(c->y.dim[0] == (c->x.dim[0] * up + pad - c->kernel) / c->stride + 1);
+  assert(c->y.dim[1] == (c->x.dim[1] * up + pad - c->kernel) / c->stride + 1);
+  assert(fk_is_optional(c->bias, c->w.out));
+  assert(!fk_tensor_given(c->residual) || (fk_same_shape(c->residual, c->y) && c->residual.dtype == c->y.dtype));
+  (void)up;
+  (void)pad;
+}
+
+static void fk_compose_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
+  FkConv plain = *c;
+  size_t mark = fk_arena_mark(arena);
+  if (c->upsample) {
+    plain.x = fk_arena_3d(arena, c->x.dtype, 2 * c->x.dim[0], 2 * c->x.dim[1], c->x.dim[2]);
+    plain.upsample = false;
+    if (be->failure != FK_FAIL_NONE)
+      return;
+    be->ops->upsample(be, plain.x, c->x);
+  }
+  bool residual = fk_tensor_given(c->residual);
+  if (residual && c->residual.data == c->y.data) { /* added in place: y is read after the convolution */
+    plain.y = fk_arena_3d(arena, c->y.dtype, c->y.dim[0], c->y.dim[1], c->y.dim[2]);
+    if (be->failure != FK_FAIL_NONE)
+      return;
+  }
+  plain.residual = fk_tensor_none();
+  be->ops->conv(be, &plain);
+  if (residual)
+    be->ops->add(be, c->y, plain.y, c->residual);
+  fk_arena_reset(arena, mark);
+}
+
+void fk_op_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
+  fk_check_conv(c);
+  double weight = (double)c->w.out * (double)c->w.in;
+  double bytes = fk_bytes(c->x) + fk_bytes(c->y) + fk_bytes(c->residual) + weight * (double)fk_dtype_size(c->w.dtype);
+  if (!fk_begin(be, bytes))
+    return;
+  be->count.conv_flop += 2 * (double)fk_tensor_rows(c->y) * weight;
+  if (be->use_conv_fused && be->ops->conv_fused && be->ops->conv_fused(be, c))
+    return;
+  fk_compose_conv(be, arena, c);
+}
+
+void fk_op_group_norm(FkBackend *be, const FkGroupNorm *n) {
+  int64_t cols = fk_tensor_cols(n->x);
+  assert(fk_same_shape(n->x, n->y) && n->groups > 0 && cols % n->groups == 0);
+  assert(fk_is_optional(n->weight, cols) && fk_is_optional(n->bias, cols));
+  if (!fk_begin(be, 2 * fk_bytes(n->x) + fk_bytes(n->y)))
+    return;
+  (void)cols;
+  if (n->silu && be->use_group_norm_silu && be->ops->group_norm_silu && be->ops->group_norm_silu(be, n))
+    return;
+  be->ops->group_norm(be, n);
+  if (n->silu)
+    be->ops->act(be, n->y, n->y, FK_ACT_SILU);
+}
+
+/* Token and latent of one pack: C channels of the latent may be more than the tokens hold. */
+static void fk_check_pack(FkTensor tokens, FkTensor latent) {
+  assert(latent.rank == 3 && latent.dim[0] % 2 == 0 && latent.dim[1] % 2 == 0);
+  assert(fk_tensor_rows(tokens) == latent.dim[0] * latent.dim[1] / 4);
+  assert(fk_tensor_cols(tokens) % 4 == 0 && fk_tensor_cols(tokens) / 4 <= latent.dim[2]);
+  (void)tokens;
+  (void)latent;
+}
+
+void fk_op_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift) {
+  fk_check_pack(tokens, latent);
+  if (fk_begin(be, 2 * fk_bytes(tokens)))
+    be->ops->pack(be, tokens, latent, scale, shift);
+}
+
+void fk_op_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift) {
+  fk_check_pack(tokens, latent);
+  if (fk_begin(be, 2 * fk_bytes(tokens)))
+    be->ops->unpack(be, latent, tokens, scale, shift);
+}
+
+void fk_op_from_u8(FkBackend *be, FkTensor y, FkTensor x) {
+  assert(fk_same_shape(x, y) && x.dtype == FK_U8 && y.dtype != FK_U8);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
+    be->ops->from_u8(be, y, x);
+}
+
+void fk_op_to_u8(FkBackend *be, FkTensor y, FkTensor x) {
+  assert(fk_same_shape(x, y) && y.dtype == FK_U8 && x.dtype != FK_U8);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
+    be->ops->to_u8(be, y, x);
+}
+
+void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef) {
+  assert(n >= 1 && n <= FK_MAX_TERMS && coef.dtype == FK_F32 && coef.rank == 1 && coef.dim[0] >= n);
+  double bytes = fk_bytes(y);
+  for (int i = 0; i < n; i++) {
+    assert(fk_same_shape(x[i], y));
+    bytes += fk_bytes(x[i]);
+  }
+  if (fk_begin(be, bytes))
+    be->ops->combine(be, y, n, x, coef);
+}
+
+void fk_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b) {
+  assert(fk_same_shape(a, b) && fk_is_vector(out, 2));
+  if (fk_begin(be, fk_bytes(a) + fk_bytes(b)))
+    be->ops->distance(be, out, a, b);
+}
+
+void fk_op_check(FkBackend *be, FkTensor x, const char *stage) {
+  if (fk_begin(be, fk_bytes(x)))
+    be->ops->check(be, x, stage);
+}
+
+void fk_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst) {
+  int64_t rows = fk_tensor_rows(src);
+  assert(fk_is_index(best, rows) && fk_is_vector(score, rows));
+  assert(fk_tensor_cols(src) == fk_tensor_cols(dst) && fk_tensor_rows(dst) > 0);
+  if (!fk_begin(be, fk_bytes(src) + fk_bytes(dst)))
+    return;
+  be->count.linear_flop += 2 * (double)rows * (double)fk_tensor_rows(dst) * (double)fk_tensor_cols(src);
+  be->ops->match(be, best, score, src, dst);
+}
+
+void fk_op_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index) {
+  assert(fk_is_index(first, fk_tensor_rows(y) + 1) && index.dtype == FK_I32 && index.rank == 1);
+  assert(fk_tensor_cols(x) == fk_tensor_cols(y) && x.dtype == y.dtype);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y) + fk_bytes(index)))
+    be->ops->mean_rows(be, y, x, first, index);
+}
+
+void fk_op_upload(FkBackend *be, FkTensor to, const void *from) {
+  assert(to.rank == 1 || to.ld == fk_tensor_cols(to));
+  if (be->failure == FK_FAIL_NONE)
+    be->ops->upload(be, to.data, from, fk_tensor_bytes(to));
+}
+
+/* After a failure `to` is zeros, so that a decision taken on it is at least a defined one. */
+void fk_op_download(FkBackend *be, void *to, FkTensor from) {
+  assert(from.rank == 1 || from.ld == fk_tensor_cols(from));
+  if (be->failure == FK_FAIL_NONE)
+    be->ops->download(be, to, from.data, fk_tensor_bytes(from));
+  else
+    memset(to, 0, fk_tensor_bytes(from));
+}
+
+void fk_op_mark(FkBackend *be, int slot) {
+  assert(slot >= 0 && slot < 64);
+  if (be->failure == FK_FAIL_NONE)
+    be->ops->mark(be, slot);
+}
+
+void fk_op_wait(FkBackend *be, int slot) {
+  assert(slot >= 0 && slot < 64);
+  if (be->failure == FK_FAIL_NONE)
+    be->ops->wait(be, slot);
+}
+
+bool fk_op_graph_begin(FkBackend *be, int key) {
+  if (be->failure != FK_FAIL_NONE || !be->use_graph || !be->ops->graph_begin)
+    return true;
+  return be->ops->graph_begin(be, key);
+}
+
+void fk_op_graph_end(FkBackend *be, int key) {
+  if (be->use_graph && be->ops->graph_begin && be->ops->graph_end)
+    be->ops->graph_end(be, key);
+}

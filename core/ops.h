@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The op line: one function per tensor operation, checked here, executed by a backend. libc only.
+ *
+ * Wrong shapes are assertions (our bug, never a user's). Every function returns at once when the backend has failed.
+ * A fused op is defined by the composition of basic ops that this file's .c runs where a backend has no kernel for it. */
+#ifndef FK_OPS_H
+#define FK_OPS_H
+
+#include "backend.h"
+
+void fk_op_linear(FkBackend *be, const FkLinear *l, int groups);
+void fk_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups);
+void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps);
+void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads);
+void fk_op_attention(FkBackend *be, const FkAttention *a);
+void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act);
+void fk_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
+void fk_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
+void fk_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate);
+void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x);
+void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
+void fk_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index);
+/* Scratch for the composition (doubled input) comes from `arena` and is given back. */
+void fk_op_conv(FkBackend *be, FkArena *arena, const FkConv *c);
+void fk_op_group_norm(FkBackend *be, const FkGroupNorm *n);
+void fk_op_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);
+void fk_op_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift);
+void fk_op_from_u8(FkBackend *be, FkTensor y, FkTensor x);
+void fk_op_to_u8(FkBackend *be, FkTensor y, FkTensor x);
+void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
+void fk_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b);
+void fk_op_check(FkBackend *be, FkTensor x, const char *stage);
+void fk_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst);
+void fk_op_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
+
+void fk_op_upload(FkBackend *be, FkTensor to, const void *from);
+void fk_op_download(FkBackend *be, void *to, FkTensor from);
+void fk_op_mark(FkBackend *be, int slot);
+void fk_op_wait(FkBackend *be, int slot);
+/* Record or replay what is enqueued between begin and end; see FkOps.graph_begin. */
+bool fk_op_graph_begin(FkBackend *be, int key);
+void fk_op_graph_end(FkBackend *be, int key);
+
+#endif

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plans: the edit itself, run on the null backend, which only counts. Nothing here knows the model's structure. */
+#include "plan.h"
+
+#include <string.h>
+
+static FkBackend *null_backend(FkDtype dtype, GError **error) {
+  char message[256] = "";
+  FkFailure failure;
+  FkBackend *be = fk_backend_open("null", 0, &failure, message, sizeof message);
+  if (!be)
+    g_set_error(error, FK_ERROR, FK_ERROR_BACKEND_MISSING, "null backend: %s", message);
+  else
+    be->dtype = dtype;
+  return be;
+}
+
+/* `edit` with everything that touches pixels, text or people taken out. */
+static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, GError **error) {
+  FkModel model = *edit->model;
+  model.clip_tokenizer = NULL;
+  model.t5_tokenizer = NULL;
+  edit->model = &model;
+  edit->be = be;
+  edit->arena = arena;
+  edit->cache = NULL;
+  edit->cancellable = NULL;
+  edit->progress = NULL;
+  edit->plan = true;
+  return fk_arena_open(arena, be, 0) && fk_edit_run(edit, error);
+}
+
+static size_t peak(const FkEdit *e) {
+  size_t best = 0;
+  for (int i = 0; i < FK_STAGES; i++) best = MAX(best, e->cost[i].peak_bytes);
+  return best;
+}
+
+bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error) {
+  FkEdit copy = *edit;
+  FkArena arena;
+  g_autofree FkJob *jobs = g_memdup2(edit->jobs, sizeof(FkJob) * (size_t)edit->n);
+  FkBackend *be = null_backend(edit->be->dtype, error);
+  if (!be) return false;
+  /* The same fused ops as the backend that will run: a composition may need scratch. */
+  be->use_conv_fused = edit->be->use_conv_fused && edit->be->ops->conv_fused;
+  copy.jobs = jobs;
+  const bool ok = walk(&copy, be, &arena, error);
+  *bytes = peak(&copy);
+  fk_backend_close(be);
+  return ok;
+}
+
+/* Runs only one part of the text stage to tell CLIP and T5 apart. */
+static double clip_flop(const FkModel *m, FkBackend *be, size_t *bytes) {
+  FkArena arena;
+  g_autofree int32_t *ids = g_new0(int32_t, (size_t)m->config.clip.max_tokens);
+  const double before = be->count.linear_flop + be->count.attention_flop;
+  fk_arena_open(&arena, be, 0);
+  ids[m->config.clip.max_tokens - 1] = m->config.clip.vocab - 1;
+  fk_clip_encode(&m->clip, be, &arena, ids, m->config.clip.max_tokens, fk_arena_2d(&arena, be->dtype, 1,
+                                                                                   m->config.clip.width));
+  *bytes = arena.peak;
+  return be->count.linear_flop + be->count.attention_flop - before;
+}
+
+static int64_t part_elements(int64_t parameters, int64_t encoder, bool first) {
+  return first ? encoder : parameters - encoder;
+}
+
+/* Parameters of the VAE's encoder: what a binder of it alone would count. */
+static int64_t vae_encoder_parameters(const FkModel *m) {
+  const FkVaeHalf *h = &m->vae.encoder;
+  int64_t n = h->conv_in.out * (h->conv_in.in + 1) + h->conv_out.out * (h->conv_out.in + 1);
+  n += fk_tensor_cols(h->norm_out) * 2;
+  for (int i = 0; i < h->levels + 1; i++) {
+    const FkVaeResnet *list = i < h->levels ? h->resnet[i] : h->mid;
+    for (int j = 0; j < (i < h->levels ? h->resnets : 2); j++) {
+      const FkVaeResnet *r = &list[j];
+      n += 2 * (r->conv1.in / 9 + r->conv1.out) + r->conv1.out * (r->conv1.in + 1) + r->conv2.out * (r->conv2.in + 1);
+      if (r->shortcut.out) n += r->shortcut.out * (r->shortcut.in + 1);
+    }
+    if (i < h->levels && h->resample[i].out) n += h->resample[i].out * (h->resample[i].in + 1);
+  }
+  const FkVaeAttention *a = &h->attention;
+  return n + a->qkv.out * (a->qkv.in + 1) + a->out.out * (a->out.in + 1) + (a->qkv.out ? 2 * a->out.out : 0);
+}
+
+static void fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p) {
+  const FkModel *m = e->model;
+  size_t clip_bytes;
+  const double clip = clip_flop(m, be, &clip_bytes);
+  const int64_t encoder = vae_encoder_parameters(m), vae = m->part[FK_PART_VAE].parameters;
+  const double value = bytes_per_value;
+  p->stage[0] = (FkPlanStage){"clip", m->part[FK_PART_CLIP].parameters, (double)m->part[FK_PART_CLIP].bytes,
+                              (double)clip_bytes, clip};
+  p->stage[1] = (FkPlanStage){"t5", m->part[FK_PART_T5].parameters, (double)m->part[FK_PART_T5].bytes,
+                              (double)e->cost[FK_STAGE_TEXT].peak_bytes, e->cost[FK_STAGE_TEXT].flop - clip};
+  p->stage[2] = (FkPlanStage){"vae encode", part_elements(vae, encoder, true), value * (double)encoder,
+                              (double)e->cost[FK_STAGE_ENCODE].peak_bytes, e->cost[FK_STAGE_ENCODE].flop};
+  p->stage[3] = (FkPlanStage){"step", m->part[FK_PART_FLUX].parameters, (double)m->part[FK_PART_FLUX].bytes,
+                              (double)e->cost[FK_STAGE_DENOISE].peak_bytes,
+                              e->cost[FK_STAGE_DENOISE].flop / p->evaluations};
+  p->stage[4] = (FkPlanStage){"vae decode", part_elements(vae, encoder, false),
+                              (double)m->part[FK_PART_VAE].bytes - value * (double)encoder,
+                              (double)e->cost[FK_STAGE_DECODE].peak_bytes, e->cost[FK_STAGE_DECODE].flop};
+  for (int i = 0; i < FK_PARTS; i++) p->parameters += m->part[i].parameters;
+  p->weight_bytes = (double)fk_model_weight_bytes(m);
+  p->arena_bytes = (double)peak(e);
+  p->flop = e->jobs[0].result.flop;
+}
+
+bool fk_plan(const char *model, const FkSettings *settings, int width, int height, int bytes_per_value, FkPlan *plan,
+             GError **error) {
+  FkBackend *be = null_backend(bytes_per_value == 4 ? FK_F32 : FK_BF16, error);
+  if (!be) return false;
+  g_autoptr(FkModel) m = fk_model_open(model, be, false, error);
+  FkTune tune;
+  FkArena arena;
+  *plan = (FkPlan){0};
+  bool ok = m && fk_tune_resolve(settings, be, &tune, error);
+  if (ok) {
+    int ow, oh;
+    FkJob job = {.in = {NULL, width, height, 3, 0}, .settings = settings};
+    FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1};
+    fk_edit_sizes(m, &tune, width, height, &edit.width, &edit.height, &ow, &oh);
+    job.out = (FkImage){NULL, ow, oh, 3, 0};
+    FkEdit real = edit;
+    ok = walk(&edit, be, &arena, error);
+    edit.model = real.model;
+    plan->width = edit.width;
+    plan->height = edit.height;
+    plan->text_tokens = fk_prompt_length(m, tune.max_sequence_length);
+    plan->target_tokens = (int64_t)(edit.width / 16) * (edit.height / 16);
+    plan->context_tokens = tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens;
+    plan->evaluations = job.result.evaluations;
+    if (ok) fill(&edit, be, bytes_per_value, plan);
+  }
+  g_clear_pointer(&m, fk_model_free);
+  fk_backend_close(be);
+  return ok;
+}

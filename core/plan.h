@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Walks of an edit on the null backend. */
+#ifndef FK_PLAN_H
+#define FK_PLAN_H
+
+#include "edit.h"
+
+/* Bytes of work memory that this edit needs on its backend. */
+bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The engines of this process, by what they were opened with: elements with equal options share one. */
+#ifndef FK_REGISTRY_H
+#define FK_REGISTRY_H
+
+#include "fk.h"
+
+/* Options plus path, inode, size and time of every file of the model: a changed folder is another model. (transfer full) */
+char *fk_registry_identity(const FkOptions *options);
+/* (transfer full, nullable) */
+FkEngine *fk_registry_find(const char *identity);
+/* Registers `engine` (transfer full), or frees it and returns the one that another thread registered meanwhile. */
+FkEngine *fk_registry_add(FkEngine *engine, void (*free_engine)(FkEngine *));
+/* Drops one reference; true when it was the last and the engine is to be freed. */
+bool fk_registry_drop(FkEngine *engine);
+
+#endif

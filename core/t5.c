@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* T5 encoder: RMS-normed blocks with a relative position bias shared by all blocks, gated GELU. Stop "prompt" of the tour.
+ * Not here: the tokenizer (tokenizer-t5.c). The bias depends on j - i only, so it travels as one row of 2T - 1 values a
+ * head instead of a T x T matrix. */
+#include "t5.h"
+
+#include <glib.h>
+#include <math.h>
+#include <string.h>
+
+static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
+  const int64_t d = c->width, inner = (int64_t)c->heads * c->kv;
+  fk_bind_vector(b, &l->norm0, d, "encoder.block.%d.layer.0.layer_norm.weight", i);
+  fk_bind_vector(b, &l->norm1, d, "encoder.block.%d.layer.1.layer_norm.weight", i);
+  g_autofree char *q = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.q", i);
+  g_autofree char *k = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.k", i);
+  g_autofree char *v = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.v", i);
+  fk_bind_stack(b, &l->qkv, NULL, d, 3, (int64_t[]){inner, inner, inner}, (const char *const[]){q, k, v});
+  fk_bind_matrix(b, &l->o, d, inner, "encoder.block.%d.layer.0.SelfAttention.o.weight", i);
+  g_autofree char *wi_0 = g_strdup_printf("encoder.block.%d.layer.1.DenseReluDense.wi_0", i);
+  g_autofree char *wi_1 = g_strdup_printf("encoder.block.%d.layer.1.DenseReluDense.wi_1", i);
+  fk_bind_stack(b, &l->wi, NULL, d, 2, (int64_t[]){c->ff, c->ff}, (const char *const[]){wi_0, wi_1});
+  fk_bind_matrix(b, &l->wo, d, c->ff, "encoder.block.%d.layer.1.DenseReluDense.wo.weight", i);
+}
+
+void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *b) {
+  *t5 = (FkT5){.config = *config, .blocks = g_new0(FkT5Block, config->layers)};
+  fk_bind_matrix(b, &t5->embedding, config->vocab, config->width, "shared.weight|encoder.embed_tokens.weight");
+  fk_bind_ignore(b, "encoder.embed_tokens.weight");
+  fk_bind_matrix(b, &t5->relative_bias, config->buckets, config->heads,
+                 "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+  for (int i = 0; i < config->layers; i++) bind_block(&t5->blocks[i], config, b, i);
+  fk_bind_vector(b, &t5->final_norm, config->width, "encoder.final_layer_norm.weight");
+}
+
+void fk_t5_prepare(FkT5 *t5, FkBackend *be) {
+  const FkWeight w = t5->relative_bias;
+  const size_t n = (size_t)(w.out * w.in);
+  g_autofree uint16_t *half = g_new0(uint16_t, n);
+  g_free(t5->bias_table);
+  t5->bias_table = g_new0(float, n);
+  FkTensor table = fk_tensor_2d((void *)w.data, w.dtype, w.out, w.in);
+  if (w.dtype == FK_F32) {
+    fk_op_download(be, t5->bias_table, table);
+    return;
+  }
+  fk_op_download(be, half, table);
+  for (size_t i = 0; i < n; i++) {
+    const uint32_t bits = (uint32_t)half[i] << 16; /* bfloat16: the upper half of a float32 */
+    memcpy(&t5->bias_table[i], &bits, 4);
+  }
+}
+
+void fk_t5_clear(FkT5 *t5) {
+  g_clear_pointer(&t5->blocks, g_free);
+  g_clear_pointer(&t5->bias_table, g_free);
+}
+
+int fk_t5_bucket(int relative, int buckets, int max_distance) {
+  const int half = buckets / 2, exact = half / 2, n = abs(relative), base = relative > 0 ? half : 0;
+  if (n < exact) return base + n;
+  /* float32, as the reference computes it: the thresholds of spec 4.2 follow. */
+  const float ratio = logf((float)n / (float)exact) / (float)log((double)max_distance / exact);
+  const int far = exact + (int)(ratio * (float)(half - exact));
+  return base + (far < half - 1 ? far : half - 1);
+}
+
+static void linear(FkBackend *be, FkTensor y, FkTensor x, FkWeight w, FkEpilogue epilogue) {
+  FkLinear l = {.x = x, .y = y, .w = w, .epilogue = epilogue};
+  fk_op_linear(be, &l, 1);
+}
+
+static void block(const FkT5 *t5, const FkT5Block *l, FkBackend *be, FkTensor x, FkTensor normed, FkTensor wide,
+                  FkTensor bias) {
+  const FkT5Config *c = &t5->config;
+  const int64_t inner = (int64_t)c->heads * c->kv;
+  fk_op_rms_norm(be, normed, x, l->norm0, c->eps);
+  FkTensor qkv = fk_tensor_slice_cols(wide, 0, 3 * inner), q = fk_tensor_slice_cols(qkv, 0, inner);
+  linear(be, qkv, normed, l->qkv, FK_EPI_ACT);
+  FkAttention a = {.q = q,
+                   .k = fk_tensor_slice_cols(qkv, inner, inner),
+                   .v = fk_tensor_slice_cols(qkv, 2 * inner, inner),
+                   .o = q,
+                   .bias = bias,
+                   .heads = c->heads,
+                   .scale = 1.0f}; /* T5 folds the scale into its initialisation */
+  fk_op_attention(be, &a);
+  linear(be, x, q, l->o, FK_EPI_ADD);
+  fk_op_rms_norm(be, normed, x, l->norm1, c->eps);
+  FkTensor both = fk_tensor_slice_cols(wide, 0, 2 * c->ff);
+  FkTensor gate = fk_tensor_slice_cols(both, 0, c->ff), value = fk_tensor_slice_cols(both, c->ff, c->ff);
+  linear(be, both, normed, l->wi, FK_EPI_ACT);
+  fk_op_act(be, gate, gate, FK_ACT_GELU_TANH);
+  fk_op_mul(be, gate, gate, value);
+  linear(be, x, gate, l->wo, FK_EPI_ADD);
+}
+
+/* [heads, 2T - 1] by j - i + T - 1. */
+static FkTensor upload_bias(const FkT5 *t5, FkBackend *be, FkArena *arena, int length) {
+  const FkT5Config *c = &t5->config;
+  const int span = 2 * length - 1;
+  FkTensor bias = fk_arena_2d(arena, FK_F32, c->heads, span);
+  g_autofree float *host = g_new0(float, (size_t)c->heads * (size_t)span);
+  for (int i = 0; i < span && t5->bias_table; i++) {
+    const int bucket = fk_t5_bucket(i - (length - 1), c->buckets, c->max_distance);
+    for (int h = 0; h < c->heads; h++) host[(size_t)h * (size_t)span + (size_t)i] = t5->bias_table[bucket * c->heads + h];
+  }
+  fk_op_upload(be, bias, host);
+  return bias;
+}
+
+void fk_t5_encode(const FkT5 *t5, FkBackend *be, FkArena *arena, const int32_t *ids, int length, FkTensor out) {
+  const FkT5Config *c = &t5->config;
+  const size_t mark = fk_arena_mark(arena);
+  const int64_t inner = (int64_t)c->heads * c->kv, wide_cols = MAX(3 * inner, 2 * (int64_t)c->ff);
+  FkTensor id = fk_arena_1d(arena, FK_I32, length), bias = upload_bias(t5, be, arena, length);
+  FkTensor x = fk_arena_2d(arena, be->dtype, length, c->width), normed = fk_arena_2d(arena, be->dtype, length, c->width);
+  FkTensor wide = fk_arena_2d(arena, be->dtype, length, wide_cols);
+  fk_op_upload(be, id, ids);
+  fk_op_embed(be, x, t5->embedding, id);
+  for (int i = 0; i < c->layers; i++) block(t5, &t5->blocks[i], be, x, normed, wide, bias);
+  fk_op_rms_norm(be, out, x, t5->final_norm, c->eps);
+  fk_arena_reset(arena, mark);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The table itself, and its resolution: preset, backend and other switches turn `auto` into what runs.
+ * Not here: storing and parsing values (values.c). Adding an optimization is adding its row, its field in FkTune, its
+ * line in fk_tune_resolve and its test. */
+#include "tune.h"
+#include "values.h"
+
+#include <math.h>
+#include <string.h>
+
+#define ALL(v) {v, v, v, v}
+#define NICKS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+static const FkProperty table[] = {
+    {"model-path", "Model path", "Folder of the model in diffusers layout (FLUX.1-Kontext-dev); relative to the working "
+     "directory. With backend=null none is needed", FK_KIND_STRING, FK_SCOPE_OPTION, .initial = NULL},
+    {"backend", "Backend", "Machine that computes", FK_KIND_ENUM, FK_SCOPE_OPTION, .initial = "auto",
+     .values = NICKS("auto", "cuda", "cpu", "null"),
+     .meaning = NICKS("CUDA where a usable device is present, else the CPU if the work is small",
+                      "NVIDIA GPU, bfloat16", "float32 reference, any machine",
+                      "Walks shapes only; pixels are unspecified but repeatable")},
+    {"cuda-device-id", "CUDA device", "Index of the GPU; -1 takes the first usable one", FK_KIND_INT, FK_SCOPE_OPTION,
+     .min = -1, .max = 1023, .initial = "-1"},
+    {"max-vram", "Memory limit", "Refuse to open when the plan needs more bytes of device memory; 0 = all there is",
+     FK_KIND_UINT64, FK_SCOPE_OPTION, .initial = "0"},
+
+    {"prompt", "Prompt", "What to change, in words; edited as it is", FK_KIND_STRING, FK_SCOPE_SETTING, .initial = "",
+     .playing = true},
+    {"negative-prompt", "Negative prompt", "What to avoid; true classifier-free guidance runs when this is set (\"\" is "
+     "set) and true-cfg-scale is above 1", FK_KIND_STRING, FK_SCOPE_SETTING, .initial = NULL, .playing = true},
+    {"seed", "Seed", "Seed of the noise; the same seed gives the same bytes", FK_KIND_UINT64, FK_SCOPE_SETTING,
+     .initial = "0", .playing = true, .controllable = true},
+    {"steps", "Steps", "Denoising steps", FK_KIND_INT, FK_SCOPE_SETTING, .min = 1, .max = 1000, .initial = "28",
+     .playing = true, .controllable = true},
+    {"guidance", "Guidance", "Distilled guidance scale, an input of the model", FK_KIND_DOUBLE, FK_SCOPE_SETTING,
+     .min = 0, .max = 100, .initial = "2.5", .playing = true, .controllable = true},
+    {"true-cfg-scale", "True CFG scale", "Classifier-free guidance against negative-prompt; 1 = off, else two passes per "
+     "step", FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = 1, .max = 100, .initial = "1", .playing = true,
+     .controllable = true},
+    {"scheduler", "Scheduler", "Solver of the flow", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "euler",
+     .values = NICKS("euler", "dpmpp-2m", "unipc", "deis", "heun"),
+     .meaning = NICKS("Flow-matching Euler, the model's own", "DPM-Solver++ 2M", "UniPC, order 2", "DEIS, order 2",
+                      "Heun: two evaluations per step"),
+     .playing = true},
+    {"sigmas", "Noise levels", "Spacing of the noise levels", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "flow",
+     .values = NICKS("flow", "karras", "exponential", "beta"),
+     .meaning = NICKS("Even steps, shifted by the image size", "Karras ladder between the flow's ends",
+                      "Even in the logarithm", "Quantiles of Beta(0.6, 0.6)"),
+     .playing = true},
+    {"rng", "Noise generator", "Whose torch.randn the noise repeats", FK_KIND_ENUM, FK_SCOPE_SETTING,
+     .initial = "torch-cpu", .values = NICKS("torch-cpu", "torch-cuda"),
+     .meaning = NICKS("torch.Generator('cpu'), float32", "torch.Generator('cuda') of an H100 or H200"), .playing = true},
+    {"max-sequence-length", "Text tokens", "T5 tokens, padding included; 0 = as the tokenizer's configuration says, at "
+     "most 512", FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 512, .initial = "0", .playing = true},
+
+    {"task", "Task", "What to make of a frame", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "edit",
+     .values = NICKS("edit", "generate"),
+     .meaning = NICKS("Edit the frame", "Text to image: the frame gives size and time only")},
+    {"size-mode", "Size mode", "Size of the result", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "input",
+     .values = NICKS("input", "native"),
+     .meaning = NICKS("The input's size", "The model's preferred size nearest in aspect ratio")},
+    {"max-area", "Working area", "Pixels at which the model works; 0 = the square of its training size (1 MP for "
+     "FLUX.1-Kontext-dev)", FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 4194304, .initial = "0"},
+    {"preset", "Preset", "Which optimizations `auto` turns on", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "quality",
+     .values = NICKS("exact", "quality", "balanced", "fast"),
+     .meaning = NICKS("Only what leaves every bit as it is", "Rounding may differ, nothing lossy",
+                      "The cheapest losses that docs/quality.md found", "As fast as the result stays usable")},
+
+    {"prompt-cache", "Prompt cache", "Keep the encodings of the last 16 prompts", FK_KIND_SWITCH, FK_SCOPE_SETTING,
+     FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
+    {"vae-tiling", "VAE tiling", "Autoencoder in overlapping tiles when a side exceeds its training size: less memory, "
+     "other pixels", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .presets = ALL("off")},
+};
+
+const FkProperty *fk_properties(size_t *count) {
+  *count = G_N_ELEMENTS(table);
+  return table;
+}
+
+const FkProperty *fk_tune_find(const char *name) {
+  for (size_t i = 0; i < G_N_ELEMENTS(table); i++)
+    if (!strcmp(table[i].name, name)) return &table[i];
+  return NULL;
+}
+
+static int nick_index(const FkProperty *p, const char *value) {
+  for (int i = 0; p->values[i]; i++)
+    if (!strcmp(p->values[i], value)) return i;
+  return 0;
+}
+
+/* Index of an enumeration's value. */
+static int choice(const FkSettings *s, const char *name) {
+  return nick_index(fk_tune_find(name), fk_settings_get(s, name));
+}
+
+/* What an optimization is set to after the preset: the explicit value wins whatever the order of setting. */
+static const char *decided(const FkSettings *s, const FkProperty *p) {
+  const char *asked = fk_settings_get(s, p->name);
+  const bool automatic = !strcmp(asked, "auto") || (p->kind == FK_KIND_INT && !strcmp(asked, "-1")) ||
+                         (p->kind == FK_KIND_DOUBLE && g_ascii_strtod(asked, NULL) < 0);
+  if (!automatic) return asked;
+  return p->presets[choice(s, "preset")];
+}
+
+static bool on(const FkSettings *s, const char *name) { return !strcmp(decided(s, fk_tune_find(name)), "on"); }
+
+static double number(const FkSettings *s, const char *name) {
+  return g_ascii_strtod(fk_settings_get(s, name), NULL);
+}
+
+bool fk_tune_resolve(const FkSettings *s, const FkBackend *be, FkTune *t, GError **error) {
+  (void)be;
+  if (!fk_settings_check(s, error)) return false;
+  *t = (FkTune){.prompt = fk_settings_get(s, "prompt"),
+                .seed = g_ascii_strtoull(fk_settings_get(s, "seed"), NULL, 10),
+                .steps = (int)number(s, "steps"),
+                .max_sequence_length = (int)number(s, "max-sequence-length"),
+                .guidance = number(s, "guidance"),
+                .true_cfg_scale = number(s, "true-cfg-scale"),
+                .scheduler = (FkSchedulerKind)choice(s, "scheduler"),
+                .sigmas = (FkSigmasKind)choice(s, "sigmas"),
+                .rng = (FkRng)choice(s, "rng"),
+                .task = (FkTask)choice(s, "task"),
+                .native_size = choice(s, "size-mode") == 1,
+                .max_area = (int64_t)number(s, "max-area"),
+                .prompt_cache = on(s, "prompt-cache"),
+                .vae_tiling = on(s, "vae-tiling"),
+                .context_reuse = 1};
+  if (t->true_cfg_scale > 1) t->negative_prompt = fk_settings_get(s, "negative-prompt");
+  return true;
+}
+
+char **fk_tune_report(const FkSettings *s, const FkBackend *be) {
+  (void)be;
+  GPtrArray *list = g_ptr_array_new();
+  const char *preset = fk_settings_get(s, "preset");
+  for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+    const FkProperty *p = &table[i];
+    if (p->optimization == FK_CLASS_NONE) continue;
+    const char *asked = fk_settings_get(s, p->name), *now = decided(s, p);
+    g_autofree char *why = now == asked ? g_strdup("asked for") : g_strdup_printf("preset %s", preset);
+    g_ptr_array_add(list, g_strdup(p->name));
+    g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", now, asked, why));
+  }
+  g_ptr_array_add(list, NULL);
+  return (char **)g_ptr_array_free(list, FALSE);
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* THE switch table: every option and setting once, presets, and their resolution into what runs.
+ * Above the op line. Nothing here computes; nothing elsewhere knows a default. */
+#ifndef FK_TUNE_H
+#define FK_TUNE_H
+
+#include "backend.h"
+#include "fk.h"
+#include "random.h"
+#include "scheduler.h"
+
+typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE } FkTask;
+typedef enum { FK_CACHE_NONE, FK_CACHE_FIRST_BLOCK, FK_CACHE_DBCACHE, FK_CACHE_TEACACHE } FkCacheKind;
+
+/* Settings resolved: plain values, no `auto` left. Chosen once per edit, then run blindly (rule 3). */
+typedef struct {
+  const char *prompt, *negative_prompt; /* (transfer none) from the settings; negative NULL: no true CFG */
+  uint64_t seed;
+  int steps, max_sequence_length; /* max_sequence_length 0: the tokenizer's own */
+  double guidance, true_cfg_scale;
+  FkSchedulerKind scheduler;
+  FkSigmasKind sigmas;
+  FkRng rng;
+  FkTask task;
+  bool native_size;
+  int64_t max_area; /* 0: the square of vae.sample_size */
+  bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_slicing, vae_tiling, prompt_cache;
+  FkCacheKind step_cache;
+  double step_cache_threshold;
+  int step_cache_front, step_cache_back, step_cache_warmup, step_cache_max, step_cache_last;
+  const char *step_cache_mask; /* "" none */
+  int step_cache_forecast;     /* order of the Taylor forecast; 0 none */
+  int context_reuse;           /* refresh every N evaluations; 1: off */
+  double token_merge;          /* ratio; 0: off */
+} FkTune;
+
+/* Resolves `auto` by preset, backend and the other switches, and refuses what cannot be had (rule 7).
+ * The strings in *tune live as long as `settings` is unchanged. */
+bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *tune, GError **error);
+/* "decided (asked; why)" pairs as fk_engine_active returns them; (transfer full). */
+char **fk_tune_report(const FkSettings *settings, const FkBackend *be);
+const FkProperty *fk_tune_find(const char *name);
+
+#endif

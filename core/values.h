@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* FkOptions and FkSettings: one text per property of their scope, checked against the table when set. */
+#ifndef FK_VALUES_H
+#define FK_VALUES_H
+
+#include "fk.h"
+
+/* All option values in one line: engines with equal identity are one engine. (transfer full) */
+char *fk_options_identity(const FkOptions *options);
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Caps, sizes, pools and metas. The format passes through; so does the size with size-mode=input. With size-mode=native
+ * the engine says the size and the pixel aspect ratio is set so that the displayed shape stays.
+ * Not here: pixels. */
+#include "gstfluxkontextedit.h"
+
+#define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
+
+static gboolean is_native(const FkSettings *settings) {
+  return g_strcmp0(fk_settings_get(settings, "size-mode"), "native") == 0;
+}
+
+static FkSettings *live_settings(GstFluxKontextEdit *self) {
+  GST_OBJECT_LOCK(self);
+  FkSettings *settings = fk_settings_copy(self->props.live);
+  GST_OBJECT_UNLOCK(self);
+  return settings;
+}
+
+static GstCaps *transform_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *filter) {
+  (void)direction;
+  g_autoptr(FkSettings) settings = live_settings(GST_FLUX_KONTEXT_EDIT(trans));
+  GstCaps *other = gst_caps_copy(caps);
+  for (guint i = 0; is_native(settings) && i < gst_caps_get_size(other); i++) {
+    GstStructure *structure = gst_caps_get_structure(other, i);
+    gst_structure_set(structure, "width", GST_TYPE_INT_RANGE, 1, G_MAXINT, "height", GST_TYPE_INT_RANGE, 1, G_MAXINT,
+                      NULL);
+    if (gst_structure_has_field(structure, "pixel-aspect-ratio"))
+      gst_structure_set(structure, "pixel-aspect-ratio", GST_TYPE_FRACTION_RANGE, 1, G_MAXINT, G_MAXINT, 1, NULL);
+  }
+  if (!filter) return other;
+  GstCaps *both = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
+  gst_caps_unref(other);
+  return both;
+}
+
+/* The aspect ratio of a pixel that shows `to` pixels as wide as `from` pixels of `par` are. FALSE: too large for it. */
+static gboolean keep_aspect(const GstVideoInfo *from, gint width, gint height, gint *par_n, gint *par_d) {
+  gint dar_n, dar_d;
+  return gst_util_fraction_multiply(from->width, from->height, from->par_n, from->par_d, &dar_n, &dar_d) &&
+         gst_util_fraction_multiply(dar_n, dar_d, height, width, par_n, par_d);
+}
+
+/* native: the engine's size nearest to what downstream takes. set_caps refuses another, with a message. */
+static void fixate_native(GstFluxKontextEdit *self, const FkSettings *settings, GstCaps *caps, GstStructure *out) {
+  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+  GstVideoInfo info;
+  gint width, height, par_n, par_d;
+  if (!engine || !gst_video_info_from_caps(&info, caps)) return;
+  if (!fk_engine_output_size(engine, settings, info.width, info.height, &width, &height, NULL)) return;
+  gst_structure_fixate_field_nearest_int(out, "width", width);
+  gst_structure_fixate_field_nearest_int(out, "height", height);
+  if (!keep_aspect(&info, width, height, &par_n, &par_d)) return;
+  if (gst_structure_has_field(out, "pixel-aspect-ratio"))
+    gst_structure_fixate_field_nearest_fraction(out, "pixel-aspect-ratio", par_n, par_d);
+  else if (par_n != par_d)
+    gst_structure_set(out, "pixel-aspect-ratio", GST_TYPE_FRACTION, par_n, par_d, NULL);
+}
+
+static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *other) {
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  g_autoptr(FkSettings) settings = live_settings(self);
+  other = gst_caps_make_writable(gst_caps_truncate(other));
+  if (direction == GST_PAD_SINK && is_native(settings))
+    fixate_native(self, settings, caps, gst_caps_get_structure(other, 0));
+  return gst_caps_fixate(other);
+}
+
+static gboolean refuse(GstFluxKontextEdit *self, const gchar *text, const GstVideoInfo *in, const GstVideoInfo *out) {
+  g_autofree gchar *debug = g_strdup_printf("%dx%d %s to %dx%d", in->width, in->height,
+                                            gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)), out->width,
+                                            out->height);
+  gst_flux_kontext_edit_post_format(self, text, debug);
+  return FALSE;
+}
+
+/* Is `out` the size that the engine makes of `in`? */
+static gboolean check_size(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
+  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+  g_autoptr(FkSettings) settings = live_settings(self);
+  g_autoptr(GError) error = NULL;
+  gint width, height;
+  if (!fk_engine_output_size(engine, settings, in->width, in->height, &width, &height, &error))
+    return refuse(self, error->message, in, out);
+  if (width == out->width && height == out->height) return TRUE;
+  g_autofree gchar *text = g_strdup_printf("The result is %dx%d, but downstream wants %dx%d: put videoscale between.",
+                                           width, height, out->width, out->height);
+  return refuse(self, text, in, out);
+}
+
+static gboolean configure(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
+  if (GST_VIDEO_INFO_IS_INTERLACED(in))
+    return refuse(self, "Interlaced video cannot be edited: put deinterlace before.", in, out);
+  if (!check_size(self, in, out)) return FALSE;
+  gst_flux_kontext_format_clear(&self->in);
+  gst_flux_kontext_format_clear(&self->out);
+  if (!gst_flux_kontext_format_init(&self->in, in) || !gst_flux_kontext_format_init(&self->out, out))
+    return refuse(self, "There is no conversion between this format and RGB.", in, out);
+  GST_OBJECT_LOCK(self);
+  self->warm_up = self->props.warmup;
+  self->stats.gather = in->fps_n > 0 ? gst_util_uint64_scale((guint64)(self->batch_size - 1) * GST_SECOND,
+                                                             (guint64)in->fps_d, (guint64)in->fps_n)
+                                     : 0;
+  GST_OBJECT_UNLOCK(self);
+  /* Cancelled is no failure of the caps: the first frame asks again. */
+  return gst_flux_kontext_edit_warm_up(self) != GST_FLOW_ERROR;
+}
+
+/* Frames of the old caps leave with the old caps: the base class sends the new ones after this. After a refusal it
+ * tries the same caps again with the next buffer: that is not told a second time. */
+static gboolean set_caps(GstBaseTransform *trans, GstCaps *in_caps, GstCaps *out_caps) {
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  gst_flux_kontext_edit_drain_before(self);
+  GstVideoInfo in, out;
+  if (self->refused && gst_caps_is_equal(self->refused, in_caps)) return FALSE;
+  if (!gst_video_info_from_caps(&in, in_caps) || !gst_video_info_from_caps(&out, out_caps)) return FALSE;
+  gboolean taken = configure(self, &in, &out);
+  gst_caps_replace(&self->refused, taken ? NULL : in_caps);
+  return taken;
+}
+
+static gboolean get_unit_size(GstBaseTransform *trans, GstCaps *caps, gsize *size) {
+  (void)trans;
+  GstVideoInfo info;
+  if (!gst_video_info_from_caps(&info, caps)) return FALSE;
+  *size = GST_VIDEO_INFO_SIZE(&info);
+  return TRUE;
+}
+
+/* Strides are read from GstVideoMeta; a batch holds as many buffers of upstream. */
+static gboolean propose_allocation(GstBaseTransform *trans, GstQuery *decide, GstQuery *query) {
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  GstBaseTransformClass *parent = g_type_class_peek(GST_TYPE_BASE_TRANSFORM);
+  if (!parent->propose_allocation(trans, decide, query)) return FALSE;
+  GstCaps *caps;
+  GstVideoInfo info;
+  gst_query_parse_allocation(query, &caps, NULL);
+  if (self->batch_size > 1 && caps && gst_video_info_from_caps(&info, caps))
+    gst_query_add_allocation_pool(query, NULL, (guint)GST_VIDEO_INFO_SIZE(&info), (guint)self->batch_size, 0);
+  gst_query_add_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL);
+  return TRUE;
+}
+
+/* A crop meta would have to be applied before the edit; without support upstream crops for itself. */
+static gboolean filter_meta(GstBaseTransform *trans, GstQuery *query, GType api, const GstStructure *params) {
+  (void)trans;
+  (void)query;
+  (void)params;
+  return api != GST_VIDEO_CROP_META_API_TYPE;
+}
+
+/* Metas about the picture as such stay; those tied to its size are scaled when the size changes; those of other kinds
+ * are for the base class to judge. The format never changes, so colorspace metas stay. */
+static gboolean transform_meta(GstBaseTransform *trans, GstBuffer *out, GstMeta *meta, GstBuffer *in) {
+  static const gchar *const known[] = {GST_META_TAG_VIDEO_STR, GST_META_TAG_VIDEO_ORIENTATION_STR,
+                                       GST_META_TAG_VIDEO_SIZE_STR, GST_META_TAG_VIDEO_COLORSPACE_STR, NULL};
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  const gchar *const *tags = gst_meta_api_type_get_tags(meta->info->api);
+  for (guint i = 0; tags && tags[i]; i++)
+    if (!g_strv_contains(known, tags[i])) {
+      GstBaseTransformClass *parent = g_type_class_peek(GST_TYPE_BASE_TRANSFORM);
+      return parent->transform_meta(trans, out, meta, in);
+    }
+  gboolean same_size = self->in.info.width == self->out.info.width && self->in.info.height == self->out.info.height;
+  if (same_size || !tags || !gst_meta_api_type_has_tag(meta->info->api, g_quark_from_static_string("size")))
+    return TRUE;
+  GstVideoMetaTransform scale = {&self->in.info, &self->out.info};
+  if (meta->info->transform_func)
+    meta->info->transform_func(out, meta, in, gst_video_meta_transform_scale_get_quark(), &scale);
+  return FALSE;
+}
+
+void gst_flux_kontext_edit_caps_class_init(GstBaseTransformClass *klass) {
+  klass->transform_caps = GST_DEBUG_FUNCPTR(transform_caps);
+  klass->fixate_caps = GST_DEBUG_FUNCPTR(fixate_caps);
+  klass->set_caps = GST_DEBUG_FUNCPTR(set_caps);
+  klass->get_unit_size = GST_DEBUG_FUNCPTR(get_unit_size);
+  klass->propose_allocation = GST_DEBUG_FUNCPTR(propose_allocation);
+  klass->filter_meta = GST_DEBUG_FUNCPTR(filter_meta);
+  klass->transform_meta = GST_DEBUG_FUNCPTR(transform_meta);
+  klass->passthrough_on_same_caps = FALSE;
+}

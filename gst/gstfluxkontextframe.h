@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Pixels between GstBuffer and FkImage. Here is every access to a buffer's memory; no element state. */
+#ifndef GST_FLUX_KONTEXT_FRAME_H
+#define GST_FLUX_KONTEXT_FRAME_H
+
+#include <gst/video/video.h>
+
+#include "fk.h"
+
+G_BEGIN_DECLS
+
+/* One negotiated format and the way to the engine's R G B (A) and back. Zero-initialised is empty. */
+typedef struct {
+  GstVideoInfo info;                    /* of the caps: the only source of width, height and format */
+  GstVideoInfo rgb;                     /* same size in RGB, or RGBA where info has alpha */
+  GstVideoConverter *to_rgb, *from_rgb; /* NULL: the caps' format is what the engine takes */
+} GstFluxKontextFormat;
+
+/* FALSE where libgstvideo has no conversion; *format is then empty. */
+gboolean gst_flux_kontext_format_init(GstFluxKontextFormat *format, const GstVideoInfo *info);
+void gst_flux_kontext_format_clear(GstFluxKontextFormat *format);
+
+/* Copies the buffer's pixels into a new image (free with gst_flux_kontext_image_clear). The size is the caps'; strides
+ * and offsets are the buffer's and are checked against its memory. FALSE sets *why (transfer full): a sentence. */
+gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuffer *buffer, FkImage *image,
+                                      gchar **why);
+/* The reverse into a writable buffer of the same caps; image as gst_flux_kontext_format_new_image makes it. */
+gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const FkImage *image, GstBuffer *buffer,
+                                       gchar **why);
+/* FALSE: too little memory. */
+gboolean gst_flux_kontext_format_new_image(const GstFluxKontextFormat *format, FkImage *image);
+void gst_flux_kontext_image_clear(FkImage *image);
+
+/* Scales a buffer of one format into one of another (on-error=passthrough where the sizes differ). */
+gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,
+                                       GstBuffer *out, gchar **why);
+
+G_END_DECLS
+
+#endif

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which engine the element uses, and when its weights are there.
+ *
+ * Order: the `engine` property, a GstContext "gst.fluxkontext.engine" (from the application, a bin or a neighbour), the
+ * process-wide registry behind fk_engine_new(). start() checks the model's files, so a wrong path fails the state
+ * change; weights load in a thread, and the first frame waits for it. No HAVE_CONTEXT is posted: a bin would hold the
+ * engine, and with it the weights, until NULL, and the registry already shares it inside the process. */
+#include "gstfluxkontextedit.h"
+
+#define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
+
+#define MIB (1024 * 1024)
+
+/* ---- Cancelling ---- */
+
+void gst_flux_kontext_edit_cancel(GstFluxKontextEdit *self, gboolean load) {
+  g_mutex_lock(&self->lock);
+  g_autoptr(GCancellable) flow = g_object_ref(self->flow);
+  g_autoptr(GCancellable) loading = load ? g_object_ref(self->loading) : NULL;
+  g_mutex_unlock(&self->lock);
+  g_cancellable_cancel(flow); /* runs handlers: not under the lock */
+  g_cancellable_cancel(loading);
+  g_mutex_lock(&self->lock);
+  g_cond_broadcast(&self->changed);
+  g_mutex_unlock(&self->lock);
+}
+
+static void renew(GCancellable **cancellable) {
+  if (!g_cancellable_is_cancelled(*cancellable)) return;
+  g_object_unref(*cancellable);
+  *cancellable = g_cancellable_new();
+}
+
+void gst_flux_kontext_edit_renew(GstFluxKontextEdit *self, gboolean load) {
+  g_mutex_lock(&self->lock);
+  renew(&self->flow);
+  if (load) renew(&self->loading);
+  g_mutex_unlock(&self->lock);
+}
+
+GCancellable *gst_flux_kontext_edit_ref_flow(GstFluxKontextEdit *self) {
+  g_mutex_lock(&self->lock);
+  GCancellable *flow = g_object_ref(self->flow);
+  g_mutex_unlock(&self->lock);
+  return flow;
+}
+
+FkEngine *gst_flux_kontext_edit_ref_engine(GstFluxKontextEdit *self) {
+  g_mutex_lock(&self->lock);
+  FkEngine *engine = self->engine ? fk_engine_ref(self->engine) : NULL;
+  g_mutex_unlock(&self->lock);
+  return engine;
+}
+
+GstFlowReturn gst_flux_kontext_edit_wait(GstFluxKontextEdit *self) {
+  g_mutex_lock(&self->lock);
+  while (self->load == GST_FLUX_KONTEXT_LOAD_RUNNING && !g_cancellable_is_cancelled(self->flow))
+    g_cond_wait(&self->changed, &self->lock);
+  gboolean cancelled = g_cancellable_is_cancelled(self->flow) || self->load == GST_FLUX_KONTEXT_LOAD_NONE;
+  GstFluxKontextLoad load = self->load;
+  g_mutex_unlock(&self->lock);
+  if (cancelled) return GST_FLOW_FLUSHING;
+  return load == GST_FLUX_KONTEXT_LOAD_DONE ? GST_FLOW_OK : GST_FLOW_ERROR;
+}
+
+/* ---- Contexts ---- */
+
+static gboolean take_context(GstFluxKontextEdit *self, GstContext *context) {
+  if (!context || !gst_context_has_context_type(context, GST_FLUX_KONTEXT_ENGINE_CONTEXT)) return FALSE;
+  const GstStructure *structure = gst_context_get_structure(context);
+  FkEngine *engine = NULL;
+  gchar *text = NULL;
+  if (!gst_structure_get(structure, "engine", FK_TYPE_ENGINE, &engine, NULL) || !engine) return FALSE;
+  gst_structure_get(structure, "options", G_TYPE_STRING, &text, NULL);
+  g_mutex_lock(&self->lock);
+  FkEngine *old = g_steal_pointer(&self->offered);
+  g_free(self->offered_for);
+  self->offered = engine;
+  self->offered_for = text;
+  g_mutex_unlock(&self->lock);
+  fk_engine_unref(old);
+  return TRUE;
+}
+
+void gst_flux_kontext_edit_set_context(GstElement *element, GstContext *context) {
+  take_context(GST_FLUX_KONTEXT_EDIT(element), context);
+}
+
+gboolean gst_flux_kontext_edit_answer_context(GstFluxKontextEdit *self, GstQuery *query) {
+  const gchar *type;
+  if (!gst_query_parse_context_type(query, &type) || !g_str_equal(type, GST_FLUX_KONTEXT_ENGINE_CONTEXT)) return FALSE;
+  g_mutex_lock(&self->lock);
+  g_autoptr(FkEngine) engine = self->engine ? fk_engine_ref(self->engine) : NULL;
+  g_autofree gchar *text = g_strdup(self->options_text);
+  g_mutex_unlock(&self->lock);
+  if (!engine) return FALSE;
+  GstContext *context = gst_context_new(GST_FLUX_KONTEXT_ENGINE_CONTEXT, FALSE);
+  gst_structure_set(gst_context_writable_structure(context), "engine", FK_TYPE_ENGINE, engine, "options",
+                    G_TYPE_STRING, text, NULL);
+  gst_query_set_context(query, context);
+  gst_context_unref(context);
+  return TRUE;
+}
+
+/* The engine on offer where it is the one that these options ask for; an element that asks for nothing takes any. */
+static FkEngine *matching_offer(GstFluxKontextEdit *self, const FkOptions *options) {
+  g_autofree gchar *text = gst_flux_kontext_options_text(options);
+  gboolean any = gst_flux_kontext_options_is_default(options);
+  g_mutex_lock(&self->lock);
+  gboolean match = self->offered && (any || g_strcmp0(self->offered_for, text) == 0);
+  FkEngine *engine = match ? fk_engine_ref(self->offered) : NULL;
+  g_mutex_unlock(&self->lock);
+  if (engine && fk_engine_dead(engine)) g_clear_pointer(&engine, fk_engine_unref);
+  return engine;
+}
+
+/* Looks among the contexts that were set on the element, then asks the neighbours, downstream first, then bins and the
+ * application by message. */
+static void ask_for_context(GstFluxKontextEdit *self) {
+  GstContext *set = gst_element_get_context(GST_ELEMENT(self), GST_FLUX_KONTEXT_ENGINE_CONTEXT);
+  gboolean taken = take_context(self, set);
+  g_clear_pointer(&set, gst_context_unref);
+  if (taken) return;
+  GstPad *pads[] = {GST_BASE_TRANSFORM_SRC_PAD(self), GST_BASE_TRANSFORM_SINK_PAD(self)};
+  for (guint i = 0; i < G_N_ELEMENTS(pads); i++) {
+    g_autoptr(GstQuery) query = gst_query_new_context(GST_FLUX_KONTEXT_ENGINE_CONTEXT);
+    GstContext *context = NULL;
+    if (gst_pad_peer_query(pads[i], query)) gst_query_parse_context(query, &context);
+    if (take_context(self, context)) return;
+  }
+  gst_element_post_message(GST_ELEMENT(self),
+                           gst_message_new_need_context(GST_OBJECT(self), GST_FLUX_KONTEXT_ENGINE_CONTEXT));
+}
+
+static FkEngine *find_engine(GstFluxKontextEdit *self, const FkOptions *options, GError **error) {
+  GST_OBJECT_LOCK(self);
+  FkEngine *engine = self->given ? fk_engine_ref(self->given) : NULL;
+  GST_OBJECT_UNLOCK(self);
+  if (engine) return engine;
+  engine = matching_offer(self, options);
+  if (engine) return engine;
+  ask_for_context(self);
+  engine = matching_offer(self, options);
+  return engine ? engine : fk_engine_new(options, error);
+}
+
+/* ---- Loading ---- */
+
+typedef struct {
+  GstFluxKontextEdit *self;
+  gboolean tell;
+  gint64 percent; /* told last */
+} Loading;
+
+static void on_load_progress(const char *stage, int64_t current, int64_t total, void *user_data) {
+  Loading *loading = user_data;
+  if (!loading->tell || g_strcmp0(stage, "open") != 0 || total <= 0) return;
+  gint64 percent = (gint64)(100.0 * (gdouble)current / (gdouble)total);
+  if (percent == loading->percent) return; /* at most a hundred messages, however many tensors */
+  loading->percent = percent;
+  g_autofree gchar *text =
+      g_strdup_printf("%" G_GINT64_FORMAT " of %" G_GINT64_FORMAT " MiB", current / MIB, (total + MIB - 1) / MIB);
+  gst_flux_kontext_edit_post_progress(loading->self, GST_PROGRESS_TYPE_CONTINUE, "open", text);
+}
+
+/* Loads and tells how it ended: exactly one of complete, canceled, or an error message and progress error. */
+static gboolean load(GstFluxKontextEdit *self, gboolean tell) {
+  g_mutex_lock(&self->lock);
+  g_autoptr(FkEngine) engine = fk_engine_ref(self->engine);
+  g_autoptr(GCancellable) cancellable = g_object_ref(self->loading);
+  g_mutex_unlock(&self->lock);
+  Loading loading = {self, tell, -1};
+  g_autoptr(GError) error = NULL;
+  GstProgressType end = GST_PROGRESS_TYPE_COMPLETE;
+  if (!fk_engine_load(engine, cancellable, on_load_progress, &loading, &error))
+    end = gst_flux_kontext_edit_is_cancelled(error) ? GST_PROGRESS_TYPE_CANCELED : GST_PROGRESS_TYPE_ERROR;
+  if (end == GST_PROGRESS_TYPE_ERROR) gst_flux_kontext_edit_post_error(self, error);
+  static const gchar *const texts[] = {[GST_PROGRESS_TYPE_COMPLETE] = "Model loaded",
+                                       [GST_PROGRESS_TYPE_CANCELED] = "Loading cancelled",
+                                       [GST_PROGRESS_TYPE_ERROR] = "Loading failed"};
+  if (tell) gst_flux_kontext_edit_post_progress(self, end, "open", texts[end]);
+  g_mutex_lock(&self->lock);
+  self->load = end == GST_PROGRESS_TYPE_COMPLETE  ? GST_FLUX_KONTEXT_LOAD_DONE
+               : end == GST_PROGRESS_TYPE_CANCELED ? GST_FLUX_KONTEXT_LOAD_NONE
+                                                   : GST_FLUX_KONTEXT_LOAD_FAILED;
+  g_cond_broadcast(&self->changed);
+  g_mutex_unlock(&self->lock);
+  return end == GST_PROGRESS_TYPE_COMPLETE;
+}
+
+static gpointer load_thread(gpointer user_data) {
+  Loading *loading = user_data;
+  load(loading->self, loading->tell);
+  g_free(loading);
+  return NULL;
+}
+
+/* An automatic backend that ended on the CPU is slower than the user may expect: said aloud, with the reason. */
+static void warn_fallback(GstFluxKontextEdit *self, FkEngine *engine) {
+  g_autoptr(GstStructure) active = gst_flux_kontext_edit_active(self);
+  const gchar *backend = gst_structure_get_string(active, "backend");
+  if (!backend || !g_str_has_prefix(backend, "cpu (auto")) return;
+  g_autofree gchar *text = g_strdup_printf("Edits run on the CPU: %s on %s.", backend, fk_engine_machine(engine));
+  gst_flux_kontext_edit_warn_once(self, "backend", GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_INIT, text);
+}
+
+/* Lets go of the engine; the last reference may free gigabytes, so not under a lock. */
+static void release_engine(GstFluxKontextEdit *self) {
+  g_mutex_lock(&self->lock);
+  FkEngine *engine = g_steal_pointer(&self->engine);
+  FkEngine *offered = g_steal_pointer(&self->offered);
+  g_clear_pointer(&self->offered_for, g_free);
+  g_clear_pointer(&self->options_text, g_free);
+  self->load = GST_FLUX_KONTEXT_LOAD_NONE;
+  g_mutex_unlock(&self->lock);
+  fk_engine_unref(engine);
+  fk_engine_unref(offered);
+}
+
+static void reset_stream(GstFluxKontextEdit *self) {
+  gst_flux_kontext_edit_discard(self);
+  gst_flux_kontext_format_clear(&self->in);
+  gst_flux_kontext_format_clear(&self->out);
+  gst_caps_replace(&self->refused, NULL);
+  g_hash_table_remove_all(self->warned);
+  self->drained = GST_FLOW_OK;
+  self->no_model_path = FALSE;
+  self->warm_up = FALSE;
+}
+
+/* Takes the properties as they are now; NULL sets error. */
+static FkOptions *begin(GstFluxKontextEdit *self, gboolean *async, gboolean *tell, GError **error) {
+  GST_OBJECT_LOCK(self);
+  FkOptions *options = gst_flux_kontext_props_start(&self->props, error);
+  self->batch_size = self->props.batch_size;
+  self->stats = (GstFluxKontextStats){0};
+  *async = self->props.async_load;
+  *tell = self->props.progress;
+  GST_OBJECT_UNLOCK(self);
+  return options;
+}
+
+static gboolean fail_start(GstFluxKontextEdit *self, const GError *error) {
+  if (error) gst_flux_kontext_edit_post_error(self, error);
+  release_engine(self);
+  GST_OBJECT_LOCK(self);
+  gst_flux_kontext_props_stop(&self->props);
+  GST_OBJECT_UNLOCK(self);
+  return FALSE;
+}
+
+gboolean gst_flux_kontext_edit_start(GstBaseTransform *trans) {
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  g_autoptr(GError) error = NULL;
+  gboolean async, tell;
+  reset_stream(self);
+  g_autoptr(FkOptions) options = begin(self, &async, &tell, &error);
+  if (!options) return fail_start(self, error);
+  g_autoptr(FkEngine) engine = find_engine(self, options, &error);
+  if (!engine) {
+    const char *path = fk_options_get(options, "model-path");
+    self->no_model_path = (!path || !*path) && g_strcmp0(fk_options_get(options, "backend"), "null") != 0;
+    return fail_start(self, error);
+  }
+
+  g_mutex_lock(&self->lock);
+  g_autoptr(FkEngine) kept = self->engine; /* of keep-loaded: freed here unless it is the same */
+  self->engine = fk_engine_ref(engine);
+  g_free(self->options_text);
+  self->options_text = gst_flux_kontext_options_text(options);
+  self->load = GST_FLUX_KONTEXT_LOAD_RUNNING;
+  g_mutex_unlock(&self->lock);
+  g_clear_pointer(&kept, fk_engine_unref); /* before the load: two models may not fit */
+
+  warn_fallback(self, engine);
+  if (tell) gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "open", "Loading the model");
+  if (!async) return load(self, tell) ? TRUE : fail_start(self, NULL);
+  Loading *loading = g_new(Loading, 1);
+  *loading = (Loading){self, tell, -1};
+  self->loader = g_thread_new("fluxkontext-load", load_thread, loading);
+  return TRUE;
+}
+
+gboolean gst_flux_kontext_edit_stop(GstBaseTransform *trans) {
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  gst_flux_kontext_edit_cancel(self, TRUE);
+  if (self->loader) g_thread_join(g_steal_pointer(&self->loader));
+  reset_stream(self);
+  GST_OBJECT_LOCK(self);
+  gboolean keep = self->props.keep_loaded;
+  gst_flux_kontext_props_stop(&self->props);
+  GST_OBJECT_UNLOCK(self);
+  if (!keep) release_engine(self);
+  return TRUE;
+}

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the element tells: errors, warnings, progress, stats, active, latency.
+ *
+ * Every function here posts or builds messages and so is called with no lock but the stream's. Errors carry a
+ * structure for programs: `code` (nick of the FkError) and, where a device is gone for good, `restart-required`. */
+#include "gstfluxkontextedit.h"
+
+#define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
+
+#define LATENCY_HEADROOM 1.05 /* over the slowest of the last batches */
+#define LATENCY_MOVES 0.25    /* told again when it moves by more than this share */
+
+typedef enum { LIBRARY, RESOURCE, STREAM } Domain;
+
+/* In the order of FkError. */
+static const struct {
+  const gchar *nick;
+  Domain domain;
+  gint code;
+} kinds[] = {
+    {"model-missing", RESOURCE, GST_RESOURCE_ERROR_NOT_FOUND},
+    {"model-denied", RESOURCE, GST_RESOURCE_ERROR_NOT_AUTHORIZED},
+    {"model-bad", RESOURCE, GST_RESOURCE_ERROR_READ},
+    {"model-mismatch", LIBRARY, GST_LIBRARY_ERROR_SETTINGS},
+    {"backend-missing", LIBRARY, GST_LIBRARY_ERROR_INIT},
+    {"option-bad", LIBRARY, GST_LIBRARY_ERROR_SETTINGS},
+    {"memory", RESOURCE, GST_RESOURCE_ERROR_NO_SPACE_LEFT},
+    {"device", RESOURCE, GST_RESOURCE_ERROR_FAILED},
+    {"device-lost", RESOURCE, GST_RESOURCE_ERROR_FAILED},
+    {"nonfinite", STREAM, GST_STREAM_ERROR_FAILED},
+    {"cancelled", LIBRARY, GST_LIBRARY_ERROR_FAILED},
+};
+
+static GQuark domain_quark(Domain domain) {
+  switch (domain) {
+  case RESOURCE: return GST_RESOURCE_ERROR;
+  case STREAM: return GST_STREAM_ERROR;
+  case LIBRARY: break;
+  }
+  return GST_LIBRARY_ERROR;
+}
+
+gboolean gst_flux_kontext_edit_is_cancelled(const GError *error) {
+  return g_error_matches(error, FK_ERROR, FK_ERROR_CANCELLED) ||
+         g_error_matches(error, G_IO_ERROR, G_IO_ERROR_CANCELLED);
+}
+
+gboolean gst_flux_kontext_edit_is_device(const GError *error) {
+  return g_error_matches(error, FK_ERROR, FK_ERROR_DEVICE) || g_error_matches(error, FK_ERROR, FK_ERROR_DEVICE_LOST);
+}
+
+void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *error) {
+  gboolean known = error->domain == FK_ERROR && (guint)error->code < G_N_ELEMENTS(kinds);
+  const gchar *nick = known ? kinds[error->code].nick : "failed";
+  GQuark domain = known ? domain_quark(kinds[error->code].domain) : GST_LIBRARY_ERROR;
+  gint code = known ? kinds[error->code].code : GST_LIBRARY_ERROR_FAILED;
+  if (self->no_model_path) { /* nothing is missing on the disk: the property is not set */
+    domain = GST_RESOURCE_ERROR;
+    code = GST_RESOURCE_ERROR_SETTINGS;
+  }
+  GstStructure *details = gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, nick, NULL);
+  if (gst_flux_kontext_edit_is_device(error)) {
+    g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+    gboolean restart = g_error_matches(error, FK_ERROR, FK_ERROR_DEVICE_LOST) || (engine && fk_engine_dead(engine));
+    gst_structure_set(details, "restart-required", G_TYPE_BOOLEAN, restart, NULL);
+  }
+  gst_element_message_full_with_details(GST_ELEMENT(self), GST_MESSAGE_ERROR, domain, code, g_strdup(error->message),
+                                        g_strdup_printf("%s: %s", g_quark_to_string(error->domain), nick), __FILE__,
+                                        GST_FUNCTION, __LINE__, details);
+}
+
+void gst_flux_kontext_edit_post_format(GstFluxKontextEdit *self, const gchar *text, const gchar *debug) {
+  gst_element_message_full_with_details(
+      GST_ELEMENT(self), GST_MESSAGE_ERROR, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, g_strdup(text), g_strdup(debug),
+      __FILE__, GST_FUNCTION, __LINE__,
+      gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, "format", NULL));
+}
+
+void gst_flux_kontext_edit_warn_once(GstFluxKontextEdit *self, const gchar *key, GQuark domain, gint code,
+                                     const gchar *text) {
+  if (!g_hash_table_add(self->warned, g_strdup(key))) return;
+  gst_element_message_full(GST_ELEMENT(self), GST_MESSAGE_WARNING, domain, code, g_strdup(text), NULL, __FILE__,
+                           GST_FUNCTION, __LINE__);
+}
+
+void gst_flux_kontext_edit_post_progress(GstFluxKontextEdit *self, GstProgressType type, const gchar *code,
+                                         const gchar *text) {
+  gst_element_post_message(GST_ELEMENT(self), gst_message_new_progress(GST_OBJECT(self), type, code, text));
+}
+
+/* The form of GStreamer's progressreport element, so that its readers read ours. */
+void gst_flux_kontext_edit_post_step(GstFluxKontextEdit *self, gint64 current, gint64 total) {
+  gdouble percent = total > 0 ? 100.0 * (gdouble)current / (gdouble)total : 100.0;
+  GstStructure *progress = gst_structure_new("progress", "percent", G_TYPE_INT, (gint)percent, "percent-double",
+                                             G_TYPE_DOUBLE, percent, "current", G_TYPE_INT64, current, "total",
+                                             G_TYPE_INT64, total, NULL);
+  gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), progress));
+}
+
+GstStructure *gst_flux_kontext_edit_stats(GstFluxKontextEdit *self) {
+  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+  GST_OBJECT_LOCK(self);
+  GstFluxKontextStats stats = self->stats;
+  GST_OBJECT_UNLOCK(self);
+  const FkResult *last = &stats.last;
+  gdouble step_ms = last->evaluations > 0 ? last->denoise_ms / last->evaluations : 0;
+  return gst_structure_new(
+      "fluxkontext-stats", "frames", G_TYPE_UINT64, stats.frames, "dropped", G_TYPE_UINT64, stats.dropped, "errors",
+      G_TYPE_UINT64, stats.errors, "seed", G_TYPE_UINT64, (guint64)last->seed, "edit-ms", G_TYPE_DOUBLE, last->edit_ms,
+      "step-ms", G_TYPE_DOUBLE, step_ms, "text-ms", G_TYPE_DOUBLE, last->text_ms, "vae-ms", G_TYPE_DOUBLE,
+      last->encode_ms + last->decode_ms, "evaluations", G_TYPE_INT, last->evaluations, "skipped", G_TYPE_INT,
+      last->skipped, "step-mask", G_TYPE_STRING, last->mask, "machine", G_TYPE_STRING,
+      engine ? fk_engine_machine(engine) : "", NULL);
+}
+
+GstStructure *gst_flux_kontext_edit_active(GstFluxKontextEdit *self) {
+  GstStructure *active = gst_structure_new_empty("fluxkontext-active");
+  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+  if (!engine) return active; /* nothing runs yet */
+  GST_OBJECT_LOCK(self);
+  g_autoptr(FkSettings) settings = fk_settings_copy(self->props.live);
+  GST_OBJECT_UNLOCK(self);
+  g_auto(GStrv) pairs = fk_engine_active(engine, settings);
+  for (gchar **pair = pairs; pair && pair[0] && pair[1]; pair += 2)
+    gst_structure_set(active, pair[0], G_TYPE_STRING, pair[1], NULL);
+  return active;
+}
+
+/* The slowest of the last batches with headroom, and the time for a batch to fill. Object lock. */
+static GstClockTime estimate(const GstFluxKontextEdit *self) {
+  const GstFluxKontextStats *stats = &self->stats;
+  if (!self->props.report_latency || stats->n_recent == 0) return 0;
+  gdouble slowest = 0;
+  for (guint i = 0; i < MIN(stats->n_recent, G_N_ELEMENTS(stats->recent_ms)); i++)
+    slowest = MAX(slowest, stats->recent_ms[i]);
+  return (GstClockTime)(slowest * LATENCY_HEADROOM * GST_MSECOND) + stats->gather;
+}
+
+GstClockTime gst_flux_kontext_edit_latency(GstFluxKontextEdit *self) {
+  GST_OBJECT_LOCK(self);
+  GstClockTime latency = estimate(self);
+  GST_OBJECT_UNLOCK(self);
+  return latency;
+}
+
+void gst_flux_kontext_edit_count(GstFluxKontextEdit *self, const FkResult *last, guint n, gdouble ms) {
+  GST_OBJECT_LOCK(self);
+  GstFluxKontextStats *stats = &self->stats;
+  stats->frames += n;
+  stats->last = *last;
+  stats->recent_ms[stats->n_recent++ % G_N_ELEMENTS(stats->recent_ms)] = ms;
+  GstClockTime now = estimate(self);
+  gdouble moved = ABS((gdouble)now - (gdouble)stats->reported);
+  gboolean tell = moved > LATENCY_MOVES * (gdouble)stats->reported;
+  if (tell) stats->reported = now;
+  GST_OBJECT_UNLOCK(self);
+  if (tell) gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention of any head width up to 512, with a causal mask and a bias by distance: the text encoders, the VAE's
+ * middle, and the plain path of the transformer. The joint attention's fast kernel is attention_sm90.cu.
+ *
+ * One block holds a tile of query rows of one head; keys and values pass by in tiles of 64 tokens, softmax online in
+ * float32, so no S x S buffer exists. K of the next tile travels while V is multiplied, V while the scores are. */
+#include "attention.h"
+#include "ptx.cuh"
+
+namespace {
+
+struct FkAttnGeneral {
+  const __nv_bfloat16 *q, *k, *v;
+  __nv_bfloat16 *o;
+  int64_t ld_q, ld_k, ld_v, ld_o;
+  int sq, sk, width;
+  float scale; /* times log2(e) */
+  const float *bias;
+  bool causal;
+};
+
+/* Width: head width rounded up to 64, 128 or 512 (columns past the true width are zeros). A warp has M x 16 rows and
+ * one of Cols column parts: 64/Cols keys of the scores, Width/Cols columns of the output; Rows warps lie below it. */
+template <int Width_, int M_, int Rows_, int Cols_> struct FkGeneralPlan {
+  static constexpr int Width = Width_, M = M_, Rows = Rows_, Cols = Cols_;
+  static constexpr int kQueries = 16 * M * Rows, kKeys = 64, kThreads = 32 * Rows * Cols;
+  static constexpr int kPitch = 2 * Width + 16, kPitchP = 2 * kKeys + 16; /* bytes; the 16 spread rows over the banks */
+  static constexpr int kQ = 0, kK = kQ + kQueries * kPitch, kV = kK + kKeys * kPitch, kP = kV + kKeys * kPitch;
+  static constexpr int kRed = kP + kQueries * kPitchP, kBias = kRed + 4 * Cols * kQueries;
+  static constexpr int kShared = kBias + 4 * (kQueries + kKeys);
+  static constexpr int kNS = kKeys / Cols / 8, kNO = Width / Cols / 8; /* 8-wide products of a warp */
+  static_assert(kShared <= 232448 && kNS % 2 == 0 && kNO % 2 == 0, "tile");
+};
+
+/* Starts copying `rows` rows of a head, zeros past row `end` and column `width`. */
+template <class P>
+FK_DEVICE void fk_general_load(uint32_t to, const __nv_bfloat16 *from, int64_t ld, int rows, int first, int end,
+                               int width) {
+  constexpr int kPieces = P::Width / 8;
+  for (int i = threadIdx.x; i < rows * kPieces; i += P::kThreads) {
+    int r = i / kPieces, c = i % kPieces * 8;
+    bool in = first + r < end && c < width;
+    fk_cp_async(to + r * P::kPitch + 2 * c, in ? from + (int64_t)(first + r) * ld + c : from, in ? 16 : 0);
+  }
+}
+
+/* s = q k^T of this warp's rows and keys. q, k: shared addresses of its first row and first key. */
+template <class P> FK_DEVICE void fk_general_scores(float (&s)[P::M][P::kNS][4], uint32_t q, uint32_t k) {
+  int lane = threadIdx.x % 32;
+  q += (lane % 16) * P::kPitch + lane / 16 * 16;
+  k += (lane / 16 * 8 + lane % 8) * P::kPitch + lane / 8 % 2 * 16;
+#pragma unroll
+  for (int m = 0; m < P::M; m++)
+#pragma unroll
+    for (int n = 0; n < P::kNS; n++) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0.f;
+#pragma unroll 4
+  for (int i = 0; i < P::Width / 16; i++) {
+    uint32_t a[P::M][4], b[4];
+#pragma unroll
+    for (int m = 0; m < P::M; m++) fk_ldmatrix_x4(a[m], q + m * 16 * P::kPitch + 32 * i);
+#pragma unroll
+    for (int n = 0; n < P::kNS; n += 2) {
+      fk_ldmatrix_x4(b, k + n * 8 * P::kPitch + 32 * i);
+#pragma unroll
+      for (int m = 0; m < P::M; m++) fk_mma(s[m][n], a[m], b[0], b[1]), fk_mma(s[m][n + 1], a[m], b[2], b[3]);
+    }
+  }
+}
+
+/* o += p v of this warp's rows and columns. */
+template <class P> FK_DEVICE void fk_general_values(float (&o)[P::M][P::kNO][4], uint32_t p, uint32_t v) {
+  int lane = threadIdx.x % 32;
+  p += (lane % 16) * P::kPitchP + lane / 16 * 16;
+  v += (lane % 16) * P::kPitch + lane / 16 * 16;
+#pragma unroll
+  for (int i = 0; i < P::kKeys / 16; i++) {
+    uint32_t a[P::M][4], b[4];
+#pragma unroll
+    for (int m = 0; m < P::M; m++) fk_ldmatrix_x4(a[m], p + m * 16 * P::kPitchP + 32 * i);
+#pragma unroll
+    for (int n = 0; n < P::kNO; n += 2) {
+      fk_ldmatrix_x4_trans(b, v + i * 16 * P::kPitch + 16 * n);
+#pragma unroll
+      for (int m = 0; m < P::M; m++) fk_mma(o[m][n], a[m], b[0], b[1]), fk_mma(o[m][n + 1], a[m], b[2], b[3]);
+    }
+  }
+}
+
+/* Widths 64 and 128: 64 queries, 128 threads. Width 512: 64 queries, 256 threads, one block a multiprocessor. */
+template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_general(const FkAttnGeneral args) {
+  extern __shared__ __align__(128) char shared[];
+  const uint32_t base = fk_smem(shared);
+  float *red = (float *)(shared + P::kRed), *distance = (float *)(shared + P::kBias);
+  const int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
+  const int part = warp % P::Cols, top_row = warp / P::Cols * 16 * P::M; /* this warp's columns and first row */
+  const int head = blockIdx.y, first = blockIdx.x * P::kQueries;
+  const int64_t column = (int64_t)head * args.width;
+  const __nv_bfloat16 *k = args.k + column, *v = args.v + column;
+  const float *bias = args.bias ? args.bias + (int64_t)head * (args.sq + args.sk - 1) : nullptr;
+  int keys = args.causal ? min(args.sk, first + P::kQueries) : args.sk; /* no row here looks further */
+
+  float s[P::M][P::kNS][4], o[P::M][P::kNO][4], top[P::M][2], sum[P::M][2];
+#pragma unroll
+  for (int m = 0; m < P::M; m++) {
+    top[m][0] = top[m][1] = -INFINITY, sum[m][0] = sum[m][1] = 0.f;
+#pragma unroll
+    for (int n = 0; n < P::kNO; n++) o[m][n][0] = o[m][n][1] = o[m][n][2] = o[m][n][3] = 0.f;
+  }
+  fk_general_load<P>(base + P::kQ, args.q + column, args.ld_q, P::kQueries, first, args.sq, args.width);
+  fk_general_load<P>(base + P::kK, k, args.ld_k, P::kKeys, 0, args.sk, args.width);
+  fk_cp_commit();
+
+  for (int j0 = 0; j0 < keys; j0 += P::kKeys) {
+    if (bias) { /* the distances j - i of this pair of tiles */
+      for (int i = threadIdx.x; i < P::kQueries + P::kKeys; i += P::kThreads) {
+        int at = j0 - first + i - P::kQueries + args.sq; /* i = j - j0 - (row - first) + kQueries - 1 */
+        distance[i] = at >= 0 && at < args.sq + args.sk - 1 ? bias[at] * 1.4426950408889634f : 0.f;
+      }
+    }
+    fk_cp_wait<0>();
+    __syncthreads();
+    fk_general_load<P>(base + P::kV, v, args.ld_v, P::kKeys, j0, args.sk, args.width);
+    fk_cp_commit();
+    const int key = part * (P::kKeys / P::Cols); /* this warp's first key of the tile */
+    fk_general_scores<P>(s, base + P::kQ + top_row * P::kPitch, base + P::kK + key * P::kPitch);
+
+    float high[P::M][2], alpha[P::M][2];
+#pragma unroll
+    for (int m = 0; m < P::M; m++) {
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        int row = top_row + 16 * m + 8 * r + g;
+        int end = args.causal ? min(args.sk, first + row + 1) : args.sk;
+        high[m][r] = -INFINITY;
+#pragma unroll
+        for (int i = 0; i < 2 * P::kNS; i++) {
+          int j = key + 8 * (i / 2) + 2 * t + i % 2;
+          float &x = s[m][i / 2][2 * r + i % 2];
+          x *= args.scale;
+          if (bias) x += distance[j - row + P::kQueries - 1];
+          if (j0 + j >= end) x = -INFINITY;
+          high[m][r] = fmaxf(high[m][r], x);
+        }
+        high[m][r] = fmaxf(high[m][r], __shfl_xor_sync(~0u, high[m][r], 1));
+        high[m][r] = fmaxf(high[m][r], __shfl_xor_sync(~0u, high[m][r], 2));
+        if (P::Cols > 1 && t == 0) red[part * P::kQueries + row] = high[m][r];
+      }
+    }
+    if (P::Cols > 1) __syncthreads();
+#pragma unroll
+    for (int m = 0; m < P::M; m++) {
+#pragma unroll
+      for (int r = 0; r < 2; r++) {
+        int row = top_row + 16 * m + 8 * r + g;
+#pragma unroll
+        for (int c = 0; c < P::Cols; c++)
+          if (P::Cols > 1) high[m][r] = fmaxf(high[m][r], red[c * P::kQueries + row]);
+        high[m][r] = fmaxf(high[m][r], top[m][r]); /* finite: key 0 is seen by every row in the first tile */
+        alpha[m][r] = fk_exp2(top[m][r] - high[m][r]);
+        top[m][r] = high[m][r], sum[m][r] *= alpha[m][r];
+#pragma unroll
+        for (int n = 0; n < P::kNS; n++) {
+          float a = fk_exp2(s[m][n][2 * r] - high[m][r]), b = fk_exp2(s[m][n][2 * r + 1] - high[m][r]);
+          sum[m][r] += a + b;
+          *(uint32_t *)(shared + P::kP + row * P::kPitchP + 2 * (key + 8 * n + 2 * t)) = fk_pack_bf16(a, b);
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < P::kNO; n++) {
+        o[m][n][0] *= alpha[m][0], o[m][n][1] *= alpha[m][0];
+        o[m][n][2] *= alpha[m][1], o[m][n][3] *= alpha[m][1];
+      }
+    }
+    fk_cp_wait<0>();
+    __syncthreads();
+    if (j0 + P::kKeys < keys)
+      fk_general_load<P>(base + P::kK, k, args.ld_k, P::kKeys, j0 + P::kKeys, args.sk, args.width);
+    fk_cp_commit();
+    fk_general_values<P>(o, base + P::kP + top_row * P::kPitchP, base + P::kV + part * (P::Width / P::Cols) * 2);
+  }
+
+#pragma unroll
+  for (int m = 0; m < P::M; m++) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      sum[m][r] += __shfl_xor_sync(~0u, sum[m][r], 1);
+      sum[m][r] += __shfl_xor_sync(~0u, sum[m][r], 2);
+      if (P::Cols > 1 && t == 0) red[part * P::kQueries + top_row + 16 * m + 8 * r + g] = sum[m][r];
+    }
+  }
+  if (P::Cols > 1) __syncthreads();
+#pragma unroll
+  for (int m = 0; m < P::M; m++) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      int row = top_row + 16 * m + 8 * r + g;
+      float total = P::Cols > 1 ? 0.f : sum[m][r];
+#pragma unroll
+      for (int c = 0; c < P::Cols; c++)
+        if (P::Cols > 1) total += red[c * P::kQueries + row];
+      float inverse = 1.f / total;
+      if (first + row >= args.sq) continue;
+      __nv_bfloat16 *to = args.o + (int64_t)(first + row) * args.ld_o + column;
+#pragma unroll
+      for (int n = 0; n < P::kNO; n++) {
+        int c = part * (P::Width / P::Cols) + 8 * n + 2 * t;
+        if (c < args.width)
+          *(uint32_t *)(to + c) = fk_pack_bf16(o[m][n][2 * r] * inverse, o[m][n][2 * r + 1] * inverse);
+      }
+    }
+  }
+}
+
+template <class P> bool fk_general_launch(cudaStream_t stream, const FkAttnGeneral &args, int heads) {
+  static bool ready = false; /* the shared-memory limit has been raised */
+  if (!ready &&
+      cudaFuncSetAttribute(fk_attn_general<P>, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess)
+    return false;
+  ready = true;
+  dim3 grid((args.sq + P::kQueries - 1) / P::kQueries, heads);
+  fk_attn_general<P><<<grid, P::kThreads, P::kShared, stream>>>(args);
+  return cudaGetLastError() == cudaSuccess;
+}
+
+} // namespace
+
+bool fk_cuda_attention_general(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k,
+                               const __nv_bfloat16 *v, __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v,
+                               int64_t ld_o, int sq, int sk, int heads, int width, float scale, const float *bias,
+                               bool causal) {
+  if (width % 8 || width < 8 || width > 512 || sq < 1 || sk < 1 || heads < 1) return false;
+  const FkAttnGeneral args = {q,    k,     v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, width, scale * 1.4426950408889634f,
+                              bias, causal};
+  if (width <= 64) return fk_general_launch<FkGeneralPlan<64, 1, 4, 1>>(stream, args, heads);
+  if (width <= 128) return fk_general_launch<FkGeneralPlan<128, 1, 4, 1>>(stream, args, heads);
+  return fk_general_launch<FkGeneralPlan<512, 2, 2, 4>>(stream, args, heads);
+}

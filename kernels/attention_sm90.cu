@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention forward for Hopper, head width 128, no mask but the end of the keys: the joint text and image attention.
+ * Everything else (other widths, causal, bias) is attention.cu.
+ *
+ * One block holds W warpgroups of 64 query rows each and one warpgroup that only starts copies. Keys and values pass
+ * through shared memory in tiles of N tokens; the scores of tile i+1 are started before tile i is multiplied with V, so
+ * the softmax of one tile runs under the products of another. Blocks stay resident and walk over (head, query tile);
+ * the first scores of the next query tile are started with the last products of the present one.
+ * Tiles are taken from the end of the keys to the front: only the first one taken is ragged and needs a mask.
+ * A row's result depends on its q, k and v alone, never on the tile, block or machine that computed it. */
+#include "ptx.cuh"
+#include "tensormap.cuh"
+
+namespace {
+
+enum {
+  FK_ATTN_TURNS = 1, /* warpgroups take turns in starting products, so that one's softmax meets the other's products */
+  FK_ATTN_LAZY = 2,  /* the running maximum moves only when it grew by more than 2^8: else nothing is rescaled */
+  FK_ATTN_JOIN = 4,  /* first scores of the next query tile beside the last products of this one */
+  FK_ATTN_PLAIN = 8, /* one tile's scores and products after each other: other warpgroups fill the gaps */
+  FK_ATTN_SPLIT = 16, /* smaller query tiles at the end */
+};
+
+/* W warpgroups of 64 queries, N keys a tile, Stages tiles of K and of V, Cluster blocks sharing each tile (1 or 2). */
+template <int W, int N, int Stages, int Cluster, int Flags> struct FkAttnPlan {
+  static constexpr int kThreads = (W + 1) * 128;
+  static constexpr int kRows = W * 64;
+  static constexpr bool kSplit = Flags & FK_ATTN_SPLIT;
+  static constexpr int kQBytes = 64 * 256;  /* one warpgroup's queries: two halves [64 rows][64 columns] */
+  static constexpr int kTileBytes = N * 256; /* one tile of K or V: two halves [N][64] */
+  static constexpr int kK = W * kQBytes, kV = kK + Stages * kTileBytes, kBars = kV + Stages * kTileBytes;
+  /* Barriers, 8 bytes each: Q full [W], Q free [W], K full, K free, V full, V free [Stages each]. */
+  static constexpr int kShared = kBars + 8 * (2 * W + 4 * Stages) + 1024; /* 1024: room to align the base */
+  static constexpr int kRegsMath = W == 2 ? 240 : 160, kRegsCopy = W == 2 ? 24 : 32;
+  static_assert(kShared <= 232448, "shared memory");
+};
+
+struct FkAttnArgs {
+  __nv_bfloat16 *o;
+  int64_t ld_o;
+  int sq, sk, heads;
+  int full, short_, width; /* per head: full query tiles (or cluster pairs), short ones, warpgroups of a short one */
+  float scale; /* softmax scale times log2(e) */
+};
+
+/* Which query tile a block works on: `tile` counts (head, query tile) pairs, queries fastest, so that the blocks that
+ * run together share the keys of one or two heads in L2. A cluster takes `Cluster` neighbouring query tiles.
+ * After all full tiles come the short ones, of `args.width` warpgroups. */
+template <class P, int Cluster> struct FkAttnWalk {
+  int full, short_, width, heads, step, tile, rank;
+  __device__ __forceinline__ FkAttnWalk(const FkAttnArgs &a, int cluster_rank) {
+    full = a.full, short_ = a.short_, width = a.width, heads = a.heads;
+    step = gridDim.x / Cluster;
+    tile = blockIdx.x / Cluster;
+    rank = cluster_rank;
+  }
+  __device__ __forceinline__ bool valid() const { return tile < (full + short_) * heads; }
+  __device__ __forceinline__ bool whole() const { return !P::kSplit || tile < full * heads; }
+  __device__ __forceinline__ int groups() const { return whole() ? P::kRows / 64 : width; }
+  __device__ __forceinline__ void next() { tile += step; }
+  __device__ __forceinline__ int head() const { return whole() ? tile / full : (tile - full * heads) / short_; }
+  __device__ __forceinline__ int row() const {
+    if (whole()) return ((tile % full) * Cluster + rank) * P::kRows;
+    return full * P::kRows + (tile - full * heads) % short_ * width * 64;
+  }
+};
+
+/* A ring position: which stage, and the parity of its "full" barrier. */
+template <int Stages> struct FkRing {
+  int stage = 0, parity = 0;
+  __device__ __forceinline__ void next() {
+    if (++stage == Stages) stage = 0, parity ^= 1;
+  }
+};
+
+/* Starts the copies of every K (or V) tile this block uses. One thread. */
+template <class P, int N, int Stages, int Cluster>
+FK_DEVICE void fk_attn_load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
+                                  FkAttnWalk<P, Cluster> walk, int sk) {
+  FkRing<Stages> ring;
+  int tiles = (sk + N - 1) / N;
+  for (; walk.valid(); walk.next()) {
+    int head = walk.head();
+    for (int j = tiles - 1; j >= 0; j--, ring.next()) {
+      uint32_t at = to + ring.stage * P::kTileBytes, bar = full + 8 * ring.stage;
+      fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
+      fk_mbar_expect(bar, P::kTileBytes);
+      if (Cluster == 1)
+        fk_tma_load_3d(at, map, bar, 0, j * N, 2 * head, FK_L2_EVICT_LAST);
+      else /* each block of the pair brings one half of the columns to both */
+        fk_tma_multicast_3d(at + walk.rank * (P::kTileBytes / 2), map, bar, 3, 0, j * N, 2 * head + walk.rank,
+                            FK_L2_EVICT_LAST);
+    }
+  }
+}
+
+/* Starts the copies of the queries, one warpgroup's 64 rows at a time, as soon as their last scores are done. */
+template <class P, int W, int Cluster>
+FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
+                                    FkAttnWalk<P, Cluster> walk) {
+  for (int parity = 0; walk.valid(); walk.next(), parity ^= 1) {
+    for (int w = 0; w < walk.groups(); w++) {
+      fk_mbar_wait(empty + 8 * w, parity ^ 1);
+      fk_mbar_expect(full + 8 * w, P::kQBytes);
+      fk_tma_load_3d(to + w * P::kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, 2 * walk.head(),
+                     FK_L2_EVICT_FIRST);
+    }
+  }
+}
+
+/* s = Q K^T of one tile, started. */
+template <int N> FK_DEVICE void fk_attn_scores(float (&s)[N / 2], uint64_t q, uint64_t k) {
+#pragma unroll
+  for (int i = 0; i < 8; i++)
+    FkWgmma<N>::template ss<0>(s, q + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP,
+                               k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
+}
+
+/* o += P V of one tile, started. */
+template <int N> FK_DEVICE void fk_attn_values(float (&o)[64], const uint32_t (&p)[N / 4], uint64_t v) {
+#pragma unroll
+  for (int i = 0; i < N / 16; i++) FkWgmma<128>::rs<1>(o, p + 4 * i, v + i * FK_DESC_MN_STEP, 1);
+}
+
+/* Keys at or past `valid` of this tile get weight 0. */
+template <int N> FK_DEVICE void fk_attn_mask(float (&s)[N / 2], int valid) {
+  int column = 2 * (threadIdx.x % 4);
+#pragma unroll
+  for (int i = 0; i < N / 2; i++)
+    if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = -INFINITY;
+}
+
+/* What a thread keeps of its two rows (g and g + 8): reference maximum (of raw scores) and its part of the sum. */
+struct FkAttnRows {
+  float max[2], sum[2];
+};
+
+/* s becomes exp2(scale * (s - max)); alpha is what earlier sums and products must be multiplied with.
+ * Returns false if alpha is 1 in all rows of the warp. fresh: there is no earlier tile. */
+template <int N, int Flags>
+FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
+  float top[2], sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
+  bool moved = false;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float a = fmaxf(s[2 * r], s[2 * r + 1]), b = fmaxf(s[2 * r + 4], s[2 * r + 5]);
+#pragma unroll
+    for (int i = 8; i < N / 2; i += 8) {
+      a = fmaxf(a, fmaxf(s[i + 2 * r], s[i + 2 * r + 1]));
+      b = fmaxf(b, fmaxf(s[i + 2 * r + 4], s[i + 2 * r + 5]));
+    }
+    top[r] = fmaxf(a, b);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
+    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
+    if (Flags & FK_ATTN_LAZY) {
+      bool grew = fresh || (top[r] - rows.max[r]) * scale > 8.f;
+      moved |= grew;
+      top[r] = grew ? top[r] : rows.max[r];
+    } else {
+      top[r] = fresh ? top[r] : fmaxf(top[r], rows.max[r]);
+      moved = true;
+    }
+    alpha[r] = fresh ? 0.f : fk_exp2((rows.max[r] - top[r]) * scale);
+    rows.max[r] = top[r];
+    top[r] *= scale;
+  }
+#pragma unroll
+  for (int i = 0; i < N / 2; i++) {
+    int r = (i >> 1) & 1;
+    s[i] = fk_exp2(fmaf(s[i], scale, -top[r]));
+    sum[r][i & 1] += s[i];
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) rows.sum[r] = (fresh ? 0.f : rows.sum[r] * alpha[r]) + (sum[r][0] + sum[r][1]);
+  return (Flags & FK_ATTN_LAZY) ? __any_sync(~0u, moved) : true;
+}
+
+template <int N> FK_DEVICE void fk_attn_pack(uint32_t (&p)[N / 4], const float (&s)[N / 2]) {
+#pragma unroll
+  for (int i = 0; i < N / 4; i++) p[i] = fk_pack_bf16(s[2 * i], s[2 * i + 1]);
+}
+
+FK_DEVICE void fk_attn_rescale(float (&o)[64], const float (&alpha)[2]) {
+#pragma unroll
+  for (int i = 0; i < 64; i++) o[i] *= alpha[(i >> 1) & 1];
+}
+
+/* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
+FK_DEVICE void fk_attn_store(const FkAttnArgs &args, const float (&o)[64], const FkAttnRows &rows, int row, int head) {
+  int lane = threadIdx.x % 32, t = lane % 4;
+  row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float sum = rows.sum[r] + __shfl_xor_sync(~0u, rows.sum[r], 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    float inverse = 1.f / sum;
+    __nv_bfloat16 *to = args.o + (int64_t)(row + 8 * r) * args.ld_o + head * 128 + t * 8;
+#pragma unroll
+    for (int m = 0; m < 4; m++) { /* 32 columns: x[i] holds columns 8i + 2t, 8i + 2t + 1; thread t ends with i = t */
+      uint32_t x[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        int at = 16 * m + 4 * i + 2 * r;
+        x[i] = fk_pack_bf16(o[at] * inverse, o[at + 1] * inverse);
+      }
+#pragma unroll
+      for (int bit = 1; bit < 4; bit *= 2) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          if (i & bit) continue;
+          uint32_t other = __shfl_xor_sync(~0u, (t & bit) ? x[i] : x[i | bit], bit);
+          if (t & bit)
+            x[i] = other;
+          else
+            x[i | bit] = other;
+        }
+      }
+      if (row + 8 * r < args.sq) *(uint4 *)(to + 32 * m) = make_uint4(x[0], x[1], x[2], x[3]);
+    }
+  }
+}
+
+template <int W, int N, int Stages, int Cluster, int Flags>
+__global__ void __launch_bounds__((W + 1) * 128, 1)
+    fk_attn_sm90(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
+                 const __grid_constant__ CUtensorMap map_v, const FkAttnArgs args) {
+  using P = FkAttnPlan<W, N, Stages, Cluster, Flags>;
+  extern __shared__ char shared[];
+  const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, bars = base + P::kBars;
+  const uint32_t q_full = bars, q_free = q_full + 8 * W, k_full = q_free + 8 * W, k_free = k_full + 8 * Stages,
+                 v_full = k_free + 8 * Stages, v_free = v_full + 8 * Stages;
+  const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
+  const int lane = threadIdx.x % 32;
+  FkAttnWalk<P, Cluster> walk(args, Cluster > 1 ? fk_cluster_rank() : 0);
+
+  if (threadIdx.x == 0) {
+    for (int w = 0; w < W; w++) fk_mbar_init(q_full + 8 * w, 1), fk_mbar_init(q_free + 8 * w, 4);
+    for (int i = 0; i < Stages; i++) {
+      fk_mbar_init(k_full + 8 * i, 1), fk_mbar_init(k_free + 8 * i, 4 * W * Cluster);
+      fk_mbar_init(v_full + 8 * i, 1), fk_mbar_init(v_free + 8 * i, 4 * W * Cluster);
+    }
+    fk_fence_mbar_init();
+  }
+  __syncthreads();
+  if (Cluster > 1) fk_cluster_arrive(), fk_cluster_wait();
+
+  if (group == W) {
+    fk_regs_dec<P::kRegsCopy>();
+    if (warp == 0 && lane == 0)
+      fk_attn_load_tiles<P, N, Stages, Cluster>(&map_k, base + P::kK, k_full, k_free, walk, args.sk);
+    if (warp == 1 && lane == 0)
+      fk_attn_load_tiles<P, N, Stages, Cluster>(&map_v, base + P::kV, v_full, v_free, walk, args.sk);
+    if (warp == 2 && lane == 0) fk_attn_load_queries<P, W, Cluster>(&map_q, base, q_full, q_free, walk);
+    __syncwarp();
+  } else {
+    fk_regs_inc<P::kRegsMath>();
+    const uint64_t q_desc = fk_desc(base + group * P::kQBytes), k_desc = fk_desc(base + P::kK),
+                   v_desc = fk_desc(base + P::kV, N * 128);
+    const int tiles = (args.sk + N - 1) / N, ragged = args.sk % N, turn = 1 + group, other = 1 + (group + 1) % W;
+    float o[64], s[N / 2], alpha[2];
+    uint32_t p[N / 4];
+    FkAttnRows rows;
+    FkRing<Stages> k_ring, v_ring;
+    int q_parity = 0, groups = W, extra = 0;
+
+    /* One arrival a warp on each block of the cluster; in a short tile the last warpgroup stands in for the idle. */
+    auto release = [&](uint32_t bar) {
+      if (Cluster > 1) {
+        if (lane < Cluster) fk_mbar_arrive_cluster(bar, lane);
+      } else if (P::kSplit) {
+        if (lane <= extra) fk_mbar_arrive(bar);
+      } else {
+        if (lane == 0) fk_mbar_arrive(bar);
+      }
+    };
+    auto scores_start = [&]() {
+      fk_wgmma_fence();
+      fk_attn_scores<N>(s, q_desc, k_desc + k_ring.stage * (P::kTileBytes >> 4));
+      fk_wgmma_commit();
+    };
+    auto products_start = [&]() {
+      fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
+      fk_wgmma_fence();
+      fk_attn_values<N>(o, p, v_desc + v_ring.stage * (P::kTileBytes >> 4));
+      fk_wgmma_commit();
+    };
+    auto scores_done = [&](bool last) {
+      fk_wgmma_hold(s);
+      release(k_free + 8 * k_ring.stage);
+      k_ring.next();
+      if (last && lane == 0) fk_mbar_arrive(q_free + 8 * group);
+    };
+    auto products_done = [&]() {
+      fk_wgmma_wait<0>();
+      fk_wgmma_hold(o), fk_wgmma_hold(p);
+      release(v_free + 8 * v_ring.stage);
+      v_ring.next();
+    };
+    /* Scores of the next tile beside the products of the present one. first: the next tile opens a new query tile. */
+    auto step = [&](bool first, bool last) {
+      if (first) fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
+      fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
+      bool turns = (Flags & FK_ATTN_TURNS) && groups == W;
+      if (turns) fk_bar_sync(turn, 256);
+      fk_wgmma_hold(s), fk_wgmma_hold(o), fk_wgmma_hold(p);
+      scores_start();
+      products_start();
+      if (turns) fk_bar_arrive(other, 256);
+      if (P::kSplit && first) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
+    };
+    auto open = [&]() {
+      fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
+      fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
+      fk_wgmma_hold(s);
+      scores_start();
+      fk_wgmma_wait<0>();
+      scores_done(tiles == 1);
+      if (ragged) fk_attn_mask<N>(s, ragged);
+      fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, true);
+      fk_attn_pack<N>(p, s);
+#pragma unroll
+      for (int i = 0; i < 64; i++) o[i] = 0.f;
+    };
+    auto mine = [&]() { return walk.valid() && (!P::kSplit || group < walk.groups()); };
+
+    if (P::kSplit) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
+    if ((Flags & FK_ATTN_TURNS) && group == W - 1) fk_bar_arrive(other, 256);
+    if ((Flags & FK_ATTN_JOIN) && mine()) open();
+    while (mine()) {
+      if (Flags & FK_ATTN_PLAIN) {
+        fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
+        rows.max[0] = rows.max[1] = -INFINITY, rows.sum[0] = rows.sum[1] = 0.f;
+#pragma unroll
+        for (int i = 0; i < 64; i++) o[i] = 0.f;
+        for (int left = tiles; left > 0; left--) {
+          fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
+          if (Flags & FK_ATTN_TURNS) fk_bar_sync(turn, 256);
+          fk_wgmma_hold(s);
+          scores_start();
+          if (Flags & FK_ATTN_TURNS) fk_bar_arrive(other, 256);
+          fk_wgmma_wait<0>();
+          scores_done(left == 1);
+          if (ragged && left == tiles) fk_attn_mask<N>(s, ragged);
+          if (fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, false)) fk_attn_rescale(o, alpha);
+          fk_attn_pack<N>(p, s);
+          fk_wgmma_hold(o), fk_wgmma_hold(p);
+          products_start();
+          products_done();
+        }
+        fk_attn_store(args, o, rows, walk.row() + group * 64, walk.head());
+        walk.next();
+        if (P::kSplit) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
+        continue;
+      }
+      if (!(Flags & FK_ATTN_JOIN)) open();
+      for (int left = tiles - 1; left > 0; left--) {
+        step(false, left == 1);
+        fk_wgmma_wait<1>();
+        scores_done(left == 1);
+        bool moved = fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, false);
+        products_done();
+        fk_attn_pack<N>(p, s);
+        if (moved) fk_attn_rescale(o, alpha);
+      }
+      int row = walk.row() + group * 64, head = walk.head();
+      FkAttnRows done = rows;
+      walk.next();
+      if ((Flags & FK_ATTN_JOIN) && mine()) {
+        int was = extra;
+        step(true, tiles == 1);
+        fk_wgmma_wait<1>();
+        scores_done(tiles == 1);
+        if (ragged) fk_attn_mask<N>(s, ragged);
+        fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, true);
+        fk_wgmma_wait<0>();
+        int now = extra;
+        extra = was; /* the last products belong to the tile before */
+        products_done();
+        extra = now;
+        fk_attn_pack<N>(p, s);
+      } else {
+        fk_wgmma_hold(o), fk_wgmma_hold(p);
+        products_start();
+        products_done();
+        if (P::kSplit) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
+      }
+      fk_attn_store(args, o, done, row, head);
+#pragma unroll
+      for (int i = 0; i < 64; i++) o[i] = 0.f;
+    }
+  }
+  if (Cluster > 1) fk_cluster_arrive(), fk_cluster_wait();
+}
+
+/* [64 columns, rows, halves of heads] over columns 0..128*heads of a strided buffer; one box brings `halves` halves. */
+bool fk_attn_map(CUtensorMap *map, const __nv_bfloat16 *base, int64_t ld, int rows, int heads, int box_rows,
+                 int halves) {
+  const cuuint64_t dims[3] = {64, (cuuint64_t)rows, (cuuint64_t)heads * 2}, strides[2] = {(cuuint64_t)ld * 2, 128};
+  const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, (cuuint32_t)halves};
+  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
+}
+
+/* The division of each head's queries into full tiles and short ones that ends earliest, by shape alone. A tile of
+ * 1, 2, 3 warpgroups takes 10, 16, 24 units of time: alone, a warpgroup waits for its own softmax. */
+void fk_attn_split(FkAttnArgs *args, int groups, int blocks) {
+  const int cost[4] = {0, 10, 16, 24};
+  int units = (args->sq + 63) / 64, best = 1 << 30;
+  for (int full = (units + groups - 1) / groups; full >= 0; full--) {
+    for (int width = groups - 1; width > 0; width--) {
+      int rest = units - full * groups, shorts = rest > 0 ? (rest + width - 1) / width : 0;
+      int a = full * args->heads, all = a + shorts * args->heads, longest = 0;
+      for (int i = 0; i < 2; i++) { /* the longest list is block 0's, or that of the block with the first short tile */
+        int block = i ? a % blocks : 0;
+        int nf = (a - block + blocks - 1) / blocks, n = (all - block + blocks - 1) / blocks;
+        int time = nf * cost[groups] + (n - nf) * cost[width];
+        longest = time > longest ? time : longest;
+      }
+      if (longest < best) best = longest, args->full = full, args->short_ = shorts, args->width = width;
+    }
+  }
+}
+
+template <int W, int N, int Stages, int Cluster, int Flags>
+bool fk_attn_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
+                    __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk,
+                    int heads, float scale) {
+  using P = FkAttnPlan<W, N, Stages, Cluster, Flags>;
+  auto kernel = fk_attn_sm90<W, N, Stages, Cluster, Flags>;
+  static int blocks = 0; /* resident blocks: one a multiprocessor */
+  if (!blocks) {
+    int device = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess ||
+        cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+      return false;
+  }
+  CUtensorMap map_q, map_k, map_v;
+  if (!fk_attn_map(&map_q, q, ld_q, sq, heads, 64, 2) || !fk_attn_map(&map_k, k, ld_k, sk, heads, N, 2 / Cluster) ||
+      !fk_attn_map(&map_v, v, ld_v, sk, heads, N, 2 / Cluster))
+    return false;
+  FkAttnArgs args = {o, ld_o, sq, sk, heads, 0, 0, 1, scale * 1.4426950408889634f};
+  args.full = (sq + P::kRows * Cluster - 1) / (P::kRows * Cluster);
+  if (P::kSplit) fk_attn_split(&args, W, blocks);
+  int tiles = (args.full + args.short_) * heads * Cluster;
+  int grid = tiles < blocks ? tiles : blocks / Cluster * Cluster;
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = Cluster, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(grid), config.blockDim = dim3(P::kThreads), config.dynamicSmemBytes = P::kShared;
+  config.stream = stream, config.attrs = &attribute, config.numAttrs = Cluster > 1 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args) == cudaSuccess;
+}
+
+} // namespace

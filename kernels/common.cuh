@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What several kernels share: the error-return macro of launchers, 16-byte bf16 loads and stores, activation functions,
+ * fixed-order reductions over a warp and a block. One-instruction wrappers are in ptx.cuh, tensor maps in
+ * tensormap.cuh. */
+#ifndef FK_COMMON_CUH
+#define FK_COMMON_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "ptx.cuh"
+
+/* In a launcher that returns cudaError_t. */
+#define FK_CUDA_TRY(call)                                                                                              \
+  do {                                                                                                                 \
+    cudaError_t fk_status = (call);                                                                                    \
+    if (fk_status != cudaSuccess) return fk_status;                                                                    \
+  } while (0)
+
+/* ---- vectors of 8 elements: one 16-byte (bf16) or two (float32) accesses, addresses aligned to 16 bytes ---------- */
+
+FK_DEVICE void fk_unpack8(uint4 u, float (&v)[8]) {
+  const uint32_t w[4] = {u.x, u.y, u.z, u.w};
+#pragma unroll
+  for (int i = 0; i < 4; i++) {
+    v[2 * i] = __uint_as_float(w[i] << 16);
+    v[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
+  }
+}
+
+FK_DEVICE uint4 fk_pack8(const float (&v)[8]) {
+  return make_uint4(fk_pack_bf16(v[0], v[1]), fk_pack_bf16(v[2], v[3]), fk_pack_bf16(v[4], v[5]),
+                    fk_pack_bf16(v[6], v[7]));
+}
+
+FK_DEVICE void fk_load8(const __nv_bfloat16 *p, float (&v)[8]) {
+  fk_unpack8(*(const uint4 *)p, v);
+}
+
+/* Read-only for the whole kernel. */
+FK_DEVICE void fk_load8(const float *p, float (&v)[8]) {
+  float4 a = __ldg((const float4 *)p), b = __ldg((const float4 *)p + 1);
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+  v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+
+FK_DEVICE void fk_store8(__nv_bfloat16 *p, const float (&v)[8]) {
+  *(uint4 *)p = fk_pack8(v);
+}
+
+FK_DEVICE void fk_store8(float *p, const float (&v)[8]) {
+  *(float4 *)p = make_float4(v[0], v[1], v[2], v[3]);
+  *((float4 *)p + 1) = make_float4(v[4], v[5], v[6], v[7]);
+}
+
+/* ---- activations ------------------------------------------------------------------------------------------------ */
+
+/* exp2 arguments stop here: 1 / (1 + 2^30) is zero for every use below, and a product of four such sums is finite. */
+#define FK_EXP2_LIMIT 30.0f
+
+/* -log2(e) times the argument z of x * sigmoid(z): silu z = x, quick-gelu z = 1.702 x, and
+ * gelu-tanh z = 2 * sqrt(2/pi) * (x + 0.044715 x^3), because 0.5 (1 + tanh(u)) = sigmoid(2u). */
+FK_DEVICE float fk_silu_arg(float x) {
+  return -1.44269504f * x;
+}
+FK_DEVICE float fk_quick_gelu_arg(float x) {
+  return -1.702f * 1.44269504f * x;
+}
+FK_DEVICE float fk_gelu_arg(float x) {
+  return x * (-0.10294324f * x * x - 2.30220820f);
+}
+
+FK_DEVICE float fk_rcp(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/* x * sigmoid(z), a = -log2(e) z. */
+FK_DEVICE float fk_gated_one(float x, float a) {
+  return x * fk_rcp(1.0f + fk_exp2(fminf(a, FK_EXP2_LIMIT)));
+}
+
+/* The same for four values with one reciprocal: the special-function unit, 16 results a clock, is what bounds this. */
+FK_DEVICE void fk_gated_four(float *x, float a0, float a1, float a2, float a3) {
+  float d0 = 1.0f + fk_exp2(fminf(a0, FK_EXP2_LIMIT)), d1 = 1.0f + fk_exp2(fminf(a1, FK_EXP2_LIMIT));
+  float d2 = 1.0f + fk_exp2(fminf(a2, FK_EXP2_LIMIT)), d3 = 1.0f + fk_exp2(fminf(a3, FK_EXP2_LIMIT));
+  float d01 = d0 * d1, d23 = d2 * d3, r = fk_rcp(d01 * d23), r01 = r * d23, r23 = r * d01;
+  x[0] *= r01 * d1;
+  x[1] *= r01 * d0;
+  x[2] *= r23 * d3;
+  x[3] *= r23 * d2;
+}
+
+FK_DEVICE float fk_silu(float x) {
+  return fk_gated_one(x, fk_silu_arg(x));
+}
+FK_DEVICE float fk_quick_gelu(float x) {
+  return fk_gated_one(x, fk_quick_gelu_arg(x));
+}
+FK_DEVICE float fk_gelu_tanh(float x) {
+  return fk_gated_one(x, fk_gelu_arg(x));
+}
+
+/* ---- reductions, same order at every run ------------------------------------------------------------------------ */
+
+FK_DEVICE float fk_warp_sum(float x) {
+#pragma unroll
+  for (int i = 16; i; i >>= 1) x += __shfl_xor_sync(0xffffffffu, x, i);
+  return x;
+}
+
+FK_DEVICE float fk_warp_max(float x) {
+#pragma unroll
+  for (int i = 16; i; i >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
+  return x;
+}
+
+/* Sum over the block, to every thread. `scratch`: one float a warp; free again after the next __syncthreads. */
+FK_DEVICE float fk_block_sum(float x, float *scratch) {
+  x = fk_warp_sum(x);
+  if ((threadIdx.x & 31) == 0) scratch[threadIdx.x >> 5] = x;
+  __syncthreads();
+  float sum = 0;
+  for (unsigned i = 0; i < (blockDim.x + 31) / 32; i++) sum += scratch[i];
+  return sum;
+}
+
+#endif

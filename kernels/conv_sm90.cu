@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Convolution for Hopper as an implicit matrix product: rows are output pixels, columns output channels, and the inner
+ * axis runs over (tap, 64 input channels). Nothing is unfolded in memory: one bulk copy fetches, for one tap, the 64
+ * channels of a rectangle of input pixels, and coordinates outside the map read as zero, which is the padding. Other
+ * shapes and architectures: conv.cu.
+ *
+ * The map is seen with five axes (channel, column parity, column, row parity, row). At stride 1 the parities have one
+ * value. At stride 2 a tap reads one parity of the rows and columns, so its pixels lie one beside the other. After
+ * doubling (upsample) the output pixels of one parity class read source pixels one beside the other: a tile holds one
+ * class, and the doubled map never exists.
+ *
+ * Block: 384 threads, persistent over tiles. One warp starts copies into a ring of four stages; two warpgroups multiply,
+ * M x 64 pixels each against BN channels. Bound by the tensor cores; 128 accumulators a thread in the two large forms. */
+#include "device.cuh"
+#include "tensormap.cuh"
+
+namespace {
+
+constexpr int kTileW = 16, kStages = 4, kThreads = 384, kChannels = 64;
+
+struct Args {
+  __nv_bfloat16 *y;
+  const __nv_bfloat16 *residual;
+  const float *bias;
+  FkView any; /* y for the element-wise epilogue */
+  int64_t ld_y, ld_residual;
+  int out, out_w;          /* channels; columns of y */
+  int grid_h, grid_w;      /* positions: pixels of y, of x where it is doubled */
+  int up;                  /* 1: y pixel (2 i + a, 2 j + b) for position (i, j), class (a, b) */
+  int kernel, pad, shift, mask; /* tap offset o = class + tap - pad: parity o & mask, step o >> shift */
+  int in;                       /* channels of x */
+  int tiles_x, tiles_y, tiles_n, total;
+  bool vector; /* 16-byte stores: bf16, Cout % 8 == 0, aligned */
+};
+
+template <int M, int BN> struct Plan {
+  static constexpr int kTileH = M * 8, kRows = 128 * M;
+  static constexpr int kA = kRows * 128, kB = BN * 128, kStage = kA + kB;
+  static constexpr int kBars = kStages * kStage;
+  static constexpr int kShared = kBars + 16 * kStages + 1024; /* 1024: room to align the base */
+  static_assert(kShared <= 232448, "shared memory");
+};
+
+/* Where a tile is: channels fastest, then parity class, so that blocks running together share input pixels in L2. */
+struct Tile {
+  int n, row, col, a, b;
+};
+
+template <int M> FK_DEVICE Tile tile_at(const Args &p, int index) {
+  Tile t;
+  t.n = index % p.tiles_n;
+  index /= p.tiles_n;
+  const int cls = p.up ? index & 3 : 0;
+  index >>= p.up ? 2 : 0;
+  t.a = cls >> 1, t.b = cls & 1;
+  t.col = index % p.tiles_x * kTileW;
+  t.row = index / p.tiles_x * (M * 8);
+  return t;
+}
+
+/* 4 x 4 transpose over the lanes of a quad: lane t's r[j] <-> lane j's r[t]. */
+FK_DEVICE void quad_transpose(uint32_t (&r)[4], int t) {
+  const bool odd = t & 1, high = t & 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? r[i] : r[i + 1], 1);
+    if (odd) r[i] = got;
+    else r[i + 1] = got;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; i++) {
+    const uint32_t got = __shfl_xor_sync(0xffffffffu, high ? r[i] : r[i + 2], 2);
+    if (high) r[i] = got;
+    else r[i + 2] = got;
+  }
+}
+
+/* Pixel of y in row-major order, or -1 outside. */
+FK_DEVICE int64_t pixel_of(const Args &p, const Tile &t, int ty, int tx) {
+  const int i = t.row + ty, j = t.col + tx;
+  if (i >= p.grid_h || j >= p.grid_w) return -1;
+  return p.up ? (int64_t)(2 * i + t.a) * p.out_w + 2 * j + t.b : (int64_t)i * p.out_w + j;
+}
+
+/* One 64-pixel block: a warp holds 16 pixels of one row. Bias and residual are added in float32. Stores of 16 bytes: the
+ * lanes of a quad trade their 2-column pieces of four 8-column groups for one whole group each. */
+template <int BN>
+FK_DEVICE void store_vectors(const Args &p, const Tile &t, const float (&d)[BN / 2], int ty, int lane) {
+  const int quad = lane & 3, g = lane >> 2, n0 = t.n * BN;
+  const int64_t pixel[2] = {pixel_of(p, t, ty, g), pixel_of(p, t, ty, g + 8)};
+#pragma unroll
+  for (int q = 0; q < BN / 32; q++) {
+    const int mine = n0 + q * 32 + quad * 8;
+    float2 bias[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const int c = n0 + q * 32 + j * 8 + quad * 2;
+      bias[j] = p.bias && c < p.out ? __ldg((const float2 *)(p.bias + c)) : make_float2(0, 0);
+    }
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      const bool valid = pixel[h] >= 0 && mine < p.out;
+      uint32_t r[4] = {0, 0, 0, 0}, v[4];
+      if (p.residual) {
+        if (valid) {
+          const uint4 u = *(const uint4 *)(p.residual + pixel[h] * p.ld_residual + mine);
+          r[0] = u.x, r[1] = u.y, r[2] = u.z, r[3] = u.w;
+        }
+        quad_transpose(r, quad);
+      }
+#pragma unroll
+      for (int j = 0; j < 4; j++) {
+        const float *x = d + (q * 4 + j) * 4 + 2 * h;
+        v[j] = fk_pack_bf16(x[0] + bias[j].x + __uint_as_float(r[j] << 16),
+                            x[1] + bias[j].y + __uint_as_float(r[j] & 0xffff0000u));
+      }
+      quad_transpose(v, quad);
+      if (valid) *(uint4 *)(p.y + pixel[h] * p.ld_y + mine) = make_uint4(v[0], v[1], v[2], v[3]);
+    }
+  }
+}
+
+/* The same for any channel count and dtype of y, an element at a time. */
+template <int BN>
+FK_DEVICE void store_elements(const Args &p, const Tile &t, const float (&d)[BN / 2], int ty, int lane) {
+#pragma unroll
+  for (int i = 0; i < BN / 2; i++) {
+    const int c = t.n * BN + i / 4 * 8 + (lane & 3) * 2 + (i & 1);
+    const int64_t pixel = pixel_of(p, t, ty, (lane >> 2) + (i & 2) * 4);
+    if (c >= p.out || pixel < 0) continue;
+    float v[1] = {d[i] + (p.bias ? p.bias[c] : 0.0f)};
+    if (p.residual) v[0] += __bfloat162float(p.residual[pixel * p.ld_residual + c]);
+    fk_view_store<1>(p.any, pixel, c, v);
+  }
+}
+
+template <int M, int BN>
+FK_DEVICE void produce(const CUtensorMap &x, const CUtensorMap &w, const Args &p, uint32_t base, int slices) {
+  using P = Plan<M, BN>;
+  int stage = 0, parity = 1;
+  for (int index = blockIdx.x; index < p.total; index += gridDim.x) {
+    const Tile t = tile_at<M>(p, index);
+    for (int tap = 0; tap < p.kernel * p.kernel; tap++) {
+      const int oy = t.a + tap / p.kernel - p.pad, ox = t.b + tap % p.kernel - p.pad;
+      for (int s = 0; s < slices; s++) {
+        const uint32_t full = base + P::kBars + 16 * stage, at = base + stage * P::kStage;
+        fk_mbar_wait(full + 8, parity);
+        fk_mbar_expect(full, P::kStage);
+        fk_tma_load_5d(at, &x, full, s * kChannels, ox & p.mask, t.col + (ox >> p.shift), oy & p.mask,
+                       t.row + (oy >> p.shift));
+        fk_tma_load_2d(at + P::kA, &w, full, tap * p.in + s * kChannels, t.n * BN, FK_L2_EVICT_LAST);
+        if (++stage == kStages) stage = 0, parity ^= 1;
+      }
+    }
+  }
+}
+
+template <int M, int BN> FK_DEVICE void consume(const Args &p, uint32_t base, int steps) {
+  using P = Plan<M, BN>;
+  const int group = (threadIdx.x >> 7) - 1, warp = threadIdx.x >> 5 & 3, lane = threadIdx.x & 31;
+  int stage = 0, parity = 0;
+  for (int index = blockIdx.x; index < p.total; index += gridDim.x) {
+    const Tile t = tile_at<M>(p, index);
+    float d[M][BN / 2];
+    for (int k = 0; k < steps; k++) {
+      const uint32_t full = base + P::kBars + 16 * stage, at = base + stage * P::kStage;
+      const uint64_t b = fk_desc(at + P::kA);
+      fk_mbar_wait(full, parity);
+#pragma unroll
+      for (int m = 0; m < M; m++) fk_wgmma_hold(d[m]);
+      fk_wgmma_fence();
+#pragma unroll
+      for (int m = 0; m < M; m++) {
+        const uint64_t a = fk_desc(at + (group * M + m) * 8192);
+#pragma unroll
+        for (int i = 0; i < kChannels / 16; i++)
+          FkWgmma<BN>::ss(d[m], a + i * FK_DESC_K_STEP, b + i * FK_DESC_K_STEP, k > 0 || i > 0);
+      }
+      fk_wgmma_commit();
+#pragma unroll
+      for (int m = 0; m < M; m++) fk_wgmma_hold(d[m]);
+      /* The previous step's products are done: its stage may be filled again. */
+      fk_wgmma_wait<1>();
+      if (k > 0 && lane == 0)
+        fk_mbar_arrive(base + P::kBars + 16 * ((stage + kStages - 1) % kStages) + 8);
+      if (++stage == kStages) stage = 0, parity ^= 1;
+    }
+    fk_wgmma_wait<0>();
+#pragma unroll
+    for (int m = 0; m < M; m++) fk_wgmma_hold(d[m]);
+    if (lane == 0) fk_mbar_arrive(base + P::kBars + 16 * ((stage + kStages - 1) % kStages) + 8);
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+      const int ty = (group * M + m) * 4 + warp;
+      if (p.vector) store_vectors<BN>(p, t, d[m], ty, lane);
+      else store_elements<BN>(p, t, d[m], ty, lane);
+    }
+  }
+}
+
+template <int M, int BN>
+__global__ void __launch_bounds__(kThreads, 1)
+    conv_sm90_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap w, const Args p) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using P = Plan<M, BN>;
+  extern __shared__ uint8_t raw[];
+  const uint32_t base = (fk_smem(raw) + 1023) & ~1023u;
+  const int slices = (p.in + kChannels - 1) / kChannels;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; i++) {
+      fk_mbar_init(base + P::kBars + 16 * i, 1);     /* full: the copy engine's bytes */
+      fk_mbar_init(base + P::kBars + 16 * i + 8, 8); /* free: every math warp */
+    }
+    fk_fence_mbar_init();
+  }
+  __syncthreads();
+  if (threadIdx.x < 128) {
+    fk_regs_dec<40>();
+    if (threadIdx.x == 0) {
+      fk_tma_prefetch_map(&x);
+      fk_tma_prefetch_map(&w);
+      produce<M, BN>(x, w, p, base, slices);
+    }
+  } else {
+    fk_regs_inc<232>();
+    consume<M, BN>(p, base, slices * p.kernel * p.kernel);
+  }
+#endif
+}
+
+/* x as (channel, column parity, column, row parity, row); a box is one tile of positions. */
+bool map_of_x(CUtensorMap *map, const FkConv *c, int tile_h) {
+  const cuuint64_t h = (cuuint64_t)c->x.dim[0], w = (cuuint64_t)c->x.dim[1], s = (cuuint64_t)c->stride;
+  const cuuint64_t ld = (cuuint64_t)c->x.ld * 2;
+  const cuuint64_t dims[5] = {(cuuint64_t)c->x.dim[2], s, w / s, s, h / s};
+  const cuuint64_t strides[4] = {ld, ld * s, ld * w, ld * w * s};
+  const cuuint32_t box[5] = {kChannels, 1, kTileW, 1, (cuuint32_t)tile_h};
+  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, c->x.data, 5, dims, strides, box);
+}
+
+bool map_of_w(CUtensorMap *map, const FkConv *c, int rows) {
+  const cuuint64_t dims[2] = {(cuuint64_t)c->w.in, (cuuint64_t)c->w.out}, strides[1] = {(cuuint64_t)c->w.in * 2};
+  const cuuint32_t box[2] = {kChannels, (cuuint32_t)rows};
+  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, c->w.data, 2, dims, strides, box);
+}
+
+template <int M, int BN> bool launch(FkBackend *be, FkCuda *cu, const FkConv *c, Args p) {
+  using P = Plan<M, BN>;
+  CUtensorMap x, w;
+  if (!map_of_x(&x, c, P::kTileH) || !map_of_w(&w, c, BN)) return false;
+  p.tiles_x = (p.grid_w + kTileW - 1) / kTileW;
+  p.tiles_y = (p.grid_h + P::kTileH - 1) / P::kTileH;
+  p.tiles_n = (p.out + BN - 1) / BN;
+  p.total = p.tiles_x * p.tiles_y * p.tiles_n * (p.up ? 4 : 1);
+  const int blocks = p.total < cu->sms ? p.total : cu->sms;
+  cudaError_t status =
+      cudaFuncSetAttribute(conv_sm90_kernel<M, BN>, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared);
+  if (status == cudaSuccess) {
+    conv_sm90_kernel<M, BN><<<blocks, kThreads, P::kShared, cu->stream>>>(x, w, p);
+    status = cudaGetLastError();
+  }
+  fk_cuda_ok(be, "conv", status);
+  return true;
+}
+
+bool aligned(FkTensor t) {
+  return t.dtype == FK_BF16 && fk_view_wide(t);
+}
+
+} // namespace
+
+bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c) {
+  FkCuda *cu = fk_cuda_enter(be);
+  const bool up = c->upsample;
+  Args p = {};
+  if (cu->arch != 90 || c->w.dtype != FK_BF16 || (uintptr_t)c->w.data % 16 || c->w.in % 8) return false;
+  if (!aligned(c->x) || (c->residual.rank && c->residual.dtype != FK_BF16)) return false;
+  if (c->stride > 2 || (up && (c->stride != 1 || c->kernel != 3 || c->pad_before != 1 || c->pad_after != 1))) return false;
+  if (c->stride == 2 && (c->x.dim[0] % 2 || c->x.dim[1] % 2)) return false;
+  p.y = (__nv_bfloat16 *)c->y.data, p.any = fk_view(c->y), p.ld_y = c->y.ld;
+  p.residual = (const __nv_bfloat16 *)c->residual.data, p.ld_residual = c->residual.ld;
+  p.bias = (const float *)c->bias.data;
+  p.out = (int)c->w.out, p.in = (int)c->x.dim[2], p.out_w = (int)c->y.dim[1];
+  p.grid_h = (int)(up ? c->x.dim[0] : c->y.dim[0]), p.grid_w = (int)(up ? c->x.dim[1] : c->y.dim[1]);
+  p.up = up, p.kernel = c->kernel, p.pad = c->pad_before;
+  p.shift = up || c->stride == 2, p.mask = c->stride == 2;
+  p.vector = aligned(c->y) && p.out % 8 == 0 && (!c->residual.rank || aligned(c->residual)) &&
+             (uintptr_t)p.bias % 8 == 0;
+  if (p.out > 128) return launch<1, 256>(be, cu, c, p);
+  if (p.out > 64) return launch<2, 128>(be, cu, c, p);
+  return launch<2, 64>(be, cu, c, p);
+}

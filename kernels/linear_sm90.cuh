@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Device side of the bf16 linear layer on sm_90a: y = epilogue(x W^T + bias), up to two groups of rows in one launch.
+ * Launch code, shape table and the other paths are in linear.cu.
+ *
+ * Persistent and warp-specialised. A block owns a tile of 128 rows x BN columns, each of its two math warpgroups 64
+ * rows. A cluster of CL blocks owns CL row tiles of the same columns and multicasts the weight tile.
+ *
+ * Weight rows land in shared memory in an order that gives a thread eight neighbouring output columns: place
+ * 32t + 8i + 2p + e holds row 32t + 8p + 2i + e (five-axis tensor map), so that thread p of a quad, whose accumulators
+ * are places 8j + 2p + {0, 1}, owns columns 32t + 8p .. + 7. Bias, gate, rotary table, residual and result then move in
+ * 16-byte accesses straight between registers and memory.
+ *
+ * The last wave may be cut along K: piece after piece of a leftover tile is worked on by different clusters, each in a
+ * later slot of its own sequence, handing the float32 accumulators over through memory. The order of summation is that
+ * of the uncut tile, so the bytes do not depend on the cut, on M or on the other group. */
+#ifndef FK_LINEAR_SM90_CUH
+#define FK_LINEAR_SM90_CUH
+
+#include "common.cuh"
+#include "linear.h"
+
+#define FK_LINEAR_BK 64
+#define FK_LINEAR_SMEM 232448 /* what a block may have on sm_90 */
+
+typedef struct {
+  void *y; /* bf16, or float32 where y_f32 */
+  int64_t ldy;
+  const float *bias, *gate, *q_norm, *k_norm;
+  const float2 *rope;
+  int m;
+} FkLinearRows;
+
+/* A unit is CL row tiles x one column tile; units of group 0 come first. */
+typedef struct {
+  CUtensorMap x[2], w[2];
+  FkLinearRows rows[2];
+  int n, k_blocks, width;   /* width: D of the QKV epilogue */
+  int step, n_tiles;        /* columns of a tile (BN where reordered), column tiles */
+  int row_units[2];         /* of each group */
+  int super;                /* row units that walk over the columns together (weight tiles stay in L2) */
+  int units, waves, pieces; /* waves: full waves; pieces: cuts of a leftover unit, 1 = none */
+  int lead;                 /* k-blocks by which the first warpgroup starts ahead of the second */
+  int y_f32;                /* one-warpgroup kernels only */
+  float *partial;           /* [leftover unit][block of cluster][warpgroup][BN / 8][128][4] */
+  uint32_t *flags;          /* [leftover unit][block of cluster][warpgroup][pieces], zero between launches */
+} FkLinearArgs;
+
+typedef struct {
+  int unit, from, to; /* k-blocks */
+  int leftover;       /* index among the leftover units, -1: whole unit */
+  int piece;
+} FkLinearWork;
+
+/* The i-th piece of work of cluster c of `clusters`. Clusters that own piece p of a leftover unit do it before their
+ * full wave p; the piece before it was done one wave earlier, so nobody waits in practice. */
+FK_DEVICE bool fk_linear_work(const FkLinearArgs &a, int c, int clusters, int i, FkLinearWork &w) {
+  w.from = 0, w.to = a.k_blocks, w.leftover = -1, w.piece = 0;
+  int full = a.waves * clusters;
+  if (a.pieces == 1) {
+    w.unit = c + i * clusters;
+    return w.unit < a.units;
+  }
+  int rest = a.units - full, mine = c / rest;
+  bool owns = mine < a.pieces;
+  if (owns && i == mine) {
+    w.unit = full + c % rest;
+    w.leftover = c % rest, w.piece = mine;
+    w.from = a.k_blocks * mine / a.pieces, w.to = a.k_blocks * (mine + 1) / a.pieces;
+    return true;
+  }
+  if (owns && i > mine) i--;
+  w.unit = c + i * clusters;
+  return i < a.waves;
+}
+
+typedef struct {
+  int group, row, col, end; /* row inside the group; columns col..end */
+} FkLinearTile;
+
+/* rows: of a block's tile. */
+FK_DEVICE FkLinearTile fk_linear_tile(const FkLinearArgs &a, int unit, int rows, int cl, int rank) {
+  int all = a.row_units[0] + a.row_units[1], band = a.super * a.n_tiles;
+  int s = unit / band, first = s * a.super, size = min(a.super, all - first), r = unit - s * band;
+  int ru = first + r % size;
+  FkLinearTile t;
+  t.col = r / size * a.step;
+  t.end = min(t.col + a.step, a.n);
+  t.group = ru >= a.row_units[0];
+  if (t.group) ru -= a.row_units[0];
+  t.row = (ru * cl + rank) * rows;
+  return t;
+}
+
+/* ---- epilogues. v: eight neighbouring columns of one row -------------------------------------------------------- */
+
+template <int Epi> FK_DEVICE void fk_linear_act(float (&v)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; i += 4) {
+    if (Epi == FK_LINEAR_SILU)
+      fk_gated_four(v + i, fk_silu_arg(v[i]), fk_silu_arg(v[i + 1]), fk_silu_arg(v[i + 2]), fk_silu_arg(v[i + 3]));
+    if (Epi == FK_LINEAR_GELU)
+      fk_gated_four(v + i, fk_gelu_arg(v[i]), fk_gelu_arg(v[i + 1]), fk_gelu_arg(v[i + 2]), fk_gelu_arg(v[i + 3]));
+    if (Epi == FK_LINEAR_QUICK_GELU)
+      fk_gated_four(v + i, fk_quick_gelu_arg(v[i]), fk_quick_gelu_arg(v[i + 1]), fk_quick_gelu_arg(v[i + 2]),
+                    fk_quick_gelu_arg(v[i + 3]));
+  }
+}
+
+/* What a thread's part of an epilogue needs. Half h of a tile is its columns 128 h .. + 127. */
+typedef struct {
+  const FkLinearRows *g;
+  int row, col, end; /* first row (the other is 8 below), first column of the half, end of the tile's columns */
+  int p;             /* thread of the quad: its columns are col + 8p + 32t + 0..7 */
+  bool ok[2];        /* which of the two rows exist */
+  bool f32;          /* y is float32 */
+} FkLinearSpot;
+
+/* The accumulators of columns col + 8p + 32t, row h, plus bias. */
+template <int Half, int Regs>
+FK_DEVICE void fk_linear_pick(const FkLinearSpot &s, const float (&acc)[Regs], const float (&b)[8], int t, int h,
+                              float (&v)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; i++) v[i] = acc[64 * Half + 16 * t + 4 * (i / 2) + 2 * h + i % 2] + b[i];
+}
+
+FK_DEVICE void fk_linear_vector(const float *vector, int col, float absent, float (&v)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; i++) v[i] = absent;
+  if (vector) fk_load8(vector + col, v);
+}
+
+FK_DEVICE void fk_linear_store(const FkLinearSpot &s, int t, int h, const float (&v)[8]) {
+  int64_t at = (s.row + 8 * h) * s.g->ldy + s.col + 8 * s.p + 32 * t;
+  if (!s.ok[h]) return;
+  if (s.f32)
+    fk_store8((float *)s.g->y + at, v);
+  else
+    fk_store8((__nv_bfloat16 *)s.g->y + at, v);
+}
+
+template <int Epi, int Half, int Regs> FK_DEVICE void fk_linear_map(const FkLinearSpot &s, const float (&acc)[Regs]) {
+#pragma unroll
+  for (int t = 0; t < 4; t++) {
+    int col = s.col + 8 * s.p + 32 * t;
+    if (col >= s.end) return;
+    float b[8];
+    fk_linear_vector(s.g->bias, col, 0, b);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      float v[8];
+      fk_linear_pick<Half>(s, acc, b, t, h, v);
+      fk_linear_act<Epi>(v);
+      fk_linear_store(s, t, h, v);
+    }
+  }
+}
+
+template <int Half, int Regs> FK_DEVICE void fk_linear_gate(const FkLinearSpot &s, const float (&acc)[Regs]) {
+  uint4 old[4][2];
+#pragma unroll
+  for (int t = 0; t < 4; t++)
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      int col = s.col + 8 * s.p + 32 * t;
+      old[t][h] = make_uint4(0, 0, 0, 0);
+      if (s.ok[h] && col < s.end)
+        old[t][h] = *(const uint4 *)((const __nv_bfloat16 *)s.g->y + (s.row + 8 * h) * s.g->ldy + col);
+    }
+#pragma unroll
+  for (int t = 0; t < 4; t++) {
+    int col = s.col + 8 * s.p + 32 * t;
+    if (col >= s.end) return;
+    float b[8], gate[8];
+    fk_linear_vector(s.g->bias, col, 0, b);
+    fk_linear_vector(s.g->gate, col, 1, gate);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      float v[8], x[8];
+      fk_linear_pick<Half>(s, acc, b, t, h, v);
+      fk_unpack8(old[t][h], x);
+#pragma unroll
+      for (int i = 0; i < 8; i++) v[i] = x[i] + gate[i] * v[i];
+      fk_linear_store(s, t, h, v);
+    }
+  }
+}
+
+/* One head of 128 columns: bias, RMS norm over the head (a quad holds a row), rotation of neighbouring pairs. */
+template <int Half, int Regs>
+FK_DEVICE void fk_linear_head(const FkLinearSpot &s, const float *norm, float (&acc)[Regs]) {
+  float scale[2] = {0, 0};
+#pragma unroll
+  for (int t = 0; t < 4; t++) {
+    float b[8];
+    fk_linear_vector(s.g->bias, s.col + 8 * s.p + 32 * t, 0, b);
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+      for (int i = 0; i < 8; i++) {
+        float &x = acc[64 * Half + 16 * t + 4 * (i / 2) + 2 * h + i % 2];
+        x += b[i];
+        scale[h] += x * x;
+      }
+  }
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    scale[h] += __shfl_xor_sync(0xffffffffu, scale[h], 1);
+    scale[h] += __shfl_xor_sync(0xffffffffu, scale[h], 2);
+    scale[h] = rsqrtf(scale[h] * (1.0f / 128) + 1e-6f);
+  }
+  const float zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+#pragma unroll
+  for (int t = 0; t < 4; t++) {
+    float w[8];
+    fk_load8(norm + 32 * t + 8 * s.p, w);
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+      float v[8], x[8], cs[8];
+      fk_load8((const float *)(s.g->rope + (s.ok[h] ? s.row + 8 * h : 0) * (int64_t)64 + 16 * t + 4 * s.p), cs);
+      fk_linear_pick<Half>(s, acc, zero, t, h, x);
+#pragma unroll
+      for (int i = 0; i < 8; i++) x[i] *= scale[h] * w[i];
+#pragma unroll
+      for (int i = 0; i < 8; i += 2) {
+        v[i] = x[i] * cs[i] - x[i + 1] * cs[i + 1];
+        v[i + 1] = x[i + 1] * cs[i] + x[i] * cs[i + 1];
+      }
+      fk_linear_store(s, t, h, v);
+    }
+  }
+}
+
+template <int Epi, int Half, int Regs>
+FK_DEVICE void fk_linear_finish(const FkLinearArgs &a, FkLinearSpot s, float (&acc)[Regs]) {
+  s.col += 128 * Half;
+  if (s.col >= s.end) return;
+  if (Epi == FK_LINEAR_GATE) {
+    fk_linear_gate<Half>(s, acc);
+  } else if (Epi == FK_LINEAR_QKV) {
+    int part = s.col / a.width;
+    if (part == 0 || part == 2)
+      fk_linear_head<Half>(s, part ? s.g->q_norm : s.g->k_norm, acc);
+    else if (part == 1)
+      fk_linear_map<FK_LINEAR_NONE, Half>(s, acc);
+    else
+      fk_linear_map<FK_LINEAR_GELU, Half>(s, acc);
+  } else {
+    fk_linear_map<Epi, Half>(s, acc);
+  }
+}
+
+/* Without the reordering map: a quad exchanges its pairs so that each thread holds eight neighbouring columns. */
+template <int Regs> FK_DEVICE void fk_linear_transpose(float (&acc)[Regs]) {
+  int p = threadIdx.x & 3;
+#pragma unroll
+  for (int t = 0; t < Regs / 16; t++)
+#pragma unroll
+    for (int b = 1; b < 4; b *= 2)
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (i & b) continue;
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          float &lo = acc[16 * t + 4 * i + e], &hi = acc[16 * t + 4 * (i | b) + e];
+          bool up = p & b;
+          float got = __shfl_xor_sync(0xffffffffu, up ? lo : hi, b);
+          if (up) lo = got;
+          if (!up) hi = got;
+        }
+      }
+}
+
+/* ---- handing accumulators from one piece of a leftover unit to the next ----------------------------------------- */
+
+template <int Regs> FK_DEVICE void fk_linear_take(float *partial, uint32_t *flag, int wg, float (&acc)[Regs]) {
+  int tid = threadIdx.x & 127;
+  if (tid == 0) {
+    uint32_t seen;
+#ifdef FK_WAIT_TRAP
+    long long start = clock64();
+#endif
+    do {
+      asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(flag) : "memory");
+#ifdef FK_WAIT_TRAP
+      if (clock64() - start > 4000000000ll) __trap();
+#endif
+    } while (!seen);
+    *flag = 0; /* for the next launch; nobody else reads it in this one */
+  }
+  fk_bar_sync(2 + wg, 128);
+  const float4 *from = (const float4 *)partial + tid;
+#pragma unroll
+  for (int i = 0; i < Regs / 4; i++) {
+    float4 v = __ldcg(from + i * 128);
+    acc[4 * i] = v.x, acc[4 * i + 1] = v.y, acc[4 * i + 2] = v.z, acc[4 * i + 3] = v.w;
+  }
+}
+
+template <int Regs> FK_DEVICE void fk_linear_give(float *partial, uint32_t *flag, int wg, float (&acc)[Regs]) {
+  int tid = threadIdx.x & 127;
+  float4 *to = (float4 *)partial + tid;
+#pragma unroll
+  for (int i = 0; i < Regs / 4; i++)
+    __stcg(to + i * 128, make_float4(acc[4 * i], acc[4 * i + 1], acc[4 * i + 2], acc[4 * i + 3]));
+  __threadfence();
+  fk_bar_sync(2 + wg, 128);
+  if (tid == 0) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(1) : "memory");
+}
+
+/* Starts the residual's way into L2: 64 rows, half of a row's columns a thread. */
+FK_DEVICE void fk_linear_warm(const FkLinearRows &g, int row, int col, int end) {
+  int tid = threadIdx.x & 127, half = (end - col + 1) / 2;
+  row += tid / 2;
+  if (row >= g.m) return;
+  for (int c = col + (tid & 1) * half; c < min(end, col + (1 + (tid & 1)) * half); c += 64)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"((const __nv_bfloat16 *)g.y + row * g.ldy + c));
+}
+
+/* ---- the kernel ------------------------------------------------------------------------------------------------- */
+
+/* Math warpgroups MG of 64 rows each. */
+template <int BN, int MG> struct FkLinearShape {
+  static constexpr int threads = 128 + 128 * MG;
+  static constexpr int x_bytes = 64 * MG * FK_LINEAR_BK * 2, w_bytes = BN * FK_LINEAR_BK * 2;
+  static constexpr int stage_bytes = x_bytes + w_bytes;
+  static constexpr int fit = (FK_LINEAR_SMEM - 1024) / stage_bytes, stages = fit < 8 ? fit : 8;
+  static constexpr int smem_bytes = stages * stage_bytes + stages * 16;
+};
+
+template <int BN, int CL, int MG, bool Reorder>
+FK_DEVICE void fk_linear_produce(const FkLinearArgs &a, uint32_t smem, uint32_t full, uint32_t empty, int rank) {
+  using S = FkLinearShape<BN, MG>;
+  int c = blockIdx.x / CL, clusters = gridDim.x / CL, stage = 0, phase = 1;
+  int bytes = S::x_bytes + a.step * FK_LINEAR_BK * 2;
+  FkLinearWork w;
+  for (int i = 0; fk_linear_work(a, c, clusters, i, w); i++) {
+    FkLinearTile t = fk_linear_tile(a, w.unit, 64 * MG, CL, rank);
+    const CUtensorMap *xm = &a.x[t.group], *wm = &a.w[t.group];
+    int col = t.col + rank * (BN / CL);
+    for (int k = w.from; k < w.to; k++) {
+      uint32_t bar = full + 8 * stage, xs = smem + stage * S::stage_bytes;
+      uint32_t ws = xs + S::x_bytes + rank * (S::w_bytes / CL);
+      fk_mbar_wait(empty + 8 * stage, phase);
+      fk_mbar_expect(bar, bytes);
+      fk_tma_load_2d(xs, xm, bar, k * FK_LINEAR_BK, t.row);
+      if (CL > 1 && Reorder) fk_tma_multicast_5d(ws, wm, bar, (1 << CL) - 1, k * FK_LINEAR_BK, 0, 0, 0, col / 32);
+      if (CL > 1 && !Reorder) fk_tma_multicast_2d(ws, wm, bar, (1 << CL) - 1, k * FK_LINEAR_BK, col);
+      if (CL == 1 && Reorder) fk_tma_load_5d(ws, wm, bar, k * FK_LINEAR_BK, 0, 0, 0, col / 32);
+      if (CL == 1 && !Reorder) fk_tma_load_2d(ws, wm, bar, k * FK_LINEAR_BK, col);
+      if (++stage == S::stages) stage = 0, phase ^= 1;
+    }
+  }
+}
+
+/* The products of one stage, left running. keep 0: start from zero. */
+template <int BN> FK_DEVICE void fk_linear_block(float (&acc)[BN / 2], uint64_t xd, uint64_t wd, int keep) {
+  fk_wgmma_fence();
+  FkWgmma<BN>::ss(acc, xd, wd, keep);
+#pragma unroll
+  for (int j = 1; j < FK_LINEAR_BK / 16; j++) FkWgmma<BN>::ss(acc, xd + j * FK_DESC_K_STEP, wd + j * FK_DESC_K_STEP, 1);
+  fk_wgmma_commit();
+}
+
+/* One lane for each block of the cluster tells its producer that this warp no longer reads the stage. */
+template <int CL> FK_DEVICE void fk_linear_release(uint32_t empty, int stage) {
+  int lane = threadIdx.x & 31;
+  if (CL == 1 && lane == 0) fk_mbar_arrive(empty + 8 * stage);
+  if (CL > 1 && lane < CL) fk_mbar_free_cluster(empty + 8 * stage, lane);
+}
+
+template <int Epi, int BN, int CL, int MG, bool Reorder>
+FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, uint32_t full, uint32_t empty, int rank) {
+  using S = FkLinearShape<BN, MG>;
+  constexpr int step = S::stage_bytes >> 4;
+  int c = blockIdx.x / CL, clusters = gridDim.x / CL, stage = 0, phase = 0;
+  int tid = threadIdx.x & 127, wg = threadIdx.x / 128 - 1;
+  uint64_t xd = fk_desc(smem + wg * 64 * FK_LINEAR_BK * 2), wd = fk_desc(smem + S::x_bytes);
+  int ahead = MG == 2 ? min(a.lead, a.k_blocks / a.pieces - 1) : 0; /* first unit only */
+  float acc[BN / 2];
+  FkLinearWork w;
+  for (int i = 0; fk_linear_work(a, c, clusters, i, w); i++) {
+    FkLinearTile t = fk_linear_tile(a, w.unit, 64 * MG, CL, rank);
+    const FkLinearRows &g = a.rows[t.group];
+    int slot = (w.leftover * CL + rank) * MG + wg;
+    float *partial = a.partial + (int64_t)slot * 64 * BN;
+    uint32_t *flag = a.flags + slot * a.pieces + w.piece;
+    int keep = w.piece > 0;
+    if (keep) fk_linear_take(partial, flag - 1, wg, acc);
+    if (Epi == FK_LINEAR_GATE && w.to == a.k_blocks) fk_linear_warm(g, t.row + wg * 64, t.col, t.end);
+    if (ahead > 0 && wg == 1) fk_bar_sync(1, 256), ahead = -1;
+    fk_wgmma_hold(acc);
+    fk_mbar_wait(full + 8 * stage, phase);
+    fk_linear_block<BN>(acc, xd + stage * step, wd + stage * step, keep);
+    int before = stage;
+    if (++stage == S::stages) stage = 0, phase ^= 1;
+    for (int k = w.from + 1; k < w.to; k++) {
+      fk_mbar_wait(full + 8 * stage, phase);
+      fk_linear_block<BN>(acc, xd + stage * step, wd + stage * step, 1);
+      fk_wgmma_wait<1>();
+      fk_linear_release<CL>(empty, before);
+      if (k - w.from == ahead) fk_bar_arrive(1, 256);
+      before = stage;
+      if (++stage == S::stages) stage = 0, phase ^= 1;
+    }
+    ahead = -1;
+    fk_wgmma_wait<0>();
+    fk_wgmma_hold(acc);
+    fk_linear_release<CL>(empty, before);
+    if (w.to < a.k_blocks) {
+      fk_linear_give(partial, flag, wg, acc);
+      continue;
+    }
+    if (!Reorder) fk_linear_transpose(acc);
+    int row = t.row + wg * 64 + (tid >> 5) * 16 + ((tid & 31) >> 2);
+    FkLinearSpot s = {&g, row, t.col, t.end, tid & 3, {row < g.m, row + 8 < g.m}, MG == 1 && a.y_f32};
+    fk_linear_finish<Epi, 0>(a, s, acc);
+    if constexpr (BN == 256) fk_linear_finish<Epi, 1>(a, s, acc);
+  }
+}
+
+/* Tile 64 MG x BN x 64; a producer warpgroup and MG math warpgroups. */
+template <int Epi, int BN, int CL, int MG, bool Reorder>
+__global__ void __launch_bounds__(128 + 128 * MG, 1) linear_bf16_sm90_kernel(const __grid_constant__ FkLinearArgs a) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using S = FkLinearShape<BN, MG>;
+  extern __shared__ __align__(1024) uint8_t shared[];
+  uint32_t smem = fk_smem(shared), full = smem + S::stages * S::stage_bytes, empty = full + 8 * S::stages;
+  int rank = CL > 1 ? (int)fk_cluster_rank() : 0;
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < S::stages; s++) {
+      fk_mbar_init(full + 8 * s, 1);
+      fk_mbar_init(empty + 8 * s, 4 * MG * CL);
+    }
+    fk_fence_mbar_init();
+    for (int i = 0; i < 2; i++)
+      if (a.row_units[i]) fk_tma_prefetch_map(&a.x[i]), fk_tma_prefetch_map(&a.w[i]);
+  }
+  __syncthreads();
+  if (CL > 1) fk_cluster_arrive(), fk_cluster_wait();
+  if (threadIdx.x < 128) {
+    fk_regs_dec<40>();
+    if (threadIdx.x == 0) fk_linear_produce<BN, CL, MG, Reorder>(a, smem, full, empty, rank);
+  } else {
+    fk_regs_inc<232>();
+    fk_linear_consume<Epi, BN, CL, MG, Reorder>(a, smem, full, empty, rank);
+  }
+  if (CL > 1) { /* nobody leaves while a neighbour may still arrive on its barriers or write its stages */
+    __syncwarp();
+    fk_cluster_arrive(), fk_cluster_wait();
+  }
+#endif
+}
+
+#endif
