@@ -7,16 +7,14 @@
 
 bool fk_arena_open(FkArena *arena, FkBackend *be, size_t bytes) {
   *arena = (FkArena){.be = be};
-  if (bytes == 0)
-    return true;
+  if (bytes == 0) return true;
   arena->base = be->ops->alloc(be, bytes);
   arena->size = arena->base ? bytes : 0;
   return arena->base != NULL;
 }
 
 void fk_arena_close(FkArena *arena) {
-  if (arena->base)
-    arena->be->ops->release(arena->be, arena->base);
+  if (arena->base) arena->be->ops->release(arena->be, arena->base);
   *arena = (FkArena){0};
 }
 
@@ -24,8 +22,7 @@ void *fk_arena_alloc(FkArena *arena, size_t bytes) {
   size_t rounded = (bytes + FK_ARENA_ALIGN - 1) / FK_ARENA_ALIGN * FK_ARENA_ALIGN;
   size_t used = arena->used + rounded;
   bool wrapped = rounded < bytes || used < arena->used;
-  if (!wrapped && used > arena->peak)
-    arena->peak = used;
+  if (!wrapped && used > arena->peak) arena->peak = used;
   if (wrapped || (arena->base && used > arena->size)) {
     fk_backend_fail(arena->be, FK_FAIL_MEMORY, "arena of %zu bytes is full: %zu in use, %zu more asked for",
                     arena->size, arena->used, bytes);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Opening, closing and the sticky failure of a backend; finding and checking the CUDA module. libc and dlopen only.
  *
- * The module is looked for in the file FK_CUDA_MODULE names (environment), else as FK_MODULE_DIR/fkcuda.so, where the
- * build says FK_MODULE_DIR. It exports one symbol: const FkOps *fk_cuda_backend(void). */
+ * The module is the file FK_CUDA_MODULE names (environment), else fkcuda.so in the folder FK_MODULE_DIR (environment,
+ * else as the build defines it). It exports one symbol: const FkOps *fk_cuda_backend(void). */
 #include "cpu.h"
 
 #include <dlfcn.h>
@@ -17,7 +17,9 @@
 
 static int fk_threads_asked;
 
-void fk_backend_set_threads(int threads) { fk_threads_asked = threads > 0 ? threads : 0; }
+void fk_backend_set_threads(int threads) {
+  fk_threads_asked = threads > 0 ? threads : 0;
+}
 
 int fk_backend_threads(void) {
   const char *text = getenv("FK_THREADS");
@@ -27,8 +29,11 @@ int fk_backend_threads(void) {
 /* The module's table, NULL with a message. dlopen's own text names the file. */
 static const FkOps *fk_backend_module(void **module, char *message, size_t size) {
   char path[4096];
-  const char *asked = getenv("FK_CUDA_MODULE");
-  snprintf(path, sizeof path, "%s", asked && *asked ? asked : FK_MODULE_DIR "/fkcuda.so");
+  const char *file = getenv("FK_CUDA_MODULE"), *folder = getenv("FK_MODULE_DIR");
+  if (file && *file)
+    snprintf(path, sizeof path, "%s", file);
+  else
+    snprintf(path, sizeof path, "%s/fkcuda.so", folder && *folder ? folder : FK_MODULE_DIR);
   *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!*module) {
     snprintf(message, size, "cannot open the CUDA module %s: %s", path, dlerror());
@@ -43,8 +48,7 @@ static const FkOps *fk_backend_module(void **module, char *message, size_t size)
     return NULL;
   }
   const FkOps *ops = found.entry();
-  if (ops && ops->abi == FK_BACKEND_ABI)
-    return ops;
+  if (ops && ops->abi == FK_BACKEND_ABI) return ops;
   snprintf(message, size, "%s has backend interface %u, this program needs %u: install the two from one build", path,
            ops ? ops->abi : 0, FK_BACKEND_ABI);
   return NULL;
@@ -52,12 +56,9 @@ static const FkOps *fk_backend_module(void **module, char *message, size_t size)
 
 /* NULL with *message empty: no such backend. */
 static const FkOps *fk_backend_table(const char *name, void **module, char *message, size_t size) {
-  if (strcmp(name, "cpu") == 0)
-    return &fk_cpu_ops;
-  if (strcmp(name, "null") == 0)
-    return &fk_null_ops;
-  if (strcmp(name, "cuda") == 0)
-    return fk_backend_module(module, message, size);
+  if (strcmp(name, "cpu") == 0) return &fk_cpu_ops;
+  if (strcmp(name, "null") == 0) return &fk_null_ops;
+  if (strcmp(name, "cuda") == 0) return fk_backend_module(module, message, size);
   snprintf(message, size, "there is no backend '%s' (cpu, cuda, null)", name);
   return NULL;
 }
@@ -67,8 +68,7 @@ FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, cha
   *failure = FK_FAIL_UNSUPPORTED;
   const FkOps *ops = fk_backend_table(name, &module, message, size);
   if (!ops) {
-    if (module)
-      dlclose(module);
+    if (module) dlclose(module);
     return NULL;
   }
   FkBackend *be = calloc(1, sizeof *be);
@@ -82,8 +82,7 @@ FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, cha
   be->device = device;
   be->use_linear_fused = be->use_conv_fused = be->use_group_norm_silu = be->use_flash_attention = be->use_graph = true;
   if (!ops->open(be, device, message, size)) {
-    if (be->failure != FK_FAIL_NONE)
-      *failure = be->failure;
+    if (be->failure != FK_FAIL_NONE) *failure = be->failure;
     free(be);
     return NULL;
   }
@@ -93,17 +92,14 @@ FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, cha
 
 /* The module stays mapped: the CUDA runtime inside it has exit handlers and driver callbacks of its own. */
 void fk_backend_close(FkBackend *be) {
-  if (!be)
-    return;
-  if (be->scratch)
-    be->ops->release(be, be->scratch);
+  if (!be) return;
+  if (be->scratch) be->ops->release(be, be->scratch);
   be->ops->close(be);
   free(be);
 }
 
 void fk_backend_fail(FkBackend *be, FkFailure failure, const char *format, ...) {
-  if (be->failure != FK_FAIL_NONE)
-    return;
+  if (be->failure != FK_FAIL_NONE) return;
   va_list arguments;
   va_start(arguments, format);
   vsnprintf(be->message, sizeof be->message, format, arguments);
@@ -119,8 +115,7 @@ bool fk_backend_sync(FkBackend *be) {
 /* A dead backend stays failed. */
 void fk_backend_clear(FkBackend *be) {
   be->clears++;
-  if (be->dead)
-    return;
+  if (be->dead) return;
   be->failure = FK_FAIL_NONE;
   be->message[0] = 0;
 }

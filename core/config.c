@@ -406,10 +406,11 @@ static void load_scheduler(Reader *r, FkSchedulerConfig *c) {
          c->max_image_seq_len);
 }
 
-/* Tokenizers without the field say "any length" by a huge number. */
+/* Tokenizers that take any length lack the field, or have 10^30 in it, which json-glib reads as -1. */
 static int token_limit(Reader *r, int most) {
-  double limit = number_or(r, "model_max_length", 1, INFINITY, most);
-  return (int)MIN(limit, most);
+  double limit = number_or(r, "model_max_length", -1, INFINITY, most);
+  if (limit == 0) fail(r, FK_ERROR_MODEL_MISMATCH, "model_max_length", "expected at least 1, found 0");
+  return limit < 0 ? most : (int)MIN(limit, most);
 }
 
 /* ---- All of them ---- */

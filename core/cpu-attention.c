@@ -35,8 +35,8 @@ static void fk_attention_bias(const FkAttentionOp *op, float *s, int64_t head, i
 }
 
 /* Scores to probabilities of one key block; rescales what the blocks before left in `o`. */
-static void fk_attention_softmax(float *s, int64_t rows, int64_t keys, float *max, double *sum, float *o,
-                                 int64_t width, bool first) {
+static void fk_attention_softmax(float *s, int64_t rows, int64_t keys, float *max, double *sum, float *o, int64_t width,
+                                 bool first) {
   for (int64_t r = 0; r < rows; r++) {
     float block = fk_cpu_row_max(s + r * keys, keys);
     float top = first || block > max[r] ? block : max[r];
@@ -58,8 +58,7 @@ static void fk_attention_task(const void *data, int64_t task, float *scratch) {
   const FkAttention *a = op->a;
   int64_t head = task / op->row_parts, row = task % op->row_parts * op->rows, width = op->width;
   int64_t rows = fk_cpu_min(op->rows, fk_tensor_rows(a->q) - row), total = fk_tensor_rows(a->k);
-  if (a->causal)
-    total = fk_cpu_min(total, row + rows);
+  if (a->causal) total = fk_cpu_min(total, row + rows);
   /* scratch: scores [rows, keys], O [rows, width], then per row the maximum and (8-byte aligned) the sum. */
   float *s = scratch, *o = s + op->rows * op->keys, *max = o + op->rows * width;
   double sum[FK_ATTENTION_ROWS];

@@ -80,8 +80,7 @@ static void fk_conv_task(const void *data, int64_t task, float *scratch) {
   for (int64_t r = 0; r < rows; r++) {
     int64_t at = (yo + r) * width + xo;
     float *y = fk_cpu_f32(c->y, at);
-    if (fk_tensor_given(c->bias))
-      fk_cpu_bias_rows(y, c->y.ld, cols, c->y.dim[2], c->bias.data);
+    if (fk_tensor_given(c->bias)) fk_cpu_bias_rows(y, c->y.ld, cols, c->y.dim[2], c->bias.data);
     if (fk_tensor_given(c->residual))
       fk_cpu_add_rows(y, c->y.ld, fk_cpu_f32(c->residual, at), c->residual.ld, cols, c->y.dim[2]);
   }
@@ -89,8 +88,7 @@ static void fk_conv_task(const void *data, int64_t task, float *scratch) {
 
 /* Declines a residual that lies in y, because y is overwritten before it is read. */
 bool fk_cpu_conv_fused(FkBackend *be, const FkConv *c) {
-  if (fk_tensor_given(c->residual) && c->residual.data == c->y.data)
-    return false;
+  if (fk_tensor_given(c->residual) && c->residual.data == c->y.data) return false;
   assert(c->x.dtype == FK_F32 && c->y.dtype == FK_F32 && c->w.dtype == FK_F32 && !c->w.scale);
   int64_t k = c->kernel * c->x.dim[2], height = c->y.dim[0], width = c->y.dim[1];
   FkConvOp op = {.c = c};
@@ -104,7 +102,9 @@ bool fk_cpu_conv_fused(FkBackend *be, const FkConv *c) {
   return true;
 }
 
-void fk_cpu_conv(FkBackend *be, const FkConv *c) { fk_cpu_conv_fused(be, c); }
+void fk_cpu_conv(FkBackend *be, const FkConv *c) {
+  fk_cpu_conv_fused(be, c);
+}
 
 /* Nearest neighbour, x2; the composition's half of FkConv.upsample. Serial: it is only ever a reference. */
 void fk_cpu_upsample(FkBackend *be, FkTensor y, FkTensor x) {

@@ -21,8 +21,7 @@ static uint16_t fk_f32_to_f16(float value) {
   memcpy(&bits, &value, sizeof bits);
   uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
   uint32_t size = bits & 0x7fffffffu;
-  if (size > 0x7f800000u)
-    return sign | 0x7e00u;
+  if (size > 0x7f800000u) return sign | 0x7e00u;
   if (size >= 0x477ff000u) /* 65520 and above */
     return sign | 0x7c00u;
   if (size < 0x38800000u) { /* below 2^-14: a multiple of 2^-24 */
@@ -36,8 +35,7 @@ static uint16_t fk_f32_to_f16(float value) {
 static uint16_t fk_f32_to_bf16(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u)
-    return (uint16_t)(bits >> 16 | 0x40u);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
   return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
 }
 
@@ -168,9 +166,9 @@ static void fk_match_task(const void *data, int64_t i, float *scratch) {
 void fk_cpu_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst) {
   int64_t count = fk_tensor_rows(dst), width = fk_tensor_cols(dst);
   double *sizes = fk_cpu_partial(be, (size_t)count);
-  if (!sizes)
-    return;
-  for (int64_t j = 0; j < count; j++) sizes[j] = sqrt((double)fk_cpu_dot(fk_cpu_f32(dst, j), fk_cpu_f32(dst, j), width));
+  if (!sizes) return;
+  for (int64_t j = 0; j < count; j++)
+    sizes[j] = sqrt((double)fk_cpu_dot(fk_cpu_f32(dst, j), fk_cpu_f32(dst, j), width));
   FkMatchOp op = {best, score, src, dst, sizes};
   fk_cpu_run(be, fk_tensor_rows(src), 0, fk_match_task, &op);
 }
@@ -190,8 +188,7 @@ static void fk_mean_task(const void *data, int64_t i, float *scratch) {
   else
     memcpy(y, fk_cpu_f32(op->x, index[first[i]]), (size_t)cols * sizeof *y);
   for (int32_t k = first[i] + 1; k < first[i + 1]; k++) fk_cpu_add_span(y, y, fk_cpu_f32(op->x, index[k]), cols);
-  if (first[i + 1] > first[i] + 1)
-    fk_cpu_scale_span(y, cols, 1.0f / (float)(first[i + 1] - first[i]));
+  if (first[i + 1] > first[i] + 1) fk_cpu_scale_span(y, cols, 1.0f / (float)(first[i + 1] - first[i]));
 }
 
 /* A row with no source is 0; a row with one source is that source, bit for bit. */

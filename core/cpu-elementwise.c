@@ -10,8 +10,8 @@
 typedef struct {
   const FkTensor *t;
   int count;
-  int64_t rows, cols;           /* of the walk: one long row when no tensor has holes */
-  int64_t row_part, col_part;   /* of a task */
+  int64_t rows, cols;         /* of the walk: one long row when no tensor has holes */
+  int64_t row_part, col_part; /* of a task */
   FkCpuSpan span;
   const void *argument;
 } FkSpansOp;
@@ -35,8 +35,7 @@ void fk_cpu_spans(FkBackend *be, int count, const FkTensor *t, FkCpuSpan span, c
   for (int i = 0; i < count; i++) dense = dense && t[i].ld == fk_tensor_cols(t[i]);
   op.rows = dense ? 1 : fk_tensor_rows(t[0]);
   op.cols = dense ? fk_tensor_count(t[0]) : fk_tensor_cols(t[0]);
-  if (op.rows == 0 || op.cols == 0)
-    return;
+  if (op.rows == 0 || op.cols == 0) return;
   op.col_part = dense ? FK_SPAN_ELEMENTS : op.cols;
   op.row_part = fk_cpu_max(1, FK_SPAN_ELEMENTS / op.cols);
   fk_cpu_run(be, fk_cpu_parts(op.rows, op.row_part) * fk_cpu_parts(op.cols, op.col_part), 0, fk_spans_task, &op);
@@ -117,8 +116,7 @@ static void fk_span_combine(void *const *t, int64_t n, const void *argument) {
     float sum[FK_COMBINE_BLOCK], *y = (float *)t[0] + i;
     int64_t block = fk_cpu_min(FK_COMBINE_BLOCK, n - i);
     for (int64_t j = 0; j < block; j++) sum[j] = combine->coef[0] * ((const float *)t[1])[i + j];
-    for (int k = 1; k < combine->n; k++)
-      fk_cpu_axpy_span(sum, (const float *)t[k + 1] + i, block, combine->coef[k]);
+    for (int k = 1; k < combine->n; k++) fk_cpu_axpy_span(sum, (const float *)t[k + 1] + i, block, combine->coef[k]);
     for (int64_t j = 0; j < block; j++) y[j] = sum[j];
   }
 }
@@ -188,6 +186,5 @@ void fk_cpu_check(FkBackend *be, FkTensor x, const char *stage) {
   int64_t tasks = fk_reduce(be, &op, fk_check_task);
   double bad = 0;
   for (int64_t i = 0; i < tasks; i++) bad += op.partial[i];
-  if (bad > 0)
-    fk_backend_fail(be, FK_FAIL_NONFINITE, "%s", stage);
+  if (bad > 0) fk_backend_fail(be, FK_FAIL_NONFINITE, "%s", stage);
 }

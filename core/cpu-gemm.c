@@ -13,8 +13,7 @@
 
 void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
-  if (m == 0 || n == 0)
-    return;
+  if (m == 0 || n == 0) return;
   dnnl_status_t status = dnnl_sgemm('N', transposed ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
   assert(status == dnnl_success);
   (void)status;
@@ -27,7 +26,9 @@ int fk_cpu_gemm_enter(void) {
   return before;
 }
 
-void fk_cpu_gemm_leave(int before) { omp_set_num_threads(before); }
+void fk_cpu_gemm_leave(int before) {
+  omp_set_num_threads(before);
+}
 
 #else
 
@@ -35,8 +36,7 @@ void fk_cpu_gemm_leave(int before) { omp_set_num_threads(before); }
 
 void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc) {
-  if (m == 0 || n == 0)
-    return;
+  if (m == 0 || n == 0) return;
   cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, alpha, a,
               (int)lda, b, (int)ldb, beta, c, (int)ldc);
 }
@@ -45,12 +45,13 @@ void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, 
 int fk_cpu_gemm_enter(void) {
 #ifdef OPENBLAS_VERSION
   int before = openblas_get_num_threads();
-  if (before != 1)
-    openblas_set_num_threads(1);
+  if (before != 1) openblas_set_num_threads(1);
 #endif
   return 1;
 }
 
-void fk_cpu_gemm_leave(int before) { (void)before; }
+void fk_cpu_gemm_leave(int before) {
+  (void)before;
+}
 
 #endif

@@ -72,8 +72,7 @@ static void fk_linear_task(const void *data, int64_t task, float *scratch) {
   int64_t ld = residual ? cols : l->y.ld;
 
   fk_cpu_gemm(true, rows, cols, l->w.in, 1.0f, fk_cpu_f32(l->x, row), l->x.ld, w, l->w.in, 0.0f, out, ld);
-  if (fk_tensor_given(l->bias))
-    fk_cpu_bias_rows(out, ld, rows, cols, (const float *)l->bias.data + col);
+  if (fk_tensor_given(l->bias)) fk_cpu_bias_rows(out, ld, rows, cols, (const float *)l->bias.data + col);
   if (l->epilogue == FK_EPI_GATE)
     fk_cpu_gate_rows(y, l->y.ld, out, ld, rows, cols, (const float *)l->gate.data + col);
   else if (l->epilogue == FK_EPI_ADD)
@@ -101,4 +100,6 @@ bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   return true;
 }
 
-void fk_cpu_linear(FkBackend *be, const FkLinear *l) { fk_cpu_linear_fused(be, l, 1); }
+void fk_cpu_linear(FkBackend *be, const FkLinear *l) {
+  fk_cpu_linear_fused(be, l, 1);
+}

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Vector loops of the CPU backend: exp, activations, sums, epilogues. Plain C that the compiler vectorises at -O3
- * -fno-math-errno -fno-trapping-math; no threads, no tensors.
+/* Vector loops of the CPU backend: exp, activations, sums, epilogues. Plain C that the compiler vectorises; no threads,
+ * no tensors.
  *
  * Sums keep FK_LANES partial sums whatever the vector width, folded in a fixed order at the end: the bytes are the same
  * on every machine. ISO C mode contracts no a * b + c into a fused multiply-add, for the same reason. */
 #include "cpu.h"
 
 #include <string.h>
+
+/* gcc 12 vectorises loops of unknown length at -O3 only, and selects only when comparisons cannot trap. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
+#endif
 
 #define FK_LANES 16
 
@@ -68,15 +73,16 @@ void fk_cpu_act_span(float *y, const float *x, int64_t n, FkAct act) {
     memmove(y, x, (size_t)n * sizeof *y);
 }
 
+/* Four times the lanes: a maximum does not depend on the order, and one chain of them would wait for itself. */
 FK_CPU_CLONES float fk_cpu_row_max(const float *x, int64_t n) {
-  float lane[FK_LANES];
-  for (int j = 0; j < FK_LANES; j++) lane[j] = x[0];
+  float lane[4 * FK_LANES], top = x[0];
+  for (int j = 0; j < 4 * FK_LANES; j++) lane[j] = x[0];
   int64_t i = 0;
-  for (; i + FK_LANES <= n; i += FK_LANES)
-    for (int j = 0; j < FK_LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-  for (; i < n; i++) lane[0] = x[i] > lane[0] ? x[i] : lane[0];
-  for (int j = 1; j < FK_LANES; j++) lane[0] = lane[j] > lane[0] ? lane[j] : lane[0];
-  return lane[0];
+  for (; i + 4 * FK_LANES <= n; i += 4 * FK_LANES)
+    for (int j = 0; j < 4 * FK_LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+  for (; i < n; i++) top = x[i] > top ? x[i] : top;
+  for (int j = 0; j < 4 * FK_LANES; j++) top = lane[j] > top ? lane[j] : top;
+  return top;
 }
 
 FK_CPU_CLONES float fk_cpu_softmax_span(float *x, int64_t n, float max) {

@@ -67,8 +67,8 @@ static void fk_rms_task(const void *data, int64_t task, float *scratch) {
   (void)scratch;
   int64_t last = fk_cpu_min((task + 1) * op->part, fk_tensor_rows(op->x));
   for (int64_t row = task * op->part; row < last; row++)
-    fk_cpu_rms_heads(fk_cpu_f32(op->y, row), fk_cpu_f32(op->x, row), fk_tensor_cols(op->x), op->width,
-                     op->vector.data, op->eps);
+    fk_cpu_rms_heads(fk_cpu_f32(op->y, row), fk_cpu_f32(op->x, row), fk_tensor_cols(op->x), op->width, op->vector.data,
+                     op->eps);
 }
 
 /* E is the weight's size: columns may be N heads of E beside each other. */
@@ -97,7 +97,7 @@ typedef struct {
   const FkGroupNorm *n;
   bool silu;
   int64_t part;
-  double *moments;              /* [tasks, 2, C] */
+  double *moments;             /* [tasks, 2, C] */
   float *mean, *scale, *shift; /* [C] */
 } FkGroupNormOp;
 
@@ -153,8 +153,7 @@ static void fk_group_norm(FkBackend *be, const FkGroupNorm *n, bool silu) {
   FkGroupNormOp op = {.n = n, .silu = silu};
   op.part = fk_cpu_max(fk_norm_part(n->x), fk_cpu_parts(rows, FK_CPU_PARTIALS));
   op.moments = fk_cpu_partial(be, (size_t)(channels * (2 * FK_CPU_PARTIALS + 2)));
-  if (!op.moments)
-    return;
+  if (!op.moments) return;
   op.mean = (float *)(op.moments + 2 * channels * FK_CPU_PARTIALS);
   op.scale = op.mean + channels;
   op.shift = op.scale + channels;
@@ -164,7 +163,9 @@ static void fk_group_norm(FkBackend *be, const FkGroupNorm *n, bool silu) {
   fk_cpu_run(be, tasks, 0, fk_group_norm_apply, &op);
 }
 
-void fk_cpu_group_norm(FkBackend *be, const FkGroupNorm *n) { fk_group_norm(be, n, false); }
+void fk_cpu_group_norm(FkBackend *be, const FkGroupNorm *n) {
+  fk_group_norm(be, n, false);
+}
 
 bool fk_cpu_group_norm_silu(FkBackend *be, const FkGroupNorm *n) {
   fk_group_norm(be, n, n->silu);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Threads of the CPU backend: the caller and threads-1 workers take the tasks of one op from a common counter.
  *
- * Which thread runs a task is left to chance; what a task computes is not (cpu.h). Between the ops of a forward pass lie
- * microseconds, so whoever waits first spins for a while and only then sleeps. One caller at a time. */
+ * Which thread runs a task is left to chance; what a task computes is not (cpu.h). Between the ops of a forward pass
+ * lie microseconds, so whoever waits first spins for a while and only then sleeps. One caller at a time. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -54,8 +54,7 @@ static inline void fk_cpu_pause(void) {
 static void fk_cpu_pool_work(FkCpuPool *pool, int index) {
   uint64_t ticket = atomic_load(&pool->ticket);
   while ((uint32_t)ticket > 0) {
-    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1))
-      continue;
+    if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1)) continue;
     /* Holding a task keeps run, op and tasks as they are. */
     pool->run(pool->op, (int64_t)pool->tasks - (uint32_t)ticket, pool->scratch[index]);
     if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->waiting)) {
@@ -90,8 +89,7 @@ static void *fk_cpu_pool_main(void *data) {
 }
 
 static void fk_cpu_pool_wake(FkCpuPool *pool) {
-  if (atomic_load(&pool->sleepers) == 0)
-    return;
+  if (atomic_load(&pool->sleepers) == 0) return;
   pthread_mutex_lock(&pool->lock);
   pthread_cond_broadcast(&pool->work);
   pthread_mutex_unlock(&pool->lock);
@@ -99,8 +97,7 @@ static void fk_cpu_pool_wake(FkCpuPool *pool) {
 
 static void fk_cpu_pool_wait(FkCpuPool *pool) {
   for (int spin = 0; spin < FK_CPU_SPINS && atomic_load(&pool->pending) > 0; spin++) fk_cpu_pause();
-  if (atomic_load(&pool->pending) == 0)
-    return;
+  if (atomic_load(&pool->pending) == 0) return;
   pthread_mutex_lock(&pool->lock);
   atomic_store(&pool->waiting, true);
   while (atomic_load(&pool->pending) > 0) pthread_cond_wait(&pool->done, &pool->lock);
@@ -110,15 +107,12 @@ static void fk_cpu_pool_wait(FkCpuPool *pool) {
 
 /* Grows every thread's scratch; only ever while no op runs. */
 static bool fk_cpu_pool_reserve(FkCpuPool *pool, size_t floats) {
-  if (floats <= pool->scratch_floats)
-    return true;
+  if (floats <= pool->scratch_floats) return true;
   pool->scratch_floats = 0;
   for (int i = 0; i < pool->threads; i++) {
     free(pool->scratch[i]);
-    if (posix_memalign((void **)&pool->scratch[i], 64, floats * sizeof(float)) != 0)
-      pool->scratch[i] = NULL;
-    if (!pool->scratch[i])
-      return false;
+    if (posix_memalign((void **)&pool->scratch[i], 64, floats * sizeof(float)) != 0) pool->scratch[i] = NULL;
+    if (!pool->scratch[i]) return false;
   }
   pool->scratch_floats = floats;
   return true;
@@ -126,8 +120,7 @@ static bool fk_cpu_pool_reserve(FkCpuPool *pool, size_t floats) {
 
 bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
   assert(tasks >= 0 && tasks < UINT32_MAX);
-  if (!fk_cpu_pool_reserve(pool, scratch_floats))
-    return false;
+  if (!fk_cpu_pool_reserve(pool, scratch_floats)) return false;
   int before = fk_cpu_gemm_enter();
   if (tasks <= 1 || pool->threads == 1) {
     for (int64_t task = 0; task < tasks; task++) run(op, task, pool->scratch[0]);
@@ -148,8 +141,7 @@ bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCp
 
 FkCpuPool *fk_cpu_pool_new(int threads) {
   FkCpuPool *pool = calloc(1, sizeof *pool);
-  if (!pool)
-    return NULL;
+  if (!pool) return NULL;
   pool->threads = threads;
   pthread_mutex_init(&pool->lock, NULL);
   pthread_cond_init(&pool->work, NULL);
@@ -163,15 +155,13 @@ FkCpuPool *fk_cpu_pool_new(int threads) {
     ok = pthread_create(&pool->handles[i], NULL, fk_cpu_pool_main, &pool->workers[i]) == 0;
     pool->started += ok;
   }
-  if (ok)
-    return pool;
+  if (ok) return pool;
   fk_cpu_pool_free(pool);
   return NULL;
 }
 
 void fk_cpu_pool_free(FkCpuPool *pool) {
-  if (!pool)
-    return;
+  if (!pool) return;
   atomic_store(&pool->stop, true);
   pthread_mutex_lock(&pool->lock);
   pthread_cond_broadcast(&pool->work);
@@ -187,4 +177,6 @@ void fk_cpu_pool_free(FkCpuPool *pool) {
   free(pool);
 }
 
-int fk_cpu_pool_threads(const FkCpuPool *pool) { return pool->threads; }
+int fk_cpu_pool_threads(const FkCpuPool *pool) {
+  return pool->threads;
+}

@@ -20,8 +20,7 @@
 /* Processors this process may run on. */
 static int fk_cpu_processors(void) {
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0)
-    return CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
   long online = sysconf(_SC_NPROCESSORS_ONLN);
   return online > 0 ? (int)online : 1;
 }
@@ -29,13 +28,10 @@ static int fk_cpu_processors(void) {
 static bool fk_cpu_open(FkBackend *be, int device, char *message, size_t size) {
   (void)device; /* there is one */
   int threads = fk_backend_threads();
-  if (threads <= 0)
-    threads = fk_cpu_processors();
-  if (threads > FK_CPU_MAX_THREADS)
-    threads = FK_CPU_MAX_THREADS;
+  if (threads <= 0) threads = fk_cpu_processors();
+  if (threads > FK_CPU_MAX_THREADS) threads = FK_CPU_MAX_THREADS;
   FkCpu *cpu = calloc(1, sizeof *cpu);
-  if (cpu)
-    cpu->pool = fk_cpu_pool_new(threads);
+  if (cpu) cpu->pool = fk_cpu_pool_new(threads);
   if (!cpu || !cpu->pool) {
     free(cpu);
     snprintf(message, size, "cannot start %d threads for the cpu backend", threads);
@@ -50,7 +46,6 @@ static bool fk_cpu_open(FkBackend *be, int device, char *message, size_t size) {
 static void fk_cpu_close(FkBackend *be) {
   FkCpu *cpu = be->priv;
   fk_cpu_pool_free(cpu->pool);
-  for (int i = 0; i < 2; i++) free(cpu->stage[i]);
   free(cpu->partial);
   free(cpu);
   be->priv = NULL;
@@ -63,13 +58,11 @@ static void fk_cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes
   *total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * page;
   *free_bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * page;
   FILE *file = fopen("/proc/meminfo", "r");
-  if (!file)
-    return;
+  if (!file) return;
   char line[128];
   unsigned long long kilobytes;
   while (fgets(line, sizeof line, file))
-    if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1)
-      *free_bytes = (size_t)kilobytes * 1024;
+    if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1) *free_bytes = (size_t)kilobytes * 1024;
   fclose(file);
 }
 
@@ -89,7 +82,9 @@ static void fk_cpu_move(FkBackend *be, void *to, const void *from, size_t bytes)
   memcpy(to, from, bytes);
 }
 
-static void fk_cpu_sync(FkBackend *be) { (void)be; }
+static void fk_cpu_sync(FkBackend *be) {
+  (void)be;
+}
 
 static void fk_cpu_mark(FkBackend *be, int slot) {
   struct timespec now;
@@ -107,23 +102,6 @@ static double fk_cpu_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {
   return cpu->mark_ms[to_slot] - cpu->mark_ms[from_slot];
 }
 
-static void *fk_cpu_stage(FkBackend *be, int buffer, size_t bytes) {
-  FkCpu *cpu = be->priv;
-  if (bytes > cpu->stage_bytes[buffer]) {
-    free(cpu->stage[buffer]);
-    cpu->stage[buffer] = fk_cpu_alloc(be, bytes);
-    cpu->stage_bytes[buffer] = cpu->stage[buffer] ? bytes : 0;
-    if (!cpu->stage[buffer])
-      fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for a loading buffer of %zu bytes", bytes);
-  }
-  return cpu->stage[buffer];
-}
-
-static void fk_cpu_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
-  int64_t n = (int64_t)count;
-  fk_cpu_copy(be, fk_tensor_1d(to, as, n), fk_tensor_1d(((FkCpu *)be->priv)->stage[buffer], from, n));
-}
-
 void fk_cpu_run(FkBackend *be, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
   if (!fk_cpu_pool_run(((FkCpu *)be->priv)->pool, tasks, scratch_floats, run, op))
     fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu bytes of scratch per thread",
@@ -136,8 +114,7 @@ double *fk_cpu_partial(FkBackend *be, size_t count) {
     free(cpu->partial);
     cpu->partial = malloc(count * sizeof *cpu->partial);
     cpu->partial_count = cpu->partial ? count : 0;
-    if (!cpu->partial)
-      fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu partial sums", count);
+    if (!cpu->partial) fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu partial sums", count);
   }
   return cpu->partial;
 }
@@ -156,8 +133,6 @@ const FkOps fk_cpu_ops = {
     .mark = fk_cpu_mark,
     .wait = fk_cpu_wait,
     .elapsed_ms = fk_cpu_elapsed_ms,
-    .stage = fk_cpu_stage,
-    .commit = fk_cpu_commit,
     .linear = fk_cpu_linear,
     .layer_norm = fk_cpu_layer_norm,
     .rms_norm = fk_cpu_rms_norm,

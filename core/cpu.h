@@ -9,7 +9,8 @@
 #include "backend.h"
 
 /* Loops worth a version per instruction set. They contain no fused multiply-add and sum in fixed lanes, so all versions
- * give the same bytes. Sanitizers start after the dynamic linker has already asked for the version: no clones there. */
+ * give the same bytes. No clones under sanitizers, which start after the dynamic linker has asked for the version, and
+ * none with clang, whose version 14 gives the dispatched function a name that other files do not find. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define FK_CPU_SANITIZED 1
 #elif defined(__has_feature)
@@ -17,8 +18,7 @@
 #define FK_CPU_SANITIZED 1
 #endif
 #endif
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(FK_CPU_SANITIZED) &&                                         \
-    (defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 9)
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(FK_CPU_SANITIZED) && !defined(__clang__) && defined(__GNUC__)
 #define FK_CPU_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FK_CPU_CLONES
@@ -42,8 +42,6 @@ bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCp
 typedef struct {
   FkCpuPool *pool;
   double mark_ms[64];
-  void *stage[2]; /* host buffers of weight loading */
-  size_t stage_bytes[2];
   double *partial; /* sums of an op's tasks, added up in task order */
   size_t partial_count;
 } FkCpu;
@@ -66,9 +64,15 @@ static inline int64_t fk_cpu_part(int64_t size, int64_t most, int64_t unit) {
   return parts < 2 ? size : (part + unit - 1) / unit * unit;
 }
 
-static inline int64_t fk_cpu_parts(int64_t size, int64_t part) { return part > 0 ? (size + part - 1) / part : 0; }
-static inline int64_t fk_cpu_min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t fk_cpu_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t fk_cpu_parts(int64_t size, int64_t part) {
+  return part > 0 ? (size + part - 1) / part : 0;
+}
+static inline int64_t fk_cpu_min(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static inline int64_t fk_cpu_max(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 static inline float *fk_cpu_f32(FkTensor t, int64_t row) {
   assert(t.dtype == FK_F32);
   return (float *)t.data + row * t.ld;

@@ -45,20 +45,15 @@ static bool fk_debug_rows(FkBackend *be, FILE *file, FkTensor t) {
 void fk_debug_dump(FkBackend *be, const char *name, FkTensor t) {
   static int count;
   const char *directory = getenv("FK_DUMP");
-  if (!directory || !*directory || !fk_tensor_given(t) || be->failure != FK_FAIL_NONE)
-    return;
+  if (!directory || !*directory || !fk_tensor_given(t) || be->failure != FK_FAIL_NONE) return;
   char path[4096];
   size_t start = strlen(directory) + 1;
-  if (snprintf(path, sizeof path, "%s/%04d-%s.npy", directory, count++, name) >= (int)sizeof path)
-    return;
+  if (snprintf(path, sizeof path, "%s/%04d-%s.npy", directory, count++, name) >= (int)sizeof path) return;
   for (char *c = path + start; *c; c++)
-    if (*c == '/')
-      *c = '.';
+    if (*c == '/') *c = '.';
   FILE *file = fopen(path, "wb");
-  if (!file)
-    return;
+  if (!file) return;
   fk_debug_header(file, t);
   bool ok = fk_debug_rows(be, file, t);
-  if (fclose(file) != 0 || !ok)
-    remove(path);
+  if (fclose(file) != 0 || !ok) remove(path);
 }

@@ -12,10 +12,13 @@
 #include <string.h>
 
 #if defined(__x86_64__) && defined(__GNUC__)
-#define FK_HAVE_AVX2_CLONE 1
 #define FK_INLINE static inline __attribute__((always_inline))
+#define FK_WITH_AVX2 __attribute__((target("avx2")))
+#define FK_HAVE_AVX2 __builtin_cpu_supports("avx2")
 #else
 #define FK_INLINE static inline
+#define FK_WITH_AVX2
+#define FK_HAVE_AVX2 0
 #endif
 
 static const double PI = 3.14159265358979323846;
@@ -229,22 +232,17 @@ static void passes_generic(const Resize *r, Plane d, const uint8_t *src, size_t 
   passes_body(r, d, src, src_stride, sw, sh, channels, vertical_first);
 }
 
-#ifdef FK_HAVE_AVX2_CLONE
-__attribute__((target("avx2"))) static void passes_avx2(const Resize *r, Plane d, const uint8_t *src, size_t src_stride,
-                                                        int sw, int sh, int channels, bool vertical_first) {
+FK_WITH_AVX2 static void passes_avx2(const Resize *r, Plane d, const uint8_t *src, size_t src_stride, int sw, int sh,
+                                     int channels, bool vertical_first) {
   passes_body(r, d, src, src_stride, sw, sh, channels, vertical_first);
 }
-#endif
 
 static void passes(const Resize *r, Plane d, const uint8_t *src, size_t src_stride, int sw, int sh, int channels,
                    bool vertical_first) {
-#ifdef FK_HAVE_AVX2_CLONE
-  if (__builtin_cpu_supports("avx2")) {
+  if (FK_HAVE_AVX2)
     passes_avx2(r, d, src, src_stride, sw, sh, channels, vertical_first);
-    return;
-  }
-#endif
-  passes_generic(r, d, src, src_stride, sw, sh, channels, vertical_first);
+  else
+    passes_generic(r, d, src, src_stride, sw, sh, channels, vertical_first);
 }
 
 static void resize_clear(Resize *r) {

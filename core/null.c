@@ -59,8 +59,7 @@ static void fk_null_memory(FkBackend *be, size_t *free_bytes, size_t *total_byte
 
 static void *fk_null_alloc(FkBackend *be, size_t bytes) {
   FkNull *null = be->priv;
-  if (++null->allocs == null->fail_alloc)
-    return NULL;
+  if (++null->allocs == null->fail_alloc) return NULL;
   void *memory = (void *)(uintptr_t)null->next;
   null->next += (bytes / 256 + 1) * 256;
   return memory;
@@ -84,12 +83,13 @@ static void fk_null_download(FkBackend *be, void *to, const void *from, size_t b
   for (size_t i = 0; i < bytes; i++) ((uint8_t *)to)[i] = (uint8_t)(i * 37 + 11);
 }
 
-static void fk_null_sync(FkBackend *be) { (void)be; }
+static void fk_null_sync(FkBackend *be) {
+  (void)be;
+}
 
 static void fk_null_mark(FkBackend *be, int slot) {
   FkNull *null = be->priv;
-  if (null->clears != be->clears)
-    null->marks = 0;
+  if (null->clears != be->clears) null->marks = 0;
   null->clears = be->clears;
   null->marked[slot] = true;
   if (++null->marks == null->fail_step)
@@ -98,8 +98,7 @@ static void fk_null_mark(FkBackend *be, int slot) {
 
 static void fk_null_wait(FkBackend *be, int slot) {
   FkNull *null = be->priv;
-  if (!null->marked[slot] || null->step_ms <= 0)
-    return;
+  if (!null->marked[slot] || null->step_ms <= 0) return;
   null->marked[slot] = false;
   struct timespec left = {(time_t)(null->step_ms / 1e3), 0};
   left.tv_nsec = (long)((null->step_ms - (double)left.tv_sec * 1e3) * 1e6);
@@ -113,7 +112,9 @@ static double fk_null_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {
 
 /* The ops: nothing. One function per signature. */
 #define FK_NULL_OP(name, ...)                                                                                          \
-  static void fk_null_##name(FkBackend *be, __VA_ARGS__) { (void)be; }
+  static void fk_null_##name(FkBackend *be, __VA_ARGS__) {                                                             \
+    (void)be;                                                                                                          \
+  }
 
 #if defined(__GNUC__)
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* that is their nature */
@@ -136,10 +137,18 @@ FK_NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
 FK_NULL_OP(check, FkTensor x, const char *stage)
 
 /* Fused ops are taken, so that a plan does not count the scratch of compositions. */
-static bool fk_null_linear_fused(FkBackend *be, const FkLinear *l, int groups) { return true; }
-static bool fk_null_conv_fused(FkBackend *be, const FkConv *c) { return true; }
-static bool fk_null_group_norm_silu(FkBackend *be, const FkGroupNorm *n) { return true; }
-static bool fk_null_flash_attention(FkBackend *be, const FkAttention *a) { return true; }
+static bool fk_null_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
+  return true;
+}
+static bool fk_null_conv_fused(FkBackend *be, const FkConv *c) {
+  return true;
+}
+static bool fk_null_group_norm_silu(FkBackend *be, const FkGroupNorm *n) {
+  return true;
+}
+static bool fk_null_flash_attention(FkBackend *be, const FkAttention *a) {
+  return true;
+}
 
 const FkOps fk_null_ops = {
     .abi = FK_BACKEND_ABI,

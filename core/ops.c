@@ -12,16 +12,23 @@ static bool fk_same_shape(FkTensor a, FkTensor b) {
 }
 
 /* n float32 numbers behind each other. */
-static bool fk_is_vector(FkTensor t, int64_t n) { return t.dtype == FK_F32 && t.rank == 1 && t.dim[0] == n; }
-static bool fk_is_optional(FkTensor t, int64_t n) { return !fk_tensor_given(t) || fk_is_vector(t, n); }
-static bool fk_is_index(FkTensor t, int64_t n) { return t.dtype == FK_I32 && t.rank == 1 && t.dim[0] == n; }
+static bool fk_is_vector(FkTensor t, int64_t n) {
+  return t.dtype == FK_F32 && t.rank == 1 && t.dim[0] == n;
+}
+static bool fk_is_optional(FkTensor t, int64_t n) {
+  return !fk_tensor_given(t) || fk_is_vector(t, n);
+}
+static bool fk_is_index(FkTensor t, int64_t n) {
+  return t.dtype == FK_I32 && t.rank == 1 && t.dim[0] == n;
+}
 
-static double fk_bytes(FkTensor t) { return fk_tensor_given(t) ? (double)fk_tensor_bytes(t) : 0; }
+static double fk_bytes(FkTensor t) {
+  return fk_tensor_given(t) ? (double)fk_tensor_bytes(t) : 0;
+}
 
 /* False: the backend has failed, do nothing. */
 static bool fk_begin(FkBackend *be, double bytes) {
-  if (be->failure != FK_FAIL_NONE)
-    return false;
+  if (be->failure != FK_FAIL_NONE) return false;
   be->count.ops++;
   be->count.bytes += bytes;
   return true;
@@ -29,16 +36,14 @@ static bool fk_begin(FkBackend *be, double bytes) {
 
 /* At least `bytes` of scratch; NULL marks the backend. Waits before it gives up memory that ops in flight may use. */
 static void *fk_scratch(FkBackend *be, size_t bytes) {
-  if (bytes <= be->scratch_bytes)
-    return be->scratch;
+  if (bytes <= be->scratch_bytes) return be->scratch;
   if (be->scratch) {
     be->ops->sync(be);
     be->ops->release(be, be->scratch);
   }
   be->scratch = be->ops->alloc(be, bytes);
   be->scratch_bytes = be->scratch ? bytes : 0;
-  if (!be->scratch)
-    fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu bytes of scratch", bytes);
+  if (!be->scratch) fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu bytes of scratch", bytes);
   return be->scratch;
 }
 
@@ -47,8 +52,7 @@ static void fk_check_linear(const FkLinear *l) {
   assert(fk_tensor_cols(l->x) == l->w.in && fk_tensor_rows(l->y) == m && fk_tensor_cols(l->y) == n);
   assert(fk_is_optional(l->bias, n));
   assert(l->epilogue != FK_EPI_GATE || fk_is_vector(l->gate, n));
-  if (l->epilogue != FK_EPI_QKV)
-    return;
+  if (l->epilogue != FK_EPI_QKV) return;
   assert(l->width > 0 && (n == 2 * l->width || n >= 3 * l->width)); /* keys and values only, or all */
   assert(l->q_norm.rank == 1 && fk_is_vector(l->q_norm, l->q_norm.dim[0]));
   assert(fk_is_vector(l->k_norm, l->q_norm.dim[0]) && l->width % l->q_norm.dim[0] == 0);
@@ -63,13 +67,11 @@ static void fk_compose_qkv(FkBackend *be, const FkLinear *l) {
   FkTensor k = fk_tensor_slice_cols(l->y, 0, d);
   be->ops->rms_norm(be, k, k, l->k_norm, 1e-6f);
   be->ops->rope(be, k, l->rope, heads);
-  if (rest < 0)
-    return;
+  if (rest < 0) return;
   FkTensor q = fk_tensor_slice_cols(l->y, 2 * d, d);
   be->ops->rms_norm(be, q, q, l->q_norm, 1e-6f);
   be->ops->rope(be, q, l->rope, heads);
-  if (rest == 0)
-    return;
+  if (rest == 0) return;
   FkTensor mlp = fk_tensor_slice_cols(l->y, 3 * d, rest);
   be->ops->act(be, mlp, mlp, FK_ACT_GELU_TANH);
 }
@@ -79,8 +81,7 @@ static void fk_compose_linear(FkBackend *be, const FkLinear *l) {
   bool residual = l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD;
   if (residual) {
     void *scratch = fk_scratch(be, fk_tensor_bytes(l->y));
-    if (!scratch)
-      return;
+    if (!scratch) return;
     plain.y = fk_tensor_2d(scratch, l->y.dtype, fk_tensor_rows(l->y), fk_tensor_cols(l->y));
   }
   be->ops->linear(be, &plain);
@@ -105,12 +106,10 @@ void fk_op_linear(FkBackend *be, const FkLinear *l, int groups) {
     bytes += fk_bytes(l[i].x) + fk_bytes(l[i].y) + weight * (double)fk_dtype_size(l[i].w.dtype);
     flop += 2 * (double)fk_tensor_rows(l[i].x) * weight;
   }
-  if (!fk_begin(be, bytes))
-    return;
+  if (!fk_begin(be, bytes)) return;
   be->count.linear_flop += flop;
   bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
-  if (!plain && be->use_linear_fused && be->ops->linear_fused && be->ops->linear_fused(be, l, groups))
-    return;
+  if (!plain && be->use_linear_fused && be->ops->linear_fused && be->ops->linear_fused(be, l, groups)) return;
   for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) fk_compose_linear(be, &l[i]);
 }
 
@@ -126,22 +125,19 @@ void fk_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
     bytes += fk_bytes(n[i].x) + fk_bytes(n[i].y);
     (void)cols;
   }
-  if (fk_begin(be, bytes))
-    be->ops->layer_norm(be, n, groups);
+  if (fk_begin(be, bytes)) be->ops->layer_norm(be, n, groups);
 }
 
 void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps) {
   assert(fk_same_shape(x, y) && weight.rank == 1 && fk_is_vector(weight, weight.dim[0]));
   assert(fk_tensor_cols(x) % weight.dim[0] == 0);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
-    be->ops->rms_norm(be, y, x, weight, eps);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->rms_norm(be, y, x, weight, eps);
 }
 
 void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
   assert(table.dtype == FK_F32 && fk_tensor_rows(table) == fk_tensor_rows(x) && fk_tensor_cols(table) % 2 == 0);
   assert(heads > 0 && fk_tensor_cols(x) == heads * fk_tensor_cols(table));
-  if (fk_begin(be, 2 * fk_bytes(x) + fk_bytes(table)))
-    be->ops->rope(be, x, table, heads);
+  if (fk_begin(be, 2 * fk_bytes(x) + fk_bytes(table))) be->ops->rope(be, x, table, heads);
 }
 
 void fk_op_attention(FkBackend *be, const FkAttention *a) {
@@ -151,59 +147,50 @@ void fk_op_attention(FkBackend *be, const FkAttention *a) {
   assert(!fk_tensor_given(a->bias) || a->bias.dtype == FK_F32);
   assert(!fk_tensor_given(a->bias) ||
          (fk_tensor_rows(a->bias) == a->heads && fk_tensor_cols(a->bias) == rows + keys - 1));
-  if (!fk_begin(be, fk_bytes(a->q) + fk_bytes(a->k) + fk_bytes(a->v) + fk_bytes(a->o)))
-    return;
+  if (!fk_begin(be, fk_bytes(a->q) + fk_bytes(a->k) + fk_bytes(a->v) + fk_bytes(a->o))) return;
   double pairs = (double)rows * (double)keys;
   if (a->causal) { /* query i meets the keys 0..i */
     double met = (double)(rows < keys ? rows : keys);
     pairs = met * (met + 1) / 2 + ((double)rows - met) * (double)keys;
   }
   be->count.attention_flop += 4 * pairs * (double)cols;
-  if (be->use_flash_attention && be->ops->flash_attention && be->ops->flash_attention(be, a))
-    return;
+  if (be->use_flash_attention && be->ops->flash_attention && be->ops->flash_attention(be, a)) return;
   be->ops->attention(be, a);
 }
 
 void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act) {
   assert(fk_same_shape(x, y) && x.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
-    be->ops->act(be, y, x, act);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->act(be, y, x, act);
 }
 
 void fk_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
   assert(fk_same_shape(a, y) && fk_same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b)))
-    be->ops->add(be, y, a, b);
+  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b))) be->ops->add(be, y, a, b);
 }
 
 void fk_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
   assert(fk_same_shape(a, y) && fk_same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b)))
-    be->ops->mul(be, y, a, b);
+  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b))) be->ops->mul(be, y, a, b);
 }
 
 void fk_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate) {
   assert(fk_same_shape(x, y) && x.dtype == y.dtype && fk_is_vector(gate, fk_tensor_cols(y)));
-  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(x)))
-    be->ops->gate_add(be, y, x, gate);
+  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(x))) be->ops->gate_add(be, y, x, gate);
 }
 
 void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x) {
   assert(fk_same_shape(x, y));
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
-    be->ops->copy(be, y, x);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->copy(be, y, x);
 }
 
 void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
   assert(fk_is_index(ids, fk_tensor_rows(y)) && fk_tensor_cols(y) == table.in && !table.scale);
-  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(ids)))
-    be->ops->embed(be, y, table, ids);
+  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(ids))) be->ops->embed(be, y, table, ids);
 }
 
 void fk_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index) {
   assert(fk_is_index(index, fk_tensor_rows(y)) && fk_tensor_cols(x) == fk_tensor_cols(y) && x.dtype == y.dtype);
-  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(index)))
-    be->ops->gather_rows(be, y, x, index);
+  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(index))) be->ops->gather_rows(be, y, x, index);
 }
 
 static void fk_check_conv(const FkConv *c) {
@@ -224,20 +211,17 @@ static void fk_compose_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
   if (c->upsample) {
     plain.x = fk_arena_3d(arena, c->x.dtype, 2 * c->x.dim[0], 2 * c->x.dim[1], c->x.dim[2]);
     plain.upsample = false;
-    if (be->failure != FK_FAIL_NONE)
-      return;
+    if (be->failure != FK_FAIL_NONE) return;
     be->ops->upsample(be, plain.x, c->x);
   }
   bool residual = fk_tensor_given(c->residual);
   if (residual && c->residual.data == c->y.data) { /* added in place: y is read after the convolution */
     plain.y = fk_arena_3d(arena, c->y.dtype, c->y.dim[0], c->y.dim[1], c->y.dim[2]);
-    if (be->failure != FK_FAIL_NONE)
-      return;
+    if (be->failure != FK_FAIL_NONE) return;
   }
   plain.residual = fk_tensor_none();
   be->ops->conv(be, &plain);
-  if (residual)
-    be->ops->add(be, c->y, plain.y, c->residual);
+  if (residual) be->ops->add(be, c->y, plain.y, c->residual);
   fk_arena_reset(arena, mark);
 }
 
@@ -245,11 +229,9 @@ void fk_op_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
   fk_check_conv(c);
   double weight = (double)c->w.out * (double)c->w.in;
   double bytes = fk_bytes(c->x) + fk_bytes(c->y) + fk_bytes(c->residual) + weight * (double)fk_dtype_size(c->w.dtype);
-  if (!fk_begin(be, bytes))
-    return;
+  if (!fk_begin(be, bytes)) return;
   be->count.conv_flop += 2 * (double)fk_tensor_rows(c->y) * weight;
-  if (be->use_conv_fused && be->ops->conv_fused && be->ops->conv_fused(be, c))
-    return;
+  if (be->use_conv_fused && be->ops->conv_fused && be->ops->conv_fused(be, c)) return;
   fk_compose_conv(be, arena, c);
 }
 
@@ -257,14 +239,11 @@ void fk_op_group_norm(FkBackend *be, const FkGroupNorm *n) {
   int64_t cols = fk_tensor_cols(n->x);
   assert(fk_same_shape(n->x, n->y) && n->groups > 0 && cols % n->groups == 0);
   assert(fk_is_optional(n->weight, cols) && fk_is_optional(n->bias, cols));
-  if (!fk_begin(be, 2 * fk_bytes(n->x) + fk_bytes(n->y)))
-    return;
+  if (!fk_begin(be, 2 * fk_bytes(n->x) + fk_bytes(n->y))) return;
   (void)cols;
-  if (n->silu && be->use_group_norm_silu && be->ops->group_norm_silu && be->ops->group_norm_silu(be, n))
-    return;
+  if (n->silu && be->use_group_norm_silu && be->ops->group_norm_silu && be->ops->group_norm_silu(be, n)) return;
   be->ops->group_norm(be, n);
-  if (n->silu)
-    be->ops->act(be, n->y, n->y, FK_ACT_SILU);
+  if (n->silu) be->ops->act(be, n->y, n->y, FK_ACT_SILU);
 }
 
 /* Token and latent of one pack: C channels of the latent may be more than the tokens hold. */
@@ -278,26 +257,22 @@ static void fk_check_pack(FkTensor tokens, FkTensor latent) {
 
 void fk_op_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift) {
   fk_check_pack(tokens, latent);
-  if (fk_begin(be, 2 * fk_bytes(tokens)))
-    be->ops->pack(be, tokens, latent, scale, shift);
+  if (fk_begin(be, 2 * fk_bytes(tokens))) be->ops->pack(be, tokens, latent, scale, shift);
 }
 
 void fk_op_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift) {
   fk_check_pack(tokens, latent);
-  if (fk_begin(be, 2 * fk_bytes(tokens)))
-    be->ops->unpack(be, latent, tokens, scale, shift);
+  if (fk_begin(be, 2 * fk_bytes(tokens))) be->ops->unpack(be, latent, tokens, scale, shift);
 }
 
 void fk_op_from_u8(FkBackend *be, FkTensor y, FkTensor x) {
   assert(fk_same_shape(x, y) && x.dtype == FK_U8 && y.dtype != FK_U8);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
-    be->ops->from_u8(be, y, x);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->from_u8(be, y, x);
 }
 
 void fk_op_to_u8(FkBackend *be, FkTensor y, FkTensor x) {
   assert(fk_same_shape(x, y) && y.dtype == FK_U8 && x.dtype != FK_U8);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y)))
-    be->ops->to_u8(be, y, x);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->to_u8(be, y, x);
 }
 
 void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef) {
@@ -307,27 +282,23 @@ void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor
     assert(fk_same_shape(x[i], y));
     bytes += fk_bytes(x[i]);
   }
-  if (fk_begin(be, bytes))
-    be->ops->combine(be, y, n, x, coef);
+  if (fk_begin(be, bytes)) be->ops->combine(be, y, n, x, coef);
 }
 
 void fk_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b) {
   assert(fk_same_shape(a, b) && fk_is_vector(out, 2));
-  if (fk_begin(be, fk_bytes(a) + fk_bytes(b)))
-    be->ops->distance(be, out, a, b);
+  if (fk_begin(be, fk_bytes(a) + fk_bytes(b))) be->ops->distance(be, out, a, b);
 }
 
 void fk_op_check(FkBackend *be, FkTensor x, const char *stage) {
-  if (fk_begin(be, fk_bytes(x)))
-    be->ops->check(be, x, stage);
+  if (fk_begin(be, fk_bytes(x))) be->ops->check(be, x, stage);
 }
 
 void fk_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst) {
   int64_t rows = fk_tensor_rows(src);
   assert(fk_is_index(best, rows) && fk_is_vector(score, rows));
   assert(fk_tensor_cols(src) == fk_tensor_cols(dst) && fk_tensor_rows(dst) > 0);
-  if (!fk_begin(be, fk_bytes(src) + fk_bytes(dst)))
-    return;
+  if (!fk_begin(be, fk_bytes(src) + fk_bytes(dst))) return;
   be->count.linear_flop += 2 * (double)rows * (double)fk_tensor_rows(dst) * (double)fk_tensor_cols(src);
   be->ops->match(be, best, score, src, dst);
 }
@@ -335,14 +306,12 @@ void fk_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkT
 void fk_op_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index) {
   assert(fk_is_index(first, fk_tensor_rows(y) + 1) && index.dtype == FK_I32 && index.rank == 1);
   assert(fk_tensor_cols(x) == fk_tensor_cols(y) && x.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y) + fk_bytes(index)))
-    be->ops->mean_rows(be, y, x, first, index);
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y) + fk_bytes(index))) be->ops->mean_rows(be, y, x, first, index);
 }
 
 void fk_op_upload(FkBackend *be, FkTensor to, const void *from) {
   assert(to.rank == 1 || to.ld == fk_tensor_cols(to));
-  if (be->failure == FK_FAIL_NONE)
-    be->ops->upload(be, to.data, from, fk_tensor_bytes(to));
+  if (be->failure == FK_FAIL_NONE) be->ops->upload(be, to.data, from, fk_tensor_bytes(to));
 }
 
 /* After a failure `to` is zeros, so that a decision taken on it is at least a defined one. */
@@ -356,23 +325,19 @@ void fk_op_download(FkBackend *be, void *to, FkTensor from) {
 
 void fk_op_mark(FkBackend *be, int slot) {
   assert(slot >= 0 && slot < 64);
-  if (be->failure == FK_FAIL_NONE)
-    be->ops->mark(be, slot);
+  if (be->failure == FK_FAIL_NONE) be->ops->mark(be, slot);
 }
 
 void fk_op_wait(FkBackend *be, int slot) {
   assert(slot >= 0 && slot < 64);
-  if (be->failure == FK_FAIL_NONE)
-    be->ops->wait(be, slot);
+  if (be->failure == FK_FAIL_NONE) be->ops->wait(be, slot);
 }
 
 bool fk_op_graph_begin(FkBackend *be, int key) {
-  if (be->failure != FK_FAIL_NONE || !be->use_graph || !be->ops->graph_begin)
-    return true;
+  if (be->failure != FK_FAIL_NONE || !be->use_graph || !be->ops->graph_begin) return true;
   return be->ops->graph_begin(be, key);
 }
 
 void fk_op_graph_end(FkBackend *be, int key) {
-  if (be->use_graph && be->ops->graph_begin && be->ops->graph_end)
-    be->ops->graph_end(be, key);
+  if (be->use_graph && be->ops->graph_begin && be->ops->graph_end) be->ops->graph_end(be, key);
 }

@@ -15,10 +15,13 @@
 
 /* fmaf() costs one instruction on CPUs that have it and a library call elsewhere; the result is the same. */
 #if defined(__x86_64__) && defined(__GNUC__)
-#define FK_HAVE_FMA_CLONE 1
 #define FK_INLINE static inline __attribute__((always_inline))
+#define FK_WITH_FMA __attribute__((target("avx2,fma")))
+#define FK_HAVE_FMA (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #else
 #define FK_INLINE static inline
+#define FK_WITH_FMA
+#define FK_HAVE_FMA 0
 #endif
 
 static const double TWO_PI = 6.283185307179586476925286766559;
@@ -154,20 +157,15 @@ static void cpu_blocks_generic(float *d, int64_t blocks) {
   cpu_blocks_body(d, blocks);
 }
 
-#ifdef FK_HAVE_FMA_CLONE
-__attribute__((target("avx2,fma"))) static void cpu_blocks_fma(float *d, int64_t blocks) {
+FK_WITH_FMA static void cpu_blocks_fma(float *d, int64_t blocks) {
   cpu_blocks_body(d, blocks);
 }
-#endif
 
 static void cpu_blocks(float *d, int64_t blocks) {
-#ifdef FK_HAVE_FMA_CLONE
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (FK_HAVE_FMA)
     cpu_blocks_fma(d, blocks);
-    return;
-  }
-#endif
-  cpu_blocks_generic(d, blocks);
+  else
+    cpu_blocks_generic(d, blocks);
 }
 
 /* Fewer than 16 elements: scalar Box-Muller in double, both results used in turn (spec 9.5). */
@@ -314,12 +312,9 @@ static void cuda_fill_generic(float *out, int64_t n, uint64_t seed, uint64_t off
   cuda_fill_body(out, n, seed, offset, threads);
 }
 
-#ifdef FK_HAVE_FMA_CLONE
-__attribute__((target("avx2,fma"))) static void cuda_fill_fma(float *out, int64_t n, uint64_t seed, uint64_t offset,
-                                                              int64_t threads) {
+FK_WITH_FMA static void cuda_fill_fma(float *out, int64_t n, uint64_t seed, uint64_t offset, int64_t threads) {
   cuda_fill_body(out, n, seed, offset, threads);
 }
-#endif
 
 static int64_t cuda_threads(int64_t n, int sms, int blocks_per_sm) {
   int64_t blocks = (n + 255) / 256, limit = (int64_t)sms * blocks_per_sm;
@@ -334,13 +329,10 @@ uint64_t fk_noise_cuda_advance(int64_t n, int sms, int blocks_per_sm) {
 void fk_noise_cuda(float *out, int64_t n, uint64_t seed, uint64_t offset, int sms, int blocks_per_sm) {
   if (n <= 0) return;
   int64_t threads = cuda_threads(n, sms, blocks_per_sm);
-#ifdef FK_HAVE_FMA_CLONE
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+  if (FK_HAVE_FMA)
     cuda_fill_fma(out, n, seed, offset, threads);
-    return;
-  }
-#endif
-  cuda_fill_generic(out, n, seed, offset, threads);
+  else
+    cuda_fill_generic(out, n, seed, offset, threads);
 }
 
 void fk_noise_normal(float *out, int64_t n, uint64_t seed, FkRng rng) {

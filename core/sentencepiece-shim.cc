@@ -30,9 +30,13 @@ extern "C" FkSentencePiece *fk_sentencepiece_open(const void *data, size_t bytes
   return nullptr;
 }
 
-extern "C" void fk_sentencepiece_free(FkSentencePiece *model) { delete model; }
+extern "C" void fk_sentencepiece_free(FkSentencePiece *model) {
+  delete model;
+}
 
-extern "C" int fk_sentencepiece_count(const FkSentencePiece *model) { return model->processor.GetPieceSize(); }
+extern "C" int fk_sentencepiece_count(const FkSentencePiece *model) {
+  return model->processor.GetPieceSize();
+}
 
 extern "C" const char *fk_sentencepiece_piece(const FkSentencePiece *model, int id, size_t *bytes) {
   const std::string &piece = model->processor.IdToPiece(id);
@@ -40,4 +44,6 @@ extern "C" const char *fk_sentencepiece_piece(const FkSentencePiece *model, int 
   return piece.c_str();
 }
 
-extern "C" float fk_sentencepiece_score(const FkSentencePiece *model, int id) { return model->processor.GetScore(id); }
+extern "C" float fk_sentencepiece_score(const FkSentencePiece *model, int id) {
+  return model->processor.GetScore(id);
+}

@@ -24,8 +24,8 @@ typedef struct {
 
 static bool scan_fail(const Scanner *s, const char *what, const char *entry, GError **error) {
   g_autofree char *shown = g_filename_display_name(s->path);
-  g_autofree char *escaped = g_strescape(entry, NULL);
-  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: byte %" G_GSIZE_FORMAT ", entry \"%.80s\": %s", shown,
+  g_autofree char *escaped = fk_token_shown(entry, strlen(entry));
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: byte %" G_GSIZE_FORMAT ", entry \"%s\": %s", shown,
               (gsize)(s->at - s->text), escaped, what);
   return false;
 }
@@ -210,8 +210,7 @@ static bool read_merges(FkBpe *bpe, const char *path, GHashTable *vocabulary, co
     if (!wrong) rank++;
     if (!wrong) continue;
     g_autofree char *shown = g_filename_display_name(path);
-    g_autofree char *start = g_strndup(line, MIN(bytes, 60));
-    g_autofree char *escaped = g_strescape(start, NULL);
+    g_autofree char *escaped = fk_token_shown(line, bytes);
     g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: line %d \"%s\" %s", shown, number, escaped, wrong);
     return false;
   }
@@ -242,9 +241,9 @@ typedef struct {
   int32_t previous, next;
 } Symbol;
 
-/* A binary heap of candidate merges, rank << 32 | position: the lowest rank first, the leftmost among equals. Candidates
- * are never taken out when a neighbour changes; they are checked when their turn comes. So a word of n bytes costs
- * O(n log n), however long it is. */
+/* A binary heap of candidate merges, rank << 32 | position: the lowest rank first, the leftmost among equals.
+ * Candidates are never taken out when a neighbour changes; they are checked when their turn comes. So a word of n bytes
+ * costs O(n log n), however long it is. */
 typedef struct {
   guint64 *items;
   gsize count;

@@ -62,7 +62,9 @@ void fk_charsmap_free(FkCharsmap *map) {
 }
 
 /* A unit's bits: 0-7 label, 8 a leaf follows, 9 the offset counts in 256s, 10-30 offset, 31 it is a leaf's value. */
-static guint32 unit_offset(guint32 unit) { return (unit >> 10) << ((unit & 0x200) >> 6); }
+static guint32 unit_offset(guint32 unit) {
+  return (unit >> 10) << ((unit & 0x200) >> 6);
+}
 
 /* The replacement of the shortest key that `text` starts with; NULL: none. */
 static const char *find(const FkCharsmap *map, const char *text, gsize bytes) {

@@ -2,9 +2,9 @@
 /* CLIP's tokenizer: cleaning a prompt and cutting it into words, whose byte pairs tokenizer-bpe.c joins.
  *
  * Follows the fast tokenizer of transformers 5: NFC, white space to one space, lower case character by character (no
- * final sigma), then the words of one regular expression, here cut by hand (spec 3.1). That tokenizer's parts were built
- * with different versions of Unicode, none of them GLib's; the tables below are the difference, so that ids are equal
- * on every code point and not only on those that all versions know. */
+ * final sigma), then the words of one regular expression, here cut by hand (spec 3.1). That tokenizer's parts were
+ * built with different versions of Unicode, none of them GLib's; the tables below are the difference, so that ids are
+ * equal on every code point and not only on those that all versions know. */
 #include "tokenizer-private.h"
 
 #include <string.h>
@@ -32,9 +32,9 @@ static const FkRange new_letters[] = {
 /* What to add for the lower case where g_unichar_tolower says otherwise: Roman numerals and circled letters, which are
  * not letters to it, and pairs that are newer than it. */
 static const FkRange more_lower[] = {
-    {0x1C89, 0x1C89, 1},    {0x2160, 0x216F, 16},   {0x24B6, 0x24CF, 26},     {0xA7CB, 0xA7CB, -42343},
-    {0xA7CC, 0xA7CC, 1},    {0xA7CE, 0xA7CE, 1},    {0xA7D2, 0xA7D2, 1},      {0xA7D4, 0xA7D4, 1},
-    {0xA7DA, 0xA7DA, 1},    {0xA7DC, 0xA7DC, -42561}, {0x10D50, 0x10D65, 32}, {0x16EA0, 0x16EB8, 27},
+    {0x1C89, 0x1C89, 1}, {0x2160, 0x216F, 16},     {0x24B6, 0x24CF, 26},   {0xA7CB, 0xA7CB, -42343},
+    {0xA7CC, 0xA7CC, 1}, {0xA7CE, 0xA7CE, 1},      {0xA7D2, 0xA7D2, 1},    {0xA7D4, 0xA7D4, 1},
+    {0xA7DA, 0xA7DA, 1}, {0xA7DC, 0xA7DC, -42561}, {0x10D50, 0x10D65, 32}, {0x16EA0, 0x16EB8, 27},
 };
 
 /* Combining marks that the reference's NFC, which is older than GLib's, does not reorder. */
@@ -87,8 +87,9 @@ static int combining_class(gunichar c) {
 
 /* ---- NFC ----
  *
- * Not g_utf8_normalize: its reordering is quadratic in the number of marks on one letter, so that a prompt of a megabyte
- * of marks would take hours, and it would follow GLib's classes. Characters are held as class << 24 | code point. */
+ * Not g_utf8_normalize: its reordering is quadratic in the number of marks on one letter, so that a prompt of a
+ * megabyte of marks would take hours, and it would follow GLib's classes. Characters are held as class << 24 | code
+ * point. */
 
 static gint by_class(gconstpointer a, gconstpointer b, gpointer user) {
   (void)user;
@@ -161,8 +162,15 @@ static const struct {
   const char *text;
   int pieces[3]; /* bytes of each word it makes */
 } literals[] = {
-    {"<|startoftext|>", {2, 11, 2}}, {"<|endoftext|>", {2, 9, 2}}, {"'s", {2}}, {"'t", {2}}, {"'re", {3}},
-    {"'ve", {3}}, {"'m", {2}}, {"'ll", {3}}, {"'d", {2}},
+    {"<|startoftext|>", {2, 11, 2}},
+    {"<|endoftext|>", {2, 9, 2}},
+    {"'s", {2}},
+    {"'t", {2}},
+    {"'re", {3}},
+    {"'ve", {3}},
+    {"'m", {2}},
+    {"'ll", {3}},
+    {"'d", {2}},
 };
 
 /* Encodes the literal that `text` starts with; the bytes that it has, or 0. */
@@ -235,14 +243,19 @@ void fk_clip_tokenizer_free(FkClipTokenizer *tokenizer) {
   g_free(tokenizer);
 }
 
-int fk_clip_tokenizer_max_length(const FkClipTokenizer *tokenizer) { return tokenizer->max_length; }
+int fk_clip_tokenizer_max_length(const FkClipTokenizer *tokenizer) {
+  return tokenizer->max_length;
+}
 
-int fk_clip_tokenizer_rows(const FkClipTokenizer *tokenizer) { return tokenizer->specials.rows; }
+int fk_clip_tokenizer_rows(const FkClipTokenizer *tokenizer) {
+  return tokenizer->specials.rows;
+}
 
 bool fk_clip_tokenizer_encode(const FkClipTokenizer *tokenizer, const char *text, int length, int32_t *ids,
                               bool *truncated, GError **error) {
   if (length < 2) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "a prompt of %d tokens has no room for its begin and end", length);
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "a prompt of %d tokens has no room for its begin and end",
+                length);
     return false;
   }
   FkIds content = {ids + 1, length - 2, 0};

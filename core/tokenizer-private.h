@@ -8,6 +8,11 @@
 
 /* Ids above this are taken for damage: no text encoder has an embedding table of that size. */
 #define FK_TOKEN_ID_LIMIT (1 << 20)
+/* Special tokens of one tokenizer. Published ones have 2 and 103. */
+#define FK_SPECIAL_LIMIT 4096
+
+/* The start of a token or line of a file, for an error: UTF-8 with control characters escaped. (transfer full) */
+char *fk_token_shown(const char *text, gsize bytes);
 
 /* ---- The ids being collected ---- */
 
@@ -23,7 +28,9 @@ static inline void fk_ids_push(FkIds *ids, int32_t id) {
 }
 
 /* Nothing that follows can change the result. */
-static inline bool fk_ids_full(const FkIds *ids) { return ids->count > ids->room; }
+static inline bool fk_ids_full(const FkIds *ids) {
+  return ids->count > ids->room;
+}
 
 /* ---- A map from 64-bit keys to non-negative numbers: merges by pair, trie edges by node and byte ---- */
 
@@ -51,18 +58,19 @@ typedef struct {
 
 /* What the JSON files of a tokenizer folder say. */
 typedef struct {
-  GArray *tokens;              /* FkSpecial, longest first */
-  int32_t bos, eos, unk, pad;  /* ids; -1: the class has no such token */
-  int max_length;              /* model_max_length; 0: not given or beyond any use */
-  int extra_ids;               /* -1: not given */
-  int rows;                    /* highest id plus one */
+  GArray *tokens;             /* FkSpecial, longest first */
+  int32_t bos, eos, unk, pad; /* ids; -1: the class has no such token */
+  int max_length;             /* model_max_length; 0: not given or beyond any use */
+  int extra_ids;              /* -1: not given */
+  int rows;                   /* highest id plus one */
 } FkSpecials;
 
 /* The id of a token in the vocabulary, -1: none. */
 typedef int32_t (*FkTokenId)(const char *token, gpointer user);
 
-/* names: the class's bos, eos, unk and pad, used where the files name none; NULL: it has none. Tokens that the vocabulary
- * lacks keep the id that a file gives them, which must not be smaller than `entries`, the size of the vocabulary. */
+/* names: the class's bos, eos, unk and pad, used where the files name none; NULL: it has none. Tokens that the
+ * vocabulary lacks keep the id that a file gives them, which must not be smaller than `entries`, the size of the
+ * vocabulary. */
 bool fk_specials_open(FkSpecials *specials, const char *folder, const char *const names[4], FkTokenId lookup,
                       gpointer user, int entries, GError **error);
 void fk_specials_clear(FkSpecials *specials);

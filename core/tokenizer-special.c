@@ -2,8 +2,8 @@
 /* Special tokens: which literal texts of a prompt become one id, and cutting them out.
  *
  * They are declared in up to three files. transformers takes tokenizer_config.json's added_tokens_decoder when there is
- * one, and else special_tokens_map.json and tokenizer.json's added_tokens; so does this file. Flags lstrip and rstrip are
- * not looked at: they widen a match over neighbouring white space, which both tokenizers drop anyway. */
+ * one, and else special_tokens_map.json and tokenizer.json's added_tokens; so does this file. Flags lstrip and rstrip
+ * are not looked at: they widen a match over neighbouring white space, which both tokenizers drop anyway. */
 #include "file.h"
 #include "tokenizer-private.h"
 
@@ -11,7 +11,15 @@
 #include <string.h>
 
 enum { CONFIG_LIMIT = 1 << 20, TOKENIZER_JSON_LIMIT = 64 << 20, PROMPT_LIMIT = 64 << 20 }; /* bytes */
-enum { DEPTH_LIMIT = 64, TOKEN_LIMIT = 4096, TEXT_LIMIT = 256 };
+enum { DEPTH_LIMIT = 64, TEXT_LIMIT = 256 };
+
+char *fk_token_shown(const char *text, gsize bytes) {
+  char beyond_ascii[129];
+  for (int i = 0; i < 128; i++) beyond_ascii[i] = (char)(128 + i);
+  beyond_ascii[128] = 0;
+  g_autofree char *valid = g_utf8_make_valid(text, (gssize)MIN(bytes, 60));
+  return g_strescape(valid, beyond_ascii);
+}
 
 /* ---- FkMap ---- */
 
@@ -144,11 +152,13 @@ static bool flag_of(JsonNode *node) {
          json_node_get_boolean(node);
 }
 
-/* -1: not a number. Larger ones than an int come out as INT_MAX (files write 1e30 for "no limit"). */
+/* -1: not a number. Larger ones than an int come out as INT_MAX. Files write 10^30 for "no limit", of which json-glib
+ * keeps the lowest 64 bits of the saturated value: -1. */
 static int number_of(JsonNode *node) {
   if (!node || !JSON_NODE_HOLDS_VALUE(node)) return -1;
   if (json_node_get_value_type(node) != G_TYPE_INT64 && json_node_get_value_type(node) != G_TYPE_DOUBLE) return -1;
   double value = json_node_get_double(node);
+  if (value == -1) return G_MAXINT;
   return value >= G_MAXINT ? G_MAXINT : value >= 0 ? (int)value : -1;
 }
 
@@ -172,8 +182,8 @@ void fk_specials_add(FkSpecials *specials, const char *text, int32_t id, bool no
 
 static bool token_bad(const Reader *reader, const char *text, const char *what, GError **error) {
   g_autofree char *path = g_build_filename(reader->folder, reader->name, NULL);
-  g_autofree char *escaped = g_strescape(text, NULL);
-  g_autofree char *message = g_strdup_printf("special token \"%.80s\" %s", escaped, what);
+  g_autofree char *escaped = fk_token_shown(text, strlen(text));
+  g_autofree char *message = g_strdup_printf("special token \"%s\" %s", escaped, what);
   return bad(error, path, message);
 }
 
@@ -183,7 +193,7 @@ static bool read_token(const Reader *reader, JsonNode *node, int id, int32_t *fo
   const char *text = text_of(content ? content : node);
   if (!text) return token_bad(reader, "", "has no text", error);
   if (!*text || strlen(text) > TEXT_LIMIT) return token_bad(reader, text, "is empty or too long", error);
-  if (reader->specials->tokens->len >= TOKEN_LIMIT) return token_bad(reader, text, "is one too many", error);
+  if (reader->specials->tokens->len >= FK_SPECIAL_LIMIT) return token_bad(reader, text, "is one too many", error);
   if (flag_of(member(node, "single_word"))) return token_bad(reader, text, "has the unknown kind single_word", error);
   int32_t known = reader->lookup(text, reader->user);
   if (known < 0 && id < 0) return token_bad(reader, text, "is not in the vocabulary and has no id", error);
@@ -221,8 +231,8 @@ static bool read_added(const Reader *reader, JsonNode *node, GError **error) {
 
 /* The tokens with a role, and those with none. Roles that neither file names are filled in from `names`. */
 static bool read_roles(Reader *reader, JsonNode *config, JsonNode *map, const char *const names[4], GError **error) {
-  static const char *const keys[] = {"bos_token", "eos_token", "unk_token",
-                                     "pad_token", "sep_token", "cls_token", "mask_token"};
+  static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "pad_token",
+                                     "sep_token", "cls_token", "mask_token"};
   FkSpecials *s = reader->specials;
   int32_t *const ids[] = {&s->bos, &s->eos, &s->unk, &s->pad};
   for (gsize i = 0; i < G_N_ELEMENTS(keys); i++) {
@@ -279,10 +289,11 @@ bool fk_specials_open(FkSpecials *specials, const char *folder, const char *cons
   if (!read_json(folder, reader.name, NULL, &config, error)) return false;
   if (!read_files(&reader, names, config, error)) return false;
   reader.name = "tokenizer_config.json";
-  JsonNode *length = member(config, "model_max_length");
-  specials->max_length = length ? number_of(length) : 0;
+  JsonNode *node = member(config, "model_max_length");
+  int length = node ? number_of(node) : G_MAXINT;
+  specials->max_length = length < G_MAXINT ? length : 0;
   specials->extra_ids = number_of(member(config, "extra_ids"));
-  if (specials->max_length < (length ? 2 : 0) || specials->extra_ids > TOKEN_LIMIT) {
+  if (length < 2 || specials->extra_ids > FK_SPECIAL_LIMIT) {
     g_autofree char *path = g_build_filename(folder, reader.name, NULL);
     return bad(error, path, "model_max_length or extra_ids is out of range");
   }
@@ -301,7 +312,9 @@ static gint by_length(gconstpointer a, gconstpointer b) {
   return x->bytes != y->bytes ? (x->bytes > y->bytes ? -1 : 1) : strcmp(x->text, y->text);
 }
 
-void fk_specials_sort(FkSpecials *specials) { g_array_sort(specials->tokens, by_length); }
+void fk_specials_sort(FkSpecials *specials) {
+  g_array_sort(specials->tokens, by_length);
+}
 
 /* ---- Cutting ---- */
 
@@ -310,7 +323,8 @@ static const FkSpecial *find_special(const FkSpecials *specials, bool normalized
                                      gsize from, gsize *at) {
   const FkSpecial *tokens = (const FkSpecial *)(gconstpointer)specials->tokens->data;
   bool starts[256] = {false};
-  for (guint i = 0; i < specials->tokens->len; i++) starts[(guint8)tokens[i].text[0]] |= tokens[i].normalized == normalized;
+  for (guint i = 0; i < specials->tokens->len; i++)
+    starts[(guint8)tokens[i].text[0]] |= tokens[i].normalized == normalized;
   for (gsize p = from; p < bytes; p++) {
     if (!starts[(guint8)text[p]]) continue;
     for (guint i = 0; i < specials->tokens->len; i++) {

@@ -15,8 +15,8 @@
 
 #define MARKER "\xE2\x96\x81" /* U+2581 */
 
-enum { MODEL_LIMIT = 32 << 20, PIECE_BYTES_LIMIT = 8 << 20, PIECE_LIMIT = FK_TOKEN_ID_LIMIT / 2 };
-enum { LENGTH_LIMIT = 512, DEFAULT_EXTRA_IDS = 100, MODEL_TYPE_UNIGRAM = 1 };
+enum { MODEL_LIMIT = 32 << 20, PIECE_BYTES_LIMIT = 2 << 20, PIECE_LIMIT = FK_TOKEN_ID_LIMIT / 2 };
+enum { LENGTH_LIMIT = 512, DEFAULT_EXTRA_IDS = 100, EXTRA_BYTES = sizeof "<extra_id_4096>", MODEL_TYPE_UNIGRAM = 1 };
 
 /* A trie over the bytes of all pieces. Node 0 is the root. */
 typedef struct {
@@ -82,8 +82,8 @@ static bool read_field(Reader *r, Field *field) {
   return true;
 }
 
-enum { PIECES = 1 << 3 | 2, TRAINER = 2 << 3 | 2, NORMALIZER = 3 << 3 | 2 };      /* of the model */
-enum { TRAINER_MODEL_TYPE = 3 << 3, NORMALIZER_CHARSMAP = 2 << 3 | 2 }; /* of those two */
+enum { PIECES = 1 << 3 | 2, TRAINER = 2 << 3 | 2, NORMALIZER = 3 << 3 | 2 }; /* of the model */
+enum { TRAINER_MODEL_TYPE = 3 << 3, NORMALIZER_CHARSMAP = 2 << 3 | 2 };      /* of those two */
 
 /* The last field of this tag in a message; false: the message is damaged. field->tag stays 0 when there is none. */
 static bool find_field(const Field *message, guint64 tag, Field *field) {
@@ -102,16 +102,21 @@ static const char *split_model(const char *text, gsize size, GByteArray *plain, 
   static const guint8 identity[] = "\x1A\x10\x0A\x08identity\x18\x00\x20\x00\x28\x00";
   Reader r = {(const guint8 *)text, (const guint8 *)text + size};
   Field type = {.number = MODEL_TYPE_UNIGRAM};
+  bool trainer = false, normalizer = false;
   while (r.at < r.end) {
     Field field;
     if (!read_field(&r, &field)) return "is not a sentencepiece model";
     if (field.tag == TRAINER && !find_field(&field, TRAINER_MODEL_TYPE, &type)) return "has a damaged trainer_spec";
     if (field.tag == NORMALIZER && !find_field(&field, NORMALIZER_CHARSMAP, charsmap))
       return "has a damaged normalizer_spec";
+    trainer |= field.tag == TRAINER;
+    normalizer |= field.tag == NORMALIZER;
     if (field.tag == PIECES || field.tag == TRAINER)
       g_byte_array_append(plain, field.start, (guint)(r.at - field.start));
   }
   if (type.number != MODEL_TYPE_UNIGRAM) return "is not a unigram model";
+  /* They follow the pieces, so that a file cut off between two pieces shows. */
+  if (!trainer || !normalizer) return "has no trainer_spec or no normalizer_spec, as if cut off";
   g_byte_array_append(plain, identity, sizeof identity - 1);
   return NULL;
 }
@@ -159,14 +164,14 @@ static bool add_piece(FkT5Tokenizer *t, const FkSentencePiece *model, int id, co
   gsize bytes;
   const char *piece = fk_sentencepiece_piece(model, id, &bytes);
   double score = (double)fk_sentencepiece_score(model, id);
-  const char *wrong = !g_utf8_validate(piece, (gssize)bytes, NULL)         ? "is not UTF-8"
-                      : bytes == 0                                         ? "is empty"
-                      : !isfinite(score)                                   ? "has a score that is not finite"
-                      : !trie_add(&t->trie, piece, bytes, id)              ? "is there twice"
-                                                                           : NULL;
+  const char *wrong = NULL;
+  if (!g_utf8_validate(piece, (gssize)bytes, NULL)) wrong = "is not UTF-8";
+  if (!wrong && bytes == 0) wrong = "is empty";
+  if (!wrong && !isfinite(score)) wrong = "has a score that is not finite";
+  if (!wrong && !trie_add(&t->trie, piece, bytes, id)) wrong = "is there twice";
   if (wrong) {
-    g_autofree char *escaped = g_strescape(piece, NULL);
-    g_autofree char *message = g_strdup_printf("piece %d \"%.80s\" %s", id, escaped, wrong);
+    g_autofree char *escaped = fk_token_shown(piece, bytes);
+    g_autofree char *message = g_strdup_printf("piece %d \"%s\" %s", id, escaped, wrong);
     return bad(error, path, message);
   }
   t->scores[id] = score;
@@ -179,9 +184,9 @@ static bool add_pieces(FkT5Tokenizer *t, const FkSentencePiece *model, const cha
   gsize bytes = 0, one;
   for (int id = 0; id < count && id < PIECE_LIMIT; id++) bytes += (fk_sentencepiece_piece(model, id, &one), one);
   if (count > PIECE_LIMIT || bytes > PIECE_BYTES_LIMIT) return bad(error, path, "has too many or too long pieces");
-  /* Room for the extra ids as well. */
-  trie_init(&t->trie, bytes + 32 * 4096 + 1);
-  t->scores = g_new0(double, (gsize)count + 4096);
+  /* Room for extra_id_N as well, which come with the special tokens. */
+  trie_init(&t->trie, bytes + FK_SPECIAL_LIMIT * EXTRA_BYTES + 1);
+  t->scores = g_new0(double, (gsize)count + FK_SPECIAL_LIMIT);
   t->pieces = count;
   for (int id = 0; id < count; id++)
     if (!add_piece(t, model, id, path, error)) return false;
@@ -211,7 +216,7 @@ static bool read_model(FkT5Tokenizer *t, const char *folder, GError **error) {
 static void add_extra_ids(FkT5Tokenizer *t) {
   int count = t->specials.extra_ids >= 0 ? t->specials.extra_ids : DEFAULT_EXTRA_IDS, pieces = t->pieces;
   for (int n = 0; n < count; n++) {
-    char text[32];
+    char text[EXTRA_BYTES];
     g_snprintf(text, sizeof text, "<extra_id_%d>", n);
     int32_t id = trie_find(&t->trie, text);
     if (id < 0) {
@@ -322,9 +327,13 @@ void fk_t5_tokenizer_free(FkT5Tokenizer *tokenizer) {
   g_free(tokenizer);
 }
 
-int fk_t5_tokenizer_max_length(const FkT5Tokenizer *tokenizer) { return tokenizer->max_length; }
+int fk_t5_tokenizer_max_length(const FkT5Tokenizer *tokenizer) {
+  return tokenizer->max_length;
+}
 
-int fk_t5_tokenizer_rows(const FkT5Tokenizer *tokenizer) { return tokenizer->specials.rows; }
+int fk_t5_tokenizer_rows(const FkT5Tokenizer *tokenizer) {
+  return tokenizer->specials.rows;
+}
 
 bool fk_t5_tokenizer_encode(const FkT5Tokenizer *tokenizer, const char *text, int length, int32_t *ids, bool *truncated,
                             GError **error) {

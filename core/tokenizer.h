@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Prompts to token ids: CLIP's byte-pair encoding and T5's unigram model, with the ids of transformers 5.
  *
- * Both open a folder of the checkpoint and check its files as untrusted input: a fault is one GError that names the file
- * and the entry (FK_ERROR_MODEL_MISSING, FK_ERROR_MODEL_BAD). An open tokenizer never changes, so any number of threads
- * may encode with it at once. The slow tokenizers of transformers 4, ftfy's repairs and HTML unescaping are not here.
+ * Both open a folder of the checkpoint and check its files as untrusted input: a fault is one GError that names the
+ * file and the entry (FK_ERROR_MODEL_MISSING, FK_ERROR_MODEL_BAD). An open tokenizer never changes, so any number of
+ * threads may encode with it at once. The slow tokenizers of transformers 4, ftfy's repairs and HTML unescaping are not
+ * here.
  *
  * Sources: spec section 3; transformers models/clip/tokenization_clip.py and models/t5/tokenization_t5.py. */
 #ifndef FK_TOKENIZER_H
@@ -24,9 +25,9 @@ void fk_clip_tokenizer_free(FkClipTokenizer *tokenizer); /* (nullable) */
 int fk_clip_tokenizer_max_length(const FkClipTokenizer *tokenizer);
 /* The rows that the embedding table must have: the highest id plus one. */
 int fk_clip_tokenizer_rows(const FkClipTokenizer *tokenizer);
-/* Writes `length` ids: begin, at most length - 2 of the text, end, then padding. `text` is NUL-terminated UTF-8; anything
- * else is FK_ERROR_OPTION_BAD with the offset of the first bad byte. `truncated` (nullable) tells whether ids were left
- * out. length >= 2. */
+/* Writes `length` ids: begin, at most length - 2 of the text, end, then padding. `text` is NUL-terminated UTF-8;
+ * anything else is FK_ERROR_OPTION_BAD with the offset of the first bad byte. `truncated` (nullable) tells whether ids
+ * were left out. length >= 2. */
 bool fk_clip_tokenizer_encode(const FkClipTokenizer *tokenizer, const char *text, int length, int32_t *ids,
                               bool *truncated, GError **error);
 

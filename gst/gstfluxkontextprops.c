@@ -341,7 +341,8 @@ gchar **gst_flux_kontext_props_preset_names(void) {
   size_t count;
   const FkProperty *rows = fk_properties(&count);
   for (size_t i = 0; i < count; i++)
-    if (rows[i].scope == FK_SCOPE_SETTING) g_ptr_array_add(names, g_strdup(rows[i].name));
+    if (rows[i].scope == FK_SCOPE_SETTING && rows[i].kind != FK_KIND_STRING)
+      g_ptr_array_add(names, g_strdup(rows[i].name));
   g_ptr_array_add(names, g_strdup("seed-mode"));
   g_ptr_array_add(names, g_strdup("on-error"));
   g_ptr_array_add(names, NULL);

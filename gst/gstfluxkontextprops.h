@@ -70,7 +70,8 @@ gchar *gst_flux_kontext_options_text(const FkOptions *options);
 /* Does the text say something else than all defaults? */
 gboolean gst_flux_kontext_options_is_default(const FkOptions *options);
 
-/* What a GstPreset keeps: how to edit; not where the model lies nor which machine runs it. (transfer full) */
+/* What a GstPreset keeps: how to edit; not where the model lies nor which machine runs it, and no texts, because
+ * GstPreset cannot read back what it wrote of them (it escapes twice and unescapes once). (transfer full) */
 gchar **gst_flux_kontext_props_preset_names(void);
 
 G_END_DECLS

@@ -15,10 +15,10 @@ namespace {
 
 enum {
   FK_ATTN_TURNS = 1, /* warpgroups take turns in starting products, so that one's softmax meets the other's products */
-  FK_ATTN_LAZY = 2,  /* the running maximum moves only when it grew by more than 2^8: else nothing is rescaled */
   FK_ATTN_JOIN = 4,  /* first scores of the next query tile beside the last products of this one */
   FK_ATTN_PLAIN = 8, /* one tile's scores and products after each other: other warpgroups fill the gaps */
   FK_ATTN_SPLIT = 16, /* smaller query tiles at the end */
+  FK_ATTN_QUICK = 32, /* */
 };
 
 /* W warpgroups of 64 queries, N keys a tile, Stages tiles of K and of V, Cluster blocks sharing each tile (1 or 2). */
@@ -61,7 +61,7 @@ template <class P, int Cluster> struct FkAttnWalk {
   __device__ __forceinline__ int head() const { return whole() ? tile / full : (tile - full * heads) / short_; }
   __device__ __forceinline__ int row() const {
     if (whole()) return ((tile % full) * Cluster + rank) * P::kRows;
-    return full * P::kRows + (tile - full * heads) % short_ * width * 64;
+    return full * Cluster * P::kRows + ((tile - full * heads) % short_ * Cluster + rank) * width * 64;
   }
 };
 
@@ -130,17 +130,33 @@ template <int N> FK_DEVICE void fk_attn_mask(float (&s)[N / 2], int valid) {
     if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = -INFINITY;
 }
 
-/* What a thread keeps of its two rows (g and g + 8): reference maximum (of raw scores) and its part of the sum. */
+/* What a thread keeps of its two rows (g and g + 8): the reference the exponents are taken against, in units of log2,
+ * and its part of the row's sum. */
 struct FkAttnRows {
-  float max[2], sum[2];
+  float ref[2], sum[2];
 };
 
-/* s becomes exp2(scale * (s - max)); alpha is what earlier sums and products must be multiplied with.
- * Returns false if alpha is 1 in all rows of the warp. fresh: there is no earlier tile. */
-template <int N, int Flags>
-FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
-  float top[2], sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
-  bool moved = false;
+/* Whether a score of row r (0 or 1) may exceed its reference by more than 2^8. Compares three words at a time as
+ * integers: their order is that of floats where one is positive, and where none is, 0 is taken as the bound. */
+template <int N> FK_DEVICE bool fk_attn_above(const float (&s)[N / 2], const FkAttnRows &rows, float scale) {
+  bool above = false;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    int a = 0, b = 0;
+#pragma unroll
+    for (int i = 0; i < N / 2; i += 8) {
+      a = __vimax3_s32(a, __float_as_int(s[i + 2 * r]), __float_as_int(s[i + 2 * r + 1]));
+      b = __vimax3_s32(b, __float_as_int(s[i + 2 * r + 4]), __float_as_int(s[i + 2 * r + 5]));
+    }
+    above |= fmaf(__int_as_float(max(a, b)), scale, -rows.ref[r]) > 8.f;
+  }
+  return above;
+}
+
+/* Takes the true maximum of a row as its reference where it lies more than 2^8 above (fresh: in any case, there is no
+ * earlier tile). alpha: what earlier sums and products are to be multiplied with. */
+template <int N>
+FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float a = fmaxf(s[2 * r], s[2 * r + 1]), b = fmaxf(s[2 * r + 4], s[2 * r + 5]);
@@ -149,33 +165,37 @@ FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alph
       a = fmaxf(a, fmaxf(s[i + 2 * r], s[i + 2 * r + 1]));
       b = fmaxf(b, fmaxf(s[i + 2 * r + 4], s[i + 2 * r + 5]));
     }
-    top[r] = fmaxf(a, b);
-  }
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
-    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
-    if (Flags & FK_ATTN_LAZY) {
-      bool grew = fresh || (top[r] - rows.max[r]) * scale > 8.f;
-      moved |= grew;
-      top[r] = grew ? top[r] : rows.max[r];
+    a = fmaxf(a, b);
+    a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
+    a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
+    if (fresh) {
+      rows.ref[r] = a * scale, rows.sum[r] = 0.f, alpha[r] = 1.f;
     } else {
-      top[r] = fresh ? top[r] : fmaxf(top[r], rows.max[r]);
-      moved = true;
+      float top = fmaf(a, scale, -rows.ref[r]) > 8.f ? a * scale : rows.ref[r];
+      alpha[r] = fk_exp2(rows.ref[r] - top);
+      rows.ref[r] = top, rows.sum[r] *= alpha[r];
     }
-    alpha[r] = fresh ? 0.f : fk_exp2((rows.max[r] - top[r]) * scale);
-    rows.max[r] = top[r];
-    top[r] *= scale;
   }
+}
+
+/* s becomes exp2(scale * s - reference). Returns whether earlier products must be multiplied with alpha; the same for
+ * all lanes of a warp. The reference of a row follows from that row's scores alone. */
+template <int N, int Flags>
+FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
+  bool moved = true;
+  if (!fresh) moved = (Flags & FK_ATTN_QUICK) ? __any_sync(~0u, fk_attn_above<N>(s, rows, scale)) : true;
+  if (moved) fk_attn_raise<N>(s, rows, alpha, scale, fresh);
+  float sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
 #pragma unroll
   for (int i = 0; i < N / 2; i++) {
     int r = (i >> 1) & 1;
-    s[i] = fk_exp2(fmaf(s[i], scale, -top[r]));
+    s[i] = fk_exp2(fmaf(s[i], scale, -rows.ref[r]));
     sum[r][i & 1] += s[i];
   }
 #pragma unroll
-  for (int r = 0; r < 2; r++) rows.sum[r] = (fresh ? 0.f : rows.sum[r] * alpha[r]) + (sum[r][0] + sum[r][1]);
-  return (Flags & FK_ATTN_LAZY) ? __any_sync(~0u, moved) : true;
+  for (int r = 0; r < 2; r++) rows.sum[r] += sum[r][0] + sum[r][1];
+  if (!(Flags & FK_ATTN_QUICK) && !fresh) moved = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f);
+  return moved && !fresh;
 }
 
 template <int N> FK_DEVICE void fk_attn_pack(uint32_t (&p)[N / 4], const float (&s)[N / 2]) {
@@ -269,7 +289,7 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
     /* One arrival a warp on each block of the cluster; in a short tile the last warpgroup stands in for the idle. */
     auto release = [&](uint32_t bar) {
       if (Cluster > 1) {
-        if (lane < Cluster) fk_mbar_arrive_cluster(bar, lane);
+        if (lane < Cluster * (1 + extra)) fk_mbar_arrive_cluster(bar, lane % Cluster);
       } else if (P::kSplit) {
         if (lane <= extra) fk_mbar_arrive(bar);
       } else {
@@ -332,7 +352,6 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
     while (mine()) {
       if (Flags & FK_ATTN_PLAIN) {
         fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
-        rows.max[0] = rows.max[1] = -INFINITY, rows.sum[0] = rows.sum[1] = 0.f;
 #pragma unroll
         for (int i = 0; i < 64; i++) o[i] = 0.f;
         for (int left = tiles; left > 0; left--) {
@@ -344,7 +363,7 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
           fk_wgmma_wait<0>();
           scores_done(left == 1);
           if (ragged && left == tiles) fk_attn_mask<N>(s, ragged);
-          if (fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, false)) fk_attn_rescale(o, alpha);
+          if (fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, left == tiles)) fk_attn_rescale(o, alpha);
           fk_attn_pack<N>(p, s);
           fk_wgmma_hold(o), fk_wgmma_hold(p);
           products_start();
@@ -403,23 +422,21 @@ bool fk_attn_map(CUtensorMap *map, const __nv_bfloat16 *base, int64_t ld, int ro
   return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
 }
 
-/* The division of each head's queries into full tiles and short ones that ends earliest, by shape alone. A tile of
- * 1, 2, 3 warpgroups takes 10, 16, 24 units of time: alone, a warpgroup waits for its own softmax. */
-void fk_attn_split(FkAttnArgs *args, int groups, int blocks) {
-  const int cost[4] = {0, 10, 16, 24};
-  int units = (args->sq + 63) / 64, best = 1 << 30;
+/* The division of each head's queries into full tiles and short ones that ends earliest, by shape alone. `groups`:
+ * warpgroups of a full tile, `unit`: rows of one (of both blocks, in a cluster), `bins`: blocks or clusters resident.
+ * A tile of 2 of 3 warpgroups takes 17/24 of a full one's time, one of 1 of 2 16/24; narrower ones wait for L2. */
+void fk_attn_split(FkAttnArgs *args, int groups, int unit, int bins) {
+  int units = (args->sq + unit - 1) / unit, width = groups - 1, short_cost = groups == 3 ? 17 : 16, best = 1 << 30;
   for (int full = (units + groups - 1) / groups; full >= 0; full--) {
-    for (int width = groups - 1; width > 0; width--) {
-      int rest = units - full * groups, shorts = rest > 0 ? (rest + width - 1) / width : 0;
-      int a = full * args->heads, all = a + shorts * args->heads, longest = 0;
-      for (int i = 0; i < 2; i++) { /* the longest list is block 0's, or that of the block with the first short tile */
-        int block = i ? a % blocks : 0;
-        int nf = (a - block + blocks - 1) / blocks, n = (all - block + blocks - 1) / blocks;
-        int time = nf * cost[groups] + (n - nf) * cost[width];
-        longest = time > longest ? time : longest;
-      }
-      if (longest < best) best = longest, args->full = full, args->short_ = shorts, args->width = width;
+    int rest = units - full * groups, shorts = rest > 0 ? (rest + width - 1) / width : 0;
+    int a = full * args->heads, all = a + shorts * args->heads, longest = 0;
+    for (int i = 0; i < 2; i++) { /* the longest list is the first bin's, or that of the bin with the first short tile */
+      int bin = i ? a % bins : 0;
+      int whole = (a - bin + bins - 1) / bins, n = (all - bin + bins - 1) / bins;
+      int time = whole * 24 + (n - whole) * short_cost;
+      longest = time > longest ? time : longest;
     }
+    if (longest < best) best = longest, args->full = full, args->short_ = shorts, args->width = width;
   }
 }
 
@@ -443,7 +460,7 @@ bool fk_attn_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bflo
     return false;
   FkAttnArgs args = {o, ld_o, sq, sk, heads, 0, 0, 1, scale * 1.4426950408889634f};
   args.full = (sq + P::kRows * Cluster - 1) / (P::kRows * Cluster);
-  if (P::kSplit) fk_attn_split(&args, W, blocks);
+  if (P::kSplit) fk_attn_split(&args, W, 64 * Cluster, blocks / Cluster);
   int tiles = (args.full + args.short_) * heads * Cluster;
   int grid = tiles < blocks ? tiles : blocks / Cluster * Cluster;
   cudaLaunchAttribute attribute;

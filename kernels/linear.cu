@@ -15,6 +15,7 @@ typedef struct {
   int lead;    /* k-blocks between the math warpgroups */
   int cut;     /* cut the last wave along K */
   int reorder; /* weight rows reordered by the tensor map */
+  int keep;    /* L2: 1 x stays, 2 x goes first, 4 w stays, 8 w goes first */
 } FkLinearPlan;
 
 static bool fk_linear_x_map(CUtensorMap *map, const FkCudaLinearGroup *g, int k, int rows) {
@@ -63,9 +64,9 @@ static int fk_linear_clusters(FkLinearKernel kernel, int cl, int threads, int sm
   return clusters;
 }
 
-template <int Epi, int BN, int CL, int MG, bool Reorder>
+template <int Epi, int BN, int CL, int MG, bool Reorder, bool F32>
 static cudaError_t fk_linear_sm90_run(cudaStream_t stream, const FkLinearPlan *plan, FkLinearArgs *a) {
-  FkLinearKernel kernel = linear_bf16_sm90_kernel<Epi, BN, CL, MG, Reorder>;
+  FkLinearKernel kernel = linear_bf16_sm90_kernel<Epi, BN, CL, MG, Reorder, F32>;
   static int most = 0;
   using S = FkLinearShape<BN, MG>;
   if (!most) most = fk_linear_clusters(kernel, CL, S::threads, S::smem_bytes);
@@ -86,15 +87,18 @@ static cudaError_t fk_linear_sm90_run(cudaStream_t stream, const FkLinearPlan *p
   return cudaLaunchKernelEx(&config, kernel, *a);
 }
 
-template <int BN, int CL, int MG, bool Reorder>
+template <int BN, int CL, int MG, bool Reorder, bool F32>
 static cudaError_t fk_linear_sm90_epi(cudaStream_t stream, const FkLinearPlan *plan, FkLinearArgs *a, int epilogue) {
   switch (epilogue) {
-  case FK_LINEAR_NONE: return fk_linear_sm90_run<FK_LINEAR_NONE, BN, CL, MG, Reorder>(stream, plan, a);
-  case FK_LINEAR_SILU: return fk_linear_sm90_run<FK_LINEAR_SILU, BN, CL, MG, Reorder>(stream, plan, a);
-  case FK_LINEAR_GELU: return fk_linear_sm90_run<FK_LINEAR_GELU, BN, CL, MG, Reorder>(stream, plan, a);
-  case FK_LINEAR_QUICK_GELU: return fk_linear_sm90_run<FK_LINEAR_QUICK_GELU, BN, CL, MG, Reorder>(stream, plan, a);
-  case FK_LINEAR_GATE: return fk_linear_sm90_run<FK_LINEAR_GATE, BN, CL, MG, Reorder>(stream, plan, a);
-  case FK_LINEAR_QKV: return fk_linear_sm90_run<FK_LINEAR_QKV, BN, CL, MG, Reorder>(stream, plan, a);
+  case FK_LINEAR_NONE: return fk_linear_sm90_run<FK_LINEAR_NONE, BN, CL, MG, Reorder, F32>(stream, plan, a);
+  case FK_LINEAR_SILU: return fk_linear_sm90_run<FK_LINEAR_SILU, BN, CL, MG, Reorder, F32>(stream, plan, a);
+  case FK_LINEAR_GELU: return fk_linear_sm90_run<FK_LINEAR_GELU, BN, CL, MG, Reorder, F32>(stream, plan, a);
+  case FK_LINEAR_QUICK_GELU: return fk_linear_sm90_run<FK_LINEAR_QUICK_GELU, BN, CL, MG, Reorder, F32>(stream, plan, a);
+  }
+  if constexpr (!F32) {
+    if (epilogue == FK_LINEAR_GATE)
+      return fk_linear_sm90_run<FK_LINEAR_GATE, BN, CL, MG, Reorder, F32>(stream, plan, a);
+    if (epilogue == FK_LINEAR_QKV) return fk_linear_sm90_run<FK_LINEAR_QKV, BN, CL, MG, Reorder, F32>(stream, plan, a);
   }
   return cudaErrorInvalidValue;
 }
@@ -109,7 +113,8 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
   a.n = n, a.k_blocks = (k + FK_LINEAR_BK - 1) / FK_LINEAR_BK, a.width = width;
   a.step = plan->step ? plan->step : plan->bn;
   a.n_tiles = (n + a.step - 1) / a.step;
-  a.y_f32 = y_f32;
+  a.x_policy = plan->keep & 1 ? FK_L2_EVICT_LAST : plan->keep & 2 ? FK_L2_EVICT_FIRST : FK_L2_EVICT_NORMAL;
+  a.w_policy = plan->keep & 4 ? FK_L2_EVICT_LAST : plan->keep & 8 ? FK_L2_EVICT_FIRST : FK_L2_EVICT_NORMAL;
   int rows = 64 * plan->mg;
   for (int i = 0; i < groups; i++) {
     a.row_units[i] = (g[i].m + rows * plan->cl - 1) / (rows * plan->cl);
@@ -123,19 +128,22 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
   if (!a.units) return cudaSuccess;
   a.super = plan->super, a.lead = plan->lead;
   if (workspace) a.flags = (uint32_t *)workspace, a.partial = (float *)((char *)workspace + FK_LINEAR_FLAG_BYTES);
-  if (plan->mg == 1 && plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false>(stream, plan, &a, epilogue);
-  if (plan->mg == 1) return fk_linear_sm90_epi<128, 1, 1, false>(stream, plan, &a, epilogue);
+  if (plan->mg == 1 && y_f32) {
+    if (plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false, true>(stream, plan, &a, epilogue);
+    return fk_linear_sm90_epi<128, 1, 1, false, true>(stream, plan, &a, epilogue);
+  }
+  if (plan->mg == 1 && plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false, false>(stream, plan, &a, epilogue);
+  if (plan->mg == 1) return fk_linear_sm90_epi<128, 1, 1, false, false>(stream, plan, &a, epilogue);
 #ifdef FK_LINEAR_LAB
-  if (plan->bn == 256 && plan->cl == 1) return fk_linear_sm90_epi<256, 1, 2, true>(stream, plan, &a, epilogue);
-  if (plan->bn == 256 && !plan->reorder) return fk_linear_sm90_epi<256, 2, 2, false>(stream, plan, &a, epilogue);
+  if (plan->bn == 256 && plan->cl == 1) return fk_linear_sm90_epi<256, 1, 2, true, false>(stream, plan, &a, epilogue);
 #endif
-  if (plan->bn == 256) return fk_linear_sm90_epi<256, 2, 2, true>(stream, plan, &a, epilogue);
-  return fk_linear_sm90_epi<128, 2, 2, true>(stream, plan, &a, epilogue);
+  if (plan->bn == 256) return fk_linear_sm90_epi<256, 2, 2, true, false>(stream, plan, &a, epilogue);
+  return fk_linear_sm90_epi<128, 2, 2, true, false>(stream, plan, &a, epilogue);
 }
 
 /* Few rows: bound by reading the weights once, so columns are dealt out evenly over the machine. */
 static FkLinearPlan fk_linear_plan_few(int groups, int n, int epilogue, int sms) {
-  FkLinearPlan p = {256, 1, 1, 0, 1, 0, 0, 0};
+  FkLinearPlan p = {256, 1, 1, 0, 1, 0, 0, 0, 8};
   int64_t columns = (int64_t)groups * n, waves = (columns + sms * 256 - 1) / (sms * 256);
   p.step = (int)((columns + sms * waves - 1) / (sms * waves) + 7) / 8 * 8;
   if (epilogue == FK_LINEAR_QKV) p.step = (p.step + 127) / 128 * 128;
@@ -144,7 +152,7 @@ static FkLinearPlan fk_linear_plan_few(int groups, int n, int epilogue, int sms)
 }
 
 static FkLinearPlan fk_linear_plan_many(int groups, const FkCudaLinearGroup *g, int n, int k) {
-  FkLinearPlan p = {256, 2, 2, 0, 8, 2, 1, 1};
+  FkLinearPlan p = {256, 2, 2, 0, 8, 2, 1, 1, 0};
   return p;
 }
 

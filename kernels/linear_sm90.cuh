@@ -16,33 +16,24 @@
 #ifndef FK_LINEAR_SM90_CUH
 #define FK_LINEAR_SM90_CUH
 
-#include "common.cuh"
-#include "linear.h"
+#include "linear_epilogue.cuh"
 
 #define FK_LINEAR_BK 64
 #define FK_LINEAR_SMEM 232448 /* what a block may have on sm_90 */
-
-typedef struct {
-  void *y; /* bf16, or float32 where y_f32 */
-  int64_t ldy;
-  const float *bias, *gate, *q_norm, *k_norm;
-  const float2 *rope;
-  int m;
-} FkLinearRows;
 
 /* A unit is CL row tiles x one column tile; units of group 0 come first. */
 typedef struct {
   CUtensorMap x[2], w[2];
   FkLinearRows rows[2];
-  int n, k_blocks, width;   /* width: D of the QKV epilogue */
-  int step, n_tiles;        /* columns of a tile (BN where reordered), column tiles */
-  int row_units[2];         /* of each group */
-  int super;                /* row units that walk over the columns together (weight tiles stay in L2) */
-  int units, waves, pieces; /* waves: full waves; pieces: cuts of a leftover unit, 1 = none */
-  int lead;                 /* k-blocks by which the first warpgroup starts ahead of the second */
-  int y_f32;                /* one-warpgroup kernels only */
-  float *partial;           /* [leftover unit][block of cluster][warpgroup][BN / 8][128][4] */
-  uint32_t *flags;          /* [leftover unit][block of cluster][warpgroup][pieces], zero between launches */
+  int n, k_blocks, width;      /* width: D of the QKV epilogue */
+  int step, n_tiles;           /* columns of a tile (BN where reordered), column tiles */
+  int row_units[2];            /* of each group */
+  int super;                   /* row units that walk over the columns together (weight tiles stay in L2) */
+  int units, waves, pieces;    /* waves: full waves; pieces: cuts of a leftover unit, 1 = none */
+  int lead;                    /* k-blocks by which the first warpgroup starts ahead of the second */
+  uint64_t x_policy, w_policy; /* L2 policies of the loads */
+  float *partial;              /* [leftover unit][block of cluster][warpgroup][BN / 8][128][4] */
+  uint32_t *flags;             /* [leftover unit][block of cluster][warpgroup][pieces], zero between launches */
 } FkLinearArgs;
 
 typedef struct {
@@ -89,164 +80,6 @@ FK_DEVICE FkLinearTile fk_linear_tile(const FkLinearArgs &a, int unit, int rows,
   if (t.group) ru -= a.row_units[0];
   t.row = (ru * cl + rank) * rows;
   return t;
-}
-
-/* ---- epilogues. v: eight neighbouring columns of one row -------------------------------------------------------- */
-
-template <int Epi> FK_DEVICE void fk_linear_act(float (&v)[8]) {
-#pragma unroll
-  for (int i = 0; i < 8; i += 4) {
-    if (Epi == FK_LINEAR_SILU)
-      fk_gated_four(v + i, fk_silu_arg(v[i]), fk_silu_arg(v[i + 1]), fk_silu_arg(v[i + 2]), fk_silu_arg(v[i + 3]));
-    if (Epi == FK_LINEAR_GELU)
-      fk_gated_four(v + i, fk_gelu_arg(v[i]), fk_gelu_arg(v[i + 1]), fk_gelu_arg(v[i + 2]), fk_gelu_arg(v[i + 3]));
-    if (Epi == FK_LINEAR_QUICK_GELU)
-      fk_gated_four(v + i, fk_quick_gelu_arg(v[i]), fk_quick_gelu_arg(v[i + 1]), fk_quick_gelu_arg(v[i + 2]),
-                    fk_quick_gelu_arg(v[i + 3]));
-  }
-}
-
-/* What a thread's part of an epilogue needs. Half h of a tile is its columns 128 h .. + 127. */
-typedef struct {
-  const FkLinearRows *g;
-  int row, col, end; /* first row (the other is 8 below), first column of the half, end of the tile's columns */
-  int p;             /* thread of the quad: its columns are col + 8p + 32t + 0..7 */
-  bool ok[2];        /* which of the two rows exist */
-  bool f32;          /* y is float32 */
-} FkLinearSpot;
-
-/* The accumulators of columns col + 8p + 32t, row h, plus bias. */
-template <int Half, int Regs>
-FK_DEVICE void fk_linear_pick(const FkLinearSpot &s, const float (&acc)[Regs], const float (&b)[8], int t, int h,
-                              float (&v)[8]) {
-#pragma unroll
-  for (int i = 0; i < 8; i++) v[i] = acc[64 * Half + 16 * t + 4 * (i / 2) + 2 * h + i % 2] + b[i];
-}
-
-FK_DEVICE void fk_linear_vector(const float *vector, int col, float absent, float (&v)[8]) {
-#pragma unroll
-  for (int i = 0; i < 8; i++) v[i] = absent;
-  if (vector) fk_load8(vector + col, v);
-}
-
-FK_DEVICE void fk_linear_store(const FkLinearSpot &s, int t, int h, const float (&v)[8]) {
-  int64_t at = (s.row + 8 * h) * s.g->ldy + s.col + 8 * s.p + 32 * t;
-  if (!s.ok[h]) return;
-  if (s.f32)
-    fk_store8((float *)s.g->y + at, v);
-  else
-    fk_store8((__nv_bfloat16 *)s.g->y + at, v);
-}
-
-template <int Epi, int Half, int Regs> FK_DEVICE void fk_linear_map(const FkLinearSpot &s, const float (&acc)[Regs]) {
-#pragma unroll
-  for (int t = 0; t < 4; t++) {
-    int col = s.col + 8 * s.p + 32 * t;
-    if (col >= s.end) return;
-    float b[8];
-    fk_linear_vector(s.g->bias, col, 0, b);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      float v[8];
-      fk_linear_pick<Half>(s, acc, b, t, h, v);
-      fk_linear_act<Epi>(v);
-      fk_linear_store(s, t, h, v);
-    }
-  }
-}
-
-template <int Half, int Regs> FK_DEVICE void fk_linear_gate(const FkLinearSpot &s, const float (&acc)[Regs]) {
-  uint4 old[4][2];
-#pragma unroll
-  for (int t = 0; t < 4; t++)
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      int col = s.col + 8 * s.p + 32 * t;
-      old[t][h] = make_uint4(0, 0, 0, 0);
-      if (s.ok[h] && col < s.end)
-        old[t][h] = *(const uint4 *)((const __nv_bfloat16 *)s.g->y + (s.row + 8 * h) * s.g->ldy + col);
-    }
-#pragma unroll
-  for (int t = 0; t < 4; t++) {
-    int col = s.col + 8 * s.p + 32 * t;
-    if (col >= s.end) return;
-    float b[8], gate[8];
-    fk_linear_vector(s.g->bias, col, 0, b);
-    fk_linear_vector(s.g->gate, col, 1, gate);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      float v[8], x[8];
-      fk_linear_pick<Half>(s, acc, b, t, h, v);
-      fk_unpack8(old[t][h], x);
-#pragma unroll
-      for (int i = 0; i < 8; i++) v[i] = x[i] + gate[i] * v[i];
-      fk_linear_store(s, t, h, v);
-    }
-  }
-}
-
-/* One head of 128 columns: bias, RMS norm over the head (a quad holds a row), rotation of neighbouring pairs. */
-template <int Half, int Regs>
-FK_DEVICE void fk_linear_head(const FkLinearSpot &s, const float *norm, float (&acc)[Regs]) {
-  float scale[2] = {0, 0};
-#pragma unroll
-  for (int t = 0; t < 4; t++) {
-    float b[8];
-    fk_linear_vector(s.g->bias, s.col + 8 * s.p + 32 * t, 0, b);
-#pragma unroll
-    for (int h = 0; h < 2; h++)
-#pragma unroll
-      for (int i = 0; i < 8; i++) {
-        float &x = acc[64 * Half + 16 * t + 4 * (i / 2) + 2 * h + i % 2];
-        x += b[i];
-        scale[h] += x * x;
-      }
-  }
-#pragma unroll
-  for (int h = 0; h < 2; h++) {
-    scale[h] += __shfl_xor_sync(0xffffffffu, scale[h], 1);
-    scale[h] += __shfl_xor_sync(0xffffffffu, scale[h], 2);
-    scale[h] = rsqrtf(scale[h] * (1.0f / 128) + 1e-6f);
-  }
-  const float zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
-#pragma unroll
-  for (int t = 0; t < 4; t++) {
-    float w[8];
-    fk_load8(norm + 32 * t + 8 * s.p, w);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      float v[8], x[8], cs[8];
-      fk_load8((const float *)(s.g->rope + (s.ok[h] ? s.row + 8 * h : 0) * (int64_t)64 + 16 * t + 4 * s.p), cs);
-      fk_linear_pick<Half>(s, acc, zero, t, h, x);
-#pragma unroll
-      for (int i = 0; i < 8; i++) x[i] *= scale[h] * w[i];
-#pragma unroll
-      for (int i = 0; i < 8; i += 2) {
-        v[i] = x[i] * cs[i] - x[i + 1] * cs[i + 1];
-        v[i + 1] = x[i + 1] * cs[i] + x[i] * cs[i + 1];
-      }
-      fk_linear_store(s, t, h, v);
-    }
-  }
-}
-
-template <int Epi, int Half, int Regs>
-FK_DEVICE void fk_linear_finish(const FkLinearArgs &a, FkLinearSpot s, float (&acc)[Regs]) {
-  s.col += 128 * Half;
-  if (s.col >= s.end) return;
-  if (Epi == FK_LINEAR_GATE) {
-    fk_linear_gate<Half>(s, acc);
-  } else if (Epi == FK_LINEAR_QKV) {
-    int part = s.col / a.width;
-    if (part == 0 || part == 2)
-      fk_linear_head<Half>(s, part ? s.g->q_norm : s.g->k_norm, acc);
-    else if (part == 1)
-      fk_linear_map<FK_LINEAR_NONE, Half>(s, acc);
-    else
-      fk_linear_map<FK_LINEAR_GELU, Half>(s, acc);
-  } else {
-    fk_linear_map<Epi, Half>(s, acc);
-  }
 }
 
 /* Without the reordering map: a quad exchanges its pairs so that each thread holds eight neighbouring columns. */
@@ -307,15 +140,6 @@ template <int Regs> FK_DEVICE void fk_linear_give(float *partial, uint32_t *flag
   if (tid == 0) asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(flag), "r"(1) : "memory");
 }
 
-/* Starts the residual's way into L2: 64 rows, half of a row's columns a thread. */
-FK_DEVICE void fk_linear_warm(const FkLinearRows &g, int row, int col, int end) {
-  int tid = threadIdx.x & 127, half = (end - col + 1) / 2;
-  row += tid / 2;
-  if (row >= g.m) return;
-  for (int c = col + (tid & 1) * half; c < min(end, col + (1 + (tid & 1)) * half); c += 64)
-    asm volatile("prefetch.global.L2 [%0];" ::"l"((const __nv_bfloat16 *)g.y + row * g.ldy + c));
-}
-
 /* ---- the kernel ------------------------------------------------------------------------------------------------- */
 
 /* Math warpgroups MG of 64 rows each. */
@@ -323,8 +147,9 @@ template <int BN, int MG> struct FkLinearShape {
   static constexpr int threads = 128 + 128 * MG;
   static constexpr int x_bytes = 64 * MG * FK_LINEAR_BK * 2, w_bytes = BN * FK_LINEAR_BK * 2;
   static constexpr int stage_bytes = x_bytes + w_bytes;
-  static constexpr int fit = (FK_LINEAR_SMEM - 1024) / stage_bytes, stages = fit < 8 ? fit : 8;
-  static constexpr int smem_bytes = stages * stage_bytes + stages * 16;
+  static constexpr int vector_bytes = MG * 2 * 2 * BN * 4; /* bias and gate or norm weights, two tiles */
+  static constexpr int fit = (FK_LINEAR_SMEM - 256 - vector_bytes) / stage_bytes, stages = fit < 8 ? fit : 8;
+  static constexpr int smem_bytes = stages * stage_bytes + vector_bytes + stages * 16;
 };
 
 template <int BN, int CL, int MG, bool Reorder>
@@ -342,11 +167,12 @@ FK_DEVICE void fk_linear_produce(const FkLinearArgs &a, uint32_t smem, uint32_t 
       uint32_t ws = xs + S::x_bytes + rank * (S::w_bytes / CL);
       fk_mbar_wait(empty + 8 * stage, phase);
       fk_mbar_expect(bar, bytes);
-      fk_tma_load_2d(xs, xm, bar, k * FK_LINEAR_BK, t.row);
-      if (CL > 1 && Reorder) fk_tma_multicast_5d(ws, wm, bar, (1 << CL) - 1, k * FK_LINEAR_BK, 0, 0, 0, col / 32);
-      if (CL > 1 && !Reorder) fk_tma_multicast_2d(ws, wm, bar, (1 << CL) - 1, k * FK_LINEAR_BK, col);
-      if (CL == 1 && Reorder) fk_tma_load_5d(ws, wm, bar, k * FK_LINEAR_BK, 0, 0, 0, col / 32);
-      if (CL == 1 && !Reorder) fk_tma_load_2d(ws, wm, bar, k * FK_LINEAR_BK, col);
+      fk_tma_load_2d(xs, xm, bar, k * FK_LINEAR_BK, t.row, a.x_policy);
+      if (CL > 1 && Reorder)
+        fk_tma_multicast_5d(ws, wm, bar, (1 << CL) - 1, k * FK_LINEAR_BK, 0, 0, 0, col / 32, a.w_policy);
+      if (CL > 1 && !Reorder) fk_tma_multicast_2d(ws, wm, bar, (1 << CL) - 1, k * FK_LINEAR_BK, col, a.w_policy);
+      if (CL == 1 && Reorder) fk_tma_load_5d(ws, wm, bar, k * FK_LINEAR_BK, 0, 0, 0, col / 32, a.w_policy);
+      if (CL == 1 && !Reorder) fk_tma_load_2d(ws, wm, bar, k * FK_LINEAR_BK, col, a.w_policy);
       if (++stage == S::stages) stage = 0, phase ^= 1;
     }
   }
@@ -368,8 +194,47 @@ template <int CL> FK_DEVICE void fk_linear_release(uint32_t empty, int stage) {
   if (CL > 1 && lane < CL) fk_mbar_free_cluster(empty + 8 * stage, lane);
 }
 
-template <int Epi, int BN, int CL, int MG, bool Reorder>
-FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, uint32_t full, uint32_t empty, int rank) {
+/* This thread's share of the vectors along a tile's columns. */
+template <int Epi, int BN>
+FK_DEVICE void fk_linear_fetch(const FkLinearArgs &a, const FkLinearTile &t, float (&v)[2][BN / 128]) {
+  const FkLinearRows &g = a.rows[t.group];
+  int tid = threadIdx.x & 127;
+#pragma unroll
+  for (int i = 0; i < BN / 128; i++) {
+    int at = tid + 128 * i, col = t.col + at;
+    bool in = col < t.end;
+    v[0][i] = in && g.bias ? __ldg(g.bias + col) : 0;
+    v[1][i] = 1;
+    if (Epi == FK_LINEAR_GATE && in && g.gate) v[1][i] = __ldg(g.gate + col);
+    if (Epi == FK_LINEAR_QKV) {
+      int part = (t.col + 128 * i) / a.width;
+      if (part == 0 || part == 2) v[1][i] = __ldg((part ? g.q_norm : g.k_norm) + tid);
+    }
+  }
+}
+
+/* The thread's place in the tile; vectors: of this warpgroup and tile, [2][BN] in shared memory. */
+template <int Epi, int BN, bool F32>
+FK_DEVICE FkLinearSpot fk_linear_spot(const FkLinearArgs &a, const FkLinearTile &t, int wg, const float *vectors) {
+  const FkLinearRows &g = a.rows[t.group];
+  int tid = threadIdx.x & 127, p = tid & 3, row = t.row + wg * 64 + (tid >> 5) * 16 + ((tid & 31) >> 2);
+  FkLinearSpot s;
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    int r = min(row + 8 * h, g.m - 1); /* addresses stay inside even where nothing is read or written */
+    s.ok[h] = row + 8 * h < g.m;
+    s.y[h] = (char *)g.y + (r * g.ldy + t.col + 8 * p) * (F32 ? 4 : 2);
+    s.rope[h] = Epi == FK_LINEAR_QKV ? (const float4 *)(g.rope + r * (int64_t)64 + 4 * p) : NULL;
+  }
+  s.left = t.end - t.col - 8 * p;
+  s.bias = vectors + 8 * p;
+  s.second = vectors + BN + 8 * p;
+  return s;
+}
+
+template <int Epi, int BN, int CL, int MG, bool Reorder, bool F32>
+FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *vectors, uint32_t full, uint32_t empty,
+                                 int rank) {
   using S = FkLinearShape<BN, MG>;
   constexpr int step = S::stage_bytes >> 4;
   int c = blockIdx.x / CL, clusters = gridDim.x / CL, stage = 0, phase = 0;
@@ -377,20 +242,30 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, uint32_t 
   uint64_t xd = fk_desc(smem + wg * 64 * FK_LINEAR_BK * 2), wd = fk_desc(smem + S::x_bytes);
   int ahead = MG == 2 ? min(a.lead, a.k_blocks / a.pieces - 1) : 0; /* first unit only */
   float acc[BN / 2];
-  FkLinearWork w;
-  for (int i = 0; fk_linear_work(a, c, clusters, i, w); i++) {
-    FkLinearTile t = fk_linear_tile(a, w.unit, 64 * MG, CL, rank);
-    const FkLinearRows &g = a.rows[t.group];
-    int slot = (w.leftover * CL + rank) * MG + wg;
-    float *partial = a.partial + (int64_t)slot * 64 * BN;
+  vectors += wg * 4 * BN;
+  FkLinearWork w, next;
+  FkLinearTile t, next_t;
+  bool more = fk_linear_work(a, c, clusters, 0, w);
+  if (more) t = fk_linear_tile(a, w.unit, 64 * MG, CL, rank);
+  for (int i = 0; more; i++) {
+    int slot = (w.leftover * CL + rank) * MG + wg, keep = w.piece > 0;
+    bool last = w.to == a.k_blocks;
+    float *partial = a.partial + (int64_t)slot * 64 * BN, *vector = vectors + (i & 1) * 2 * BN;
     uint32_t *flag = a.flags + slot * a.pieces + w.piece;
-    int keep = w.piece > 0;
     if (keep) fk_linear_take(partial, flag - 1, wg, acc);
-    if (Epi == FK_LINEAR_GATE && w.to == a.k_blocks) fk_linear_warm(g, t.row + wg * 64, t.col, t.end);
     if (ahead > 0 && wg == 1) fk_bar_sync(1, 256), ahead = -1;
     fk_wgmma_hold(acc);
     fk_mbar_wait(full + 8 * stage, phase);
     fk_linear_block<BN>(acc, xd + stage * step, wd + stage * step, keep);
+    /* What follows up to the loop runs under these products. */
+    float v[2][BN / 128];
+    fk_linear_fetch<Epi, BN>(a, t, v);
+    if (Epi == FK_LINEAR_GATE && last) fk_linear_warm<BN>(a.rows[t.group], t.row + wg * 64, t.col, t.end);
+#pragma unroll
+    for (int j = 0; j < BN / 128; j++) vector[tid + 128 * j] = v[0][j], vector[BN + tid + 128 * j] = v[1][j];
+    FkLinearSpot s = fk_linear_spot<Epi, BN, F32>(a, t, wg, vector);
+    more = fk_linear_work(a, c, clusters, i + 1, next);
+    if (more) next_t = fk_linear_tile(a, next.unit, 64 * MG, CL, rank);
     int before = stage;
     if (++stage == S::stages) stage = 0, phase ^= 1;
     for (int k = w.from + 1; k < w.to; k++) {
@@ -403,28 +278,35 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, uint32_t 
       if (++stage == S::stages) stage = 0, phase ^= 1;
     }
     ahead = -1;
+    uint4 old[Epi == FK_LINEAR_GATE ? BN / 32 : 1][2];
+    if constexpr (Epi == FK_LINEAR_GATE) fk_linear_residual(s, last, old);
     fk_wgmma_wait<0>();
     fk_wgmma_hold(acc);
     fk_linear_release<CL>(empty, before);
-    if (w.to < a.k_blocks) {
+    fk_bar_sync(2 + wg, 128); /* the vectors are there; two buffers, so nobody overwrites them early */
+    if (!last) {
       fk_linear_give(partial, flag, wg, acc);
-      continue;
+    } else {
+      if (!Reorder) fk_linear_transpose(acc);
+      if constexpr (Epi == FK_LINEAR_GATE)
+        fk_linear_gate(s, acc, old);
+      else if constexpr (Epi == FK_LINEAR_QKV)
+        fk_linear_qkv(s, t.col, a.width, acc);
+      else
+        fk_linear_map<Epi, 0, BN / 32, F32>(s, acc);
     }
-    if (!Reorder) fk_linear_transpose(acc);
-    int row = t.row + wg * 64 + (tid >> 5) * 16 + ((tid & 31) >> 2);
-    FkLinearSpot s = {&g, row, t.col, t.end, tid & 3, {row < g.m, row + 8 < g.m}, MG == 1 && a.y_f32};
-    fk_linear_finish<Epi, 0>(a, s, acc);
-    if constexpr (BN == 256) fk_linear_finish<Epi, 1>(a, s, acc);
+    w = next, t = next_t;
   }
 }
 
 /* Tile 64 MG x BN x 64; a producer warpgroup and MG math warpgroups. */
-template <int Epi, int BN, int CL, int MG, bool Reorder>
+template <int Epi, int BN, int CL, int MG, bool Reorder, bool F32>
 __global__ void __launch_bounds__(128 + 128 * MG, 1) linear_bf16_sm90_kernel(const __grid_constant__ FkLinearArgs a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using S = FkLinearShape<BN, MG>;
   extern __shared__ __align__(1024) uint8_t shared[];
-  uint32_t smem = fk_smem(shared), full = smem + S::stages * S::stage_bytes, empty = full + 8 * S::stages;
+  uint32_t smem = fk_smem(shared), full = smem + S::stages * S::stage_bytes + S::vector_bytes;
+  uint32_t empty = full + 8 * S::stages;
   int rank = CL > 1 ? (int)fk_cluster_rank() : 0;
   if (threadIdx.x == 0) {
     for (int s = 0; s < S::stages; s++) {
@@ -442,7 +324,8 @@ __global__ void __launch_bounds__(128 + 128 * MG, 1) linear_bf16_sm90_kernel(con
     if (threadIdx.x == 0) fk_linear_produce<BN, CL, MG, Reorder>(a, smem, full, empty, rank);
   } else {
     fk_regs_inc<232>();
-    fk_linear_consume<Epi, BN, CL, MG, Reorder>(a, smem, full, empty, rank);
+    fk_linear_consume<Epi, BN, CL, MG, Reorder, F32>(a, smem, (float *)(shared + S::stages * S::stage_bytes), full,
+                                                     empty, rank);
   }
   if (CL > 1) { /* nobody leaves while a neighbour may still arrive on its barriers or write its stages */
     __syncwarp();

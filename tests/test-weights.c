@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Components, binder and loader: what a model asks for arrives bit by bit as the files have it, and what does not fit is
- * refused by name. Two backends of the test's own stand for the CPU (host memory) and for a GPU (stage and commit). */
+/* Components, binder and loader: what a model asks for arrives bit by bit as the files have it, and what does not fit
+ * is refused by name. Two backends of the test's own stand for the CPU (host memory) and for a GPU (stage and commit).
+ */
+#define _POSIX_C_SOURCE 200809L
+#include "test-backend.h"
 #include "test-files.h"
 #include "weights.h"
 
@@ -9,139 +12,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-/* ---- Backends ---- */
-
-#define BUFFERS 8
-
-typedef struct {
-  FkOps ops;
-  FkBackend be;
-  int live;          /* allocations not yet released */
-  size_t allocated;  /* bytes of the last one */
-  bool refuse;       /* the next allocation */
-  int fail_commit;   /* the n-th commit marks a failure; 0: none */
-  int fail_stage;    /* the n-th stage gives no buffer */
-  int commits, stages;
-  void *buffer[BUFFERS];
-  size_t buffer_size[BUFFERS];
-  GThread *thread;
-} TestBackend;
-
-static void *test_alloc(FkBackend *be, size_t bytes) {
-  TestBackend *t = be->priv;
-  if (t->refuse) return NULL;
-  t->live++;
-  t->allocated = bytes;
-  char *memory = aligned_alloc(256, (bytes + 255) / 256 * 256);
-  memset(memory, 0xaa, bytes);
-  return memory;
-}
-
-static void test_release(FkBackend *be, void *memory) {
-  ((TestBackend *)be->priv)->live--;
-  free(memory);
-}
-
-static void test_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
-  (void)be;
-  *free_bytes = 12345;
-  *total_bytes = 99999;
-}
-
-static void test_sync(FkBackend *be) { (void)be; }
-
-static void *test_stage(FkBackend *be, int buffer, size_t bytes) {
-  TestBackend *t = be->priv;
-  g_assert_true(t->thread == g_thread_self());
-  g_assert_cmpint(buffer, >=, 0);
-  g_assert_cmpint(buffer, <, BUFFERS);
-  if (++t->stages == t->fail_stage) return NULL;
-  if (bytes > t->buffer_size[buffer]) {
-    free(t->buffer[buffer]);
-    t->buffer[buffer] = malloc(bytes);
-    t->buffer_size[buffer] = bytes;
-  }
-  memset(t->buffer[buffer], 0xee, bytes);
-  return t->buffer[buffer];
-}
-
-static float bf16_value(uint16_t bits) {
-  union {
-    uint32_t bits;
-    float value;
-  } u = {.bits = (uint32_t)bits << 16};
-  return u.value;
-}
-
-/* By the definition of binary16, in double. */
-static float f16_value(uint16_t bits) {
-  int exponent = bits >> 10 & 31, fraction = bits & 1023;
-  double value = exponent == 0    ? ldexp(fraction, -24)
-                 : exponent == 31 ? (fraction ? NAN : INFINITY)
-                                  : ldexp(1024 + fraction, exponent - 25);
-  return (float)(bits & 0x8000 ? -value : value);
-}
-
-/* The nearer of the two bfloat16 around a finite value, ties to the even one. */
-static uint16_t bf16_nearest(float value) {
-  union {
-    float value;
-    uint32_t bits;
-  } u = {.value = value};
-  uint16_t low = (uint16_t)(u.bits >> 16), high = (uint16_t)(low + 1);
-  double down = fabs((double)value - (double)bf16_value(low));
-  double up = isinf(bf16_value(high)) ? fabs(ldexp(1, 128) - fabs((double)value))
-                                      : fabs((double)bf16_value(high) - (double)value);
-  return down < up || (down == up && low % 2 == 0) ? low : high;
-}
-
-static float value_of(const void *data, FkDtype dtype, int64_t i) {
-  if (dtype == FK_F32) return ((const float *)data)[i];
-  uint16_t bits = ((const uint16_t *)data)[i];
-  return dtype == FK_BF16 ? bf16_value(bits) : f16_value(bits);
-}
-
-static void test_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
-  TestBackend *t = be->priv;
-  g_assert_true(t->thread == g_thread_self());
-  if (++t->commits == t->fail_commit) {
-    be->failure = FK_FAIL_DEVICE;
-    g_strlcpy(be->message, "a copy failed on purpose", sizeof be->message);
-    return;
-  }
-  for (size_t i = 0; i < count; i++) {
-    float value = value_of(t->buffer[buffer], from, (int64_t)i);
-    if (as == FK_F32) ((float *)to)[i] = value;
-    else ((uint16_t *)to)[i] = bf16_nearest(value);
-  }
-}
-
-static TestBackend *backend_new(bool device) {
-  TestBackend *t = g_new0(TestBackend, 1);
-  t->ops = (FkOps){.abi = FK_BACKEND_ABI,
-                   .name = device ? "test device" : "test host",
-                   .alloc = test_alloc,
-                   .release = test_release,
-                   .memory = test_memory,
-                   .sync = test_sync};
-  if (device) {
-    t->ops.stage = test_stage;
-    t->ops.commit = test_commit;
-  }
-  t->be.ops = &t->ops;
-  t->be.priv = t;
-  t->be.dtype = device ? FK_BF16 : FK_F32;
-  g_strlcpy(t->be.machine, "a test machine", sizeof t->be.machine);
-  t->thread = g_thread_self();
-  return t;
-}
-
-static void backend_free(TestBackend *t) {
-  g_assert_cmpint(t->live, ==, 0);
-  for (int i = 0; i < BUFFERS; i++) free(t->buffer[i]);
-  g_free(t);
-}
 
 /* ---- Checkpoints that the tests write ---- */
 
@@ -168,9 +38,12 @@ static void append_value(GByteArray *data, const char *type, float value) {
   if (!strcmp(type, "F16") && value != 0)
     half = (uint16_t)((u.bits >> 16 & 0x8000) | (((u.bits >> 23 & 255) - 112) << 10) | (u.bits >> 13 & 1023));
   double wide = (double)value;
-  if (!strcmp(type, "F32")) g_byte_array_append(data, (const guint8 *)&u.bits, 4);
-  else if (!strcmp(type, "F64")) g_byte_array_append(data, (const guint8 *)&wide, 8);
-  else g_byte_array_append(data, (const guint8 *)&half, 2);
+  if (!strcmp(type, "F32"))
+    g_byte_array_append(data, (const guint8 *)&u.bits, 4);
+  else if (!strcmp(type, "F64"))
+    g_byte_array_append(data, (const guint8 *)&wide, 8);
+  else
+    g_byte_array_append(data, (const guint8 *)&half, 2);
 }
 
 static int64_t spec_count(const Spec *s) {
@@ -192,7 +65,7 @@ static void write_specs(const char *name, const Spec *specs, size_t n) {
   }
   g_string_append_c(header, '}');
   while (header->len % 8 != 1) g_string_append_c(header, ' '); /* data at odd places */
-  g_autofree char *path = write_safetensors(name, header->str, data->data, data->len);
+  g_free(write_safetensors(name, header->str, data->data, data->len));
 }
 
 static FkComponent *open_part(const char *folder) {
@@ -222,11 +95,20 @@ static void assert_holds(const void *data, FkDtype dtype, const Spec *s) {
 }
 
 static const Spec small[] = {
-    {"m", "F32", {3, 5}, 2},          {"h", "F16", {7, 3}, 2},        {"b", "BF16", {2, 9}, 2},
-    {"conv", "BF16", {4, 3, 3, 3}, 4}, {"conv32", "F32", {2, 5, 3, 3}, 4}, {"conv16", "F16", {3, 2, 1, 1}, 4},
-    {"v", "F16", {5}, 1},             {"p.q.weight", "BF16", {4, 6}, 2}, {"p.q.bias", "BF16", {4}, 1},
-    {"k.weight", "F32", {2, 6}, 2},   {"k.bias", "F32", {2}, 1},      {"old.name", "F32", {2}, 1},
-    {"extra.1", "I64", {2}, 0},       {"tied", "F32", {2}, 1},
+    {"m", "F32", {3, 5}, 2},
+    {"h", "F16", {7, 3}, 2},
+    {"b", "BF16", {2, 9}, 2},
+    {"conv", "BF16", {4, 3, 3, 3}, 4},
+    {"conv32", "F32", {2, 5, 3, 3}, 4},
+    {"conv16", "F16", {3, 2, 1, 1}, 4},
+    {"v", "F16", {5}, 1},
+    {"p.q.weight", "BF16", {4, 6}, 2},
+    {"p.q.bias", "BF16", {4}, 1},
+    {"k.weight", "F32", {2, 6}, 2},
+    {"k.bias", "F32", {2}, 1},
+    {"old.name", "F32", {2}, 1},
+    {"extra.1", "F64", {2}, 1},
+    {"tied", "F32", {2}, 1},
 };
 
 typedef struct {
@@ -279,10 +161,7 @@ static void assert_small(const Small *s, FkDtype dtype) {
 }
 
 static void test_round_trip(gconstpointer device) {
-  Spec specs[G_N_ELEMENTS(small)];
-  memcpy(specs, small, sizeof small);
-  specs[12] = (Spec){"extra.1", "F64", {2}, 1};
-  write_specs("small/model.safetensors", specs, G_N_ELEMENTS(specs));
+  write_specs("small/model.safetensors", small, G_N_ELEMENTS(small));
   g_autoptr(FkComponent) c = open_part("small");
   TestBackend *t = backend_new(device != NULL);
   g_autoptr(GError) error = NULL;
@@ -316,7 +195,7 @@ static void test_conversion(gconstpointer device) {
   }
   const char *header = "{\"h\":{\"dtype\":\"F16\",\"shape\":[256,256],\"data_offsets\":[0,131072]},"
                        "\"f\":{\"dtype\":\"F32\",\"shape\":[256,256],\"data_offsets\":[131072,393216]}}";
-  g_autofree char *path = write_safetensors("numbers/model.safetensors", header, data->data, data->len);
+  g_free(write_safetensors("numbers/model.safetensors", header, data->data, data->len));
   g_autoptr(FkComponent) c = open_part("numbers");
   TestBackend *t = backend_new(false);
   t->be.dtype = device ? FK_BF16 : FK_F32; /* host memory in both, so that the loader itself converts */
@@ -350,11 +229,365 @@ typedef struct {
 
 static void watch(int64_t done, int64_t total, void *user_data) {
   Watch *w = user_data;
-  g_assert_cmpint(done, w->calls ? > : ==, w->calls ? w->last : 0);
+  if (w->calls)
+    g_assert_cmpint(done, >, w->last);
+  else
+    g_assert_cmpint(done, ==, 0);
   g_assert_cmpint(done - w->last, <=, 64 << 20);
   g_assert_cmpint(done, <=, total);
   w->last = done;
   w->total = total;
   w->calls++;
   if (w->cancel && done >= total / 2) g_cancellable_cancel(w->cancel);
+}
+
+static const Spec large[] = {
+    {"conv", "F32", {600, 900, 3, 3}, 4}, {"m", "BF16", {4100, 4099}, 2}, {"h", "F16", {3000, 3001}, 2}};
+
+static void bind_large(FkBinder *b, FkWeight w[3]) {
+  fk_bind_conv(b, &w[0], 600, 900, 3, "conv");
+  fk_bind_matrix(b, &w[1], 4100, 4099, "m");
+  fk_bind_matrix(b, &w[2], 3000, 3001, "h");
+}
+
+static void test_large(gconstpointer device) {
+  write_specs("large/model.safetensors", large, G_N_ELEMENTS(large));
+  g_autoptr(FkComponent) c = open_part("large");
+  TestBackend *t = backend_new(device != NULL);
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "large");
+  FkWeight w[3];
+  Watch seen = {0};
+  g_autoptr(GError) error = NULL;
+  bind_large(b, w);
+  g_assert_true(fk_binder_finish(b, &error));
+  g_assert_true(fk_binder_load(b, NULL, watch, &seen, &error));
+  g_assert_no_error(error);
+  g_assert_cmpint(seen.last, ==, seen.total);
+  g_assert_cmpint(seen.total, ==, (gint64)fk_binder_bytes(b));
+  g_assert_cmpint(seen.calls, >, 4);
+  for (int i = 0; i < 3; i++) assert_holds(w[i].data, t->be.dtype, &large[i]);
+  g_clear_pointer(&b, fk_binder_free);
+  backend_free(t);
+}
+
+/* ---- Failures while loading: told, nothing kept, and a second attempt works ---- */
+
+typedef enum { FAIL_CANCEL, FAIL_CANCEL_EARLY, FAIL_MEMORY, FAIL_STAGE, FAIL_COMMIT, FAIL_SHORT_FILE } Failure;
+
+static void fail_once(TestBackend *t, FkBinder *b, Failure failure, const char *path) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GCancellable) cancellable = g_cancellable_new();
+  Watch seen = {.cancel = failure == FAIL_CANCEL ? cancellable : NULL};
+  struct stat status;
+  g_assert_cmpint(stat(path, &status), ==, 0);
+  t->stages = t->commits = 0;
+  if (failure == FAIL_CANCEL_EARLY) g_cancellable_cancel(cancellable);
+  if (failure == FAIL_MEMORY) t->refuse = true;
+  if (failure == FAIL_STAGE) t->fail_stage = 3;
+  if (failure == FAIL_COMMIT) t->fail_commit = 3;
+  if (failure == FAIL_SHORT_FILE) g_assert_cmpint(truncate(path, status.st_size - 100), ==, 0);
+  g_assert_false(fk_binder_load(b, cancellable, watch, &seen, &error));
+  g_assert_cmpint(t->live, ==, 0);
+  g_assert_null(fk_binder_take_memory(b));
+  switch (failure) {
+  case FAIL_CANCEL:
+  case FAIL_CANCEL_EARLY: assert_error(error, FK_ERROR_CANCELLED, "large", "cancelled"); break;
+  case FAIL_MEMORY: {
+    g_autofree char *bytes = g_strdup_printf("%zu bytes", fk_binder_bytes(b));
+    assert_error(error, FK_ERROR_MEMORY, bytes, "a test machine for the weights, found 12345 free");
+    break;
+  }
+  case FAIL_STAGE: assert_error(error, FK_ERROR_DEVICE, "large", "no buffer"); break;
+  case FAIL_COMMIT: assert_error(error, FK_ERROR_DEVICE, "large", "a copy failed on purpose"); break;
+  case FAIL_SHORT_FILE: {
+    g_autofree char *where = g_strdup_printf("ends at byte %d", (int)status.st_size - 100);
+    assert_error(error, FK_ERROR_MODEL_BAD, "large: tensor \"h\": ", where);
+    break;
+  }
+  }
+  g_assert_cmpint(truncate(path, status.st_size), ==, 0);
+  t->refuse = false;
+  t->be.failure = FK_FAIL_NONE;
+  t->fail_stage = t->fail_commit = 0;
+}
+
+static void test_failures(gconstpointer device) {
+  write_specs("large/model.safetensors", large, G_N_ELEMENTS(large));
+  g_autofree char *path = scratch_path("large/model.safetensors");
+  TestBackend *t = backend_new(device != NULL);
+  for (int failure = FAIL_CANCEL; failure <= FAIL_SHORT_FILE; failure++) {
+    if (!device && (failure == FAIL_STAGE || failure == FAIL_COMMIT)) continue;
+    g_autoptr(FkComponent) c = open_part("large");
+    g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "large");
+    FkWeight w[3];
+    bind_large(b, w);
+    g_assert_true(fk_binder_finish(b, NULL));
+    fail_once(t, b, (Failure)failure, path);
+    g_assert_null(w[0].data);
+    g_assert_true(fk_binder_load(b, NULL, NULL, NULL, NULL));
+    assert_holds(w[1].data, t->be.dtype, &large[1]);
+  }
+  backend_free(t);
+}
+
+/* ---- Checkpoints that do not fit ---- */
+
+static void test_mismatch(void) {
+  static const struct {
+    Spec spec;
+    const char *text_1, *text_2;
+  } cases[] = {
+      {{"m", "F32", {5, 3}, 2}, "tensor \"m\": expected shape [3,5], found [5,3]", "(in all 0 missing, 1 of another"},
+      {{"m", "F32", {15}, 1}, "expected shape [3,5], found [15]", "bad/model.safetensors"},
+      {{"m", "F32", {3, 5, 1, 1}, 4}, "expected shape [3,5], found [3,5,1,1]", "part: "},
+      {{"m", "F64", {3, 5}, 2}, "tensor \"m\": expected F32, F16 or BF16, found F64", "part: "},
+      {{"M", "F32", {3, 5}, 2}, "tensor \"m\" is missing", "(in all 1 missing, 0 of another shape or type, 1 unknown)"},
+  };
+  TestBackend *t = backend_new(false);
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    Spec specs[G_N_ELEMENTS(small)];
+    memcpy(specs, small, sizeof small);
+    specs[0] = cases[i].spec;
+    write_specs("bad/model.safetensors", specs, G_N_ELEMENTS(specs));
+    g_autoptr(FkComponent) c = open_part("bad");
+    g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+    g_autoptr(GError) error = NULL;
+    Small s;
+    bind_small(b, &s);
+    g_assert_false(fk_binder_finish(b, &error));
+    assert_error(error, FK_ERROR_MODEL_MISMATCH, cases[i].text_1, cases[i].text_2);
+  }
+  /* A tensor too many; half of a stack; many at once: the first is named, all are counted. */
+  write_specs("bad/model.safetensors", small, G_N_ELEMENTS(small));
+  g_autoptr(FkComponent) c = open_part("bad");
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+  g_autoptr(GError) error = NULL;
+  FkWeight w;
+  FkTensor v;
+  fk_bind_stack(b, &w, &v, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q"});
+  g_assert_false(fk_binder_finish(b, &error));
+  assert_error(error, FK_ERROR_MODEL_MISMATCH, "tensor \"q.weight\" is missing",
+               "(in all 2 missing, 0 of another shape or type, 12 unknown)");
+  backend_free(t);
+}
+
+static void test_extra(void) {
+  write_specs("extra/model.safetensors", small, G_N_ELEMENTS(small));
+  TestBackend *t = backend_new(false);
+  g_autoptr(FkComponent) c = open_part("extra");
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+  g_autoptr(GError) error = NULL;
+  FkWeight w;
+  fk_bind_matrix(b, &w, 3, 5, "m");
+  fk_bind_ignore(b, "[bhkopqtv]*"); /* no set of characters: only '*' and '?' */
+  fk_bind_ignore(b, "*o*");
+  fk_bind_ignore(b, "?");
+  fk_bind_ignore(b, "k*");
+  g_assert_false(fk_binder_finish(b, &error));
+  assert_error(error, FK_ERROR_MODEL_MISMATCH, "tensor \"p.q.weight\" of shape [4,6] is not part of the model",
+               "(in all 0 missing, 0 of another shape or type, 4 unknown)");
+  backend_free(t);
+}
+
+/* ---- Index and shards ---- */
+
+static void write_shards(const char *folder) {
+  static const Spec one[] = {{"a", "F32", {2}, 1}, {"b", "F32", {2}, 1}}, two[] = {{"c", "F32", {2}, 1}};
+  g_autofree char *first = g_strconcat(folder, "/one.safetensors", NULL);
+  g_autofree char *second = g_strconcat(folder, "/two.safetensors", NULL);
+  write_specs(first, one, 2);
+  write_specs(second, two, 1);
+}
+
+static void test_index(void) {
+  write_shards("sharded");
+  g_free(write_text("sharded/model.safetensors.index.json",
+                    "{\"metadata\":{\"total_size\":24},\"weight_map\":{\"a\":\"one.safetensors\","
+                    "\"c\":\"two.safetensors\",\"b\":\"one.safetensors\"}}"));
+  g_autoptr(FkComponent) c = open_part("sharded");
+  g_assert_cmpuint(fk_component_shards(c), ==, 2);
+  const FkSafetensors *shard;
+  g_assert_nonnull(fk_component_find(c, "c", &shard));
+  g_assert_true(g_str_has_suffix(fk_safetensors_path(shard), "/two.safetensors"));
+  g_assert_null(fk_component_find(c, "d", &shard));
+  TestBackend *t = backend_new(false);
+  {
+    g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+    FkTensor v[3];
+    for (int i = 0; i < 3; i++) fk_bind_vector(b, &v[i], 2, "%c", 'a' + i);
+    g_assert_true(fk_binder_finish(b, NULL));
+    g_assert_true(fk_binder_load(b, NULL, NULL, NULL, NULL));
+    for (int i = 0; i < 3; i++) {
+      const char name[] = {(char)('a' + i), 0};
+      assert_holds(v[i].data, FK_F32, &(Spec){name, "F32", {2}, 1});
+    }
+  }
+  backend_free(t);
+}
+
+static void test_bad_index(void) {
+#define MAP(entries) "{\"weight_map\":{" entries "}}"
+#define AB "\"a\":\"one.safetensors\",\"b\":\"one.safetensors\","
+  static const struct {
+    const char *index;
+    FkError code;
+    const char *text_1, *text_2;
+  } cases[] = {
+      {"", FK_ERROR_MODEL_BAD, "index.json", "JSON"},
+      {"[]", FK_ERROR_MODEL_BAD, "index.json", "expected a JSON object"},
+      {"{", FK_ERROR_MODEL_BAD, "index.json", "not JSON"},
+      {"{}", FK_ERROR_MODEL_BAD, "weight_map", "expected an object"},
+      {"{\"weight_map\":[]}", FK_ERROR_MODEL_BAD, "weight_map", "expected an object"},
+      {MAP(""), FK_ERROR_MODEL_BAD, "weight_map", "expected an object"},
+      {MAP("\"a\":1"), FK_ERROR_MODEL_BAD, "\"a\"", "name of a file"},
+      {MAP("\"a\":null"), FK_ERROR_MODEL_BAD, "\"a\"", "name of a file"},
+      {MAP("\"a\":\"\""), FK_ERROR_MODEL_BAD, "\"a\"", "name of a file"},
+      {MAP("\"a\":\"..\""), FK_ERROR_MODEL_BAD, "\"a\"", "found \"..\""},
+      {MAP("\"a\":\"../bad-index/one.safetensors\""), FK_ERROR_MODEL_BAD, "\"a\"", "found \"../bad-index/"},
+      {MAP("\"a\":\"/etc/passwd\""), FK_ERROR_MODEL_BAD, "\"a\"", "found \"/etc/passwd\""},
+      {MAP(AB "\"c\":\"three.safetensors\""), FK_ERROR_MODEL_MISSING, "three.safetensors", "tensor \"c\""},
+      {MAP(AB "\"c\":\"loop\""), FK_ERROR_MODEL_BAD, "loop", "symbolic links"},
+      {MAP(AB "\"c\":\"pipe\""), FK_ERROR_MODEL_BAD, "pipe", "regular file"},
+      {MAP(AB "\"c\":\"folder\""), FK_ERROR_MODEL_BAD, "folder", "found a folder"},
+      {MAP(AB "\"c\":\"text\""), FK_ERROR_MODEL_BAD, "text", "header"},
+      {MAP(AB "\"c\":\"one.safetensors\""), FK_ERROR_MODEL_BAD, "\"c\": expected in one.safetensors, found in no shard",
+       ""},
+      {MAP("\"a\":\"two.safetensors\",\"b\":\"one.safetensors\",\"c\":\"two.safetensors\""), FK_ERROR_MODEL_BAD,
+       "\"a\": expected in two.safetensors, found in ", "/one.safetensors"},
+      {MAP("\"a\":\"one.safetensors\",\"c\":\"two.safetensors\""), FK_ERROR_MODEL_BAD,
+       "\"b\": expected in no shard, found also in ", "/one.safetensors"},
+      {MAP(AB "\"c\":\"twice.safetensors\",\"d\":\"two.safetensors\""), FK_ERROR_MODEL_BAD, "\"d\"", "no shard"},
+      {MAP(AB "\"c\":\"two.safetensors\",\"a2\":\"twice.safetensors\""), FK_ERROR_MODEL_BAD, "\"a2\"", "no shard"},
+  };
+  write_shards("bad-index");
+  g_free(write_text("bad-index/text", "a text that is no safetensors file"));
+  static const Spec twice[] = {{"c", "F32", {2}, 1}};
+  write_specs("bad-index/twice.safetensors", twice, 1);
+  g_autofree char *folder = scratch_path("bad-index"), *loop = scratch_path("bad-index/loop");
+  g_autofree char *pipe_path = scratch_path("bad-index/pipe"), *inner = scratch_path("bad-index/folder");
+  g_assert_cmpint(symlink("loop", loop), ==, 0);
+  g_assert_cmpint(mkfifo(pipe_path, 0600), ==, 0);
+  g_assert_cmpint(g_mkdir(inner, 0700), ==, 0);
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_free(write_text("bad-index/model.safetensors.index.json", cases[i].index));
+    g_autoptr(GError) error = NULL;
+    g_assert_null(fk_component_open(folder, "model", &error));
+    assert_error(error, (int)cases[i].code, cases[i].text_1, cases[i].text_2);
+  }
+  g_autofree char *index = scratch_path("bad-index/model.safetensors.index.json");
+  g_autoptr(GError) error = NULL;
+  g_remove(index);
+  g_assert_null(fk_component_open(folder, "model", &error));
+  assert_error(error, FK_ERROR_MODEL_MISSING, "bad-index/model.safetensors", "No such file");
+  g_assert_cmpint(symlink("nowhere", index), ==, 0);
+  g_assert_null(fk_component_open(folder, "model", &error));
+  assert_error(error, FK_ERROR_MODEL_MISSING, "index.json", "No such file");
+}
+
+/* ---- The demo checkpoint against the safetensors library ---- */
+
+static void bind_golden(FkBinder *b, FkWeight *w, FkTensor *v, JsonObject *golden) {
+  JsonArray *shape = json_object_get_array_member(golden, "shape");
+  const char *name = json_object_get_string_member(golden, "name");
+  int64_t dim[4] = {0}, rank = json_array_get_length(shape);
+  for (guint i = 0; i < rank; i++) dim[i] = json_array_get_int_element(shape, i);
+  if (rank == 1) fk_bind_vector(b, v, dim[0], "%s", name);
+  if (rank == 2) fk_bind_matrix(b, w, dim[0], dim[1], "%s", name);
+  if (rank == 4) fk_bind_conv(b, w, dim[0], dim[1], (int)dim[2], "%s", name);
+}
+
+static void check_golden(const FkWeight *w, const FkTensor *v, JsonObject *golden) {
+  bool vector = json_array_get_length(json_object_get_array_member(golden, "shape")) == 1;
+  const float *data = vector ? v->data : w->data;
+  int64_t count = vector ? v->dim[0] : w->out * w->in;
+  double sum = 0, squares = 0;
+  for (int64_t i = 0; i < count; i++) {
+    sum += (double)data[i];
+    squares += (double)data[i] * (double)data[i];
+  }
+  /* Sums of bfloat16 in double: exact but for the order, at most 2^-53 per addition. */
+  double scale = json_object_get_double_member(golden, "sum_of_squares");
+  g_assert_cmpfloat_with_epsilon(squares, scale, 1e-9 * scale);
+  g_assert_cmpfloat_with_epsilon(sum, json_object_get_double_member(golden, "sum"), 1e-9 * sqrt(scale * (double)count));
+  JsonArray *index = json_object_get_array_member(golden, "index");
+  JsonArray *value = json_object_get_array_member(golden, "value");
+  for (guint i = 0; i < json_array_get_length(index); i++)
+    g_assert_cmpfloat((double)data[json_array_get_int_element(index, i)], ==, json_array_get_double_element(value, i));
+}
+
+static void test_demo(void) {
+  g_autoptr(JsonParser) parser = json_parser_new();
+  g_assert_true(json_parser_load_from_file(parser, FK_GOLDEN "/weights.json", NULL));
+  JsonArray *parts = json_object_get_array_member(json_node_get_object(json_parser_get_root(parser)), "parts");
+  for (guint p = 0; p < json_array_get_length(parts); p++) {
+    JsonObject *part = json_array_get_object_element(parts, p);
+    g_autofree char *folder = g_build_filename(FK_DEMO_MODEL, json_object_get_string_member(part, "folder"), NULL);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkComponent) c = fk_component_open(folder, json_object_get_string_member(part, "stem"), &error);
+    g_assert_no_error(error);
+    int64_t tensors = 0, elements = 0;
+    for (size_t s = 0; s < fk_component_shards(c); s++)
+      for (size_t i = 0; i < fk_safetensors_count(fk_component_shard(c, s)); i++, tensors++)
+        elements += (int64_t)fk_safetensors_at(fk_component_shard(c, s), i)->bytes / 2; /* all are BF16 */
+    g_assert_cmpint(tensors, ==, json_object_get_int_member(part, "tensors"));
+    g_assert_cmpint(elements, ==, json_object_get_int_member(part, "elements"));
+    if (p == 0) g_assert_cmpuint(fk_component_shards(c), ==, 3);
+    TestBackend *t = backend_new(false);
+    FkBinder *b = fk_binder_new(&t->be, c, "demo");
+    JsonArray *values = json_object_get_array_member(part, "values");
+    FkWeight w[8];
+    FkTensor v[8];
+    for (guint i = 0; i < json_array_get_length(values); i++)
+      bind_golden(b, &w[i], &v[i], json_array_get_object_element(values, i));
+    fk_bind_ignore(b, "*");
+    g_assert_true(fk_binder_finish(b, &error));
+    g_assert_true(fk_binder_load(b, NULL, NULL, NULL, &error));
+    for (guint i = 0; i < json_array_get_length(values); i++)
+      check_golden(&w[i], &v[i], json_array_get_object_element(values, i));
+    fk_binder_free(b);
+    backend_free(t);
+  }
+}
+
+/* The null walk counts and allocates nothing. */
+static void test_null_walk(void) {
+  TestBackend *t = backend_new(true);
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, "walk");
+  g_autoptr(GError) error = NULL;
+  Small s;
+  bind_small(b, &s);
+  FkWeight w;
+  fk_bind_matrix(b, &w, 1000000, 1000000, "huge");
+  g_assert_true(fk_binder_finish(b, &error));
+  g_assert_cmpint(fk_binder_parameters(b), ==, 307 + G_GINT64_CONSTANT(1000000000000));
+  g_assert_cmpuint(fk_binder_bytes(b), >, (gsize)2000000000000);
+  g_assert_cmpuint(fk_binder_bytes(b), <, (gsize)2000000010000);
+  g_assert_true(fk_binder_load(b, NULL, NULL, NULL, &error));
+  g_assert_null(w.data);
+  g_assert_null(fk_binder_take_memory(b));
+  g_assert_cmpint(w.out, ==, 1000000);
+  g_assert_cmpuint(t->allocated, ==, 0);
+  backend_free(t);
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  scratch_open();
+  g_test_add_data_func("/weights/round-trip/host", NULL, test_round_trip);
+  g_test_add_data_func("/weights/round-trip/device", "", test_round_trip);
+  g_test_add_data_func("/weights/conversion/float32", NULL, test_conversion);
+  g_test_add_data_func("/weights/conversion/bfloat16", "", test_conversion);
+  g_test_add_data_func("/weights/large/host", NULL, test_large);
+  g_test_add_data_func("/weights/large/device", "", test_large);
+  g_test_add_data_func("/weights/failures/host", NULL, test_failures);
+  g_test_add_data_func("/weights/failures/device", "", test_failures);
+  g_test_add_func("/weights/mismatch", test_mismatch);
+  g_test_add_func("/weights/extra", test_extra);
+  g_test_add_func("/weights/index", test_index);
+  g_test_add_func("/weights/bad-index", test_bad_index);
+  g_test_add_func("/weights/demo", test_demo);
+  g_test_add_func("/weights/null-walk", test_null_walk);
+  int status = g_test_run();
+  scratch_close();
+  return status;
 }

@@ -20,8 +20,14 @@ def word(x):
     return f"{np.float32(x).view(np.uint32):08x}"
 
 
-for text, h, w, ch, cw, axes, theta in ((512, 64, 64, 64, 64, (16, 56, 56), 10000), (64, 13, 19, 7, 16, (16, 56, 56), 10000),
-                                        (3, 5, 4, 0, 0, (4, 6, 8), 10000), (8, 98, 42, 42, 98, (8, 12, 12), 500)):
+GRIDS = (
+    (512, 64, 64, 64, 64, (16, 56, 56), 10000),
+    (64, 13, 19, 7, 16, (16, 56, 56), 10000),
+    (3, 5, 4, 0, 0, (4, 6, 8), 10000),
+    (8, 98, 42, 42, 98, (8, 12, 12), 500),
+)
+
+for text, h, w, ch, cw, axes, theta in GRIDS:
     ids = [torch.zeros(text, 3), prepare(1, h, w, "cpu", torch.float32)]
     if ch:
         context = prepare(1, ch, cw, "cpu", torch.float32)

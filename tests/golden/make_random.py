@@ -25,7 +25,8 @@ CUDA_CASES = (  # seed, offset, n, multiprocessors, blocks
 
 def philox(seed, offset, index):
     mask = np.uint64(0xFFFFFFFF)
-    c = [np.full_like(index, offset // 4 & 0xFFFFFFFF), np.full_like(index, offset // 4 >> 32), index & mask, index >> np.uint64(32)]
+    count = offset // 4
+    c = [np.full_like(index, count & 0xFFFFFFFF), np.full_like(index, count >> 32), index & mask, index >> np.uint64(32)]
     k0, k1 = seed & 0xFFFFFFFF, seed >> 32
     for _ in range(10):
         a, b = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
@@ -42,7 +43,8 @@ def cuda_randn(seed, offset, n, sms, blocks):
         words = philox(seed, offset + 4 * k, index)
         for x, y in (words[:2], words[2:]):
             u = (x.astype(np.float32) * np.float32(2**-32) + np.float32(2**-33)).astype(np.float64)
-            v = (y.astype(np.float64) * float(np.float32(2**-32) * np.float32(2 * np.pi)) + float(np.float32(2**-33) * np.float32(2 * np.pi)))
+            step = float(np.float32(2 * np.pi)) * 2**-32
+            v = y.astype(np.float32).astype(np.float64) * step + step / 2  # one rounding, as a fused multiply-add
             v = v.astype(np.float32).astype(np.float64)
             r = np.sqrt(-2 * np.log(u))
             out += [r * np.sin(v), r * np.cos(v)]

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes schedulers.txt: ladders and whole trajectories of diffusers' schedulers in float32, for tests/test-scheduler.c.
+"""Writes schedulers.txt: ladders and whole trajectories of diffusers' schedulers, for tests/test-scheduler.c.
 
 ladder lines: name, tokens, steps, then steps + 1 sigmas of FlowMatchEulerDiscreteScheduler.
-case lines: solver, steps ("deis-double": the same float32 sigmas, arithmetic in double); followed by lines "sigmas" (steps + 1), "times" (one per evaluation), "x" (8 starting values)
-and, per evaluation, "v" (velocities fed) and "x" (sample returned).
+case lines: solver, steps ("deis-double": the same float32 sigmas, arithmetic in double); followed by lines "sigmas"
+(steps + 1), "times" (one per evaluation), "x" (8 starting values) and, per evaluation, "v" (velocities fed) and "x"
+(sample returned). Samples are float32.
 
 Run: python make_schedulers.py > schedulers.txt   (torch, diffusers, scipy)
 """

@@ -1,0 +1,530 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Frames through the element on the null engine: batches, order, events, flushes, cancelling, latency, QoS, pools. */
+#include "test-element-util.h"
+
+#include <string.h>
+
+static void push(Tester *t, guint n) {
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, n, n)), ==, GST_FLOW_OK);
+}
+
+/* Takes every buffer that came out so far; they must be first, first + 1, ... by PTS and offset. */
+static guint take_in_order(Tester *t, guint first) {
+  GstBuffer *buffer;
+  guint n = first;
+  while ((buffer = gst_harness_try_pull(t->h))) {
+    g_assert_cmpuint(GST_BUFFER_PTS(buffer), ==, n * 100 * GST_MSECOND);
+    g_assert_cmpuint(GST_BUFFER_DURATION(buffer), ==, 100 * GST_MSECOND);
+    g_assert_cmpuint(GST_BUFFER_OFFSET(buffer), ==, n);
+    gst_buffer_unref(buffer);
+    n++;
+  }
+  return n - first;
+}
+
+/* ---- Batches ---- */
+
+static Tester *batch_tester(gint batch) {
+  g_autofree gchar *properties = g_strdup_printf(NULL_ENGINE "batch-size=%d", batch);
+  return tester_new_playing(properties, SMALL);
+}
+
+/* EOS with 0..batch frames waiting: all come out, in order, before EOS. */
+static void test_eos(gconstpointer data) {
+  gint batch = GPOINTER_TO_INT(data);
+  for (gint frames = 0; frames <= batch + 1; frames++) {
+    g_autoptr(Tester) t = batch_tester(batch);
+    for (gint n = 0; n < frames; n++) push(t, (guint)n);
+    g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, frames / batch * batch);
+    g_assert_true(gst_harness_push_event(t->h, gst_event_new_eos()));
+    g_assert_cmpuint(take_in_order(t, 0), ==, frames);
+    tester_collect(t);
+    g_assert_cmpuint(t->errors, ==, 0);
+    g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, frames);
+  }
+}
+
+static void test_eos_is_last(void) {
+  g_autoptr(Tester) t = batch_tester(4);
+  push(t, 0);
+  push(t, 1);
+  gst_harness_push_event(t->h, gst_event_new_eos());
+  g_assert_cmpuint(take_in_order(t, 0), ==, 2);
+  GstEvent *event, *last = NULL;
+  while ((event = gst_harness_try_pull_event(t->h))) {
+    gst_clear_event(&last);
+    last = event;
+  }
+  g_assert_cmpint(GST_EVENT_TYPE(last), ==, GST_EVENT_EOS);
+  gst_event_unref(last);
+}
+
+static GstEvent *make_event(GstEventType type) {
+  GstSegment segment;
+  gst_segment_init(&segment, GST_FORMAT_TIME);
+  segment.start = GST_SECOND;
+  switch (type) {
+  case GST_EVENT_GAP: return gst_event_new_gap(GST_SECOND, GST_SECOND);
+  case GST_EVENT_SEGMENT: return gst_event_new_segment(&segment);
+  case GST_EVENT_SEGMENT_DONE: return gst_event_new_segment_done(GST_FORMAT_TIME, 0);
+  case GST_EVENT_STREAM_START: return gst_event_new_stream_start("another");
+  case GST_EVENT_TAG: return gst_event_new_tag(gst_tag_list_new(GST_TAG_TITLE, "title", NULL));
+  default: g_assert_not_reached();
+  }
+}
+
+/* A serialized event in the middle of a batch comes out after the frames that were before it. */
+static void test_event_drains(gconstpointer data) {
+  GstEventType type = (GstEventType)GPOINTER_TO_INT(data);
+  g_autoptr(Tester) t = batch_tester(4);
+  push(t, 0);
+  push(t, 1);
+  g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, 0);
+  g_assert_true(gst_harness_push_event(t->h, make_event(type)));
+  g_assert_cmpuint(take_in_order(t, 0), ==, 2);
+  push(t, 2);
+  gst_harness_push_event(t->h, gst_event_new_eos());
+  g_assert_cmpuint(take_in_order(t, 2), ==, 1);
+}
+
+static void test_same_caps_do_not_drain(void) {
+  g_autoptr(Tester) t = batch_tester(3);
+  push(t, 0);
+  g_autoptr(GstCaps) caps = gst_caps_from_string(SMALL);
+  gst_harness_push_event(t->h, gst_event_new_caps(caps));
+  g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, 0);
+  push(t, 1);
+  push(t, 2);
+  g_assert_cmpuint(take_in_order(t, 0), ==, 3);
+}
+
+static void test_new_caps_drain(void) {
+  g_autoptr(Tester) t = batch_tester(3);
+  push(t, 0);
+  gst_harness_set_src_caps_str(t->h, RGB_CAPS(32, 16));
+  g_autoptr(GstBuffer) old = gst_harness_pull(t->h);
+  g_assert_cmpuint(gst_buffer_get_size(old), ==, 64 * 48 * 3);
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(RGB_CAPS(32, 16), 1, 1)), ==, GST_FLOW_OK);
+  gst_harness_push_event(t->h, gst_event_new_eos());
+  g_autoptr(GstBuffer) new = gst_harness_pull(t->h);
+  g_assert_cmpuint(gst_buffer_get_size(new), ==, 32 * 16 * 3);
+}
+
+/* Settings of another kind do not share a batch; another seed does. */
+static void test_settings_drain(void) {
+  g_autoptr(Tester) t = batch_tester(3);
+  push(t, 0);
+  g_object_set(t->element, "steps", 3, NULL);
+  push(t, 1);
+  g_assert_cmpuint(take_in_order(t, 0), ==, 1);
+  g_object_set(t->element, "seed", (guint64)9, NULL);
+  push(t, 2);
+  g_assert_cmpuint(take_in_order(t, 1), ==, 0);
+  push(t, 3);
+  g_assert_cmpuint(take_in_order(t, 1), ==, 3);
+}
+
+/* Settings belong to the frame that entered with them. */
+static void test_settings_are_snapshots(void) {
+  g_autoptr(Tester) t = batch_tester(2);
+  g_object_set(t->element, "seed", (guint64)5, NULL);
+  push(t, 0);
+  g_object_set(t->element, "seed", (guint64)6, NULL);
+  gst_harness_push_event(t->h, gst_event_new_eos());
+  g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, 5);
+}
+
+/* Downstream's pool has fewer buffers than a batch has frames. */
+static GstPadProbeReturn offer_small_pool(GstPad *pad, GstPadProbeInfo *info, gpointer data) {
+  GstQuery *query = GST_PAD_PROBE_INFO_QUERY(info);
+  GstBufferPool *pool = data;
+  (void)pad;
+  if (GST_QUERY_TYPE(query) != GST_QUERY_ALLOCATION) return GST_PAD_PROBE_OK;
+  gst_query_add_allocation_pool(query, pool, 64 * 48 * 3, 1, 1);
+  return GST_PAD_PROBE_HANDLED;
+}
+
+static gpointer take_four(gpointer data) {
+  GstHarness *h = data;
+  for (guint n = 0; n < 4; n++) {
+    g_autoptr(GstBuffer) buffer = gst_harness_pull(h);
+    g_assert_cmpuint(GST_BUFFER_OFFSET(buffer), ==, n);
+  }
+  return NULL;
+}
+
+static void test_small_pool(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "batch-size=4", NULL);
+  g_autoptr(GstBufferPool) pool = gst_buffer_pool_new();
+  g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, "src");
+  gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_QUERY_DOWNSTREAM, offer_small_pool, pool, NULL);
+  gst_harness_set_src_caps_str(t->h, SMALL);
+  GThread *taker = g_thread_new("taker", take_four, t->h);
+  for (guint n = 0; n < 4; n++) push(t, n);
+  g_thread_join(taker);
+}
+
+static void test_no_allocation_answer(void) {
+  GstHarness *h = gst_harness_new_parse("fluxkontextedit " NULL_ENGINE "! identity drop-allocation=true");
+  gst_harness_set_src_caps_str(h, SMALL);
+  g_assert_cmpint(gst_harness_push(h, test_frame(SMALL, 1, 0)), ==, GST_FLOW_OK);
+  gst_buffer_unref(gst_harness_pull(h));
+  gst_harness_teardown(h);
+}
+
+/* ---- Times, flags, segments ---- */
+
+static void test_still_image(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, "video/x-raw,format=RGB,width=64,height=48,framerate=0/1");
+  GstBuffer *buffer = test_frame(SMALL, 1, 0);
+  GST_BUFFER_PTS(buffer) = GST_BUFFER_DURATION(buffer) = GST_CLOCK_TIME_NONE;
+  g_assert_cmpint(gst_harness_push(t->h, buffer), ==, GST_FLOW_OK);
+  g_autoptr(GstBuffer) out = gst_harness_pull(t->h);
+  g_assert_false(GST_BUFFER_PTS_IS_VALID(out));
+  g_assert_false(GST_BUFFER_DURATION_IS_VALID(out));
+}
+
+static void test_flags(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
+  push(t, 0); /* the first one is a discontinuity anyway */
+  gst_buffer_unref(gst_harness_pull(t->h));
+  GstBuffer *buffer = test_frame(SMALL, 1, 1);
+  GST_BUFFER_DTS(buffer) = 7 * GST_MSECOND;
+  GST_BUFFER_FLAG_SET(buffer, GST_BUFFER_FLAG_MARKER | GST_BUFFER_FLAG_DISCONT);
+  gst_harness_push(t->h, buffer);
+  g_autoptr(GstBuffer) out = gst_harness_pull(t->h);
+  g_assert_true(GST_BUFFER_FLAG_IS_SET(out, GST_BUFFER_FLAG_MARKER));
+  g_assert_true(GST_BUFFER_FLAG_IS_SET(out, GST_BUFFER_FLAG_DISCONT));
+  g_assert_cmpuint(GST_BUFFER_DTS(out), ==, 7 * GST_MSECOND);
+}
+
+static void test_reverse_segment(void) {
+  g_autoptr(Tester) t = batch_tester(2);
+  GstSegment segment;
+  gst_segment_init(&segment, GST_FORMAT_TIME);
+  segment.rate = -1;
+  segment.stop = 10 * GST_SECOND;
+  gst_harness_push_event(t->h, gst_event_new_segment(&segment));
+  for (guint n = 4; n > 0; n--) gst_harness_push(t->h, test_frame(SMALL, n, n));
+  for (guint n = 4; n > 0; n--) {
+    g_autoptr(GstBuffer) out = gst_harness_pull(t->h);
+    g_assert_cmpuint(GST_BUFFER_OFFSET(out), ==, n);
+  }
+}
+
+/* ---- Flushing and stopping ---- */
+
+static void flush(Tester *t) {
+  GstSegment segment;
+  gst_segment_init(&segment, GST_FORMAT_TIME);
+  g_assert_true(gst_harness_push_event(t->h, gst_event_new_flush_start()));
+  g_assert_true(gst_harness_push_event(t->h, gst_event_new_flush_stop(TRUE)));
+  g_assert_true(gst_harness_push_event(t->h, gst_event_new_segment(&segment)));
+}
+
+static void test_flush_discards(void) {
+  g_autoptr(Tester) t = batch_tester(3);
+  push(t, 0);
+  push(t, 1);
+  flush(t);
+  for (guint n = 2; n < 5; n++) push(t, n);
+  g_assert_cmpuint(take_in_order(t, 2), ==, 3);
+  g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, 3);
+}
+
+typedef struct {
+  GstHarness *h;
+  GstFlowReturn flow;
+} Push;
+
+static gpointer push_one(gpointer data) {
+  Push *p = data;
+  p->flow = gst_harness_push(p->h, test_frame(SMALL, 1, 0));
+  return NULL;
+}
+
+static gdouble ms_since(gint64 began) { return (gdouble)(g_get_monotonic_time() - began) / 1000.0; }
+
+#define STEP_MS 40
+/* One step in flight, and the scheduler of a busy machine. */
+#define CANCEL_MS (STEP_MS + 100)
+
+/* An edit of 25 steps of 40 ms each is left within one step. */
+static void test_cancel_mid_step(gconstpointer data) {
+  gboolean by_flush = GPOINTER_TO_INT(data);
+  null_engine(STEP_MS, 0, 0);
+  for (guint run = 0; run < 8; run++) {
+    g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=25", SMALL);
+    Push p = {t->h, GST_FLOW_OK};
+    GThread *thread = g_thread_new("push", push_one, &p);
+    g_usleep(50000 + 30000 * run);
+    gint64 began = g_get_monotonic_time();
+    if (by_flush) gst_harness_push_event(t->h, gst_event_new_flush_start());
+    else gst_element_set_state(t->element, GST_STATE_NULL);
+    g_thread_join(thread);
+    g_assert_cmpfloat(ms_since(began), <, CANCEL_MS);
+    g_assert_cmpint(p.flow, ==, GST_FLOW_FLUSHING);
+    tester_collect(t);
+    g_assert_cmpuint(t->errors, ==, 0);
+    g_assert_cmpuint(t->canceled, ==, 1);
+    if (by_flush) gst_harness_push_event(t->h, gst_event_new_flush_stop(TRUE));
+  }
+  null_engine(0, 0, 0);
+}
+
+/* After a cancelled edit the next one gives the bytes that it would have given. */
+static void test_cancel_then_edit(void) {
+  null_engine(5, 0, 0);
+  g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=6", SMALL);
+  push(t, 0);
+  g_autoptr(GstBuffer) first = gst_harness_pull(t->h);
+  g_autofree gchar *expected = buffer_hash(first);
+  g_autoptr(GRand) random = g_rand_new_with_seed(7);
+  for (guint run = 0; run < 40; run++) {
+    Push p = {t->h, GST_FLOW_OK};
+    GThread *thread = g_thread_new("push", push_one, &p);
+    g_usleep((gulong)g_rand_int_range(random, 0, 40000));
+    flush(t);
+    g_thread_join(thread);
+    while (gst_harness_buffers_in_queue(t->h)) gst_buffer_unref(gst_harness_pull(t->h));
+    push(t, 0);
+    g_autoptr(GstBuffer) again = gst_harness_pull(t->h);
+    g_autofree gchar *hash = buffer_hash(again);
+    g_assert_cmpstr(hash, ==, expected);
+  }
+  tester_collect(t);
+  g_assert_cmpuint(t->errors, ==, 0);
+  null_engine(0, 0, 0);
+}
+
+/* Stopped at random instants of loading and editing: every progress ends exactly once, nothing is an error. */
+static void test_random_stops(void) {
+  null_engine(3, 0, 0);
+  g_autoptr(GRand) random = g_rand_new_with_seed(11);
+  guint starts = 0;
+  for (guint run = 0; run < 150; run++) {
+    g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "batch-size=2", SMALL);
+    Push p = {t->h, GST_FLOW_OK}, q = {t->h, GST_FLOW_OK};
+    GThread *one = g_thread_new("push", push_one, &p), *two = g_thread_new("push", push_one, &q);
+    g_usleep((gulong)g_rand_int_range(random, 0, 20000));
+    gst_element_set_state(t->element, GST_STATE_NULL);
+    g_thread_join(one);
+    g_thread_join(two);
+    tester_collect(t);
+    g_assert_cmpuint(t->errors, ==, 0);
+    g_assert_cmpuint(t->starts, ==, t->ends);
+    starts += t->starts;
+  }
+  g_assert_cmpuint(starts, >, 150);
+  null_engine(0, 0, 0);
+}
+
+static void test_downstream_flushing(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
+  gst_pad_set_active(t->h->sinkpad, FALSE);
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, 1, 0)), ==, GST_FLOW_FLUSHING);
+  tester_collect(t);
+  g_assert_cmpuint(t->errors, ==, 0);
+  gst_pad_set_active(t->h->sinkpad, TRUE);
+}
+
+static GstPadProbeReturn refuse_buffers(GstPad *pad, GstPadProbeInfo *info, gpointer data) {
+  (void)pad;
+  GST_PAD_PROBE_INFO_FLOW_RETURN(info) = (GstFlowReturn)GPOINTER_TO_INT(data);
+  gst_clear_buffer((GstBuffer **)&info->data);
+  return GST_PAD_PROBE_HANDLED;
+}
+
+/* What downstream answers is what upstream hears, at once or, for a push that an event caused, with the next frame. */
+static void test_downstream_answers(gconstpointer data) {
+  GstFlowReturn answer = (GstFlowReturn)GPOINTER_TO_INT(data);
+  for (gint batch = 1; batch <= 2; batch++) {
+    g_autoptr(Tester) t = batch_tester(batch);
+    g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, "src");
+    gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_BUFFER, refuse_buffers, (gpointer)data, NULL);
+    GstFlowReturn flow = gst_harness_push(t->h, test_frame(SMALL, 0, 0));
+    if (batch == 2) {
+      g_assert_cmpint(flow, ==, GST_FLOW_OK);
+      gst_harness_push_event(t->h, make_event(GST_EVENT_TAG));
+      flow = gst_harness_push(t->h, test_frame(SMALL, 1, 1));
+    }
+    g_assert_cmpint(flow, ==, answer);
+    tester_collect(t);
+    g_assert_cmpuint(t->errors, ==, 0);
+  }
+}
+
+/* ---- What it tells ---- */
+
+static void test_progress(void) {
+  g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=7 batch-size=2", SMALL);
+  for (guint n = 0; n < 4; n++) push(t, n);
+  tester_collect(t);
+  g_assert_cmpuint(t->steps, ==, 2 * 7);
+  g_assert_cmpint(t->percent, ==, 100);
+  g_assert_cmpuint(t->starts, ==, 3); /* the load and two batches */
+  g_assert_cmpuint(t->completes, ==, 3);
+}
+
+static void test_no_progress(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "progress=false", SMALL);
+  push(t, 0);
+  tester_collect(t);
+  g_assert_cmpuint(t->steps, ==, 0);
+  g_assert_cmpuint(t->starts, ==, 0);
+}
+
+static GstClockTime asked_latency(Tester *t) { return gst_harness_query_latency(t->h); }
+
+static void test_latency(void) {
+  null_engine(20, 0, 0);
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
+  gst_harness_set_upstream_latency(t->h, 10 * GST_MSECOND);
+  g_assert_cmpuint(asked_latency(t), ==, 10 * GST_MSECOND); /* nothing measured yet */
+  push(t, 0);
+  GstClockTime one = asked_latency(t);
+  g_assert_cmpuint(one, >, (10 + 40) * GST_MSECOND); /* two steps of 20 ms on top */
+  g_assert_cmpuint(one, <, 1500 * GST_MSECOND);
+  tester_collect(t);
+  g_assert_cmpuint(t->latencies, ==, 1);
+  g_object_set(t->element, "report-latency", FALSE, NULL);
+  g_assert_cmpuint(asked_latency(t), ==, 10 * GST_MSECOND);
+  null_engine(0, 0, 0);
+}
+
+/* Frames of a batch wait for it to fill: 3 more at 10 per second. */
+static void test_latency_of_batch(void) {
+  g_autoptr(Tester) t = batch_tester(4);
+  gst_harness_set_upstream_latency(t->h, 0);
+  for (guint n = 0; n < 4; n++) push(t, n);
+  g_assert_cmpuint(asked_latency(t), >=, 300 * GST_MSECOND);
+}
+
+static void test_latency_not_live(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
+  gst_harness_set_live(t->h, FALSE);
+  push(t, 0);
+  g_assert_cmpuint(asked_latency(t), ==, 0);
+}
+
+static void test_qos(gconstpointer data) {
+  gboolean on = GPOINTER_TO_INT(data);
+  g_autoptr(Tester) t = tester_new_playing(on ? NULL_ENGINE "qos=true" : NULL_ENGINE, SMALL);
+  /* Everything before 350 ms is late. */
+  gst_harness_push_upstream_event(t->h, gst_event_new_qos(GST_QOS_TYPE_UNDERFLOW, 2, 100 * GST_MSECOND,
+                                                          250 * GST_MSECOND));
+  for (guint n = 0; n < 6; n++) push(t, n);
+  guint64 frames = stat_uint64(t->element, "frames"), dropped = stat_uint64(t->element, "dropped");
+  g_assert_cmpuint(frames + dropped, ==, 6);
+  g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, frames);
+  if (on) g_assert_cmpuint(dropped, >=, 3);
+  else g_assert_cmpuint(dropped, ==, 0);
+}
+
+static void test_stats(void) {
+  g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=5 seed=77", SMALL);
+  push(t, 0);
+  push(t, 1);
+  g_autoptr(GstStructure) stats = NULL;
+  g_object_get(t->element, "stats", &stats, NULL);
+  gint evaluations, skipped;
+  gdouble edit_ms, step_ms, text_ms, vae_ms;
+  g_assert_true(gst_structure_get(stats, "evaluations", G_TYPE_INT, &evaluations, "skipped", G_TYPE_INT, &skipped,
+                                  "edit-ms", G_TYPE_DOUBLE, &edit_ms, "step-ms", G_TYPE_DOUBLE, &step_ms, "text-ms",
+                                  G_TYPE_DOUBLE, &text_ms, "vae-ms", G_TYPE_DOUBLE, &vae_ms, NULL));
+  g_assert_cmpint(evaluations, ==, 5);
+  g_assert_cmpint(skipped, ==, 0);
+  g_assert_cmpstr(gst_structure_get_string(stats, "step-mask"), ==, "11111");
+  g_assert_true(g_str_has_prefix(gst_structure_get_string(stats, "machine"), "null"));
+  g_assert_cmpfloat(edit_ms, >=, 5 * step_ms);
+  g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, 77);
+  g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, 2);
+  g_assert_cmpuint(stat_uint64(t->element, "errors"), ==, 0);
+}
+
+static void test_active(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "prompt-cache=off", SMALL);
+  push(t, 0);
+  g_autoptr(GstStructure) active = NULL;
+  g_object_get(t->element, "active", &active, NULL);
+  g_assert_true(g_str_has_prefix(gst_structure_get_string(active, "backend"), "null (null;"));
+  g_assert_true(g_str_has_prefix(gst_structure_get_string(active, "prompt-cache"), "off (off;"));
+  g_assert_true(g_str_has_prefix(gst_structure_get_string(active, "vae-tiling"), "off (auto;"));
+}
+
+static void test_useless_settings(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "negative-prompt=blurry", SMALL);
+  push(t, 0);
+  push(t, 1);
+  tester_collect(t);
+  g_assert_cmpuint(t->warnings, ==, 1);
+  g_assert_nonnull(strstr(t->warning, "true-cfg-scale"));
+}
+
+static void test_seed_mode(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "seed=5 seed-mode=increment", SMALL);
+  guint64 seed;
+  for (guint n = 0; n < 3; n++) {
+    push(t, n);
+    g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, 5 + n);
+  }
+  g_object_get(t->element, "seed", &seed, NULL);
+  g_assert_cmpuint(seed, ==, 5);
+  g_object_set(t->element, "seed", G_MAXUINT64, NULL);
+  push(t, 3);
+  g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, G_MAXUINT64);
+  push(t, 4);
+  g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, 0);
+}
+
+static void test_warmup(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "warmup=true", SMALL);
+  push(t, 0);
+  g_assert_cmpuint(take_in_order(t, 0), ==, 1);
+  g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, 1);
+}
+
+static void add_tests(void) {
+  for (gint batch = 1; batch <= 4; batch++) {
+    g_autofree gchar *name = g_strdup_printf("/element/flow/eos/batch-%d", batch);
+    g_test_add_data_func(name, GINT_TO_POINTER(batch), test_eos);
+  }
+  g_test_add_func("/element/flow/eos/last", test_eos_is_last);
+  g_test_add_data_func("/element/flow/drain/gap", GINT_TO_POINTER(GST_EVENT_GAP), test_event_drains);
+  g_test_add_data_func("/element/flow/drain/segment", GINT_TO_POINTER(GST_EVENT_SEGMENT), test_event_drains);
+  g_test_add_data_func("/element/flow/drain/segment-done", GINT_TO_POINTER(GST_EVENT_SEGMENT_DONE), test_event_drains);
+  g_test_add_data_func("/element/flow/drain/stream-start", GINT_TO_POINTER(GST_EVENT_STREAM_START), test_event_drains);
+  g_test_add_data_func("/element/flow/drain/tag", GINT_TO_POINTER(GST_EVENT_TAG), test_event_drains);
+  g_test_add_func("/element/flow/drain/same-caps-do-not", test_same_caps_do_not_drain);
+  g_test_add_func("/element/flow/drain/new-caps", test_new_caps_drain);
+  g_test_add_func("/element/flow/drain/settings", test_settings_drain);
+  g_test_add_func("/element/flow/settings-are-snapshots", test_settings_are_snapshots);
+  g_test_add_func("/element/flow/pool/one-buffer", test_small_pool);
+  g_test_add_func("/element/flow/pool/no-answer", test_no_allocation_answer);
+  g_test_add_func("/element/flow/still-image", test_still_image);
+  g_test_add_func("/element/flow/flags", test_flags);
+  g_test_add_func("/element/flow/reverse-segment", test_reverse_segment);
+  g_test_add_func("/element/flow/flush/discards", test_flush_discards);
+  g_test_add_data_func("/element/flow/cancel/stop-mid-step", GINT_TO_POINTER(FALSE), test_cancel_mid_step);
+  g_test_add_data_func("/element/flow/cancel/flush-mid-step", GINT_TO_POINTER(TRUE), test_cancel_mid_step);
+  g_test_add_func("/element/flow/cancel/then-edit", test_cancel_then_edit);
+  g_test_add_func("/element/flow/cancel/random-stops", test_random_stops);
+  g_test_add_func("/element/flow/downstream/inactive", test_downstream_flushing);
+  g_test_add_data_func("/element/flow/downstream/flushing", GINT_TO_POINTER(GST_FLOW_FLUSHING), test_downstream_answers);
+  g_test_add_data_func("/element/flow/downstream/eos", GINT_TO_POINTER(GST_FLOW_EOS), test_downstream_answers);
+  g_test_add_data_func("/element/flow/downstream/error", GINT_TO_POINTER(GST_FLOW_ERROR), test_downstream_answers);
+  g_test_add_func("/element/flow/progress/each-step", test_progress);
+  g_test_add_func("/element/flow/progress/off", test_no_progress);
+  g_test_add_func("/element/flow/latency/live", test_latency);
+  g_test_add_func("/element/flow/latency/batch", test_latency_of_batch);
+  g_test_add_func("/element/flow/latency/not-live", test_latency_not_live);
+  g_test_add_data_func("/element/flow/qos/on", GINT_TO_POINTER(TRUE), test_qos);
+  g_test_add_data_func("/element/flow/qos/off", GINT_TO_POINTER(FALSE), test_qos);
+  g_test_add_func("/element/flow/stats", test_stats);
+  g_test_add_func("/element/flow/active", test_active);
+  g_test_add_func("/element/flow/useless-settings", test_useless_settings);
+  g_test_add_func("/element/flow/seed-mode", test_seed_mode);
+  g_test_add_func("/element/flow/warmup", test_warmup);
+}
+
+int main(int argc, char **argv) { return tester_main(&argc, &argv, add_tests); }
