@@ -31,8 +31,9 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
                 f->config.axes, 10000.0);
   fk_op_upload(be, r->rope, rope);
   if (!s->keep_context || !context) return;
-  r->saved_kv = g_new(FkTensor, (size_t)fk_flux_blocks(f));
-  for (int i = 0; i < fk_flux_blocks(f); i++) r->saved_kv[i] = fk_arena_2d(arena, be->dtype, context, 2 * d);
+  const int tensors = s->keep_context * fk_flux_blocks(f);
+  r->saved_kv = g_new(FkTensor, (size_t)tensors);
+  for (int i = 0; i < tensors; i++) r->saved_kv[i] = fk_arena_2d(arena, be->dtype, context, 2 * d);
 }
 
 void fk_flux_run_clear(FkFluxRun *r) { g_clear_pointer(&r->saved_kv, g_free); }

@@ -8,9 +8,15 @@
 
 /* Rows that take part, and which of them only serve as keys and values. */
 typedef struct {
-  FkFluxRun *run;
+  const FkFluxRun *run;
+  const FkTensor *saved_kv;   /* [blocks], the slot's; NULL: no context reuse */
   int64_t text, active, rows; /* active: rows computed; rows: active and reused context */
 } Rows;
+
+static Rows rows_of(const FkFluxRun *r, const FkFluxPass *pass) {
+  const FkTensor *saved = r->saved_kv ? r->saved_kv + (size_t)pass->slot * (size_t)fk_flux_blocks(r->flux) : NULL;
+  return (Rows){r, saved, r->text, fk_flux_active(r, pass), r->text + r->target + r->context};
+}
 
 static FkTensor mod_chunk(const FkFluxRun *r, int64_t offset, int chunk) {
   return fk_tensor_slice(r->mod, offset + chunk * r->flux->width, r->flux->width);
@@ -57,8 +63,8 @@ static FkLinear gated_out(const FkFluxRun *r, int64_t from, int64_t n, int64_t c
 static void attend(const Rows *rows, int block, int64_t from, int64_t n) {
   const FkFluxRun *r = rows->run;
   const int64_t d = r->flux->width, context = r->text + r->target;
-  if (r->saved_kv) {
-    FkTensor fresh = wide(r, context, r->context, 0, 2 * d), saved = r->saved_kv[block];
+  if (rows->saved_kv) {
+    FkTensor fresh = wide(r, context, r->context, 0, 2 * d), saved = rows->saved_kv[block];
     if (rows->active < rows->rows)
       fk_op_copy(r->be, fresh, saved);
     else
@@ -175,14 +181,58 @@ static void output_layer(const Rows *rows) {
   fk_op_linear(r->be, &l, 1);
 }
 
+/* One recorded piece of the forward; whole: with embedders and output layer. */
+typedef struct {
+  int first, last;
+  bool whole;
+} Piece;
+
+static void issue(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) {
+  const Rows rows = rows_of(run, pass);
+  if (p->whole) embed_tokens(&rows);
+  run_blocks(&rows, p->first, p->last);
+  if (p->whole) output_layer(&rows);
+}
+
+/* A replayed recording issues no ops, so what it spends is counted by issuing them to a backend that only counts. */
+static void count_replay(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) {
+  FkBackend counter = {.ops = &fk_null_ops, .dtype = run->be->dtype};
+  counter.use_linear_fused = counter.use_conv_fused = counter.use_group_norm_silu = counter.use_flash_attention = true;
+  FkFluxRun shadow = *run;
+  FkCount *sum = &run->be->count;
+  shadow.be = &counter;
+  issue(&shadow, pass, p);
+  sum->linear_flop += counter.count.linear_flop;
+  sum->attention_flop += counter.count.attention_flop;
+  sum->bytes += counter.count.bytes;
+  sum->ops += counter.count.ops;
+}
+
+/* The slot is part of a recording's key only where addresses depend on it. */
+static void run_piece(const FkFluxRun *run, const FkFluxPass *pass, int part, const Piece *p) {
+  const int key = ((run->saved_kv ? pass->slot : 0) * 2 + pass->reuse_context) * 8 + part;
+  if (fk_op_graph_begin(run->be, key))
+    issue(run, pass, p);
+  else
+    count_replay(run, pass, p);
+  fk_op_graph_end(run->be, key);
+}
+
+void fk_flux_embed(FkFluxRun *run, const FkFluxPass *pass) {
+  const Rows rows = rows_of(run, pass);
+  embed_tokens(&rows);
+}
+
+void fk_flux_run_blocks(FkFluxRun *run, const FkFluxPass *pass, int part, int first, int last) {
+  if (first < last) run_piece(run, pass, part, &(Piece){first, last, false});
+}
+
+void fk_flux_output(FkFluxRun *run) {
+  const Rows rows = rows_of(run, &(FkFluxPass){0});
+  output_layer(&rows);
+}
+
 void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass) {
-  const int64_t all = run->text + run->target + run->context;
-  const Rows rows = {run, run->text, pass->reuse_context ? all - run->context : all, all};
   fk_flux_load(run, cond, pass->evaluation);
-  if (fk_op_graph_begin(run->be, pass->reuse_context)) {
-    embed_tokens(&rows);
-    run_blocks(&rows, 0, fk_flux_blocks(run->flux));
-    output_layer(&rows);
-  }
-  fk_op_graph_end(run->be, pass->reuse_context);
+  run_piece(run, pass, 0, &(Piece){0, fk_flux_blocks(run->flux), true});
 }

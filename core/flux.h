@@ -64,14 +64,14 @@ typedef struct {
   FkTensor rope;                        /* [rows, E] float32 */
   FkTensor mod;                         /* [mod_total] float32: the running evaluation's */
   FkTensor velocity;                    /* [target, out_channels] float32: the model's output */
-  FkTensor *saved_kv;                   /* [blocks] of [context, 2 D], or NULL: no context reuse */
+  FkTensor *saved_kv;                   /* [slots * blocks] of [context, 2 D], or NULL: no context reuse */
 } FkFluxRun;
 
 typedef struct {
   int64_t text;                         /* tokens */
   int64_t grid_h, grid_w;               /* target tokens: rows and columns */
   int64_t context_h, context_w;         /* 0: no reference image */
-  bool keep_context;                    /* allocate saved_kv */
+  int keep_context;                     /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
 } FkFluxShape;
 
 void fk_flux_run_open(FkFluxRun *run, const FkFlux *flux, FkBackend *be, FkArena *arena, const FkFluxShape *shape);
@@ -84,10 +84,22 @@ void fk_flux_condition(const FkFluxRun *run, FkArena *arena, FkFluxCond *cond, F
 /* How one evaluation runs. */
 typedef struct {
   int evaluation;
-  bool reuse_context; /* the context rows are not computed: their keys and values are the saved ones */
+  int slot;           /* whose keys and values of the context are saved or reused */
+  bool reuse_context; /* the context rows are not computed: their keys and values are the slot's saved ones */
 } FkFluxPass;
 
 /* run->tokens -> run->velocity. */
 void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass);
+
+/* The same forward in pieces, for policies that look or skip in between: fk_flux_load (flux-cond.h), embed, blocks
+ * first..last of the list [double blocks, single blocks] in order, output. After the last block only the target rows of
+ * run->hidden are defined. part 1..7: which piece of the edit this is; equal parts have equal first, last and run. */
+void fk_flux_embed(FkFluxRun *run, const FkFluxPass *pass);
+void fk_flux_run_blocks(FkFluxRun *run, const FkFluxPass *pass, int part, int first, int last);
+void fk_flux_output(FkFluxRun *run);
+/* Rows of `hidden` that a pass computes. */
+static inline int64_t fk_flux_active(const FkFluxRun *run, const FkFluxPass *pass) {
+  return run->text + run->target + (pass->reuse_context ? 0 : run->context);
+}
 
 #endif

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-static bool fk_same_shape(FkTensor a, FkTensor b) {
+static inline bool fk_same_shape(FkTensor a, FkTensor b) {
   return fk_tensor_rows(a) == fk_tensor_rows(b) && fk_tensor_cols(a) == fk_tensor_cols(b);
 }
 
@@ -15,10 +15,10 @@ static bool fk_same_shape(FkTensor a, FkTensor b) {
 static bool fk_is_vector(FkTensor t, int64_t n) {
   return t.dtype == FK_F32 && t.rank == 1 && t.dim[0] == n;
 }
-static bool fk_is_optional(FkTensor t, int64_t n) {
+static inline bool fk_is_optional(FkTensor t, int64_t n) {
   return !fk_tensor_given(t) || fk_is_vector(t, n);
 }
-static bool fk_is_index(FkTensor t, int64_t n) {
+static inline bool fk_is_index(FkTensor t, int64_t n) {
   return t.dtype == FK_I32 && t.rank == 1 && t.dim[0] == n;
 }
 

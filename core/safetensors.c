@@ -359,7 +359,7 @@ static bool check_tensors(FkSafetensors *st, GError **error) {
   for (guint i = 0; i < st->tensors->len; i++) {
     FkStTensor *t = &g_array_index(st->tensors, FkStTensor, i);
     t->dim = dim;
-    dim += t->rank;
+    if (t->rank) dim += t->rank; /* without any dimension `dim` is NULL */
     if (!check_size(st, t, error)) return false;
   }
   if (!check_places(st, error)) return false;

@@ -3,7 +3,7 @@
  * is refused by name. Two backends of the test's own stand for the CPU (host memory) and for a GPU (stage and commit).
  */
 #define _POSIX_C_SOURCE 200809L
-#include "test-backend.h"
+#include "test-weights-backend.h"
 #include "test-files.h"
 #include "weights.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Backends for the loader's tests, without ops: "test host" has its memory in the host's address space, "test device"
  * takes weights through stage and commit as a GPU does, converts on its own, and fails when told to. */
-#ifndef FK_TEST_BACKEND_H
-#define FK_TEST_BACKEND_H
+#ifndef FK_TEST_WEIGHTS_BACKEND_H
+#define FK_TEST_WEIGHTS_BACKEND_H
 
 #include "backend.h"
 
