@@ -10,8 +10,8 @@
 #include <math.h>
 #include <string.h>
 
-/* 96 rows x up to 512 keys of scores are 196 KB: together with the K and V blocks of a 128-wide head (0.5 MB) in L2. */
-#define FK_ATTENTION_ROWS 96
+/* 144 rows x up to 512 keys of scores are 295 KB: together with the K and V blocks of a 128-wide head (0.5 MB) in L2. */
+#define FK_ATTENTION_ROWS 144
 #define FK_ATTENTION_KEYS 512
 
 typedef struct {

@@ -5,12 +5,14 @@
  * (ops.c) give the same bytes as long as heads divide FK_LINEAR_UNIT. */
 #include "cpu.h"
 
-/* Blocks of 192 x 256 reach the full rate of the product (cpu-gemm.c) and are small enough for the cache to hold block,
- * x rows and W rows (0.2 + 0.2 + 0.3 MB at K = 256); where they are fewer than 16, smaller ones share the work better.
- * Columns are cut at multiples of a head, so that a row of a head lies in one block. */
-#define FK_LINEAR_ROWS 192
+/* Blocks of 288 x 256 reach the full rate of the product; half as many rows lose 4 %, half of both 8 %. Where that
+ * makes too few blocks to share, rows are halved first, then columns: 576 x 1792 is 14 blocks, 512 x 1024 is 16, 576 x
+ * 256 is
+ * 8. Columns are cut at multiples of a head, so that a row of a head lies in one block. */
+#define FK_LINEAR_ROWS 288
 #define FK_LINEAR_COLS 256
 #define FK_LINEAR_UNIT 128
+#define FK_LINEAR_BLOCKS 12
 
 typedef struct {
   int64_t rows, cols;           /* of a block */
@@ -24,13 +26,13 @@ typedef struct {
 } FkLinearOp;
 
 static FkLinearGrid fk_linear_grid(int64_t m, int64_t n, int64_t unit) {
-  FkLinearGrid g = {.rows = fk_cpu_part(m, FK_LINEAR_ROWS, 16), .cols = fk_cpu_part(n, FK_LINEAR_COLS, unit)};
-  if (fk_cpu_parts(m, g.rows) * fk_cpu_parts(n, g.cols) < 16) {
-    g.rows = fk_cpu_part(m, FK_LINEAR_ROWS / 2, 16);
-    g.cols = fk_cpu_part(n, FK_LINEAR_COLS / 2, unit);
+  FkLinearGrid g = {0};
+  for (int halvings = 0; halvings <= 2 && g.row_parts * g.col_parts < FK_LINEAR_BLOCKS; halvings++) {
+    g.rows = fk_cpu_part(m, halvings > 0 ? FK_LINEAR_ROWS / 2 : FK_LINEAR_ROWS, 16);
+    g.cols = fk_cpu_part(n, halvings > 1 ? FK_LINEAR_COLS / 2 : FK_LINEAR_COLS, unit);
+    g.row_parts = fk_cpu_parts(m, g.rows);
+    g.col_parts = fk_cpu_parts(n, g.cols);
   }
-  g.row_parts = fk_cpu_parts(m, g.rows);
-  g.col_parts = fk_cpu_parts(n, g.cols);
   return g;
 }
 

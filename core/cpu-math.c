@@ -73,16 +73,20 @@ void fk_cpu_act_span(float *y, const float *x, int64_t n, FkAct act) {
     memmove(y, x, (size_t)n * sizeof *y);
 }
 
-/* Four times the lanes: a maximum does not depend on the order, and one chain of them would wait for itself. */
+/* Over integers that are ordered as the floats are (negative ones count backwards), because a maximum of integers is
+ * vectorised without leave to ignore NaN. A positive NaN is above everything and so comes through. */
 FK_CPU_CLONES float fk_cpu_row_max(const float *x, int64_t n) {
-  float lane[4 * FK_LANES], top = x[0];
-  for (int j = 0; j < 4 * FK_LANES; j++) lane[j] = x[0];
-  int64_t i = 0;
-  for (; i + 4 * FK_LANES <= n; i += 4 * FK_LANES)
-    for (int j = 0; j < 4 * FK_LANES; j++) lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
-  for (; i < n; i++) top = x[i] > top ? x[i] : top;
-  for (int j = 0; j < 4 * FK_LANES; j++) top = lane[j] > top ? lane[j] : top;
-  return top;
+  int32_t top = INT32_MIN;
+  for (int64_t i = 0; i < n; i++) {
+    int32_t bits;
+    memcpy(&bits, x + i, sizeof bits);
+    bits ^= bits >> 31 & INT32_MAX;
+    top = bits > top ? bits : top;
+  }
+  top ^= top >> 31 & INT32_MAX;
+  float max;
+  memcpy(&max, &top, sizeof max);
+  return max;
 }
 
 FK_CPU_CLONES float fk_cpu_softmax_span(float *x, int64_t n, float max) {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The one loop. Each evaluation runs the forward for every frame of the batch, so that the frames stay in step and their
- * conditioning is shared; the solver is a short list of linear combinations (scheduler.h).
- * Not here: the model (flux.c), the schedule (scheduler.c). */
+/* The one loop. Each evaluation runs the forward for every frame of the batch, so that the frames stay in step and
+ * their conditioning is shared; the solver is a short list of linear combinations (scheduler.h). Not here: the model
+ * (flux.c), the schedule (scheduler.c). */
 #include "denoise.h"
 
 #include "debug.h"
+#include "flux-cond.h"
 #include "latent.h"
+#include "stepcache.h"
 
 #include <string.h>
 
@@ -18,17 +20,20 @@ typedef struct {
   FkFluxRun run;
   FkFluxCond branch[2]; /* positive, negative */
   int branches;
-  FkTensor coefs;       /* [evaluations, LISTS * FK_SOLVER_TERMS] float32 */
-  FkTensor cfg_coefs;   /* [2] float32: of the negative and the positive velocity */
-  FkTensor positive;    /* [S, C] float32: the positive velocity while the negative one is computed */
+  FkTensor coefs;     /* [evaluations, LISTS * FK_SOLVER_TERMS] float32 */
+  FkTensor cfg_coefs; /* [2] float32: of the negative and the positive velocity */
+  FkTensor positive;  /* [S, C] float32: the positive velocity while the negative one is computed */
   FkDenoiseFrame *frames;
   FkTensor (*operands)[FK_OPERANDS]; /* per frame */
+  FkStepCache *cache;                /* NULL: every evaluation is computed */
+  FkMerge *merge;                    /* NULL: no tokens are merged */
+  int *refreshed;                    /* per frame and branch: evaluation whose context is saved; -1: none yet */
 } Loop;
 
 static void upload_coefs(Loop *l) {
   const int n = l->schedule->evaluations;
   const double s = l->edit->tune->true_cfg_scale;
-  g_autofree float *host = g_new0(float, (size_t)n * LISTS * FK_SOLVER_TERMS);
+  g_autofree float *host = g_new0(float, (size_t)n *LISTS *FK_SOLVER_TERMS);
   for (int i = 0; i < n; i++) {
     FkSolverStep step;
     float *at = host + (size_t)i * LISTS * FK_SOLVER_TERMS;
@@ -70,7 +75,6 @@ static void open_conditions(Loop *l, const FkPrompt *positive, const FkPrompt *n
   const FkPrompt *const prompts[2] = {positive, negative};
   g_autofree float *t = g_new(float, (size_t)s->evaluations);
   for (int i = 0; i < s->evaluations; i++) t[i] = fk_timestep_seen(s->timesteps[i], bf16);
-  l->branches = negative ? 2 : 1;
   for (int i = 0; i < l->branches; i++)
     fk_flux_condition(&l->run, e->arena, &l->branch[i], prompts[i]->states, prompts[i]->pooled, t, s->evaluations,
                       fk_guidance_seen((float)e->tune->guidance, bf16));
@@ -98,18 +102,39 @@ static void solve(const Loop *l, FkTensor *o, int i) {
   combine(l, o, FK_OPERAND_X, s.advance, s.n_advance, i, ADVANCE);
 }
 
+/* The keys and values of the context are as old as the last evaluation that computed all blocks with its rows. */
+static void forward(Loop *l, int frame, int branch, int i) {
+  const int slot = frame * l->branches + branch, every = l->edit->tune->context_reuse;
+  const bool reuse = l->run.saved_kv && l->refreshed[slot] >= 0 && i - l->refreshed[slot] < every;
+  const FkFluxPass pass = {.evaluation = i, .slot = slot, .reuse_context = reuse};
+  bool computed = true;
+  if (l->cache)
+    computed = fk_stepcache_forward(l->cache, &l->run, &l->branch[branch], &pass, l->merge, frame, branch);
+  else if (l->merge)
+    fk_merge_forward(l->merge, &l->run, &l->branch[branch], &pass);
+  else
+    fk_flux_forward(&l->run, &l->branch[branch], &pass);
+  if (computed && !reuse) l->refreshed[slot] = i;
+}
+
+static double flop(const FkBackend *be) {
+  return be->count.linear_flop + be->count.attention_flop;
+}
+
 /* Velocity of one frame at evaluation i, with true CFG if there is a negative branch (spec 8). */
-static void evaluate(Loop *l, const FkDenoiseFrame *frame, int i) {
+static void evaluate(Loop *l, int f, int i) {
   FkBackend *be = l->edit->be;
   FkFluxRun *r = &l->run;
+  const FkDenoiseFrame *frame = &l->frames[f];
+  const double before = flop(be);
   for (int b = 0; b < l->branches; b++) {
     fk_op_copy(be, fk_tensor_slice_rows(r->tokens, 0, r->target), frame->latent);
     if (r->context) fk_op_copy(be, fk_tensor_slice_rows(r->tokens, r->target, r->context), frame->context);
-    fk_flux_forward(r, &l->branch[b], &(FkFluxPass){.evaluation = i});
+    forward(l, f, b, i);
     if (l->branches == 2 && b == 0) fk_op_copy(be, l->positive, r->velocity);
   }
-  if (l->branches == 2)
-    fk_op_combine(be, r->velocity, 2, (const FkTensor[]){r->velocity, l->positive}, l->cfg_coefs);
+  if (l->branches == 2) fk_op_combine(be, r->velocity, 2, (const FkTensor[]){r->velocity, l->positive}, l->cfg_coefs);
+  l->edit->jobs[f].result.flop += flop(be) - before;
 }
 
 /* At most one evaluation is in flight beyond the one being enqueued: cancellation and progress are that exact. */
@@ -119,8 +144,9 @@ static bool loop(Loop *l, GError **error) {
   for (int i = 0; i < n; i++) {
     if (fk_edit_cancelled(e->cancellable, error)) return false;
     if (e->progress && !e->plan) e->progress("step", i, n, e->user_data);
+    for (int b = 0; b < l->branches; b++) fk_flux_modulate(&l->run, &l->branch[b], i);
     for (int f = 0; f < e->n; f++) {
-      evaluate(l, &l->frames[f], i);
+      evaluate(l, f, i);
       if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
       solve(l, l->operands[f], i);
     }
@@ -135,34 +161,68 @@ static bool loop(Loop *l, GError **error) {
   return true;
 }
 
-bool fk_denoise(FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, FkDenoiseFrame *frames,
-                GError **error) {
+/* What is saved between evaluations, and who skips what. */
+static bool open_policies(Loop *l, const FkFluxShape *shape, GError **error) {
+  const FkEdit *e = l->edit;
+  const int blocks = fk_flux_blocks(&e->model->flux), slots = e->n * l->branches;
+  FkStepPolicy policy;
+  l->refreshed = g_new(int, (size_t)slots);
+  for (int i = 0; i < slots; i++) l->refreshed[i] = -1;
+  if (e->tune->token_merge > 0) l->merge = fk_merge_open(&l->run, shape, e->tune->token_merge, e->arena, e->plan);
+  if (e->tune->step_cache == FK_CACHE_NONE) return true;
+  if (!fk_step_policy_init(&policy, e->tune, blocks, l->schedule->evaluations, error)) return false;
+  l->cache = fk_stepcache_open(&policy, &l->run, e->arena, e->n, l->branches, e->plan);
+  return true;
+}
+
+static void write_results(const Loop *l) {
+  for (int i = 0; i < l->edit->n; i++) {
+    FkResult *r = &l->edit->jobs[i].result;
+    r->evaluations = l->schedule->evaluations;
+    memset(r->mask, 0, sizeof r->mask);
+    memset(r->mask, '1', (size_t)MIN(r->evaluations, (int)sizeof r->mask - 1));
+    if (!l->cache) continue;
+    const FkStepState *s = fk_stepcache_state(l->cache, i);
+    r->skipped = s->skipped;
+    for (int k = 0; r->mask[k] && s->mask[k]; k++) r->mask[k] = s->mask[k];
+  }
+}
+
+static void clear(Loop *l) {
+  fk_stepcache_free(l->cache);
+  fk_merge_free(l->merge);
+  fk_flux_run_clear(&l->run);
+  g_free(l->refreshed);
+  g_free(l->operands);
+  fk_schedule_free(l->schedule);
+}
+
+bool fk_denoise(FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, FkDenoiseFrame *frames, GError **error) {
   const int64_t h = e->height / 16, w = e->width / 16;
   const bool context = e->tune->task == FK_TASK_EDIT;
   const size_t mark = fk_arena_mark(e->arena);
-  Loop l = {.edit = e, .frames = frames};
-  l.schedule = fk_schedule_build(e->tune->scheduler, e->tune->sigmas, e->tune->steps, h * w, &e->model->config.scheduler);
+  Loop l = {.edit = e, .frames = frames, .branches = negative ? 2 : 1};
+  l.schedule =
+      fk_schedule_build(e->tune->scheduler, e->tune->sigmas, e->tune->steps, h * w, &e->model->config.scheduler);
   if (!l.schedule) {
     g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "schedule: out of memory");
     return false;
   }
   l.operands = g_malloc0_n((size_t)e->n, sizeof *l.operands);
-  const FkFluxShape shape = {.text = positive->states.dim[0], .grid_h = h, .grid_w = w, .context_h = context ? h : 0,
-                             .context_w = context ? w : 0};
+  const FkFluxShape shape = {.text = positive->states.dim[0],
+                             .grid_h = h,
+                             .grid_w = w,
+                             .context_h = context ? h : 0,
+                             .context_w = context ? w : 0,
+                             .keep_context = e->tune->context_reuse > 1 ? e->n * l.branches : 0};
   fk_flux_run_open(&l.run, &e->model->flux, e->be, e->arena, &shape);
   if (negative) l.positive = fk_arena_2d(e->arena, FK_F32, l.run.target, e->model->config.flux.out_channels);
   upload_coefs(&l);
   open_operands(&l);
   open_conditions(&l, positive, negative);
-  const bool ok = loop(&l, error);
-  for (int i = 0; i < e->n; i++) {
-    FkResult *r = &e->jobs[i].result;
-    r->evaluations = l.schedule->evaluations;
-    memset(r->mask, '1', (size_t)MIN(r->evaluations, (int)sizeof r->mask - 1));
-  }
-  fk_flux_run_clear(&l.run);
-  g_free(l.operands);
-  fk_schedule_free(l.schedule);
+  const bool ok = open_policies(&l, &shape, error) && loop(&l, error);
+  write_results(&l);
+  clear(&l);
   fk_arena_reset(e->arena, mark);
   return ok;
 }

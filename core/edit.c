@@ -208,7 +208,11 @@ static bool decode_images(FkEdit *e, const FkDenoiseFrame *frames, GError **erro
   return stage_end(&clock, error);
 }
 
+/* result.flop holds what the loop spent on each frame alone; what they share is shared. */
 static void write_results(const FkEdit *e, const FkPrompt *positive) {
+  double shared = 0;
+  for (int s = 0; s < FK_STAGES; s++) shared += e->cost[s].flop;
+  for (int i = 0; i < e->n; i++) shared -= e->jobs[i].result.flop;
   for (int i = 0; i < e->n; i++) {
     FkResult *r = &e->jobs[i].result;
     r->width = e->width;
@@ -220,8 +224,7 @@ static void write_results(const FkEdit *e, const FkPrompt *positive) {
     r->denoise_ms = e->cost[FK_STAGE_DENOISE].ms;
     r->decode_ms = e->cost[FK_STAGE_DECODE].ms;
     r->edit_ms = r->text_ms + r->encode_ms + r->denoise_ms + r->decode_ms;
-    r->flop = 0;
-    for (int s = 0; s < FK_STAGES; s++) r->flop += e->cost[s].flop / e->n;
+    r->flop += shared / e->n;
   }
 }
 

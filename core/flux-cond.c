@@ -7,7 +7,8 @@
 
 #include <glib.h>
 
-/* Evaluations whose modulations are held at a time: bounds memory (4 bytes x mod_total each) for any number of steps. */
+/* Evaluations whose modulations are held at a time: bounds memory (4 bytes x mod_total each) for any number of steps.
+ */
 enum { CHUNK = 32, SINUSOID = 256 };
 
 int64_t fk_flux_mod_offset(const FkFlux *f, int block) {
@@ -36,7 +37,9 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
   for (int i = 0; i < tensors; i++) r->saved_kv[i] = fk_arena_2d(arena, be->dtype, context, 2 * d);
 }
 
-void fk_flux_run_clear(FkFluxRun *r) { g_clear_pointer(&r->saved_kv, g_free); }
+void fk_flux_run_clear(FkFluxRun *r) {
+  g_clear_pointer(&r->saved_kv, g_free);
+}
 
 static void linear(FkBackend *be, FkTensor y, FkTensor x, FkWeight w, FkTensor bias, FkEpilogue epilogue, FkAct act) {
   FkLinear l = {.x = x, .y = y, .w = w, .bias = bias, .epilogue = epilogue, .act = act};
@@ -54,7 +57,7 @@ static void add_mlp(FkBackend *be, FkArena *arena, FkTensor sum, FkTensor x, con
 
 /* Sinusoids of n values as rows in the backend's dtype. */
 static FkTensor sinusoids(FkBackend *be, FkArena *arena, const float *values, int n, int step) {
-  g_autofree float *host = g_new(float, (size_t)n * SINUSOID);
+  g_autofree float *host = g_new(float, (size_t)n *SINUSOID);
   for (int i = 0; i < n; i++) fk_sinusoid(host + i * SINUSOID, values[i * step]);
   FkTensor wide = fk_arena_2d(arena, FK_F32, n, SINUSOID), rows = fk_arena_2d(arena, be->dtype, n, SINUSOID);
   fk_op_upload(be, wide, host);
@@ -103,8 +106,12 @@ static void modulate(const FkFluxRun *r, FkFluxCond *c, int first) {
          f->norm_out_bias, FK_EPI_ACT, FK_ACT_NONE);
 }
 
-void fk_flux_load(FkFluxRun *r, FkFluxCond *c, int evaluation) {
+void fk_flux_modulate(const FkFluxRun *r, FkFluxCond *c, int evaluation) {
   if (c->rows == 0 || evaluation < c->first || evaluation >= c->first + c->rows) modulate(r, c, evaluation);
+}
+
+void fk_flux_load(FkFluxRun *r, FkFluxCond *c, int evaluation) {
+  fk_flux_modulate(r, c, evaluation);
   fk_op_copy(r->be, r->mod, fk_tensor_row(c->mod, evaluation - c->first));
   fk_op_copy(r->be, fk_tensor_slice_rows(r->hidden, 0, r->text), c->text);
 }

@@ -232,6 +232,12 @@ void fk_flux_output(FkFluxRun *run) {
   output_layer(&rows);
 }
 
+FkTensor fk_flux_probe(FkFluxRun *run) {
+  FkLayerNorm norm = modulated(run, run->text, run->target, fk_flux_mod_offset(run->flux, 0), 0);
+  fk_op_layer_norm(run->be, &norm, 1);
+  return norm.y;
+}
+
 void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass) {
   fk_flux_load(run, cond, pass->evaluation);
   run_piece(run, pass, 0, &(Piece){0, fk_flux_blocks(run->flux), true});

@@ -43,13 +43,15 @@ typedef struct {
 
 void fk_flux_init(FkFlux *flux, const FkFluxConfig *config, FkBinder *binder);
 void fk_flux_clear(FkFlux *flux);
-static inline int fk_flux_blocks(const FkFlux *flux) { return flux->config.layers + flux->config.single_layers; }
+static inline int fk_flux_blocks(const FkFlux *flux) {
+  return flux->config.layers + flux->config.single_layers;
+}
 
 /* Conditioning of one branch (positive or negative prompt) for all evaluations of an edit. */
 typedef struct {
-  FkTensor text;   /* [T, D]: context_embedder's output */
-  FkTensor temb;   /* [evaluations, D]: silu of the conditioning vector */
-  FkTensor mod;    /* [up to 32, mod_total] float32: modulations of evaluations first..first+rows */
+  FkTensor text; /* [T, D]: context_embedder's output */
+  FkTensor temb; /* [evaluations, D]: silu of the conditioning vector */
+  FkTensor mod;  /* [up to 32, mod_total] float32: modulations of evaluations first..first+rows */
   int first, rows;
 } FkFluxCond;
 
@@ -57,21 +59,21 @@ typedef struct {
 typedef struct {
   const FkFlux *flux;
   FkBackend *be;
-  int64_t text, target, context;        /* rows */
-  FkTensor tokens;                      /* [target + context, in_channels]: the model's input */
-  FkTensor hidden, normed;              /* [rows, D] */
-  FkTensor wide;                        /* [rows, 7 D]: [K | V | Q or attention | MLP] */
-  FkTensor rope;                        /* [rows, E] float32 */
-  FkTensor mod;                         /* [mod_total] float32: the running evaluation's */
-  FkTensor velocity;                    /* [target, out_channels] float32: the model's output */
-  FkTensor *saved_kv;                   /* [slots * blocks] of [context, 2 D], or NULL: no context reuse */
+  int64_t text, target, context; /* rows */
+  FkTensor tokens;               /* [target + context, in_channels]: the model's input */
+  FkTensor hidden, normed;       /* [rows, D] */
+  FkTensor wide;                 /* [rows, 7 D]: [K | V | Q or attention | MLP] */
+  FkTensor rope;                 /* [rows, E] float32 */
+  FkTensor mod;                  /* [mod_total] float32: the running evaluation's */
+  FkTensor velocity;             /* [target, out_channels] float32: the model's output */
+  FkTensor *saved_kv;            /* [slots * blocks] of [context, 2 D], or NULL: no context reuse */
 } FkFluxRun;
 
 typedef struct {
-  int64_t text;                         /* tokens */
-  int64_t grid_h, grid_w;               /* target tokens: rows and columns */
-  int64_t context_h, context_w;         /* 0: no reference image */
-  int keep_context;                     /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
+  int64_t text;                 /* tokens */
+  int64_t grid_h, grid_w;       /* target tokens: rows and columns */
+  int64_t context_h, context_w; /* 0: no reference image */
+  int keep_context;             /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
 } FkFluxShape;
 
 void fk_flux_run_open(FkFluxRun *run, const FkFlux *flux, FkBackend *be, FkArena *arena, const FkFluxShape *shape);
@@ -97,6 +99,8 @@ void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass);
 void fk_flux_embed(FkFluxRun *run, const FkFluxPass *pass);
 void fk_flux_run_blocks(FkFluxRun *run, const FkFluxPass *pass, int part, int first, int last);
 void fk_flux_output(FkFluxRun *run);
+/* After embed: the target rows of block 0's modulated input, [target, D] in run->normed until the next block. */
+FkTensor fk_flux_probe(FkFluxRun *run);
 /* Rows of `hidden` that a pass computes. */
 static inline int64_t fk_flux_active(const FkFluxRun *run, const FkFluxPass *pass) {
   return run->text + run->target + (pass->reuse_context ? 0 : run->context);

@@ -3,6 +3,8 @@
  * Not here: storing and parsing values (values.c). Adding an optimization is adding its row, its field in FkTune, its
  * line in fk_tune_resolve and its test. */
 #include "tune.h"
+
+#include "interactions.h"
 #include "values.h"
 
 #include <math.h>
@@ -70,6 +72,42 @@ static const FkProperty table[] = {
      FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
     {"vae-tiling", "VAE tiling", "Autoencoder in overlapping tiles when a side exceeds its training size: less memory, "
      "other pixels", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .presets = ALL("off")},
+
+    {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed", FK_KIND_ENUM,
+     FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto",
+     .values = NICKS("auto", "none", "first-block", "dbcache", "teacache"),
+     .meaning = NICKS("The preset decides", "Every evaluation is computed",
+                      "By what the first block adds, against its last computed value",
+                      "The same with more blocks in front, a warm-up and blocks behind",
+                      "By the accumulated change of the model's modulated input"),
+     .presets = ALL("none")},
+    {"step-cache-threshold", "Step cache threshold", "Relative change of the target tokens from which an evaluation is "
+     "computed; -1 = 0.08 for first-block and dbcache, 0.22 (accumulated) for teacache", FK_KIND_DOUBLE,
+     FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
+    {"step-cache-front", "Step cache front", "Blocks that always run before the decision; -1 = 1 for first-block, 8 for "
+     "dbcache, at most a third of the model", FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
+    {"step-cache-back", "Step cache back", "Blocks that always run after the skipped ones", FK_KIND_INT,
+     FK_SCOPE_SETTING, .min = 0, .max = 1000, .initial = "0"},
+    {"step-cache-warmup", "Step cache warm-up", "Evaluations at the start that are always computed; -1 = 1 for "
+     "first-block, 8 for dbcache, a fifth of all for teacache", FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000,
+     .initial = "-1"},
+    {"step-cache-max", "Step cache limit", "Evaluations that may be skipped in all; -1 = any number", FK_KIND_INT,
+     FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
+    {"step-cache-last", "Step cache run", "Evaluations that may be skipped one after the other; -1 = any number",
+     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
+    {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones", FK_KIND_ENUM,
+     FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .values = NICKS("auto", "none", "taylor", "taylor2"),
+     .meaning = NICKS("The preset decides", "The last computed value", "Extrapolated, first order",
+                      "Extrapolated, second order"),
+     .presets = ALL("none")},
+    {"step-cache-mask", "Step cache mask", "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; "
+     "empty = decide", FK_KIND_STRING, FK_SCOPE_SETTING, .initial = ""},
+    {"context-reuse", "Context reuse", "Computes the reference image's tokens every N evaluations and keeps their keys "
+     "and values in between; 1 = off, -1 = the preset decides", FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY,
+     .min = -1, .max = 2000, .initial = "-1", .presets = ALL("1")},
+    {"token-merge", "Token merging", "Share of the image tokens that are merged with a similar neighbour in the middle "
+     "blocks; 0 = off, -1 = the preset decides", FK_KIND_DOUBLE, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1,
+     .max = 0.75, .initial = "-1", .presets = ALL("0")},
 };
 
 const FkProperty *fk_properties(size_t *count) {
@@ -94,19 +132,44 @@ static int choice(const FkSettings *s, const char *name) {
   return nick_index(fk_tune_find(name), fk_settings_get(s, name));
 }
 
-/* What an optimization is set to after the preset: the explicit value wins whatever the order of setting. */
-static const char *decided(const FkSettings *s, const FkProperty *p) {
-  const char *asked = fk_settings_get(s, p->name);
-  const bool automatic = !strcmp(asked, "auto") || (p->kind == FK_KIND_INT && !strcmp(asked, "-1")) ||
-                         (p->kind == FK_KIND_DOUBLE && g_ascii_strtod(asked, NULL) < 0);
-  if (!automatic) return asked;
-  return p->presets[choice(s, "preset")];
+bool fk_tune_automatic(const FkProperty *p, const char *value) {
+  if (p->kind == FK_KIND_SWITCH || p->kind == FK_KIND_ENUM) return !strcmp(value, "auto");
+  return (p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE) && p->min < 0 && g_ascii_strtod(value, NULL) < 0;
 }
 
-static bool on(const FkSettings *s, const char *name) { return !strcmp(decided(s, fk_tune_find(name)), "on"); }
+/* The explicit value wins whatever the order of setting. A preset's choice gives way to explicit settings that it cannot
+ * be combined with; its `exact` column is "off". */
+const char *fk_tune_decided(const FkSettings *s, const FkProperty *p) {
+  const char *asked = fk_settings_get(s, p->name);
+  if (!asked || !p->presets[0] || !fk_tune_automatic(p, asked)) return asked;
+  const char *preset = p->presets[choice(s, "preset")];
+  return fk_interactions_yield(s, p->name, preset) ? p->presets[0] : preset;
+}
+
+static bool on(const FkSettings *s, const char *name) { return !strcmp(fk_tune_decided(s, fk_tune_find(name)), "on"); }
 
 static double number(const FkSettings *s, const char *name) {
-  return g_ascii_strtod(fk_settings_get(s, name), NULL);
+  return g_ascii_strtod(fk_tune_decided(s, fk_tune_find(name)), NULL);
+}
+
+/* Index of a decided enumeration among its values, `auto` not counted. */
+static int decided_choice(const FkSettings *s, const char *name) {
+  const FkProperty *p = fk_tune_find(name);
+  return nick_index(p, fk_tune_decided(s, p)) - 1;
+}
+
+bool fk_tune_check_mask(const FkSettings *s, GError **error) {
+  const char *mask = fk_settings_get(s, "step-cache-mask");
+  const int n = fk_schedule_evaluations((FkSchedulerKind)choice(s, "scheduler"), (int)number(s, "steps"));
+  if (!mask || !*mask) return true;
+  const size_t length = strlen(mask), good = strspn(mask, "01");
+  if (good < length)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "step-cache-mask: character %zu is neither 0 nor 1", good + 1);
+  else if (length != (size_t)n)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "step-cache-mask: %zu characters for %d evaluations", length, n);
+  else if (*mask == '0')
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "step-cache-mask: the first evaluation cannot be skipped");
+  return good == length && length == (size_t)n && *mask == '1';
 }
 
 bool fk_tune_resolve(const FkSettings *s, const FkBackend *be, FkTune *t, GError **error) {
@@ -126,7 +189,17 @@ bool fk_tune_resolve(const FkSettings *s, const FkBackend *be, FkTune *t, GError
                 .max_area = (int64_t)number(s, "max-area"),
                 .prompt_cache = on(s, "prompt-cache"),
                 .vae_tiling = on(s, "vae-tiling"),
-                .context_reuse = 1};
+                .step_cache = (FkCacheKind)decided_choice(s, "step-cache"),
+                .step_cache_threshold = number(s, "step-cache-threshold"),
+                .step_cache_front = (int)number(s, "step-cache-front"),
+                .step_cache_back = (int)number(s, "step-cache-back"),
+                .step_cache_warmup = (int)number(s, "step-cache-warmup"),
+                .step_cache_max = (int)number(s, "step-cache-max"),
+                .step_cache_last = (int)number(s, "step-cache-last"),
+                .step_cache_forecast = decided_choice(s, "step-cache-forecast"),
+                .step_cache_mask = fk_settings_get(s, "step-cache-mask"),
+                .context_reuse = MAX(1, (int)number(s, "context-reuse")),
+                .token_merge = number(s, "token-merge")};
   if (t->true_cfg_scale > 1) t->negative_prompt = fk_settings_get(s, "negative-prompt");
   return true;
 }
@@ -138,7 +211,7 @@ char **fk_tune_report(const FkSettings *s, const FkBackend *be) {
   for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
     const FkProperty *p = &table[i];
     if (p->optimization == FK_CLASS_NONE) continue;
-    const char *asked = fk_settings_get(s, p->name), *now = decided(s, p);
+    const char *asked = fk_settings_get(s, p->name), *now = fk_tune_decided(s, p);
     g_autofree char *why = now == asked ? g_strdup("asked for") : g_strdup_printf("preset %s", preset);
     g_ptr_array_add(list, g_strdup(p->name));
     g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", now, asked, why));

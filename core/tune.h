@@ -26,8 +26,9 @@ typedef struct {
   int64_t max_area; /* 0: the square of vae.sample_size */
   bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_slicing, vae_tiling, prompt_cache;
   FkCacheKind step_cache;
-  double step_cache_threshold;
-  int step_cache_front, step_cache_back, step_cache_warmup, step_cache_max, step_cache_last;
+  double step_cache_threshold;               /* below 0: the policy's own; as front and warmup */
+  int step_cache_front, step_cache_back, step_cache_warmup;
+  int step_cache_max, step_cache_last;       /* -1: no limit */
   const char *step_cache_mask; /* "" none */
   int step_cache_forecast;     /* order of the Taylor forecast; 0 none */
   int context_reuse;           /* refresh every N evaluations; 1: off */
@@ -40,5 +41,11 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *tu
 /* "decided (asked; why)" pairs as fk_engine_active returns them; (transfer full). */
 char **fk_tune_report(const FkSettings *settings, const FkBackend *be);
 const FkProperty *fk_tune_find(const char *name);
+/* `value` leaves the choice to the preset. */
+bool fk_tune_automatic(const FkProperty *p, const char *value);
+/* What a property is after the preset and its interactions; NULL: it follows from the rest, or is a string not set. */
+const char *fk_tune_decided(const FkSettings *settings, const FkProperty *p);
+/* A mask of decisions: the right length and nothing but 0 and 1, the first 1. */
+bool fk_tune_check_mask(const FkSettings *settings, GError **error);
 
 #endif

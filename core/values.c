@@ -7,6 +7,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "interactions.h"
 #include "tune.h"
 
 typedef struct {
@@ -182,5 +183,5 @@ bool fk_settings_check(const FkSettings *settings, GError **error) {
     const char *value = fk_settings_get(settings, text[i]);
     if (value && !parse(fk_tune_find(text[i]), value, error)) return false;
   }
-  return true;
+  return fk_tune_check_mask(settings, error) && fk_interactions_check(settings, error);
 }

@@ -294,8 +294,9 @@ static void test_read_only(void) {
   FkImage image = read_ok(&format, buffer);
   g_assert_cmpuint(image.data[0], ==, 9);
   g_autofree gchar *why = NULL;
-  g_assert_false(gst_flux_kontext_format_write(&format, &image, buffer, &why));
-  g_assert_nonnull(why);
+  image.data[0] = 1; /* GStreamer replaces the memory of a buffer that we own: the read-only bytes stay */
+  g_assert_true(gst_flux_kontext_format_write(&format, &image, buffer, &why));
+  g_assert_cmpuint(pixels[0], ==, 9);
   gst_flux_kontext_image_clear(&image);
   gst_flux_kontext_format_clear(&format);
 }

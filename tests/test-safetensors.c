@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The safetensors reader against the format's rules (spec 1.7): files it must take, and files it must refuse with one
  * error of the right code that names the file and the place. */
-#define _GNU_SOURCE
 #include "file.h"
 #include "safetensors.h"
 #include "test-files.h"

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Step caches: decisions (host), forecasts and residuals (backend). See stepcache.h.
+ * Not here: blocks (flux.c), when evaluations happen (denoise.c), defaults of the switches (tune.c). */
+#include "stepcache.h"
+
+#include "flux-cond.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Blocks are recorded in pieces; the middle takes up to three (merge.h). */
+enum { PART_FRONT = 1, PART_MIDDLE = 2, PART_BACK = PART_MIDDLE + FK_MERGE_PARTS };
+
+/* Published for FLUX.1-Kontext (spec 10.3): the change of block 0's input to that of the model's output. */
+static const double kontext_polynomial[5] = {-1046.55119, 312.563399, -16.9500694, 0.410995971, 0.0374537863};
+
+/* What `auto` means for each policy (spec 10.1 - 10.3). front: clipped to a third of the model. */
+static const struct {
+  double threshold;
+  int front, warmup;
+} defaults[] = {
+    [FK_CACHE_FIRST_BLOCK] = {0.08, 1, 0},
+    [FK_CACHE_DBCACHE] = {0.08, 8, 8},
+    [FK_CACHE_TEACACHE] = {0.22, 0, 0},
+};
+
+/* Computed whatever the signal says. TeaCache for Kontext is active between 20 % and 90 % of the schedule. */
+static FkFullRange full_range(const FkTune *t, int evaluations) {
+  if (t->step_cache != FK_CACHE_TEACACHE)
+    return (FkFullRange){MAX(1, t->step_cache_warmup < 0 ? defaults[t->step_cache].warmup : t->step_cache_warmup), 0};
+  const int first = t->step_cache_warmup < 0 ? (evaluations + 4) / 5 : t->step_cache_warmup;
+  return (FkFullRange){MAX(1, first), MAX(1, evaluations - 1 - evaluations * 9 / 10)};
+}
+
+bool fk_step_policy_init(FkStepPolicy *p, const FkTune *t, int blocks, int evaluations, GError **error) {
+  const int front = MIN(defaults[t->step_cache].front, MAX(1, blocks / 3));
+  *p = (FkStepPolicy){.kind = t->step_cache,
+                      .evaluations = evaluations,
+                      .threshold =
+                          t->step_cache_threshold < 0 ? defaults[t->step_cache].threshold : t->step_cache_threshold,
+                      .front = t->step_cache_front < 0 ? front : t->step_cache_front,
+                      .back = t->step_cache_back,
+                      .full = full_range(t, evaluations),
+                      .max_skipped = t->step_cache_max,
+                      .max_run = t->step_cache_last,
+                      .order = t->step_cache_forecast,
+                      .mask = t->step_cache_mask && *t->step_cache_mask ? t->step_cache_mask : NULL};
+  memcpy(p->polynomial, kontext_polynomial, sizeof p->polynomial);
+  if (p->kind == FK_CACHE_TEACACHE) p->front = p->back = 0;
+  if (p->front + p->back < blocks) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "step-cache-front %d and step-cache-back %d leave none of the "
+              "model's %d blocks between them",
+              p->front, p->back, blocks);
+  return false;
+}
+
+int fk_step_forced(const FkStepPolicy *p, const FkStepState *s, int i) {
+  if (p->mask) return p->mask[i] == '1';
+  if (i == 0 || fk_range_full(p->full, i, p->evaluations)) return 1;
+  if (p->max_skipped >= 0 && s->skipped >= p->max_skipped) return 1;
+  return p->max_run >= 0 && s->run >= p->max_run ? 1 : -1;
+}
+
+/* A change that is not a number counts as a large one. */
+static bool similar(const FkStepPolicy *p, FkStepState *s, double change) {
+  if (p->kind != FK_CACHE_TEACACHE) return (p->kind == FK_CACHE_DBCACHE && p->threshold >= 1) || change < p->threshold;
+  double value = 0;
+  for (int i = 0; i < 5; i++) value = value * change + p->polynomial[i];
+  s->sum += value;
+  return s->sum < p->threshold;
+}
+
+bool fk_step_decide(const FkStepPolicy *p, FkStepState *s, int i, double change) {
+  const int forced = fk_step_forced(p, s, i);
+  s->compute = forced < 0 ? !similar(p, s, change) : forced;
+  s->run = s->compute ? 0 : s->run + 1;
+  s->skipped += !s->compute;
+  if (s->compute) s->sum = 0;
+  if (i < (int)sizeof s->mask - 1) s->mask[i] = s->compute ? '1' : '0';
+  return s->compute;
+}
+
+FkTensor fk_forecast_coefs(FkBackend *be, FkArena *arena, int evaluations) {
+  FkTensor t = fk_arena_2d(arena, FK_F32, evaluations, FK_FORECAST_COEFS);
+  g_autofree float *host = g_new(float, (size_t)evaluations *FK_FORECAST_COEFS);
+  for (int i = 0; i < evaluations; i++) {
+    const float k = (float)(i + 1), row[FK_FORECAST_COEFS] = {1, 1, k, k * k / 2, 1 / k, -1 / k};
+    memcpy(host + i * FK_FORECAST_COEFS, row, sizeof row);
+  }
+  fk_op_upload(be, t, host);
+  return t;
+}
+
+static FkTensor coefs_at(FkTensor coefs, int distance, int first, int n) {
+  return fk_tensor_slice(fk_tensor_row(coefs, distance - 1), first, n);
+}
+
+static FkTensor rows_of(FkTensor t, FkTensor like) {
+  return fk_tensor_slice_rows(t, 0, fk_tensor_rows(like));
+}
+
+/* y = (a - b) / distance. */
+static void difference(FkBackend *be, FkTensor coefs, FkTensor y, FkTensor a, FkTensor b, int distance) {
+  fk_op_combine(be, y, 2, (const FkTensor[]){a, b}, coefs_at(coefs, distance, 4, 2));
+}
+
+/* Each new term takes the memory of the old one that nobody needs any more. */
+void fk_forecast_store(FkForecast *f, FkBackend *be, FkTensor coefs, FkTensor after, FkTensor before, int i) {
+  const FkTensor spare = f->term[f->order];
+  for (int k = f->order; k > 0; k--) f->term[k] = f->term[k - 1];
+  f->term[0] = spare;
+  difference(be, coefs, rows_of(f->term[0], after), after, before, 1);
+  const int known = i > 1 ? MIN(f->terms, f->order) : 0; /* derivatives from evaluation 2 on, as the source */
+  for (int k = 1; k <= known; k++) {
+    FkTensor older = rows_of(f->term[k], after);
+    difference(be, coefs, older, rows_of(f->term[k - 1], after), older, i - f->last);
+  }
+  f->terms = known + 1;
+  f->last = i;
+}
+
+void fk_forecast_add(const FkForecast *f, FkBackend *be, FkTensor coefs, FkTensor y, int i) {
+  FkTensor x[FK_FORECAST_ORDER + 2] = {y};
+  for (int k = 0; k < f->terms; k++) x[k + 1] = rows_of(f->term[k], y);
+  fk_op_combine(be, y, f->terms + 1, x, coefs_at(coefs, i - f->last, 0, f->terms + 1));
+}
+
+struct FkStepCache {
+  FkStepPolicy policy;
+  bool plan;
+  int branches;
+  FkTensor coefs, answer; /* answer [2]: what fk_op_distance says */
+  FkTensor entry, signal; /* target rows: hidden before the front; the signal, float32 */
+  FkTensor middle;        /* hidden before the middle */
+  FkTensor *previous;     /* per frame: the signal that the next one is compared with */
+  FkForecast *residual;   /* per frame and branch: what the middle adds */
+  FkStepState *state;     /* per frame */
+};
+
+FkStepCache *fk_stepcache_open(const FkStepPolicy *policy, const FkFluxRun *run, FkArena *a, int frames, int branches,
+                               bool plan) {
+  FkStepCache *c = g_new0(FkStepCache, 1);
+  const int64_t d = run->flux->width, rows = policy->back ? run->text + run->target + run->context : run->target;
+  c->policy = *policy;
+  c->plan = plan;
+  c->branches = branches;
+  c->previous = g_new0(FkTensor, (size_t)frames);
+  c->residual = g_new0(FkForecast, (size_t)(frames * branches));
+  c->state = g_new0(FkStepState, (size_t)frames);
+  c->coefs = fk_forecast_coefs(run->be, a, policy->evaluations);
+  c->answer = fk_arena_1d(a, FK_F32, 2);
+  c->middle = fk_arena_2d(a, run->be->dtype, rows, d);
+  for (int i = 0; i < frames * branches; i++) {
+    c->residual[i].order = policy->order;
+    for (int k = 0; k <= policy->order; k++) c->residual[i].term[k] = fk_arena_2d(a, FK_F32, rows, d);
+  }
+  if (policy->mask) return c;
+  c->entry = fk_arena_2d(a, run->be->dtype, run->target, d);
+  c->signal = fk_arena_2d(a, FK_F32, run->target, d);
+  for (int i = 0; i < frames; i++) c->previous[i] = fk_arena_2d(a, FK_F32, run->target, d);
+  return c;
+}
+
+void fk_stepcache_free(FkStepCache *c) {
+  if (!c) return;
+  g_free(c->previous);
+  g_free(c->residual);
+  g_free(c->state);
+  g_free(c);
+}
+
+const FkStepState *fk_stepcache_state(const FkStepCache *c, int frame) {
+  return &c->state[frame];
+}
+
+static FkTensor target_rows(const FkFluxRun *r) {
+  return fk_tensor_slice_rows(r->hidden, r->text, r->target);
+}
+
+/* One scalar read-back, and only where the decision hangs on it. */
+static bool decide(FkStepCache *c, FkFluxRun *run, int frame, int i) {
+  FkStepState *s = &c->state[frame];
+  const FkTensor now = c->signal, before = c->previous[frame];
+  float mean[2] = {0, 0};
+  if (c->plan && !c->policy.mask) return s->compute = true;
+  if (fk_step_forced(&c->policy, s, i) < 0) {
+    fk_op_distance(run->be, c->answer, now, before);
+    fk_op_download(run->be, mean, c->answer);
+  }
+  fk_step_decide(&c->policy, s, i, (double)mean[0] / (double)mean[1]);
+  if (c->policy.kind != FK_CACHE_TEACACHE && !s->compute) return false;
+  c->signal = before; /* they change places: this one is what the next is compared with */
+  c->previous[frame] = now;
+  return s->compute;
+}
+
+/* The front, and on the leading branch the decision. */
+static bool run_front(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, int frame, int branch) {
+  const FkStepPolicy *p = &c->policy;
+  const bool asks = branch == 0 && !p->mask;
+  fk_flux_embed(run, pass);
+  if (asks && p->kind == FK_CACHE_TEACACHE) fk_op_copy(run->be, c->signal, fk_flux_probe(run));
+  if (asks && p->kind != FK_CACHE_TEACACHE) fk_op_copy(run->be, c->entry, target_rows(run));
+  fk_flux_run_blocks(run, pass, PART_FRONT, 0, p->front);
+  if (asks && p->kind != FK_CACHE_TEACACHE) difference(run->be, c->coefs, c->signal, target_rows(run), c->entry, 1);
+  return branch == 0 ? decide(c, run, frame, pass->evaluation) : c->state[frame].compute;
+}
+
+bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass, FkMerge *merge,
+                          int frame, int branch) {
+  const FkStepPolicy *p = &c->policy;
+  const int blocks = fk_flux_blocks(run->flux), i = pass->evaluation;
+  FkForecast *residual = &c->residual[frame * c->branches + branch];
+  FkTensor hidden = p->back ? fk_tensor_slice_rows(run->hidden, 0, fk_flux_active(run, pass)) : target_rows(run);
+  FkTensor middle = rows_of(c->middle, hidden);
+  fk_flux_load(run, cond, i);
+  const bool compute = run_front(c, run, pass, frame, branch);
+  if (compute) {
+    fk_op_copy(run->be, middle, hidden);
+    fk_merge_run_blocks(merge, run, pass, PART_MIDDLE, p->front, blocks - p->back);
+    fk_forecast_store(residual, run->be, c->coefs, hidden, middle, i);
+  } else {
+    fk_forecast_add(residual, run->be, c->coefs, hidden, i);
+  }
+  fk_flux_run_blocks(run, pass, PART_BACK, blocks - p->back, blocks);
+  fk_flux_output(run);
+  return compute;
+}
