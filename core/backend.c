@@ -80,7 +80,8 @@ FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, cha
   be->ops = ops;
   be->module = module;
   be->device = device;
-  be->use_linear_fused = be->use_conv_fused = be->use_group_norm_silu = be->use_flash_attention = be->use_graph = true;
+  be->use_linear_fused = be->use_fused_qkv = be->use_conv_fused = be->use_group_norm_silu = true;
+  be->use_flash_attention = be->use_graph = true;
   if (!ops->open(be, device, message, size)) {
     if (be->failure != FK_FAIL_NONE) *failure = be->failure;
     free(be);

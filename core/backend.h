@@ -15,6 +15,7 @@
 #define FK_BACKEND_ABI 1
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
+#define FK_SLOTS 16384 /* marks a backend can hold at a time */
 
 typedef struct FkBackend FkBackend;
 
@@ -91,7 +92,7 @@ typedef struct {
   void (*upload)(FkBackend *be, void *to, const void *from, size_t bytes); /* `from` may be reused on return */
   void (*download)(FkBackend *be, void *to, const void *from, size_t bytes); /* waits: `to` is filled on return */
   void (*sync)(FkBackend *be); /* waits for everything enqueued; failures found are marked */
-  /* One step in flight: mark(slot) enqueues an event, wait(slot) waits for it. Slots 0..63. */
+  /* One step in flight: mark(slot) enqueues an event, wait(slot) waits for it. Slots 0..FK_SLOTS-1. */
   void (*mark)(FkBackend *be, int slot);
   void (*wait)(FkBackend *be, int slot);
   double (*elapsed_ms)(FkBackend *be, int from_slot, int to_slot); /* after both have passed */
@@ -165,10 +166,11 @@ struct FkBackend {
   char message[256];
   FkCount count;
   uint32_t clears; /* calls of fk_backend_clear */
+  struct FkProfile *profile; /* NULL: ops are not timed; see profile.h */
   void *scratch;   /* memory of ops.c's compositions; grows with the sizes seen, released at close */
   size_t scratch_bytes;
-  /* Which fused slots may be used; set once when the engine opens. */
-  bool use_linear_fused, use_conv_fused, use_group_norm_silu, use_flash_attention, use_graph;
+  /* Which fused slots may be used; set before an edit (fk_tune_apply). use_fused_qkv: linear_fused for FK_EPI_QKV. */
+  bool use_linear_fused, use_fused_qkv, use_conv_fused, use_group_norm_silu, use_flash_attention, use_graph;
 };
 
 /* name: "cpu", "null" or "cuda". NULL with a sentence in `message` when it cannot be had; *failure says of which kind. */

@@ -10,7 +10,8 @@
 #include <math.h>
 #include <string.h>
 
-/* 144 rows x up to 512 keys of scores are 295 KB: together with the K and V blocks of a 128-wide head (0.5 MB) in L2. */
+/* 144 rows x up to 512 keys of scores are 295 KB: together with the K and V blocks of a 128-wide head (0.5 MB) in L2.
+ */
 #define FK_ATTENTION_ROWS 144
 #define FK_ATTENTION_KEYS 512
 
@@ -59,7 +60,7 @@ static void fk_attention_task(const void *data, int64_t task, float *scratch) {
   int64_t head = task / op->row_parts, row = task % op->row_parts * op->rows, width = op->width;
   int64_t rows = fk_cpu_min(op->rows, fk_tensor_rows(a->q) - row), total = fk_tensor_rows(a->k);
   if (a->causal) total = fk_cpu_min(total, row + rows);
-  /* scratch: scores [rows, keys], O [rows, width], then per row the maximum and (8-byte aligned) the sum. */
+  /* scratch: scores [rows, keys], O [rows, width], running maximum [rows]. */
   float *s = scratch, *o = s + op->rows * op->keys, *max = o + op->rows * width;
   double sum[FK_ATTENTION_ROWS];
   const float *q = fk_cpu_f32(a->q, row) + head * width;

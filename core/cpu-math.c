@@ -165,6 +165,19 @@ FK_CPU_CLONES void fk_cpu_add_rows(float *y, int64_t ld, const float *x, int64_t
     for (int64_t c = 0; c < cols; c++) y[r * ld + c] += x[r * ldx + c];
 }
 
+FK_CPU_CLONES void fk_cpu_finish_rows(float *y, int64_t ld, const float *x, int64_t rows, int64_t cols,
+                                      const float *bias, const float *residual, int64_t ldr) {
+  for (int64_t r = 0; r < rows; r++, y += ld, x += cols) {
+    const float *add = residual ? residual + r * ldr : NULL;
+    if (bias && add)
+      for (int64_t c = 0; c < cols; c++) y[c] = x[c] + bias[c] + add[c];
+    else if (bias || add)
+      for (int64_t c = 0; c < cols; c++) y[c] = x[c] + (bias ? bias : add)[c];
+    else if (y != x)
+      memcpy(y, x, (size_t)cols * sizeof *y);
+  }
+}
+
 FK_CPU_CLONES void fk_cpu_gate_rows(float *y, int64_t ld, const float *x, int64_t ldx, int64_t rows, int64_t cols,
                                     const float *gate) {
   for (int64_t r = 0; r < rows; r++)

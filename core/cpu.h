@@ -41,7 +41,7 @@ bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCp
 
 typedef struct {
   FkCpuPool *pool;
-  double mark_ms[64];
+  double mark_ms[FK_SLOTS];
   double *partial; /* sums of an op's tasks, added up in task order */
   size_t partial_count;
 } FkCpu;
@@ -101,6 +101,9 @@ void fk_cpu_add_span(float *y, const float *a, const float *b, int64_t n);
 void fk_cpu_mul_span(float *y, const float *a, const float *b, int64_t n);
 void fk_cpu_bias_rows(float *y, int64_t ld, int64_t rows, int64_t cols, const float *bias);
 void fk_cpu_add_rows(float *y, int64_t ld, const float *x, int64_t ldx, int64_t rows, int64_t cols);
+/* y = x + bias + residual, x [rows, cols] dense; bias and residual may be NULL; x or the residual may be y. */
+void fk_cpu_finish_rows(float *y, int64_t ld, const float *x, int64_t rows, int64_t cols, const float *bias,
+                        const float *residual, int64_t ldr);
 void fk_cpu_gate_rows(float *y, int64_t ld, const float *x, int64_t ldx, int64_t rows, int64_t cols, const float *gate);
 /* y = (x - mean) * scale + shift per column. */
 void fk_cpu_affine_rows(float *y, int64_t ld, const float *x, int64_t ldx, int64_t rows, int64_t cols,

@@ -7,6 +7,7 @@
 #include "denoise.h"
 #include "image.h"
 #include "latent.h"
+#include "profile.h"
 
 #include <string.h>
 
@@ -54,6 +55,8 @@ static double flop(const FkBackend *be) {
 }
 
 static StageClock stage_begin(FkEdit *e, FkStage stage) {
+  static const char *const names[FK_STAGES] = {"text", "encode", "denoise", "decode"};
+  if (e->be->profile) e->be->profile->stage = names[stage];
   e->arena->peak = e->arena->used;
   return (StageClock){e, stage, g_get_monotonic_time(), flop(e->be)};
 }

@@ -3,10 +3,14 @@
  * The table of contents of a run; never arithmetic (edit.c conducts one). */
 #include "engine.h"
 
+#include "image.h"
 #include "plan.h"
+#include "profile.h"
 #include "registry.h"
 #include "values.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 GType fk_engine_get_type(void) {
@@ -229,13 +233,36 @@ static bool plan_memory(FkEngine *e, const FkEdit *edit, GError **error) {
   return true;
 }
 
-static bool run(FkEngine *e, FkEdit *edit, GError **error) {
+/* The edit with every op timed: recordings are off, so that each op is issued by itself. */
+static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
+  const char *path = edit->tune->trace_file;
+  e->be->use_graph = false;
+  if (!fk_profile_start(e->be)) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "trace: out of memory");
+    return false;
+  }
+  bool ok = fk_edit_run(edit, error);
+  struct FkProfile *p = fk_profile_stop(e->be);
+  if (ok && path && !fk_profile_write_trace(p, path)) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "trace-file %s: %s", path, g_strerror(errno));
+    ok = false;
+  }
+  if (profile && ok)
+    *profile = p;
+  else
+    free(p);
+  return ok;
+}
+
+static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   for (int i = 0; i < edit->n; i++)
     edit->jobs[i].result = (FkResult){
         .seed = g_ascii_strtoull(fk_settings_get(edit->jobs[i].settings, "seed"), NULL, 10)};
-  if (!load(e, edit->cancellable, edit->progress, edit->user_data, error) || !plan_memory(e, edit, error)) return false;
+  if (!load(e, edit->cancellable, edit->progress, edit->user_data, error)) return false;
+  fk_tune_apply(edit->tune, e->be);
+  if (!plan_memory(e, edit, error)) return false;
   edit->arena = &e->arena;
-  const bool ok = fk_edit_run(edit, error);
+  const bool ok = edit->tune->trace_file || profile ? run_profiled(e, edit, profile, error) : fk_edit_run(edit, error);
   if (!ok) {
     fk_backend_sync(e->be);
     fk_backend_clear(e->be);
@@ -244,15 +271,35 @@ static bool run(FkEngine *e, FkEdit *edit, GError **error) {
   return ok;
 }
 
+enum { MAX_SIDE = 256 * FK_SIZE_MULTIPLE }; /* 256 tokens: four times the largest side the model was trained on */
+
+/* A very long or narrow frame has no size near the asked area whose sides are at least 16. */
+static bool work_size(const FkEngine *e, const FkTune *t, int width, int height, FkEdit *edit, int *ow, int *oh,
+                      GError **error) {
+  const int64_t area = t->native_size || !t->max_area ? fk_model_area(e->model) : t->max_area;
+  if (width < 1 || height < 1 || width > 65535 || height > 65535) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "image %dx%d: sides go from 1 to 65535", width, height);
+    return false;
+  }
+  fk_edit_sizes(e->model, t, width, height, &edit->width, &edit->height, ow, oh);
+  if (edit->width <= MAX_SIDE && edit->height <= MAX_SIDE && (int64_t)edit->width * edit->height <= 2 * area)
+    return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "image %dx%d: its aspect ratio cannot be edited (the model would work at %dx%d; at most %d a side and %"
+              G_GINT64_FORMAT " pixels)", width, height, edit->width, edit->height, MAX_SIDE, 2 * area);
+  return false;
+}
+
 static bool check_jobs(const FkEngine *e, const FkTune *tune, const FkJob *jobs, int n, FkEdit *edit, GError **error) {
+  if (e->model->config.pipeline == FK_PIPELINE_FLUX && tune->task == FK_TASK_EDIT) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "task=edit: this model makes images from text alone "
+                        "(FluxPipeline); it runs with task=generate");
+    return false;
+  }
   for (int i = 0; i < n; i++) {
     const FkImage *in = &jobs[i].in, *out = &jobs[i].out;
     int ow, oh;
-    if (in->width < 1 || in->height < 1 || in->width > 65535 || in->height > 65535) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "image %dx%d: sides go from 1 to 65535", in->width, in->height);
-      return false;
-    }
-    fk_edit_sizes(e->model, tune, in->width, in->height, &edit->width, &edit->height, &ow, &oh);
+    if (!work_size(e, tune, in->width, in->height, edit, &ow, &oh, error)) return false;
     if (out->width != ow || out->height != oh || out->channels != in->channels ||
         (in->channels != 3 && in->channels != 4)) {
       g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "result image: expected %dx%d with %d channels (3 or 4), found "
@@ -269,8 +316,8 @@ static bool check_jobs(const FkEngine *e, const FkTune *tune, const FkJob *jobs,
   return true;
 }
 
-bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
-                    GError **error) {
+bool fk_engine_edit_profiled(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress,
+                             void *user_data, struct FkProfile **profile, GError **error) {
   FkTune tune;
   FkEdit edit = {.model = e->model, .be = e->be, .cache = &e->cache, .tune = &tune, .jobs = jobs, .n = n,
                  .cancellable = cancellable, .progress = progress, .user_data = user_data};
@@ -278,29 +325,62 @@ bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, 
   if (!fk_tune_resolve(jobs[0].settings, e->be, &tune, error) || !check_jobs(e, &tune, jobs, n, &edit, error))
     return false;
   if (!engine_enter(e, cancellable, error)) return false;
-  const bool ok = run(e, &edit, error);
+  const bool ok = run(e, &edit, profile, error);
   fk_engine_leave(e);
   return ok;
+}
+
+bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
+                    GError **error) {
+  return fk_engine_edit_profiled(e, jobs, n, cancellable, progress, user_data, NULL, error);
 }
 
 bool fk_engine_output_size(FkEngine *e, const FkSettings *settings, int width, int height, int *ow, int *oh,
                            GError **error) {
   FkTune tune;
-  int mw, mh;
-  if (!fk_tune_resolve(settings, e->be, &tune, error)) return false;
-  fk_edit_sizes(e->model, &tune, width, height, &mw, &mh, ow, oh);
-  return true;
+  FkEdit edit;
+  return fk_tune_resolve(settings, e->be, &tune, error) && work_size(e, &tune, width, height, &edit, ow, oh, error);
 }
 
-bool fk_engine_warmup(FkEngine *e, const FkSettings *settings, int width, int height, GCancellable *cancellable,
-                      GError **error) {
+/* One edit of made-up pixels. */
+static bool rehearse(FkEngine *e, const FkSettings *settings, int width, int height, GCancellable *cancellable,
+                     struct FkProfile **profile, GError **error) {
   int ow, oh;
   if (!fk_engine_output_size(e, settings, width, height, &ow, &oh, error)) return false;
   g_autofree uint8_t *in = g_malloc((size_t)width * (size_t)height * 3), *out = g_malloc((size_t)ow * (size_t)oh * 3);
   for (size_t i = 0; i < (size_t)width * (size_t)height * 3; i++) in[i] = (uint8_t)(i * 37 + i / 977);
   FkJob job = {.in = {in, width, height, 3, (size_t)width * 3}, .out = {out, ow, oh, 3, (size_t)ow * 3},
                .settings = settings};
-  return fk_engine_edit(e, &job, 1, cancellable, NULL, NULL, error);
+  return fk_engine_edit_profiled(e, &job, 1, cancellable, NULL, NULL, profile, error);
+}
+
+bool fk_engine_warmup(FkEngine *e, const FkSettings *settings, int width, int height, GCancellable *cancellable,
+                      GError **error) {
+  return rehearse(e, settings, width, height, cancellable, NULL, error);
+}
+
+static bool same_row(const FkProfileRow *r, const FkProfileOp *o) {
+  return r->m == o->m && r->n == o->n && r->k == o->k && !strcmp(r->op, o->op) && !strcmp(r->stage, o->stage);
+}
+
+FkProfileRow *fk_engine_profile(FkEngine *e, const FkSettings *settings, int width, int height, size_t *count,
+                                GError **error) {
+  struct FkProfile *p = NULL;
+  if (!rehearse(e, settings, width, height, NULL, &p, error)) return NULL;
+  FkProfileRow *rows = g_new0(FkProfileRow, (size_t)p->count);
+  size_t n = 0, i;
+  for (int k = 0; k < p->count; k++) {
+    const FkProfileOp *o = &p->op[k];
+    for (i = 0; i < n && !same_row(&rows[i], o); i++) continue;
+    if (i == n) rows[n++] = (FkProfileRow){.stage = o->stage, .op = o->op, .m = o->m, .n = o->n, .k = o->k};
+    rows[i].count++;
+    rows[i].ms += o->ms;
+    rows[i].flop += o->flop;
+    rows[i].bytes += o->bytes;
+  }
+  free(p);
+  *count = n;
+  return rows;
 }
 
 char **fk_engine_active(FkEngine *e, const FkSettings *settings) {

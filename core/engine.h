@@ -24,6 +24,10 @@ struct FkEngine {
   bool busy;
 };
 
+struct FkProfile;
+/* fk_engine_edit; with profile not NULL every op is timed and *profile is (transfer full: free). */
+bool fk_engine_edit_profiled(FkEngine *engine, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress,
+                             void *user_data, struct FkProfile **profile, GError **error);
 /* Lets the next in the queue run. */
 void fk_engine_leave(FkEngine *engine);
 

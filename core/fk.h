@@ -169,6 +169,17 @@ FK_API bool fk_engine_edit(FkEngine *engine, FkJob *jobs, int n, GCancellable *c
 /* Runs one edit of this size on made-up pixels, so that the first real one is not slower. */
 FK_API bool fk_engine_warmup(FkEngine *engine, const FkSettings *settings, int width, int height,
                              GCancellable *cancellable, GError **error);
+/* Times of one kind of op inside one stage of an edit. m, n, k: sizes of a product or of an attention (queries, keys, head
+ * width); 0 where they say nothing. flop and bytes: of all `count` together; bytes: operands read and written once. */
+typedef struct {
+  const char *stage, *op;
+  int64_t m, n, k;
+  int count;
+  double ms, flop, bytes;
+} FkProfileRow;
+/* Runs one edit of this size on made-up pixels with every op timed by itself, CUDA graphs off. (transfer full): g_free. */
+FK_API FkProfileRow *fk_engine_profile(FkEngine *engine, const FkSettings *settings, int width, int height,
+                                       size_t *count, GError **error);
 /* "decided (asked; why)" for each optimization and for backend and precision, in the table's order, as it ran last or
  * would run. (transfer full): names in [2i], texts in [2i+1], NULL-terminated. */
 FK_API char **fk_engine_active(FkEngine *engine, const FkSettings *settings);
@@ -194,6 +205,7 @@ typedef struct {
   int evaluations;
   int64_t parameters;
   double weight_bytes, arena_bytes, flop; /* of the whole edit */
+  double whole_step_flop; /* of one evaluation if the last block computed every row, as the reference does */
 } FkPlan;
 
 /* `model` is a folder, or "kontext-dev" or "schnell" for the published configurations without any file.

@@ -151,7 +151,7 @@ static void run_blocks(const Rows *rows, int first, int last) {
     if (i < doubles)
       double_block(rows, i);
     else
-      single_block(rows, i - doubles, i == all - 1);
+      single_block(rows, i - doubles, i == all - 1 && !f->whole_last_block);
   }
 }
 

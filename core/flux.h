@@ -34,6 +34,7 @@ typedef struct {
 typedef struct {
   FkFluxConfig config;
   int64_t width, mod_total; /* D; values of all modulations of one evaluation */
+  bool whole_last_block;    /* plans only: count the last block as the reference runs it, on every row */
   FkWeight x_embedder, context_embedder, proj_out, norm_out;
   FkTensor x_embedder_bias, context_embedder_bias, proj_out_bias, norm_out_bias;
   FkFluxMlp time, guidance, pooled;

@@ -129,10 +129,10 @@ static void open_grid(Grid *g, FkBackend *be, FkArena *arena, int64_t h, int64_t
 FkMerge *fk_merge_open(const FkFluxRun *run, const FkFluxShape *s, double ratio, FkArena *arena, bool plan) {
   FkMerge *m = g_new0(FkMerge, 1);
   FkBackend *be = run->be;
-  const int blocks = fk_flux_blocks(run->flux), ends = MAX(1, blocks / 10);
+  const int blocks = fk_flux_blocks(run->flux);
   m->plan = plan;
-  m->first = ends;
-  m->last = blocks - ends;
+  m->first = MAX(1, run->flux->config.layers);
+  m->last = blocks - MAX(1, blocks / 10);
   m->grids = run->context ? 2 : 1;
   open_grid(&m->grid[0], be, arena, s->grid_h, s->grid_w, ratio, run->text, run->text);
   m->run = *run;

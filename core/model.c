@@ -18,23 +18,10 @@ static bool mismatch(GError **error, const char *path, const char *what, int64_t
   return false;
 }
 
-/* The networks must fit each other. */
-static bool check_fit(const FkModel *m, GError **error) {
-  const FkConfig *c = &m->config;
-  if (c->flux.in_channels != 4 * c->vae.latent_channels)
-    return mismatch(error, m->path, "transformer in_channels (4 x latent_channels of the vae)",
-                    4 * c->vae.latent_channels, c->flux.in_channels);
-  if (c->flux.out_channels != c->flux.in_channels)
-    return mismatch(error, m->path, "transformer out_channels", c->flux.in_channels, c->flux.out_channels);
-  if (c->flux.joint_width != c->t5.width)
-    return mismatch(error, m->path, "transformer joint_attention_dim (d_model of text_encoder_2)", c->t5.width,
-                    c->flux.joint_width);
-  if (c->flux.pooled_width != c->clip.width)
-    return mismatch(error, m->path, "transformer pooled_projection_dim (hidden_size of text_encoder)", c->clip.width,
-                    c->flux.pooled_width);
-  if (c->vae.n_levels != 4)
-    return mismatch(error, m->path, "vae levels (8 pixels per latent)", 4, c->vae.n_levels);
-  return true;
+/* That the networks fit each other is checked where their configurations are read (config.c). */
+static bool check_levels(const FkModel *m, GError **error) {
+  const int levels = m->config.vae.n_levels;
+  return levels == 4 || mismatch(error, m->path, "vae levels (8 pixels per latent)", 4, levels);
 }
 
 static bool open_part(FkModel *m, FkPart i, bool with_files, GError **error) {
@@ -79,7 +66,7 @@ FkModel *fk_model_open(const char *path, FkBackend *be, bool with_files, GError 
     m->path = g_strdup(path);
     if (!fk_config_load(&m->config, path, error)) return NULL;
   }
-  if (!check_fit(m, error)) return NULL;
+  if (!check_levels(m, error)) return NULL;
   if (m->path && with_files && !open_tokenizers(m, error)) return NULL;
   for (int i = 0; i < FK_PARTS; i++)
     if (!open_part(m, (FkPart)i, with_files, error)) return NULL;

@@ -5,6 +5,8 @@
  * A composition's intermediate result lies in FkBackend.scratch, which grows to the largest size met and stays. */
 #include "ops.h"
 
+#include "profile.h"
+
 #include <string.h>
 
 static inline bool fk_same_shape(FkTensor a, FkTensor b) {
@@ -27,12 +29,16 @@ static double fk_bytes(FkTensor t) {
 }
 
 /* False: the backend has failed, do nothing. */
-static bool fk_begin(FkBackend *be, double bytes) {
+static bool fk_begin_op(FkBackend *be, const char *op, double bytes) {
   if (be->failure != FK_FAIL_NONE) return false;
+  if (be->profile) fk_profile_op(be, op);
   be->count.ops++;
   be->count.bytes += bytes;
   return true;
 }
+
+/* The op's name is its function's without "fk_op_". */
+#define fk_begin(be, bytes) fk_begin_op(be, __func__ + 6, bytes)
 
 /* At least `bytes` of scratch; NULL marks the backend. Waits before it gives up memory that ops in flight may use. */
 static void *fk_scratch(FkBackend *be, size_t bytes) {
@@ -108,8 +114,10 @@ void fk_op_linear(FkBackend *be, const FkLinear *l, int groups) {
   }
   if (!fk_begin(be, bytes)) return;
   be->count.linear_flop += flop;
+  fk_profile_sizes(be, fk_tensor_rows(l[0].x) + (groups > 1 ? fk_tensor_rows(l[1].x) : 0), l->w.out, l->w.in);
   bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
-  if (!plain && be->use_linear_fused && be->ops->linear_fused && be->ops->linear_fused(be, l, groups)) return;
+  bool fused = be->use_linear_fused && (l->epilogue != FK_EPI_QKV || be->use_fused_qkv);
+  if (!plain && fused && be->ops->linear_fused && be->ops->linear_fused(be, l, groups)) return;
   for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) fk_compose_linear(be, &l[i]);
 }
 
@@ -148,6 +156,7 @@ void fk_op_attention(FkBackend *be, const FkAttention *a) {
   assert(!fk_tensor_given(a->bias) ||
          (fk_tensor_rows(a->bias) == a->heads && fk_tensor_cols(a->bias) == rows + keys - 1));
   if (!fk_begin(be, fk_bytes(a->q) + fk_bytes(a->k) + fk_bytes(a->v) + fk_bytes(a->o))) return;
+  fk_profile_sizes(be, rows, keys, cols / a->heads);
   double pairs = (double)rows * (double)keys;
   if (a->causal) { /* query i meets the keys 0..i */
     double met = (double)(rows < keys ? rows : keys);
@@ -231,6 +240,7 @@ void fk_op_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
   double bytes = fk_bytes(c->x) + fk_bytes(c->y) + fk_bytes(c->residual) + weight * (double)fk_dtype_size(c->w.dtype);
   if (!fk_begin(be, bytes)) return;
   be->count.conv_flop += 2 * (double)fk_tensor_rows(c->y) * weight;
+  fk_profile_sizes(be, fk_tensor_rows(c->y), c->w.out, c->w.in);
   if (be->use_conv_fused && be->ops->conv_fused && be->ops->conv_fused(be, c)) return;
   fk_compose_conv(be, arena, c);
 }

@@ -16,8 +16,9 @@ static FkBackend *null_backend(FkDtype dtype, GError **error) {
 }
 
 /* `edit` with everything that touches pixels, text or people taken out. */
-static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, GError **error) {
+static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, bool whole_last_block, GError **error) {
   FkModel model = *edit->model;
+  model.flux.whole_last_block = whole_last_block;
   model.clip_tokenizer = NULL;
   model.t5_tokenizer = NULL;
   edit->model = &model;
@@ -45,7 +46,7 @@ bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error) {
   /* The same fused ops as the backend that will run: a composition may need scratch. */
   be->use_conv_fused = edit->be->use_conv_fused && edit->be->ops->conv_fused;
   copy.jobs = jobs;
-  const bool ok = walk(&copy, be, &arena, error);
+  const bool ok = walk(&copy, be, &arena, false, error);
   *bytes = peak(&copy);
   fk_backend_close(be);
   return ok;
@@ -110,13 +111,28 @@ static void fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p)
   p->flop = e->jobs[0].result.flop;
 }
 
+/* Walks the edit twice: as it runs, and with the last block on every row. */
+static bool walk_both(const FkEdit *start, FkBackend *be, int bytes_per_value, FkPlan *p, GError **error) {
+  FkArena arena;
+  FkJob job = *start->jobs, whole_job = *start->jobs;
+  FkEdit edit = *start, whole = *start;
+  edit.jobs = &job;
+  whole.jobs = &whole_job;
+  if (!walk(&edit, be, &arena, false, error)) return false;
+  edit.model = start->model;
+  p->evaluations = job.result.evaluations;
+  fill(&edit, be, bytes_per_value, p);
+  if (!walk(&whole, be, &arena, true, error)) return false;
+  p->whole_step_flop = whole.cost[FK_STAGE_DENOISE].flop / p->evaluations;
+  return true;
+}
+
 bool fk_plan(const char *model, const FkSettings *settings, int width, int height, int bytes_per_value, FkPlan *plan,
              GError **error) {
   FkBackend *be = null_backend(bytes_per_value == 4 ? FK_F32 : FK_BF16, error);
   if (!be) return false;
   g_autoptr(FkModel) m = fk_model_open(model, be, false, error);
   FkTune tune;
-  FkArena arena;
   *plan = (FkPlan){0};
   bool ok = m && fk_tune_resolve(settings, be, &tune, error);
   if (ok) {
@@ -125,16 +141,12 @@ bool fk_plan(const char *model, const FkSettings *settings, int width, int heigh
     FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1};
     fk_edit_sizes(m, &tune, width, height, &edit.width, &edit.height, &ow, &oh);
     job.out = (FkImage){NULL, ow, oh, 3, 0};
-    FkEdit real = edit;
-    ok = walk(&edit, be, &arena, error);
-    edit.model = real.model;
     plan->width = edit.width;
     plan->height = edit.height;
     plan->text_tokens = fk_prompt_length(m, tune.max_sequence_length);
     plan->target_tokens = (int64_t)(edit.width / 16) * (edit.height / 16);
     plan->context_tokens = tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens;
-    plan->evaluations = job.result.evaluations;
-    if (ok) fill(&edit, be, bytes_per_value, plan);
+    ok = walk_both(&edit, be, bytes_per_value, plan, error);
   }
   g_clear_pointer(&m, fk_model_free);
   fk_backend_close(be);

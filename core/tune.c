@@ -72,6 +72,18 @@ static const FkProperty table[] = {
      FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
     {"vae-tiling", "VAE tiling", "Autoencoder in overlapping tiles when a side exceeds its training size: less memory, "
      "other pixels", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .presets = ALL("off")},
+    {"fused-qkv", "Fused projections", "Normalisation and rotation of queries and keys inside their projection, with one "
+     "rounding", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto",
+     .presets = {"off", "on", "on", "on"}},
+    {"flash-attention", "Flash attention", "The attention kernel made for this GPU instead of the general one",
+     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"}},
+    {"channels-last", "Channels-last convolution", "Convolutions and group norms of the autoencoder by the fused kernels "
+     "for channels-last maps", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto",
+     .presets = {"off", "on", "on", "on"}},
+    {"cuda-graph", "CUDA graph", "Records one evaluation and replays it", FK_KIND_SWITCH, FK_SCOPE_SETTING,
+     FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
+    {"vae-slicing", "VAE slicing", "Frames of a batch go through the autoencoder one at a time; this engine has no other "
+     "way", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
 
     {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed", FK_KIND_ENUM,
      FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto",
@@ -108,6 +120,8 @@ static const FkProperty table[] = {
     {"token-merge", "Token merging", "Share of the image tokens that are merged with a similar neighbour in the middle "
      "blocks; 0 = off, -1 = the preset decides", FK_KIND_DOUBLE, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1,
      .max = 0.75, .initial = "-1", .presets = ALL("0")},
+    {"trace-file", "Trace file", "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset",
+     FK_KIND_STRING, FK_SCOPE_SETTING, .initial = NULL},
 };
 
 const FkProperty *fk_properties(size_t *count) {
@@ -146,6 +160,42 @@ const char *fk_tune_decided(const FkSettings *s, const FkProperty *p) {
   return fk_interactions_yield(s, p->name, preset) ? p->presets[0] : preset;
 }
 
+/* Whether the backend has what a switch turns on. */
+static bool available(const FkProperty *p, const FkBackend *be) {
+  if (!strcmp(p->name, "fused-qkv")) return be->ops->linear_fused;
+  if (!strcmp(p->name, "flash-attention")) return be->ops->flash_attention;
+  if (!strcmp(p->name, "channels-last")) return be->ops->conv_fused && be->ops->group_norm_silu;
+  if (!strcmp(p->name, "cuda-graph")) return be->ops->graph_begin;
+  return true;
+}
+
+/* A machine switch as it will run. */
+static bool machine_on(const FkSettings *s, const FkBackend *be, const char *name) {
+  const FkProperty *p = fk_tune_find(name);
+  return available(p, be) && !strcmp(fk_tune_decided(s, p), "on");
+}
+
+/* `on` that cannot be had, and `off` of what has no other way (rule 7). */
+static bool check_machine(const FkSettings *s, const FkBackend *be, GError **error) {
+  for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+    const FkProperty *p = &table[i];
+    if (p->kind != FK_KIND_SWITCH || available(p, be) || strcmp(fk_settings_get(s, p->name), "on")) continue;
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=on: backend %s has no kernel for it", p->name, be->ops->name);
+    return false;
+  }
+  if (strcmp(fk_settings_get(s, "vae-slicing"), "off")) return true;
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "vae-slicing=off: frames always go through the autoencoder "
+                      "one at a time");
+  return false;
+}
+
+void fk_tune_apply(const FkTune *t, FkBackend *be) {
+  be->use_fused_qkv = t->fused_qkv;
+  be->use_flash_attention = t->flash_attention;
+  be->use_conv_fused = be->use_group_norm_silu = t->channels_last;
+  be->use_graph = t->cuda_graph;
+}
+
 static bool on(const FkSettings *s, const char *name) { return !strcmp(fk_tune_decided(s, fk_tune_find(name)), "on"); }
 
 static double number(const FkSettings *s, const char *name) {
@@ -173,8 +223,7 @@ bool fk_tune_check_mask(const FkSettings *s, GError **error) {
 }
 
 bool fk_tune_resolve(const FkSettings *s, const FkBackend *be, FkTune *t, GError **error) {
-  (void)be;
-  if (!fk_settings_check(s, error)) return false;
+  if (!fk_settings_check(s, error) || !check_machine(s, be, error)) return false;
   *t = (FkTune){.prompt = fk_settings_get(s, "prompt"),
                 .seed = g_ascii_strtoull(fk_settings_get(s, "seed"), NULL, 10),
                 .steps = (int)number(s, "steps"),
@@ -187,6 +236,11 @@ bool fk_tune_resolve(const FkSettings *s, const FkBackend *be, FkTune *t, GError
                 .task = (FkTask)choice(s, "task"),
                 .native_size = choice(s, "size-mode") == 1,
                 .max_area = (int64_t)number(s, "max-area"),
+                .trace_file = fk_settings_get(s, "trace-file"),
+                .fused_qkv = machine_on(s, be, "fused-qkv"),
+                .flash_attention = machine_on(s, be, "flash-attention"),
+                .channels_last = machine_on(s, be, "channels-last"),
+                .cuda_graph = machine_on(s, be, "cuda-graph"),
                 .prompt_cache = on(s, "prompt-cache"),
                 .vae_tiling = on(s, "vae-tiling"),
                 .step_cache = (FkCacheKind)decided_choice(s, "step-cache"),
@@ -205,7 +259,6 @@ bool fk_tune_resolve(const FkSettings *s, const FkBackend *be, FkTune *t, GError
 }
 
 char **fk_tune_report(const FkSettings *s, const FkBackend *be) {
-  (void)be;
   GPtrArray *list = g_ptr_array_new();
   const char *preset = fk_settings_get(s, "preset");
   for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
@@ -213,6 +266,11 @@ char **fk_tune_report(const FkSettings *s, const FkBackend *be) {
     if (p->optimization == FK_CLASS_NONE) continue;
     const char *asked = fk_settings_get(s, p->name), *now = fk_tune_decided(s, p);
     g_autofree char *why = now == asked ? g_strdup("asked for") : g_strdup_printf("preset %s", preset);
+    if (!available(p, be)) {
+      now = "off";
+      g_free(why);
+      why = g_strdup_printf("backend %s has no kernel for it", be->ops->name);
+    }
     g_ptr_array_add(list, g_strdup(p->name));
     g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", now, asked, why));
   }

@@ -24,7 +24,8 @@ typedef struct {
   FkTask task;
   bool native_size;
   int64_t max_area; /* 0: the square of vae.sample_size */
-  bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_slicing, vae_tiling, prompt_cache;
+  bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, prompt_cache;
+  const char *trace_file; /* NULL: none */
   FkCacheKind step_cache;
   double step_cache_threshold;               /* below 0: the policy's own; as front and warmup */
   int step_cache_front, step_cache_back, step_cache_warmup;
@@ -38,6 +39,8 @@ typedef struct {
 /* Resolves `auto` by preset, backend and the other switches, and refuses what cannot be had (rule 7).
  * The strings in *tune live as long as `settings` is unchanged. */
 bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *tune, GError **error);
+/* Sets the backend's switches for one edit. */
+void fk_tune_apply(const FkTune *tune, FkBackend *be);
 /* "decided (asked; why)" pairs as fk_engine_active returns them; (transfer full). */
 char **fk_tune_report(const FkSettings *settings, const FkBackend *be);
 const FkProperty *fk_tune_find(const char *name);

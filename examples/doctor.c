@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fluxkontext-doctor: what this machine can run, whether a model folder is sound, and what an edit of a size costs.
- * Everything it says comes from fk.h; nothing is loaded. */
+/* fluxkontext-doctor: what this machine can run, whether a model folder is sound, what an edit of a size costs, and the
+ * table of properties as Markdown (docs/tuning.md). Everything it says comes from fk.h; no weights are loaded. */
 #include <fk.h>
 
 #include <stdio.h>
@@ -13,6 +13,8 @@ static const char *bytes_text(double bytes, char *buffer, size_t size) {
     snprintf(buffer, size, "%.1f MB", bytes / 1e6);
   return buffer;
 }
+
+/* ---- Plan ---- */
 
 static void print_plan(const FkPlan *p, const char *model, int bytes_per_value) {
   char a[32], b[32];
@@ -28,8 +30,140 @@ static void print_plan(const FkPlan *p, const char *model, int bytes_per_value) 
   }
   printf("%-12s %16" G_GINT64_FORMAT " %12s %14s %14.3f\n", "edit", p->parameters,
          bytes_text(p->weight_bytes, a, sizeof a), bytes_text(p->arena_bytes, b, sizeof b), p->flop / 1e12);
-  printf("\nmemory needed: %s\n", bytes_text(p->weight_bytes + p->arena_bytes, a, sizeof a));
+  printf("\nstep: %.3f TFLOP if every row of the last block were computed, as the reference does\n",
+         p->whole_step_flop / 1e12);
+  printf("memory needed: %s\n", bytes_text(p->weight_bytes + p->arena_bytes, a, sizeof a));
 }
+
+static bool plan(const char *model, const char *size, int bytes_per_value, char **pairs, GError **error) {
+  int width = 0, height = 0;
+  char rest;
+  if (sscanf(size, "%5dx%5d%c", &width, &height, &rest) != 2 || width < 1 || height < 1) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--plan: \"%s\" is not WIDTHxHEIGHT", size);
+    return false;
+  }
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  for (char **p = pairs; p && *p; p++) {
+    g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
+    if (!pair[0] || !fk_settings_set(settings, pair[0], pair[1], error)) return false;
+  }
+  FkPlan result;
+  if (!fk_plan(model, settings, width, height, bytes_per_value, &result, error)) return false;
+  print_plan(&result, model, bytes_per_value);
+  return true;
+}
+
+/* ---- Properties ---- */
+
+/* "auto, on, off", "0 .. 4194304": what may be set. (transfer full) */
+static char *values_text(const FkProperty *p) {
+  switch (p->kind) {
+  case FK_KIND_BOOL: return g_strdup("true, false");
+  case FK_KIND_SWITCH: return g_strdup("auto, on, off");
+  case FK_KIND_ENUM: return g_strjoinv(", ", (char **)p->values);
+  case FK_KIND_INT: return g_strdup_printf("%.0f .. %.0f", p->min, p->max);
+  case FK_KIND_DOUBLE: return g_strdup_printf("%g .. %g", p->min, p->max);
+  case FK_KIND_UINT64: return g_strdup("0 .. 2^64 - 1");
+  case FK_KIND_STRING: break;
+  }
+  return g_strdup("text");
+}
+
+static const char *initial_text(const FkProperty *p) {
+  return !p->initial ? "not set" : *p->initial ? p->initial : "empty";
+}
+
+static void print_row(const FkProperty *p) {
+  g_autofree char *values = values_text(p);
+  printf("| `%s` | %s | %s | %s | %s", p->name, values, initial_text(p), p->playing ? "yes" : "no", p->help);
+  for (int i = 0; p->meaning && p->values[i]; i++) printf("%s %s: %s", i ? ";" : ".", p->values[i], p->meaning[i]);
+  printf(" |\n");
+}
+
+static void print_scope(const char *title, FkScope scope) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  printf("\n## %s\n\n| property | values | default | while playing | what |\n| --- | --- | --- | --- | --- |\n", title);
+  for (size_t i = 0; i < n; i++)
+    if (p[i].scope == scope && p[i].optimization == FK_CLASS_NONE) print_row(&p[i]);
+}
+
+static void print_optimizations(void) {
+  static const char *const classes[] = {"", "same", "rounding", "lossy"};
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  printf("\n## Optimizations\n\n| property | class | values | exact | quality | balanced | fast | what |\n"
+         "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  for (size_t i = 0; i < n; i++) {
+    if (p[i].optimization == FK_CLASS_NONE) continue;
+    g_autofree char *values = values_text(&p[i]);
+    printf("| `%s` | %s | %s |", p[i].name, classes[p[i].optimization], values);
+    for (int k = 0; k < 4; k++) printf(" %s |", p[i].presets[k] ? p[i].presets[k] : "");
+    printf(" %s", p[i].help);
+    for (int k = 0; p[i].meaning && p[i].values[k]; k++)
+      printf("%s %s: %s", k ? ";" : ".", p[i].values[k], p[i].meaning[k]);
+    printf(" |\n");
+  }
+}
+
+/* One value that is not the default, number `index`; NULL: no more. */
+static const char *sample(const FkProperty *p, int index) {
+  static const char *const numbers[] = {"0", "1", "2", "0.5"}, *const switches[] = {"on", "off"};
+  static const char mask[] = "1111111111111111111111111111"; /* 28: one for each evaluation of the default */
+  if (p->kind == FK_KIND_ENUM) return index < (int)g_strv_length((char **)p->values) ? p->values[index] : NULL;
+  if (p->kind == FK_KIND_SWITCH) return index < (int)G_N_ELEMENTS(switches) ? switches[index] : NULL;
+  if (p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE)
+    return index < (int)G_N_ELEMENTS(numbers) ? numbers[index] : NULL;
+  return p->kind == FK_KIND_STRING && strstr(p->name, "mask") && index == 0 ? mask : NULL;
+}
+
+/* The first refusal of the pair that neither value causes alone. (transfer full, nullable) */
+static char *refusal(const FkProperty *a, const FkProperty *b) {
+  const char *x, *y;
+  for (int i = 0; (x = sample(a, i)); i++) {
+    for (int k = 0; (y = sample(b, k)); k++) {
+      g_autoptr(FkSettings) settings = fk_settings_new();
+      g_autoptr(GError) error = NULL;
+      if (!fk_settings_set(settings, a->name, x, NULL) || !fk_settings_set(settings, b->name, y, NULL)) continue;
+      if (!fk_settings_check(settings, &error) && strstr(error->message, "refuse each other") &&
+          strstr(error->message, a->name) && strstr(error->message, b->name))
+        return g_strdup(error->message);
+    }
+  }
+  return NULL;
+}
+
+/* Found by trying, so that the list is what the library does. */
+static void print_refusals(void) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  printf("\n## Pairs that refuse each other\n\nAll others combine. Where a preset chose one of the two, the preset's choice "
+         "gives way; two explicit values are an\nerror before the first frame:\n\n");
+  for (size_t i = 0; i < n; i++)
+    for (size_t k = i + 1; k < n; k++) {
+      if (p[i].scope != FK_SCOPE_SETTING || p[k].scope != FK_SCOPE_SETTING) continue;
+      g_autofree char *text = refusal(&p[i], &p[k]);
+      if (text) printf("- %s\n", text);
+    }
+}
+
+static void print_properties(void) {
+  printf("# Tuning: every property of the engine\n\n"
+         "<!-- generated: fluxkontext-doctor --properties > docs/tuning.md -->\n\n"
+         "Made from the table in `core/tune.c`, from which the element's properties, the presets and the `active` report "
+         "come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit value wins over the "
+         "preset whatever\nthe order of setting, and one that cannot be had is an error before the first frame.\n\n"
+         "Classes are promises that tests hold: *same*: not one byte of the result changes; *rounding*: results differ "
+         "inside the\ntolerance of the op tests; *lossy*: another picture, at a measured distance.\n\n"
+         "The element has more properties of its own (`gst-inspect-1.0 fluxkontextedit` lists all): they say how frames "
+         "flow, not\nwhat the engine makes of them.\n");
+  print_optimizations();
+  print_scope("Settings of an edit", FK_SCOPE_SETTING);
+  print_scope("Options of an engine", FK_SCOPE_OPTION);
+  print_refusals();
+}
+
+/* ---- Check ---- */
 
 /* Opens (without loading) with one backend; prints what it found. */
 static bool check(const char *model, const char *backend) {
@@ -45,32 +179,25 @@ static bool check(const char *model, const char *backend) {
   return engine != NULL;
 }
 
-static bool plan(const char *model, const char *size, int bytes_per_value, char **pairs, GError **error) {
-  int width = 0, height = 0;
-  char rest;
-  if (sscanf(size, "%dx%d%c", &width, &height, &rest) != 2 || width < 1 || height < 1) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--plan: \"%s\" is not WIDTHxHEIGHT", size);
-    return false;
+/* Exit status 0 when the model opens on one backend at least. */
+static int check_all(const char *model) {
+  if (!model) {
+    printf("no model folder given: nothing but the engine itself is checked\n");
+    return check(NULL, "null") ? 0 : 1;
   }
-  g_autoptr(FkSettings) settings = fk_settings_new();
-  for (char **p = pairs; p && *p; p++) {
-    g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
-    if (!pair[0] || !fk_settings_set(settings, pair[0], pair[1], error)) return false;
-  }
-  FkPlan result;
-  if (!fk_plan(model, settings, width, height, bytes_per_value, &result, error)) return false;
-  print_plan(&result, model, bytes_per_value);
-  return true;
+  const bool cuda = check(model, "cuda"), cpu = check(model, "cpu");
+  return cuda || cpu ? 0 : 1;
 }
 
 int main(int argc, char **argv) {
   g_autofree char *config = NULL, *size = NULL;
-  gboolean wide = FALSE;
+  gboolean wide = FALSE, properties = FALSE;
   const GOptionEntry entries[] = {
       {"plan", 'p', 0, G_OPTION_ARG_STRING, &size, "Cost of an edit of this size", "WIDTHxHEIGHT"},
-      {"config", 'c', 0, G_OPTION_ARG_STRING, &config, "A published configuration instead of a folder: kontext-dev, schnell",
-       "NAME"},
+      {"config", 'c', 0, G_OPTION_ARG_STRING, &config,
+       "A published configuration instead of a folder: kontext-dev, dev, schnell", "NAME"},
       {"float32", 'f', 0, G_OPTION_ARG_NONE, &wide, "Plan in float32, as the CPU backend runs (default: bfloat16)", NULL},
+      {"properties", 0, 0, G_OPTION_ARG_NONE, &properties, "Table of all properties as Markdown", NULL},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GOptionContext) context = g_option_context_new("[MODEL] [PROPERTY=VALUE ...]");
   g_autoptr(GError) error = NULL;
@@ -80,14 +207,11 @@ int main(int argc, char **argv) {
     fprintf(stderr, "fluxkontext-doctor: %s\n", error->message);
     return 2;
   }
+  if (properties) return print_properties(), 0;
   const int first = argc > 1 && !strchr(argv[1], '=') ? 2 : 1;
   const char *model = config ? config : first == 2 ? argv[1] : NULL;
-  if (size) {
-    if (plan(model ? model : "kontext-dev", size, wide ? 4 : 2, argv + first, &error)) return 0;
-    fprintf(stderr, "fluxkontext-doctor: %s\n", error->message);
-    return 1;
-  }
-  if (!model) printf("no model folder given: only the backends are checked\n");
-  const bool any = model ? check(model, "cuda") | check(model, "cpu") : check(NULL, "null");
-  return any ? 0 : 1;
+  if (!size) return check_all(model);
+  if (plan(model ? model : "kontext-dev", size, wide ? 4 : 2, argv + first, &error)) return 0;
+  fprintf(stderr, "fluxkontext-doctor: %s\n", error->message);
+  return 1;
 }

@@ -10,6 +10,8 @@ static gboolean is_native(const FkSettings *settings) {
   return g_strcmp0(fk_settings_get(settings, "size-mode"), "native") == 0;
 }
 
+/* The settings of the running stream; (transfer full). Caps are asked for from any thread, before the first start too.
+ */
 static FkSettings *live_settings(GstFluxKontextEdit *self) {
   GST_OBJECT_LOCK(self);
   FkSettings *settings = fk_settings_copy(self->props.live);
@@ -17,6 +19,7 @@ static FkSettings *live_settings(GstFluxKontextEdit *self) {
   return settings;
 }
 
+/* Same caps on both sides; with size-mode=native any size and pixel aspect ratio may stand on the other. */
 static GstCaps *transform_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *filter) {
   (void)direction;
   g_autoptr(FkSettings) settings = live_settings(GST_FLUX_KONTEXT_EDIT(trans));
@@ -57,6 +60,7 @@ static void fixate_native(GstFluxKontextEdit *self, const FkSettings *settings, 
     gst_structure_set(out, "pixel-aspect-ratio", GST_TYPE_FRACTION, par_n, par_d, NULL);
 }
 
+/* Only sink to src needs a choice: from src to sink any input size will do. */
 static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *other) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   g_autoptr(FkSettings) settings = live_settings(self);
@@ -66,10 +70,11 @@ static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, 
   return gst_caps_fixate(other);
 }
 
+/* Posts why caps cannot be used; FALSE for the caller to return. */
 static gboolean refuse(GstFluxKontextEdit *self, const gchar *text, const GstVideoInfo *in, const GstVideoInfo *out) {
-  g_autofree gchar *debug = g_strdup_printf("%dx%d %s to %dx%d", in->width, in->height,
-                                            gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)), out->width,
-                                            out->height);
+  g_autofree gchar *debug =
+      g_strdup_printf("%dx%d %s to %dx%d", in->width, in->height, gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)),
+                      out->width, out->height);
   gst_flux_kontext_edit_post_format(self, text, debug);
   return FALSE;
 }
@@ -88,6 +93,7 @@ static gboolean check_size(GstFluxKontextEdit *self, const GstVideoInfo *in, con
   return refuse(self, text, in, out);
 }
 
+/* Everything that follows from the caps. FALSE: posted. */
 static gboolean configure(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
   if (GST_VIDEO_INFO_IS_INTERLACED(in))
     return refuse(self, "Interlaced video cannot be edited: put deinterlace before.", in, out);
@@ -119,6 +125,7 @@ static gboolean set_caps(GstBaseTransform *trans, GstCaps *in_caps, GstCaps *out
   return taken;
 }
 
+/* Bytes of a frame, for base class allocations without a pool. */
 static gboolean get_unit_size(GstBaseTransform *trans, GstCaps *caps, gsize *size) {
   (void)trans;
   GstVideoInfo info;

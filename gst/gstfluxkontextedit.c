@@ -93,7 +93,6 @@ static void get_property(GObject *object, guint id, GValue *value, GParamSpec *p
  * before. */
 static GstStateChangeReturn change_state(GstElement *element, GstStateChange transition) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(element);
-  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED) gst_flux_kontext_edit_renew(self, TRUE);
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY) gst_flux_kontext_edit_cancel(self, TRUE);
   return GST_ELEMENT_CLASS(gst_flux_kontext_edit_parent_class)->change_state(element, transition);
 }
@@ -130,6 +129,7 @@ static gboolean answer_latency(GstFluxKontextEdit *self, GstQuery *query) {
 static gboolean query(GstBaseTransform *trans, GstPadDirection direction, GstQuery *query) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   if (GST_QUERY_TYPE(query) == GST_QUERY_LATENCY && direction == GST_PAD_SRC) return answer_latency(self, query);
+  if (GST_QUERY_TYPE(query) == GST_QUERY_DRAIN && direction == GST_PAD_SINK) gst_flux_kontext_edit_drain_before(self);
   if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT && gst_flux_kontext_edit_answer_context(self, query)) return TRUE;
   return GST_BASE_TRANSFORM_CLASS(gst_flux_kontext_edit_parent_class)->query(trans, direction, query);
 }

@@ -63,15 +63,15 @@ struct _GstFluxKontextEdit {
   GThread *loader;              /* touched by start() and stop() only */
 
   /* stream lock */
-  gboolean no_model_path;        /* start() found none set and no engine given: which error that is */
-  gint batch_size;               /* as start() found it */
-  gboolean warm_up;              /* the size is new and asked to be warmed up */
-  GstFluxKontextFormat in, out;  /* empty before the first caps */
-  GstCaps *refused;              /* (nullable) input caps that set_caps refused, with a message */
-  GQueue waiting;                /* frames of the next batch (gstfluxkontextflow.c) */
-  GQueue done;                   /* frames whose results are to be pushed */
-  GstFlowReturn drained;         /* of pushes outside the chain function; told at the next frame */
-  GHashTable *warned;            /* texts of warnings posted since start */
+  gboolean no_model_path;       /* start() found none set and no engine given: which error that is */
+  gint batch_size;              /* as start() found it */
+  gboolean warm_up;             /* the size is new and asked to be warmed up */
+  GstFluxKontextFormat in, out; /* empty before the first caps */
+  GstCaps *refused;             /* (nullable) input caps that set_caps refused, with a message */
+  GQueue waiting;               /* frames of the next batch (gstfluxkontextflow.c) */
+  GQueue done;                  /* frames whose results are to be pushed */
+  GstFlowReturn drained;        /* of pushes outside the chain function; told at the next frame */
+  GHashTable *warned;           /* texts of warnings posted since start */
 };
 
 /* caps */
@@ -85,7 +85,7 @@ void gst_flux_kontext_edit_cancel(GstFluxKontextEdit *self, gboolean load);
 void gst_flux_kontext_edit_renew(GstFluxKontextEdit *self, gboolean load);
 /* Waits until weights are loaded. GST_FLOW_FLUSHING when cancelled, GST_FLOW_ERROR when loading failed (told). */
 GstFlowReturn gst_flux_kontext_edit_wait(GstFluxKontextEdit *self);
-FkEngine *gst_flux_kontext_edit_ref_engine(GstFluxKontextEdit *self); /* (transfer full, nullable) */
+FkEngine *gst_flux_kontext_edit_ref_engine(GstFluxKontextEdit *self);   /* (transfer full, nullable) */
 GCancellable *gst_flux_kontext_edit_ref_flow(GstFluxKontextEdit *self); /* (transfer full) */
 void gst_flux_kontext_edit_set_context(GstElement *element, GstContext *context);
 gboolean gst_flux_kontext_edit_answer_context(GstFluxKontextEdit *self, GstQuery *query);

@@ -16,6 +16,7 @@ typedef struct {
   FkImage image;        /* what came; after the edit, the result; empty for a frame that passes unedited */
 } Frame;
 
+/* (nullable members) */
 static void frame_free(Frame *frame) {
   gst_clear_buffer(&frame->buffer);
   g_clear_pointer(&frame->settings, fk_settings_free);
@@ -24,10 +25,13 @@ static void frame_free(Frame *frame) {
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Frame, frame_free)
 
+static void clear_queue(GQueue *queue) {
+  g_queue_clear_full(queue, (GDestroyNotify)frame_free);
+}
+
 void gst_flux_kontext_edit_discard(GstFluxKontextEdit *self) {
-  Frame *frame;
-  while ((frame = g_queue_pop_head(&self->waiting))) frame_free(frame);
-  while ((frame = g_queue_pop_head(&self->done))) frame_free(frame);
+  clear_queue(&self->waiting);
+  clear_queue(&self->done);
 }
 
 /* ---- Results ---- */
@@ -61,8 +65,9 @@ static GstFlowReturn pop_done(GstFluxKontextEdit *self, GstBuffer **buffer) {
 
 /* ---- Frames that fail ---- */
 
-/* Settles a frame that was not edited as on-error says; takes it. `format`: error is about its buffer, which then cannot
- * be passed on either. GST_FLOW_ERROR: posted, unless *told before. GST_FLOW_OK: will be pushed, or is dropped. */
+/* Settles a frame that was not edited as on-error says; takes it. `format`: error is about its buffer, which then
+ * cannot be passed on either. GST_FLOW_ERROR: posted, unless *told before. GST_FLOW_OK: will be pushed, or is dropped.
+ */
 static GstFlowReturn settle(GstFluxKontextEdit *self, Frame *taken, const GError *error, gboolean format,
                             gboolean *told) {
   g_autoptr(Frame) frame = taken;
@@ -97,6 +102,7 @@ typedef struct {
   gboolean tell;
 } Editing;
 
+/* FkProgress of an edit: stages by name, steps by number, each step also as an element message for programs. */
 static void on_edit_progress(const char *stage, int64_t current, int64_t total, void *user_data) {
   const Editing *editing = user_data;
   if (!editing->tell) return;
@@ -110,6 +116,7 @@ static void on_edit_progress(const char *stage, int64_t current, int64_t total, 
   gst_flux_kontext_edit_post_step(editing->self, current, total);
 }
 
+/* One call of the engine between a progress start and its one end. */
 static gboolean edit(GstFluxKontextEdit *self, FkEngine *engine, FkJob *jobs, gint n, GError **error) {
   GST_OBJECT_LOCK(self);
   Editing editing = {self, self->props.progress};
@@ -127,17 +134,22 @@ static gboolean edit(GstFluxKontextEdit *self, FkEngine *engine, FkJob *jobs, gi
                                         edited      ? GST_PROGRESS_TYPE_COMPLETE
                                         : cancelled ? GST_PROGRESS_TYPE_CANCELED
                                                     : GST_PROGRESS_TYPE_ERROR,
-                                        "edit", edited ? "Edited" : cancelled ? "Edit cancelled" : "Edit failed");
+                                        "edit",
+                                        edited      ? "Edited"
+                                        : cancelled ? "Edit cancelled"
+                                                    : "Edit failed");
   }
   if (failure) g_propagate_error(error, failure);
   return edited;
 }
 
+/* Once for each prompt: 60 characters of it are enough to know it by. */
 static void warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings) {
   const char *prompt = fk_settings_get(settings, "prompt");
+  g_autofree gchar *key = g_strconcat("prompt ", prompt, NULL);
   g_autofree gchar *shown = g_utf8_substring(prompt, 0, MIN(g_utf8_strlen(prompt, -1), 60));
   g_autofree gchar *text = g_strdup_printf("The model reads the beginning only of the prompt \"%s...\".", shown);
-  gst_flux_kontext_edit_warn_once(self, prompt, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text);
+  gst_flux_kontext_edit_warn_once(self, key, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text);
 }
 
 /* Frames that the edit left unedited, each as on-error says. */
@@ -179,7 +191,8 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
   }
   gint64 began = g_get_monotonic_time();
   gboolean edited = FALSE;
-  if (room) edited = edit(self, engine, jobs, (gint)n, &error);
+  if (room)
+    edited = edit(self, engine, jobs, (gint)n, &error);
   else
     g_set_error(&error, FK_ERROR, FK_ERROR_MEMORY, "No memory for %u results of %dx%d", n, self->out.info.width,
                 self->out.info.height);
@@ -274,12 +287,15 @@ static FkSettings *take_settings(GstFluxKontextEdit *self, GstBuffer *buffer, GE
 static GstFlowReturn refuse(GstFluxKontextEdit *self, Frame *frame, const GError *error, gboolean format) {
   gboolean told = FALSE;
   GstFlowReturn flow = gst_flux_kontext_edit_drain(self);
-  if (flow != GST_FLOW_OK) frame_free(frame);
-  else flow = settle(self, frame, error, format, &told);
+  if (flow != GST_FLOW_OK)
+    frame_free(frame);
+  else
+    flow = settle(self, frame, error, format, &told);
   if (flow != GST_FLOW_OK) return flow;
   return g_queue_is_empty(&self->done) ? GST_BASE_TRANSFORM_FLOW_DROPPED : GST_FLOW_OK;
 }
 
+/* Takes the buffer. GST_FLOW_OK: it waits, or its unedited result does; DROPPED: it is gone. */
 static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   g_autoptr(GError) error = NULL;
   g_autoptr(Frame) frame = g_new0(Frame, 1);
@@ -303,6 +319,7 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
 GstFlowReturn gst_flux_kontext_edit_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *buffer) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   GstBaseTransformClass *parent = g_type_class_peek(GST_TYPE_BASE_TRANSFORM);
+  clear_queue(&self->done); /* left when downstream did not take the one before: upstream was told */
   GstFlowReturn flow = parent->submit_input_buffer(trans, is_discont, buffer);
   if (flow == GST_BASE_TRANSFORM_FLOW_DROPPED) { /* late: quality of service is on */
     GST_OBJECT_LOCK(self);
@@ -317,6 +334,7 @@ GstFlowReturn gst_flux_kontext_edit_submit(GstBaseTransform *trans, gboolean is_
   return enter(self, g_steal_pointer(&queued));
 }
 
+/* Called until it gives NULL: the first call after a batch is full edits it, each one pushes one frame of it. */
 GstFlowReturn gst_flux_kontext_edit_generate(GstBaseTransform *trans, GstBuffer **buffer) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   *buffer = NULL;

@@ -148,7 +148,10 @@ static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 
  * to 6 off and 2.4 too dark on average, which an edit would add twice. With Y' in 0..1 and Cb, Cr in -1/2..1/2
  * (ITU-R BT.601, BT.709): Y' = Kr R + Kg G + Kb B, Cb = (B - Y') / 2(1 - Kb), Cr = (R - Y') / 2(1 - Kr). */
 
-static gboolean is_ycbcr(const GstFluxKontextFormat *format) { return GST_VIDEO_INFO_IS_YUV(&format->middle); }
+/* Whether the middle format is AYUV, 4 bytes A Y' Cb Cr a pixel, and the matrix below has to be applied. */
+static gboolean is_ycbcr(const GstFluxKontextFormat *format) {
+  return GST_VIDEO_INFO_IS_YUV(&format->middle);
+}
 
 typedef struct {
   gdouble kr, kg, kb;
@@ -164,8 +167,12 @@ static Matrix matrix_of(const GstVideoInfo *info) {
   return m;
 }
 
-static guint8 to_byte(gdouble value) { return (guint8)(CLAMP(value, 0, 255) + 0.5); }
+/* Nearest; halves go up. */
+static guint8 to_byte(gdouble value) {
+  return (guint8)(CLAMP(value, 0, 255) + 0.5);
+}
 
+/* info: of the AYUV memory; image: 3 channels of the same size. */
 static void ycbcr_to_rgb(const GstVideoInfo *info, const guint8 *ayuv, FkImage *image) {
   const Matrix m = matrix_of(info);
   for (gint y = 0; y < image->height; y++) {

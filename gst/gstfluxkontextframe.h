@@ -11,9 +11,9 @@ G_BEGIN_DECLS
 
 /* One negotiated format and the way to the engine's R G B (A) and back. Zero-initialised is empty. */
 typedef struct {
-  GstVideoInfo info;                    /* of the caps: the only source of width, height and format */
-  GstVideoInfo rgb;                     /* same size in RGB, or RGBA where info has alpha: what the engine takes */
-  GstVideoInfo middle;                  /* what the converters make and take: rgb, or AYUV where info is Y'CbCr */
+  GstVideoInfo info;   /* of the caps: the only source of width, height and format */
+  GstVideoInfo rgb;    /* same size in RGB, or RGBA where info has alpha: what the engine takes */
+  GstVideoInfo middle; /* what the converters make and take: rgb, or AYUV where info is Y'CbCr */
   GstVideoConverter *to_middle, *from_middle; /* NULL: the caps' format is what the engine takes */
 } GstFluxKontextFormat;
 

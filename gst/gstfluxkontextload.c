@@ -3,8 +3,9 @@
  *
  * Order: the `engine` property, a GstContext "gst.fluxkontext.engine" (from the application, a bin or a neighbour), the
  * process-wide registry behind fk_engine_new(). start() checks the model's files, so a wrong path fails the state
- * change; weights load in a thread, and the first frame waits for it. No HAVE_CONTEXT is posted: a bin would hold the
- * engine, and with it the weights, until NULL, and the registry already shares it inside the process. */
+ * change; weights load in a thread, and the first frame waits for it. No HAVE_CONTEXT is posted: a bin would hand the
+ * engine to all its elements, running or not, which then hold the weights, and the registry already shares it inside
+ * the process. */
 #include "gstfluxkontextedit.h"
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
@@ -25,6 +26,7 @@ void gst_flux_kontext_edit_cancel(GstFluxKontextEdit *self, gboolean load) {
   g_mutex_unlock(&self->lock);
 }
 
+/* A GCancellable that was cancelled is replaced, not reset: somebody may still be leaving because of it. */
 static void renew(GCancellable **cancellable) {
   if (!g_cancellable_is_cancelled(*cancellable)) return;
   g_object_unref(*cancellable);
@@ -54,6 +56,7 @@ FkEngine *gst_flux_kontext_edit_ref_engine(GstFluxKontextEdit *self) {
 
 GstFlowReturn gst_flux_kontext_edit_wait(GstFluxKontextEdit *self) {
   g_mutex_lock(&self->lock);
+  /* Cancelling sets the flag first and then broadcasts under this lock, so no wake-up is lost. */
   while (self->load == GST_FLUX_KONTEXT_LOAD_RUNNING && !g_cancellable_is_cancelled(self->flow))
     g_cond_wait(&self->changed, &self->lock);
   gboolean cancelled = g_cancellable_is_cancelled(self->flow) || self->load == GST_FLUX_KONTEXT_LOAD_NONE;
@@ -65,6 +68,7 @@ GstFlowReturn gst_flux_kontext_edit_wait(GstFluxKontextEdit *self) {
 
 /* ---- Contexts ---- */
 
+/* Keeps the engine of a context of our type as the one on offer; TRUE if there was one. */
 static gboolean take_context(GstFluxKontextEdit *self, GstContext *context) {
   if (!context || !gst_context_has_context_type(context, GST_FLUX_KONTEXT_ENGINE_CONTEXT)) return FALSE;
   const GstStructure *structure = gst_context_get_structure(context);
@@ -95,8 +99,8 @@ gboolean gst_flux_kontext_edit_answer_context(GstFluxKontextEdit *self, GstQuery
   g_mutex_unlock(&self->lock);
   if (!engine) return FALSE;
   GstContext *context = gst_context_new(GST_FLUX_KONTEXT_ENGINE_CONTEXT, FALSE);
-  gst_structure_set(gst_context_writable_structure(context), "engine", FK_TYPE_ENGINE, engine, "options",
-                    G_TYPE_STRING, text, NULL);
+  gst_structure_set(gst_context_writable_structure(context), "engine", FK_TYPE_ENGINE, engine, "options", G_TYPE_STRING,
+                    text, NULL);
   gst_query_set_context(query, context);
   gst_context_unref(context);
   return TRUE;
@@ -132,6 +136,7 @@ static void ask_for_context(GstFluxKontextEdit *self) {
                            gst_message_new_need_context(GST_OBJECT(self), GST_FLUX_KONTEXT_ENGINE_CONTEXT));
 }
 
+/* (transfer full); NULL sets error. The only expensive part is fk_engine_new: it reads headers and configurations. */
 static FkEngine *find_engine(GstFluxKontextEdit *self, const FkOptions *options, GError **error) {
   GST_OBJECT_LOCK(self);
   FkEngine *engine = self->given ? fk_engine_ref(self->given) : NULL;
@@ -152,6 +157,7 @@ typedef struct {
   gint64 percent; /* told last */
 } Loading;
 
+/* FkProgress of a load: from the working thread, no lock held. current and total in bytes. */
 static void on_load_progress(const char *stage, int64_t current, int64_t total, void *user_data) {
   Loading *loading = user_data;
   if (!loading->tell || g_strcmp0(stage, "open") != 0 || total <= 0) return;
@@ -180,7 +186,7 @@ static gboolean load(GstFluxKontextEdit *self, gboolean tell) {
                                        [GST_PROGRESS_TYPE_ERROR] = "Loading failed"};
   if (tell) gst_flux_kontext_edit_post_progress(self, end, "open", texts[end]);
   g_mutex_lock(&self->lock);
-  self->load = end == GST_PROGRESS_TYPE_COMPLETE  ? GST_FLUX_KONTEXT_LOAD_DONE
+  self->load = end == GST_PROGRESS_TYPE_COMPLETE   ? GST_FLUX_KONTEXT_LOAD_DONE
                : end == GST_PROGRESS_TYPE_CANCELED ? GST_FLUX_KONTEXT_LOAD_NONE
                                                    : GST_FLUX_KONTEXT_LOAD_FAILED;
   g_cond_broadcast(&self->changed);
@@ -217,6 +223,7 @@ static void release_engine(GstFluxKontextEdit *self) {
   fk_engine_unref(offered);
 }
 
+/* Forgets everything that belongs to one stream; no streaming thread runs. */
 static void reset_stream(GstFluxKontextEdit *self) {
   gst_flux_kontext_edit_discard(self);
   gst_flux_kontext_format_clear(&self->in);
@@ -240,6 +247,7 @@ static FkOptions *begin(GstFluxKontextEdit *self, gboolean *async, gboolean *tel
   return options;
 }
 
+/* A start that failed leaves nothing: the next one begins afresh. error NULL: told already. */
 static gboolean fail_start(GstFluxKontextEdit *self, const GError *error) {
   if (error) gst_flux_kontext_edit_post_error(self, error);
   release_engine(self);
@@ -249,11 +257,14 @@ static gboolean fail_start(GstFluxKontextEdit *self, const GError *error) {
   return FALSE;
 }
 
+/* READY -> PAUSED, before any data flows. Fails at once for what can be seen without the weights: properties, paths,
+ * headers, configurations, the device. The weights follow in a thread, or here with async-load=false. */
 gboolean gst_flux_kontext_edit_start(GstBaseTransform *trans) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   g_autoptr(GError) error = NULL;
   gboolean async, tell;
   reset_stream(self);
+  gst_flux_kontext_edit_renew(self, TRUE);
   g_autoptr(FkOptions) options = begin(self, &async, &tell, &error);
   if (!options) return fail_start(self, error);
   g_autoptr(FkEngine) engine = find_engine(self, options, &error);
@@ -281,6 +292,7 @@ gboolean gst_flux_kontext_edit_start(GstBaseTransform *trans) {
   return TRUE;
 }
 
+/* PAUSED -> READY, after the streaming thread has left. The loader may still run: it leaves within one tensor. */
 gboolean gst_flux_kontext_edit_stop(GstBaseTransform *trans) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   gst_flux_kontext_edit_cancel(self, TRUE);

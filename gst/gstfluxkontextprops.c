@@ -9,12 +9,14 @@
 #define READY (FLAGS | GST_PARAM_MUTABLE_READY)
 #define PLAYING (FLAGS | GST_PARAM_MUTABLE_PLAYING)
 
+/* The types of the element's own enumerations, made on first use from any thread; the gst-inspect pages show their
+ * names, so these are an interface. */
 static GType seed_mode_type(void) {
   static gsize type;
-  static const GEnumValue values[] = {{GST_FLUX_KONTEXT_SEED_MODE_FIXED, "Every frame uses seed", "fixed"},
-                                      {GST_FLUX_KONTEXT_SEED_MODE_INCREMENT,
-                                       "Frame n since start, or since seed was set, uses seed + n", "increment"},
-                                      {0, NULL, NULL}};
+  static const GEnumValue values[] = {
+      {GST_FLUX_KONTEXT_SEED_MODE_FIXED, "Every frame uses seed", "fixed"},
+      {GST_FLUX_KONTEXT_SEED_MODE_INCREMENT, "Frame n since start, or since seed was set, uses seed + n", "increment"},
+      {0, NULL, NULL}};
   if (g_once_init_enter(&type)) g_once_init_leave(&type, g_enum_register_static("GstFluxKontextSeedMode", values));
   return type;
 }
@@ -30,6 +32,7 @@ static GType on_error_type(void) {
   return type;
 }
 
+/* One type for all of the table's switches: an application that knows one knows all. */
 static GType switch_type(void) {
   static gsize type;
   static const GEnumValue values[] = {{0, "As the preset, machine and size decide", "auto"},
@@ -55,27 +58,33 @@ static GType table_enum_type(const FkProperty *row) {
   return g_enum_register_static(name->str, values);
 }
 
+/* Value of a nick; 0, which is each type's first value and default, for a text that is none. */
 static gint enum_from_text(GType type, const char *text) {
   g_autoptr(GEnumClass) klass = g_type_class_ref(type);
   const GEnumValue *value = text ? g_enum_get_value_by_nick(klass, text) : NULL;
   return value ? value->value : 0;
 }
 
+/* Nick of an enumeration's value, as the table spells it. */
 static const char *enum_to_text(const GValue *value) {
   g_autoptr(GEnumClass) klass = g_type_class_ref(G_VALUE_TYPE(value));
   const GEnumValue *found = g_enum_get_value(klass, g_value_get_enum(value));
   return found ? found->value_nick : NULL; /* a nick is static: it outlives the class reference */
 }
 
-static gboolean bool_from_text(const char *text) { return g_strcmp0(text, "true") == 0; }
+/* The table's spelling: exactly "true" or "false". */
+static gboolean bool_from_text(const char *text) {
+  return g_strcmp0(text, "true") == 0;
+}
 
+/* One row as a GParamSpec: its strings are static, so they are not copied. A row without a default starts at NULL
+ * (texts) or 0. */
 static GParamSpec *table_spec(const FkProperty *row) {
   GParamFlags flags = (GParamFlags)(FLAGS | (row->playing ? GST_PARAM_MUTABLE_PLAYING : GST_PARAM_MUTABLE_READY));
   if (row->controllable) flags |= GST_PARAM_CONTROLLABLE;
   const char *initial = row->initial ? row->initial : "0";
   switch (row->kind) {
-  case FK_KIND_BOOL:
-    return g_param_spec_boolean(row->name, row->nick, row->help, bool_from_text(row->initial), flags);
+  case FK_KIND_BOOL: return g_param_spec_boolean(row->name, row->nick, row->help, bool_from_text(row->initial), flags);
   case FK_KIND_INT:
     return g_param_spec_int(row->name, row->nick, row->help, (gint)row->min, (gint)MIN(row->max, G_MAXINT),
                             (gint)g_ascii_strtoll(initial, NULL, 10), flags);
@@ -94,6 +103,7 @@ static GParamSpec *table_spec(const FkProperty *row) {
   return g_param_spec_enum(row->name, row->nick, row->help, type, enum_from_text(type, row->initial), flags);
 }
 
+/* The element's own properties, which the engine knows nothing of. */
 static void install_own(GObjectClass *klass) {
   gst_type_mark_as_plugin_api(seed_mode_type(), 0);
   gst_type_mark_as_plugin_api(on_error_type(), 0);
@@ -109,12 +119,13 @@ static void install_own(GObjectClass *klass) {
                         "Frames edited together; each result is the one that the frame would have alone", 1, 64, 1,
                         (GParamFlags)READY)},
       {GST_FLUX_KONTEXT_PROP_ASYNC_LOAD,
-       g_param_spec_boolean("async-load", "Asynchronous load",
-                            "Load weights in a thread (progress messages with code open) instead of in the state change",
-                            TRUE, (GParamFlags)READY)},
+       g_param_spec_boolean(
+           "async-load", "Asynchronous load",
+           "Load weights in a thread (progress messages with code open) instead of in the state change", TRUE,
+           (GParamFlags)READY)},
       {GST_FLUX_KONTEXT_PROP_KEEP_LOADED,
-       g_param_spec_boolean("keep-loaded", "Keep loaded", "Keep the weights in READY and NULL until the element is gone",
-                            FALSE, (GParamFlags)READY)},
+       g_param_spec_boolean("keep-loaded", "Keep loaded",
+                            "Keep the weights in READY and NULL until the element is gone", FALSE, (GParamFlags)READY)},
       {GST_FLUX_KONTEXT_PROP_WARMUP,
        g_param_spec_boolean("warmup", "Warm-up", "Run one edit on made-up pixels whenever the size changes", FALSE,
                             (GParamFlags)READY)},
@@ -125,8 +136,9 @@ static void install_own(GObjectClass *klass) {
        g_param_spec_boolean("progress", "Progress", "Post progress messages while loading and for each step", TRUE,
                             (GParamFlags)PLAYING)},
       {GST_FLUX_KONTEXT_PROP_REPORT_LATENCY,
-       g_param_spec_boolean("report-latency", "Report latency", "Add the measured edit time to the latency of a live pipeline",
-                            TRUE, (GParamFlags)PLAYING)},
+       g_param_spec_boolean("report-latency", "Report latency",
+                            "Add the measured edit time to the latency of a live pipeline", TRUE,
+                            (GParamFlags)PLAYING)},
       {GST_FLUX_KONTEXT_PROP_ENGINE,
        g_param_spec_boxed("engine", "Engine", "An opened engine to use instead of opening model-path", FK_TYPE_ENGINE,
                           (GParamFlags)READY)},
@@ -168,6 +180,7 @@ void gst_flux_kontext_props_clear(GstFluxKontextProps *props) {
   g_clear_pointer(&props->refused, g_hash_table_unref);
 }
 
+/* The row behind a property id; NULL for the element's own. */
 static const FkProperty *table_row(guint id) {
   size_t count;
   const FkProperty *rows = fk_properties(&count);
@@ -191,6 +204,7 @@ static gchar *value_to_text(const FkProperty *row, const GValue *value) {
   return NULL;
 }
 
+/* The reverse, for texts that the table took or handed out: they parse. NULL reads as 0, off or NULL by kind. */
 static void text_to_value(const FkProperty *row, const char *text, GValue *value) {
   const char *number = text ? text : "0";
   switch (row->kind) {
@@ -217,6 +231,7 @@ static void store(GstFluxKontextProps *props, const FkProperty *row, const gchar
   if (!option && (row->playing || !props->running)) fk_settings_set(props->live, row->name, text, NULL);
 }
 
+/* FALSE: no property of this id is kept here. */
 static gboolean set_own(GstFluxKontextProps *props, guint id, const GValue *value) {
   switch (id) {
   case GST_FLUX_KONTEXT_PROP_SEED_MODE: props->seed_mode = (GstFluxKontextSeedMode)g_value_get_enum(value); break;
@@ -240,9 +255,10 @@ gboolean gst_flux_kontext_props_set(GstFluxKontextProps *props, guint id, const 
                                 id == GST_FLUX_KONTEXT_PROP_WARMUP);
     return set_own(props, id, value);
   }
+  /* Doubles and 64-bit numbers go through text exactly, so that reading gives back what was set. */
   g_autofree gchar *text = value_to_text(row, value);
   store(props, row, text);
-  if (g_str_equal(row->name, "seed")) props->frame = 0;
+  if (g_str_equal(row->name, "seed")) props->frame = 0; /* seed-mode=increment counts from the new one */
   *later = props->running && !row->playing;
   return TRUE;
 }
@@ -261,7 +277,7 @@ gboolean gst_flux_kontext_props_get(const GstFluxKontextProps *props, guint id, 
   }
   const FkProperty *row = table_row(id);
   if (!row) return FALSE;
-  gpointer refused;
+  gpointer refused; /* the user reads what the user set, taken or not */
   if (g_hash_table_lookup_extended(props->refused, row->name, NULL, &refused))
     text_to_value(row, refused, value);
   else if (row->scope == FK_SCOPE_OPTION)
@@ -310,13 +326,15 @@ FkSettings *gst_flux_kontext_props_next(GstFluxKontextProps *props, GError **err
   if (props->seed_mode == GST_FLUX_KONTEXT_SEED_MODE_INCREMENT) {
     const char *base = fk_settings_get(settings, "seed");
     /* Unsigned: past the largest seed it starts again at 0. */
-    g_autofree gchar *seed = g_strdup_printf("%" G_GUINT64_FORMAT, g_ascii_strtoull(base ? base : "0", NULL, 10) + frame);
+    g_autofree gchar *seed =
+        g_strdup_printf("%" G_GUINT64_FORMAT, g_ascii_strtoull(base ? base : "0", NULL, 10) + frame);
     if (!fk_settings_set(settings, "seed", seed, error)) return NULL;
   }
   if (!fk_settings_check(settings, error)) return NULL;
   return g_steal_pointer(&settings);
 }
 
+/* name=value lines in the table's order. */
 gchar *gst_flux_kontext_options_text(const FkOptions *options) {
   GString *text = g_string_new(NULL);
   size_t count;

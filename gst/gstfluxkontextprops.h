@@ -39,10 +39,10 @@ typedef enum {
 typedef struct {
   FkOptions *options;
   FkSettings *settings; /* what the properties read */
-  FkSettings *live;     /* what the next frame uses: while frames flow, rows that change in READY only keep their value */
-  GHashTable *refused;  /* name -> text that the engine's table did not take; told at start or at the next frame */
-  gboolean running;     /* between READY->PAUSED and PAUSED->READY */
-  guint64 frame;        /* since READY->PAUSED or since `seed` was set: what seed-mode=increment adds */
+  FkSettings *live; /* what the next frame uses: while frames flow, rows that change in READY only keep their value */
+  GHashTable *refused; /* name -> text that the engine's table did not take; told at start or at the next frame */
+  gboolean running;    /* between READY->PAUSED and PAUSED->READY */
+  guint64 frame;       /* since READY->PAUSED or since `seed` was set: what seed-mode=increment adds */
   GstFluxKontextSeedMode seed_mode;
   GstFluxKontextOnError on_error;
   gint batch_size;

@@ -31,6 +31,7 @@ static const struct {
     {"cancelled", LIBRARY, GST_LIBRARY_ERROR_FAILED},
 };
 
+/* The quarks are functions, which a static table cannot hold. */
 static GQuark domain_quark(Domain domain) {
   switch (domain) {
   case RESOURCE: return GST_RESOURCE_ERROR;
@@ -70,10 +71,9 @@ void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *er
 }
 
 void gst_flux_kontext_edit_post_format(GstFluxKontextEdit *self, const gchar *text, const gchar *debug) {
-  gst_element_message_full_with_details(
-      GST_ELEMENT(self), GST_MESSAGE_ERROR, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, g_strdup(text), g_strdup(debug),
-      __FILE__, GST_FUNCTION, __LINE__,
-      gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, "format", NULL));
+  gst_element_message_full_with_details(GST_ELEMENT(self), GST_MESSAGE_ERROR, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
+                                        g_strdup(text), g_strdup(debug), __FILE__, GST_FUNCTION, __LINE__,
+                                        gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, "format", NULL));
 }
 
 void gst_flux_kontext_edit_warn_once(GstFluxKontextEdit *self, const gchar *key, GQuark domain, gint code,
@@ -91,12 +91,14 @@ void gst_flux_kontext_edit_post_progress(GstFluxKontextEdit *self, GstProgressTy
 /* The form of GStreamer's progressreport element, so that its readers read ours. */
 void gst_flux_kontext_edit_post_step(GstFluxKontextEdit *self, gint64 current, gint64 total) {
   gdouble percent = total > 0 ? 100.0 * (gdouble)current / (gdouble)total : 100.0;
-  GstStructure *progress = gst_structure_new("progress", "percent", G_TYPE_INT, (gint)percent, "percent-double",
-                                             G_TYPE_DOUBLE, percent, "current", G_TYPE_INT64, current, "total",
-                                             G_TYPE_INT64, total, NULL);
+  GstStructure *progress =
+      gst_structure_new("progress", "percent", G_TYPE_INT, (gint)percent, "percent-double", G_TYPE_DOUBLE, percent,
+                        "current", G_TYPE_INT64, current, "total", G_TYPE_INT64, total, NULL);
   gst_element_post_message(GST_ELEMENT(self), gst_message_new_element(GST_OBJECT(self), progress));
 }
 
+/* A copy is made under the lock and the structure built outside: building allocates. Times in milliseconds; step-ms is
+ * the mean over the evaluations of the last edit, vae-ms its encode and decode together. */
 GstStructure *gst_flux_kontext_edit_stats(GstFluxKontextEdit *self) {
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
   GST_OBJECT_LOCK(self);
@@ -104,15 +106,16 @@ GstStructure *gst_flux_kontext_edit_stats(GstFluxKontextEdit *self) {
   GST_OBJECT_UNLOCK(self);
   const FkResult *last = &stats.last;
   gdouble step_ms = last->evaluations > 0 ? last->denoise_ms / last->evaluations : 0;
-  return gst_structure_new(
-      "fluxkontext-stats", "frames", G_TYPE_UINT64, stats.frames, "dropped", G_TYPE_UINT64, stats.dropped, "errors",
-      G_TYPE_UINT64, stats.errors, "seed", G_TYPE_UINT64, (guint64)last->seed, "edit-ms", G_TYPE_DOUBLE, last->edit_ms,
-      "step-ms", G_TYPE_DOUBLE, step_ms, "text-ms", G_TYPE_DOUBLE, last->text_ms, "vae-ms", G_TYPE_DOUBLE,
-      last->encode_ms + last->decode_ms, "evaluations", G_TYPE_INT, last->evaluations, "skipped", G_TYPE_INT,
-      last->skipped, "step-mask", G_TYPE_STRING, last->mask, "machine", G_TYPE_STRING,
-      engine ? fk_engine_machine(engine) : "", NULL);
+  return gst_structure_new("fluxkontext-stats", "frames", G_TYPE_UINT64, stats.frames, "dropped", G_TYPE_UINT64,
+                           stats.dropped, "errors", G_TYPE_UINT64, stats.errors, "seed", G_TYPE_UINT64,
+                           (guint64)last->seed, "edit-ms", G_TYPE_DOUBLE, last->edit_ms, "step-ms", G_TYPE_DOUBLE,
+                           step_ms, "text-ms", G_TYPE_DOUBLE, last->text_ms, "vae-ms", G_TYPE_DOUBLE,
+                           last->encode_ms + last->decode_ms, "evaluations", G_TYPE_INT, last->evaluations, "skipped",
+                           G_TYPE_INT, last->skipped, "step-mask", G_TYPE_STRING, last->mask, "machine", G_TYPE_STRING,
+                           engine ? fk_engine_machine(engine) : "", NULL);
 }
 
+/* Before the first start there is no engine and nothing was decided: an empty structure. */
 GstStructure *gst_flux_kontext_edit_active(GstFluxKontextEdit *self) {
   GstStructure *active = gst_structure_new_empty("fluxkontext-active");
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
@@ -153,6 +156,12 @@ void gst_flux_kontext_edit_count(GstFluxKontextEdit *self, const FkResult *last,
   gdouble moved = ABS((gdouble)now - (gdouble)stats->reported);
   gboolean tell = moved > LATENCY_MOVES * (gdouble)stats->reported;
   if (tell) stats->reported = now;
+  gboolean first = stats->n_recent == 1;
   GST_OBJECT_UNLOCK(self);
+  GST_DEBUG_OBJECT(self, "edited %u frames in %.1f ms, seed of the last %" G_GUINT64_FORMAT, n, ms, last->seed);
+  if (first) {
+    g_autoptr(GstStructure) active = gst_flux_kontext_edit_active(self);
+    GST_INFO_OBJECT(self, "runs as %" GST_PTR_FORMAT, (gpointer)active);
+  }
   if (tell) gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
 }

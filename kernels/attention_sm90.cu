@@ -15,17 +15,13 @@ namespace {
 
 enum {
   FK_ATTN_TURNS = 1, /* warpgroups take turns in starting products, so that one's softmax meets the other's products */
-  FK_ATTN_JOIN = 4,  /* first scores of the next query tile beside the last products of this one */
-  FK_ATTN_PLAIN = 8, /* one tile's scores and products after each other: other warpgroups fill the gaps */
-  FK_ATTN_SPLIT = 16, /* smaller query tiles at the end */
-  FK_ATTN_QUICK = 32, /* */
+  FK_ATTN_QSTEP = 2,  /* times 0..8: sixteenths of the head width of which the queries stay in registers */
 };
 
 /* W warpgroups of 64 queries, N keys a tile, Stages tiles of K and of V, Cluster blocks sharing each tile (1 or 2). */
 template <int W, int N, int Stages, int Cluster, int Flags> struct FkAttnPlan {
   static constexpr int kThreads = (W + 1) * 128;
   static constexpr int kRows = W * 64;
-  static constexpr bool kSplit = Flags & FK_ATTN_SPLIT;
   static constexpr int kQBytes = 64 * 256;  /* one warpgroup's queries: two halves [64 rows][64 columns] */
   static constexpr int kTileBytes = N * 256; /* one tile of K or V: two halves [N][64] */
   static constexpr int kK = W * kQBytes, kV = kK + Stages * kTileBytes, kBars = kV + Stages * kTileBytes;
@@ -39,30 +35,24 @@ struct FkAttnArgs {
   __nv_bfloat16 *o;
   int64_t ld_o;
   int sq, sk, heads;
-  int full, short_, width; /* per head: full query tiles (or cluster pairs), short ones, warpgroups of a short one */
   float scale; /* softmax scale times log2(e) */
 };
 
 /* Which query tile a block works on: `tile` counts (head, query tile) pairs, queries fastest, so that the blocks that
- * run together share the keys of one or two heads in L2. A cluster takes `Cluster` neighbouring query tiles.
- * After all full tiles come the short ones, of `args.width` warpgroups. */
+ * run together share the keys of one or two heads in L2. A cluster takes `Cluster` neighbouring query tiles. */
 template <class P, int Cluster> struct FkAttnWalk {
-  int full, short_, width, heads, step, tile, rank;
+  int tiles, total, step, tile, rank; /* tiles: of one head */
   __device__ __forceinline__ FkAttnWalk(const FkAttnArgs &a, int cluster_rank) {
-    full = a.full, short_ = a.short_, width = a.width, heads = a.heads;
+    tiles = (a.sq + P::kRows * Cluster - 1) / (P::kRows * Cluster);
+    total = tiles * a.heads;
     step = gridDim.x / Cluster;
     tile = blockIdx.x / Cluster;
     rank = cluster_rank;
   }
-  __device__ __forceinline__ bool valid() const { return tile < (full + short_) * heads; }
-  __device__ __forceinline__ bool whole() const { return !P::kSplit || tile < full * heads; }
-  __device__ __forceinline__ int groups() const { return whole() ? P::kRows / 64 : width; }
+  __device__ __forceinline__ bool valid() const { return tile < total; }
   __device__ __forceinline__ void next() { tile += step; }
-  __device__ __forceinline__ int head() const { return whole() ? tile / full : (tile - full * heads) / short_; }
-  __device__ __forceinline__ int row() const {
-    if (whole()) return ((tile % full) * Cluster + rank) * P::kRows;
-    return full * Cluster * P::kRows + ((tile - full * heads) % short_ * Cluster + rank) * width * 64;
-  }
+  __device__ __forceinline__ int head() const { return tile / tiles; }
+  __device__ __forceinline__ int row() const { return (tile % tiles * Cluster + rank) * P::kRows; }
 };
 
 /* A ring position: which stage, and the parity of its "full" barrier. */
@@ -99,7 +89,7 @@ template <class P, int W, int Cluster>
 FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
                                     FkAttnWalk<P, Cluster> walk) {
   for (int parity = 0; walk.valid(); walk.next(), parity ^= 1) {
-    for (int w = 0; w < walk.groups(); w++) {
+    for (int w = 0; w < W; w++) {
       fk_mbar_wait(empty + 8 * w, parity ^ 1);
       fk_mbar_expect(full + 8 * w, P::kQBytes);
       fk_tma_load_3d(to + w * P::kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, 2 * walk.head(),
@@ -108,12 +98,27 @@ FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_
   }
 }
 
-/* s = Q K^T of one tile, started. */
-template <int N> FK_DEVICE void fk_attn_scores(float (&s)[N / 2], uint64_t q, uint64_t k) {
+/* s = Q K^T of one tile, started. Q comes from registers (qr) or by its descriptor (q). */
+template <int N, int Steps>
+FK_DEVICE void fk_attn_scores(float (&s)[N / 2], const uint32_t *qr, uint64_t q, uint64_t k) {
 #pragma unroll
-  for (int i = 0; i < 8; i++)
-    FkWgmma<N>::template ss<0>(s, q + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP,
-                               k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
+  for (int i = 0; i < 8; i++) {
+    uint64_t at = k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP;
+    if (i < Steps)
+      FkWgmma<N>::template rs<0>(s, qr + 4 * i, at, i > 0);
+    else
+      FkWgmma<N>::template ss<0>(s, q + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, at, i > 0);
+  }
+}
+
+/* The A operands of a warpgroup's queries: the 16-byte pieces of row r stand in the order (piece ^ r % 8). */
+template <int Steps> FK_DEVICE void fk_attn_queries(uint32_t *qr, uint32_t at) {
+  int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16, piece = threadIdx.x % 32 / 16;
+#pragma unroll
+  for (int i = 0; i < Steps; i++) {
+    uint32_t(&a)[4] = *(uint32_t(*)[4])(qr + 4 * i);
+    fk_ldmatrix_x4(a, at + i / 4 * (64 * 128) + row * 128 + ((i % 4 * 2 + piece) ^ row % 8) * 16);
+  }
 }
 
 /* o += P V of one tile, started. */
@@ -180,10 +185,9 @@ FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&
 
 /* s becomes exp2(scale * s - reference). Returns whether earlier products must be multiplied with alpha; the same for
  * all lanes of a warp. The reference of a row follows from that row's scores alone. */
-template <int N, int Flags>
+template <int N>
 FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
-  bool moved = true;
-  if (!fresh) moved = (Flags & FK_ATTN_QUICK) ? __any_sync(~0u, fk_attn_above<N>(s, rows, scale)) : true;
+  bool moved = fresh || __any_sync(~0u, fk_attn_above<N>(s, rows, scale));
   if (moved) fk_attn_raise<N>(s, rows, alpha, scale, fresh);
   float sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
 #pragma unroll
@@ -194,7 +198,6 @@ FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alph
   }
 #pragma unroll
   for (int r = 0; r < 2; r++) rows.sum[r] += sum[r][0] + sum[r][1];
-  if (!(Flags & FK_ATTN_QUICK) && !fresh) moved = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f);
   return moved && !fresh;
 }
 
@@ -209,12 +212,12 @@ FK_DEVICE void fk_attn_rescale(float (&o)[64], const float (&alpha)[2]) {
 }
 
 /* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
-FK_DEVICE void fk_attn_store(const FkAttnArgs &args, const float (&o)[64], const FkAttnRows &rows, int row, int head) {
+FK_DEVICE void fk_attn_store(const FkAttnArgs &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
   int lane = threadIdx.x % 32, t = lane % 4;
   row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    float sum = rows.sum[r] + __shfl_xor_sync(~0u, rows.sum[r], 1);
+    float sum = sums[r] + __shfl_xor_sync(~0u, sums[r], 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     float inverse = 1.f / sum;
     __nv_bfloat16 *to = args.o + (int64_t)(row + 8 * r) * args.ld_o + head * 128 + t * 8;
@@ -280,26 +283,36 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
     const uint64_t q_desc = fk_desc(base + group * P::kQBytes), k_desc = fk_desc(base + P::kK),
                    v_desc = fk_desc(base + P::kV, N * 128);
     const int tiles = (args.sk + N - 1) / N, ragged = args.sk % N, turn = 1 + group, other = 1 + (group + 1) % W;
+    constexpr int kSteps = Flags / FK_ATTN_QSTEP;
     float o[64], s[N / 2], alpha[2];
-    uint32_t p[N / 4];
+    uint32_t p[N / 4], qr[kSteps ? 4 * kSteps : 1];
     FkAttnRows rows;
     FkRing<Stages> k_ring, v_ring;
-    int q_parity = 0, groups = W, extra = 0;
+    int q_parity = 0;
 
-    /* One arrival a warp on each block of the cluster; in a short tile the last warpgroup stands in for the idle. */
+    /* One arrival a warp on each block of the cluster. */
     auto release = [&](uint32_t bar) {
       if (Cluster > 1) {
-        if (lane < Cluster * (1 + extra)) fk_mbar_arrive_cluster(bar, lane % Cluster);
-      } else if (P::kSplit) {
-        if (lane <= extra) fk_mbar_arrive(bar);
+        if (lane < Cluster) fk_mbar_arrive_cluster(bar, lane);
       } else {
         if (lane == 0) fk_mbar_arrive(bar);
       }
     };
+    auto queries_wait = [&]() {
+      fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
+      fk_attn_queries<kSteps>(qr, base + group * P::kQBytes);
+      if (kSteps == 8 && lane == 0) fk_mbar_arrive(q_free + 8 * group);
+    };
     auto scores_start = [&]() {
       fk_wgmma_fence();
-      fk_attn_scores<N>(s, q_desc, k_desc + k_ring.stage * (P::kTileBytes >> 4));
+      fk_attn_scores<N, kSteps>(s, qr, q_desc, k_desc + k_ring.stage * (P::kTileBytes >> 4));
       fk_wgmma_commit();
+    };
+    auto scores_done = [&](bool last) {
+      fk_wgmma_hold(s);
+      release(k_free + 8 * k_ring.stage);
+      k_ring.next();
+      if (kSteps < 8 && last && lane == 0) fk_mbar_arrive(q_free + 8 * group);
     };
     auto products_start = [&]() {
       fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
@@ -307,108 +320,67 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
       fk_attn_values<N>(o, p, v_desc + v_ring.stage * (P::kTileBytes >> 4));
       fk_wgmma_commit();
     };
-    auto scores_done = [&](bool last) {
-      fk_wgmma_hold(s);
-      release(k_free + 8 * k_ring.stage);
-      k_ring.next();
-      if (last && lane == 0) fk_mbar_arrive(q_free + 8 * group);
-    };
     auto products_done = [&]() {
       fk_wgmma_wait<0>();
       fk_wgmma_hold(o), fk_wgmma_hold(p);
       release(v_free + 8 * v_ring.stage);
       v_ring.next();
     };
-    /* Scores of the next tile beside the products of the present one. first: the next tile opens a new query tile. */
-    auto step = [&](bool first, bool last) {
-      if (first) fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
+    /* Scores of the next key tile beside the products of the present one. */
+    auto step = [&](bool last) {
       fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
-      bool turns = (Flags & FK_ATTN_TURNS) && groups == W;
-      if (turns) fk_bar_sync(turn, 256);
+      if (Flags & FK_ATTN_TURNS) fk_bar_sync(turn, 256);
       fk_wgmma_hold(s), fk_wgmma_hold(o), fk_wgmma_hold(p);
+      if (kSteps) fk_wgmma_hold(qr);
       scores_start();
       products_start();
-      if (turns) fk_bar_arrive(other, 256);
-      if (P::kSplit && first) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
+      if (Flags & FK_ATTN_TURNS) fk_bar_arrive(other, 256);
+      fk_wgmma_wait<1>();
+      scores_done(last);
     };
-    auto open = [&]() {
-      fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
-      fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
+    auto clear = [&]() {
+#pragma unroll
+      for (int i = 0; i < 64; i++) o[i] = 0.f;
+    };
+
+    if ((Flags & FK_ATTN_TURNS) && group == W - 1) fk_bar_arrive(other, 256);
+    if (walk.valid()) {
+      queries_wait();
+      fk_mbar_wait(k_full, 0);
       fk_wgmma_hold(s);
+      if (kSteps) fk_wgmma_hold(qr);
       scores_start();
       fk_wgmma_wait<0>();
       scores_done(tiles == 1);
       if (ragged) fk_attn_mask<N>(s, ragged);
-      fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, true);
+      fk_attn_softmax<N>(s, rows, alpha, args.scale, true);
       fk_attn_pack<N>(p, s);
-#pragma unroll
-      for (int i = 0; i < 64; i++) o[i] = 0.f;
-    };
-    auto mine = [&]() { return walk.valid() && (!P::kSplit || group < walk.groups()); };
-
-    if (P::kSplit) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
-    if ((Flags & FK_ATTN_TURNS) && group == W - 1) fk_bar_arrive(other, 256);
-    if ((Flags & FK_ATTN_JOIN) && mine()) open();
-    while (mine()) {
-      if (Flags & FK_ATTN_PLAIN) {
-        fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
-#pragma unroll
-        for (int i = 0; i < 64; i++) o[i] = 0.f;
-        for (int left = tiles; left > 0; left--) {
-          fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
-          if (Flags & FK_ATTN_TURNS) fk_bar_sync(turn, 256);
-          fk_wgmma_hold(s);
-          scores_start();
-          if (Flags & FK_ATTN_TURNS) fk_bar_arrive(other, 256);
-          fk_wgmma_wait<0>();
-          scores_done(left == 1);
-          if (ragged && left == tiles) fk_attn_mask<N>(s, ragged);
-          if (fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, left == tiles)) fk_attn_rescale(o, alpha);
-          fk_attn_pack<N>(p, s);
-          fk_wgmma_hold(o), fk_wgmma_hold(p);
-          products_start();
-          products_done();
-        }
-        fk_attn_store(args, o, rows, walk.row() + group * 64, walk.head());
-        walk.next();
-        if (P::kSplit) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
-        continue;
-      }
-      if (!(Flags & FK_ATTN_JOIN)) open();
+      clear();
+    }
+    while (walk.valid()) {
       for (int left = tiles - 1; left > 0; left--) {
-        step(false, left == 1);
-        fk_wgmma_wait<1>();
-        scores_done(left == 1);
-        bool moved = fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, false);
+        step(left == 1);
+        bool moved = fk_attn_softmax<N>(s, rows, alpha, args.scale, false);
         products_done();
         fk_attn_pack<N>(p, s);
         if (moved) fk_attn_rescale(o, alpha);
       }
       int row = walk.row() + group * 64, head = walk.head();
-      FkAttnRows done = rows;
+      const float sum[2] = {rows.sum[0], rows.sum[1]};
       walk.next();
-      if ((Flags & FK_ATTN_JOIN) && mine()) {
-        int was = extra;
-        step(true, tiles == 1);
-        fk_wgmma_wait<1>();
-        scores_done(tiles == 1);
+      if (walk.valid()) {
+        queries_wait();
+        step(tiles == 1);
         if (ragged) fk_attn_mask<N>(s, ragged);
-        fk_attn_softmax<N, Flags>(s, rows, alpha, args.scale, true);
-        fk_wgmma_wait<0>();
-        int now = extra;
-        extra = was; /* the last products belong to the tile before */
-        products_done();
-        extra = now;
-        fk_attn_pack<N>(p, s);
+        fk_attn_softmax<N>(s, rows, alpha, args.scale, true);
       } else {
         fk_wgmma_hold(o), fk_wgmma_hold(p);
         products_start();
-        products_done();
-        if (P::kSplit) groups = walk.groups(), extra = group == groups - 1 ? W - groups : 0;
       }
-      fk_attn_store(args, o, done, row, head);
-#pragma unroll
-      for (int i = 0; i < 64; i++) o[i] = 0.f;
+      products_done();
+      fk_attn_pack<N>(p, s);
+      fk_attn_store(args, o, sum, row, head);
+      clear();
     }
   }
   if (Cluster > 1) fk_cluster_arrive(), fk_cluster_wait();
@@ -420,24 +392,6 @@ bool fk_attn_map(CUtensorMap *map, const __nv_bfloat16 *base, int64_t ld, int ro
   const cuuint64_t dims[3] = {64, (cuuint64_t)rows, (cuuint64_t)heads * 2}, strides[2] = {(cuuint64_t)ld * 2, 128};
   const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, (cuuint32_t)halves};
   return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
-}
-
-/* The division of each head's queries into full tiles and short ones that ends earliest, by shape alone. `groups`:
- * warpgroups of a full tile, `unit`: rows of one (of both blocks, in a cluster), `bins`: blocks or clusters resident.
- * A tile of 2 of 3 warpgroups takes 17/24 of a full one's time, one of 1 of 2 16/24; narrower ones wait for L2. */
-void fk_attn_split(FkAttnArgs *args, int groups, int unit, int bins) {
-  int units = (args->sq + unit - 1) / unit, width = groups - 1, short_cost = groups == 3 ? 17 : 16, best = 1 << 30;
-  for (int full = (units + groups - 1) / groups; full >= 0; full--) {
-    int rest = units - full * groups, shorts = rest > 0 ? (rest + width - 1) / width : 0;
-    int a = full * args->heads, all = a + shorts * args->heads, longest = 0;
-    for (int i = 0; i < 2; i++) { /* the longest list is the first bin's, or that of the bin with the first short tile */
-      int bin = i ? a % bins : 0;
-      int whole = (a - bin + bins - 1) / bins, n = (all - bin + bins - 1) / bins;
-      int time = whole * 24 + (n - whole) * short_cost;
-      longest = time > longest ? time : longest;
-    }
-    if (longest < best) best = longest, args->full = full, args->short_ = shorts, args->width = width;
-  }
 }
 
 template <int W, int N, int Stages, int Cluster, int Flags>
@@ -458,10 +412,8 @@ bool fk_attn_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bflo
   if (!fk_attn_map(&map_q, q, ld_q, sq, heads, 64, 2) || !fk_attn_map(&map_k, k, ld_k, sk, heads, N, 2 / Cluster) ||
       !fk_attn_map(&map_v, v, ld_v, sk, heads, N, 2 / Cluster))
     return false;
-  FkAttnArgs args = {o, ld_o, sq, sk, heads, 0, 0, 1, scale * 1.4426950408889634f};
-  args.full = (sq + P::kRows * Cluster - 1) / (P::kRows * Cluster);
-  if (P::kSplit) fk_attn_split(&args, W, 64 * Cluster, blocks / Cluster);
-  int tiles = (args.full + args.short_) * heads * Cluster;
+  const FkAttnArgs args = {o, ld_o, sq, sk, heads, scale * 1.4426950408889634f};
+  int tiles = (sq + P::kRows * Cluster - 1) / (P::kRows * Cluster) * heads * Cluster;
   int grid = tiles < blocks ? tiles : blocks / Cluster * Cluster;
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;

@@ -85,13 +85,6 @@ FK_DEVICE uint32_t word_at(const __nv_bfloat16 *p) {
   return *(const uint32_t *)p;
 }
 
-/* d += a b, m16n8k16. */
-FK_DEVICE void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
 /* A warp's 32 x 32 part of the slice's product: two m16 by four n8 blocks. */
 FK_DEVICE void multiply_slice(const __nv_bfloat16 (*x)[kPitch], const __nv_bfloat16 (*w)[kPitch], float (&d)[2][4][4]) {
   const int g = threadIdx.x >> 2 & 7, t = threadIdx.x & 3;
@@ -109,7 +102,7 @@ FK_DEVICE void multiply_slice(const __nv_bfloat16 (*x)[kPitch], const __nv_bfloa
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
-      for (int n = 0; n < 4; n++) multiply(d[m][n], a[m], b[n]);
+      for (int n = 0; n < 4; n++) fk_mma_m16n8k16(d[m][n], a[m], b[n]);
   }
 }
 
@@ -189,7 +182,7 @@ void conv_any(FkBackend *be, const FkConv *c) {
 } // namespace
 
 void fk_cuda_op_conv(FkBackend *be, const FkConv *c) {
-  if (!fk_cuda_conv_sm90(be, c)) conv_any(be, c);
+  if (!fk_cuda_conv_narrow(be, c) && !fk_cuda_conv_sm90(be, c)) conv_any(be, c);
 }
 
 bool fk_cuda_op_conv_fused(FkBackend *be, const FkConv *c) {

@@ -17,6 +17,7 @@
 namespace {
 
 constexpr int kTileW = 16, kStages = 4, kThreads = 384, kChannels = 64;
+#include <stdlib.h>
 
 struct Args {
   __nv_bfloat16 *y;
@@ -30,6 +31,7 @@ struct Args {
   int kernel, pad, shift, mask; /* tap offset o = class + tap - pad: parity o & mask, step o >> shift */
   int in;                       /* channels of x */
   int tiles_x, tiles_y, tiles_n, total;
+  int lead;
   bool vector; /* 16-byte stores: bf16, Cout % 8 == 0, aligned */
 };
 
@@ -58,23 +60,6 @@ template <int M> FK_DEVICE Tile tile_at(const Args &p, int index) {
   return t;
 }
 
-/* 4 x 4 transpose over the lanes of a quad: lane t's r[j] <-> lane j's r[t]. */
-FK_DEVICE void quad_transpose(uint32_t (&r)[4], int t) {
-  const bool odd = t & 1, high = t & 2;
-#pragma unroll
-  for (int i = 0; i < 4; i += 2) {
-    const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? r[i] : r[i + 1], 1);
-    if (odd) r[i] = got;
-    else r[i + 1] = got;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; i++) {
-    const uint32_t got = __shfl_xor_sync(0xffffffffu, high ? r[i] : r[i + 2], 2);
-    if (high) r[i] = got;
-    else r[i + 2] = got;
-  }
-}
-
 /* Pixel of y in row-major order, or -1 outside. */
 FK_DEVICE int64_t pixel_of(const Args &p, const Tile &t, int ty, int tx) {
   const int i = t.row + ty, j = t.col + tx;
@@ -82,42 +67,65 @@ FK_DEVICE int64_t pixel_of(const Args &p, const Tile &t, int ty, int tx) {
   return p.up ? (int64_t)(2 * i + t.a) * p.out_w + 2 * j + t.b : (int64_t)i * p.out_w + j;
 }
 
-/* One 64-pixel block: a warp holds 16 pixels of one row. Bias and residual are added in float32. Stores of 16 bytes: the
- * lanes of a quad trade their 2-column pieces of four 8-column groups for one whole group each. */
+constexpr int kBatch = 4; /* 32-column pieces whose residual is in flight at a time */
+
+/* The residual of one batch, as 16-byte vectors: [piece][pixel of the lane's two]. */
 template <int BN>
-FK_DEVICE void store_vectors(const Args &p, const Tile &t, const float (&d)[BN / 2], int ty, int lane) {
-  const int quad = lane & 3, g = lane >> 2, n0 = t.n * BN;
+FK_DEVICE void load_residual(const Args &p, const Tile &t, int ty, int lane, int batch, uint4 (&r)[kBatch][2]) {
+  const int n0 = t.n * BN + batch * kBatch * 32 + (lane & 3) * 8;
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    const int64_t pixel = pixel_of(p, t, ty, (lane >> 2) + h * 8);
+    const __nv_bfloat16 *from = p.residual + pixel * p.ld_residual + n0;
+#pragma unroll
+    for (int q = 0; q < kBatch; q++)
+      r[q][h] = q < BN / 32 && pixel >= 0 && n0 + q * 32 < p.out ? *(const uint4 *)(from + q * 32) : make_uint4(0, 0, 0, 0);
+  }
+}
+
+/* One batch of a 64-pixel block: a warp holds 16 pixels of one row. Bias and residual are added in float32. Stores of 16
+ * bytes: the lanes of a quad trade their 2-column pieces of four 8-column groups for one whole group each, and the
+ * residual the other way round. */
+template <int BN>
+FK_DEVICE void store_batch(const Args &p, const Tile &t, const float (&d)[BN / 2], int ty, int lane, int batch,
+                           const uint4 (&res)[kBatch][2]) {
+  const int quad = lane & 3, g = lane >> 2;
   const int64_t pixel[2] = {pixel_of(p, t, ty, g), pixel_of(p, t, ty, g + 8)};
 #pragma unroll
-  for (int q = 0; q < BN / 32; q++) {
-    const int mine = n0 + q * 32 + quad * 8;
+  for (int i = 0; i < (BN / 32 < kBatch ? BN / 32 : kBatch); i++) {
+    const int q = batch * kBatch + i, n0 = t.n * BN + q * 32;
     float2 bias[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      const int c = n0 + q * 32 + j * 8 + quad * 2;
+      const int c = n0 + j * 8 + quad * 2;
       bias[j] = p.bias && c < p.out ? __ldg((const float2 *)(p.bias + c)) : make_float2(0, 0);
     }
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-      const bool valid = pixel[h] >= 0 && mine < p.out;
-      uint32_t r[4] = {0, 0, 0, 0}, v[4];
-      if (p.residual) {
-        if (valid) {
-          const uint4 u = *(const uint4 *)(p.residual + pixel[h] * p.ld_residual + mine);
-          r[0] = u.x, r[1] = u.y, r[2] = u.z, r[3] = u.w;
-        }
-        quad_transpose(r, quad);
-      }
+      uint32_t r[4] = {res[i][h].x, res[i][h].y, res[i][h].z, res[i][h].w}, v[4];
+      if (p.residual) fk_quad_transpose(r, quad);
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         const float *x = d + (q * 4 + j) * 4 + 2 * h;
         v[j] = fk_pack_bf16(x[0] + bias[j].x + __uint_as_float(r[j] << 16),
                             x[1] + bias[j].y + __uint_as_float(r[j] & 0xffff0000u));
       }
-      quad_transpose(v, quad);
-      if (valid) *(uint4 *)(p.y + pixel[h] * p.ld_y + mine) = make_uint4(v[0], v[1], v[2], v[3]);
+      fk_quad_transpose(v, quad);
+      if (pixel[h] >= 0 && n0 + quad * 8 < p.out)
+        *(uint4 *)(p.y + pixel[h] * p.ld_y + n0 + quad * 8) = make_uint4(v[0], v[1], v[2], v[3]);
     }
   }
+}
+
+/* Asks for the tile's residual in L2 while the products run: 256 bytes a thread of the 256 that multiply. */
+template <int M, int BN> FK_DEVICE void prefetch_residual(const Args &p, const Tile &t) {
+  constexpr int each = BN * 2 < 256 ? BN * 2 : 256, pieces = BN * 2 / each;
+  const int i = threadIdx.x - 128, row = i / pieces, c = t.n * BN + i % pieces * (each / 2);
+  if (row >= 128 * M || c + each / 2 > p.out) return;
+  const int64_t pixel = pixel_of(p, t, row / kTileW, row % kTileW);
+  if (pixel < 0) return;
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(p.residual + pixel * p.ld_residual + c), "n"(each)
+               : "memory");
 }
 
 /* The same for any channel count and dtype of y, an element at a time. */
@@ -159,9 +167,12 @@ template <int M, int BN> FK_DEVICE void consume(const Args &p, uint32_t base, in
   using P = Plan<M, BN>;
   const int group = (threadIdx.x >> 7) - 1, warp = threadIdx.x >> 5 & 3, lane = threadIdx.x & 31;
   int stage = 0, parity = 0;
+  const bool lead = p.lead && steps > p.lead;
+  if (lead && group == 1) fk_bar_sync(1, 256);
   for (int index = blockIdx.x; index < p.total; index += gridDim.x) {
     const Tile t = tile_at<M>(p, index);
     float d[M][BN / 2];
+    if (p.residual && p.vector) prefetch_residual<M, BN>(p, t);
     for (int k = 0; k < steps; k++) {
       const uint32_t full = base + P::kBars + 16 * stage, at = base + stage * P::kStage;
       const uint64_t b = fk_desc(at + P::kA);
@@ -181,10 +192,14 @@ template <int M, int BN> FK_DEVICE void consume(const Args &p, uint32_t base, in
       for (int m = 0; m < M; m++) fk_wgmma_hold(d[m]);
       /* The previous step's products are done: its stage may be filled again. */
       fk_wgmma_wait<1>();
+      if (lead && group == 0 && k == p.lead - 1 && index == blockIdx.x) fk_bar_arrive(1, 256);
       if (k > 0 && lane == 0)
         fk_mbar_arrive(base + P::kBars + 16 * ((stage + kStages - 1) % kStages) + 8);
       if (++stage == kStages) stage = 0, parity ^= 1;
     }
+    constexpr int batches = BN / 32 > kBatch ? BN / 32 / kBatch : 1;
+    uint4 residual[kBatch][2] = {};
+    if (p.residual && p.vector) load_residual<BN>(p, t, group * M * 4 + warp, lane, 0, residual);
     fk_wgmma_wait<0>();
 #pragma unroll
     for (int m = 0; m < M; m++) fk_wgmma_hold(d[m]);
@@ -192,8 +207,13 @@ template <int M, int BN> FK_DEVICE void consume(const Args &p, uint32_t base, in
 #pragma unroll
     for (int m = 0; m < M; m++) {
       const int ty = (group * M + m) * 4 + warp;
-      if (p.vector) store_vectors<BN>(p, t, d[m], ty, lane);
-      else store_elements<BN>(p, t, d[m], ty, lane);
+      if (!p.vector) store_elements<BN>(p, t, d[m], ty, lane);
+#pragma unroll
+      for (int i = 0; i < batches; i++) {
+        if (!p.vector) break;
+        if (p.residual && (m || i)) load_residual<BN>(p, t, ty, lane, i, residual);
+        store_batch<BN>(p, t, d[m], ty, lane, i, residual);
+      }
     }
   }
 }
@@ -282,6 +302,7 @@ bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c) {
   p.bias = (const float *)c->bias.data;
   p.out = (int)c->w.out, p.in = (int)c->x.dim[2], p.out_w = (int)c->y.dim[1];
   p.grid_h = (int)(up ? c->x.dim[0] : c->y.dim[0]), p.grid_w = (int)(up ? c->x.dim[1] : c->y.dim[1]);
+  p.lead = getenv("LEAD") ? atoi(getenv("LEAD")) : 0;
   p.up = up, p.kernel = c->kernel, p.pad = c->pad_before;
   p.shift = up || c->stride == 2, p.mask = c->stride == 2;
   p.vector = aligned(c->y) && p.out % 8 == 0 && (!c->residual.rank || aligned(c->residual)) &&

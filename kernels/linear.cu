@@ -7,6 +7,10 @@
 #include "linear_sm90.cuh"
 #include "tensormap.cuh"
 
+#ifdef FK_LINEAR_PROBE
+static long long *fk_linear_probe;
+#endif
+
 typedef struct {
   int bn, cl;  /* tile columns; blocks of a cluster */
   int mg;      /* math warpgroups, 64 rows each */
@@ -45,6 +49,12 @@ static void fk_linear_rows(FkLinearRows *r, const FkCudaLinearGroup *g) {
   r->m = g->m;
 }
 
+/* Hand-over buffer: leftover units are fewer than the clusters of a 132-processor machine. */
+#define FK_LINEAR_FLAG_BYTES 65536
+#define FK_LINEAR_PARTIAL_BYTES ((size_t)132 * 128 * 256 * 4)
+/* k-blocks by which cutting must shorten the last wave: handing over costs about as much as eight. */
+#define FK_LINEAR_CUT_GAIN 12
+
 typedef void (*FkLinearKernel)(const FkLinearArgs);
 
 /* Clusters of this kernel that the device runs at once, 0 if it cannot. */
@@ -73,11 +83,9 @@ static cudaError_t fk_linear_sm90_run(cudaStream_t stream, const FkLinearPlan *p
   if (!most) return cudaErrorNotSupported;
   int clusters = min(most, a->units), rest = a->units % clusters;
   a->waves = a->units / clusters;
-  a->pieces = 1;
-  if (plan->cut && rest && a->partial) {
-    int pieces = min(min(clusters / rest, a->waves + 1), a->k_blocks / 4);
-    if (pieces > 1) a->pieces = pieces;
-  }
+  int sharers = min(clusters, rest * (a->waves + 1));
+  if (plan->cut && rest && a->partial && a->k_blocks - rest * a->k_blocks / sharers >= FK_LINEAR_CUT_GAIN)
+    a->sharers = sharers, a->pieces = sharers / rest + 2;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = CL, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
@@ -103,10 +111,6 @@ static cudaError_t fk_linear_sm90_epi(cudaStream_t stream, const FkLinearPlan *p
   return cudaErrorInvalidValue;
 }
 
-/* Bytes of the hand-over buffer: leftover units fill at most half of the machine when they are cut. */
-#define FK_LINEAR_FLAG_BYTES 65536
-#define FK_LINEAR_PARTIAL_BYTES ((size_t)132 / 2 * 128 * 256 * 4)
-
 static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan, int groups, const FkCudaLinearGroup *g,
                                   int n, int k, int epilogue, int width, int y_f32, void *workspace) {
   FkLinearArgs a = {};
@@ -124,6 +128,9 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
       return cudaErrorInvalidValue;
     fk_linear_rows(&a.rows[i], &g[i]);
   }
+#ifdef FK_LINEAR_PROBE
+  a.probe = fk_linear_probe;
+#endif
   a.units = (a.row_units[0] + a.row_units[1]) * a.n_tiles;
   if (!a.units) return cudaSuccess;
   a.super = plan->super, a.lead = plan->lead;
@@ -135,6 +142,8 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
   if (plan->mg == 1 && plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false, false>(stream, plan, &a, epilogue);
   if (plan->mg == 1) return fk_linear_sm90_epi<128, 1, 1, false, false>(stream, plan, &a, epilogue);
 #ifdef FK_LINEAR_LAB
+  if (plan->bn == 256 && plan->cl == 4)
+    return fk_linear_sm90_epi<256, 4, 2, true, false>(stream, plan, &a, epilogue);
   if (plan->bn == 256 && plan->cl == 1) return fk_linear_sm90_epi<256, 1, 2, true, false>(stream, plan, &a, epilogue);
 #endif
   if (plan->bn == 256) return fk_linear_sm90_epi<256, 2, 2, true, false>(stream, plan, &a, epilogue);

@@ -19,6 +19,11 @@
 #include "linear_epilogue.cuh"
 
 #define FK_LINEAR_BK 64
+#ifdef FK_LINEAR_PROBE
+#define FK_PROBE(n) if (a.probe && tid == 0 && i < 32) a.probe[((blockIdx.x * 2 + wg) * 32 + i) * 4 + n] = clock64()
+#else
+#define FK_PROBE(n)
+#endif
 #define FK_LINEAR_SMEM 232448 /* what a block may have on sm_90 */
 
 /* A unit is CL row tiles x one column tile; units of group 0 come first. */
@@ -29,8 +34,12 @@ typedef struct {
   int step, n_tiles;           /* columns of a tile (BN where reordered), column tiles */
   int row_units[2];            /* of each group */
   int super;                   /* row units that walk over the columns together (weight tiles stay in L2) */
-  int units, waves, pieces;    /* waves: full waves; pieces: cuts of a leftover unit, 1 = none */
+  int units, waves;          /* waves: full waves */
+  int sharers, pieces;       /* clusters among which leftover units are cut, 0: not cut; flags of a unit */
   int lead;                    /* k-blocks by which the first warpgroup starts ahead of the second */
+#ifdef FK_LINEAR_PROBE
+  long long *probe;
+#endif
   uint64_t x_policy, w_policy; /* L2 policies of the loads */
   float *partial;              /* [leftover unit][block of cluster][warpgroup][BN / 8][128][4] */
   uint32_t *flags;             /* [leftover unit][block of cluster][warpgroup][pieces], zero between launches */
@@ -42,26 +51,35 @@ typedef struct {
   int piece;
 } FkLinearWork;
 
-/* The i-th piece of work of cluster c of `clusters`. Clusters that own piece p of a leftover unit do it before their
- * full wave p; the piece before it was done one wave earlier, so nobody waits in practice. */
+/* The i-th piece of work of cluster c of `clusters`; false after the last. The leftover units' k-blocks, in a row, are
+ * dealt out evenly to `sharers` clusters: a cluster gets the end or middle of one unit and at most the start of the next.
+ * Piece p of a unit belongs to the cluster after that of piece p - 1 and is done before full wave p, so the accumulators
+ * it starts from were finished about a wave earlier and nobody waits. */
 FK_DEVICE bool fk_linear_work(const FkLinearArgs &a, int c, int clusters, int i, FkLinearWork &w) {
-  w.from = 0, w.to = a.k_blocks, w.leftover = -1, w.piece = 0;
-  int full = a.waves * clusters;
-  if (a.pieces == 1) {
-    w.unit = c + i * clusters;
-    return w.unit < a.units;
+  int kb = a.k_blocks, full = a.waves * clusters;
+  w.from = 0, w.to = kb, w.leftover = -1, w.piece = 0;
+  if (c < a.sharers) {
+    int total = (a.units - full) * kb, low = total * c / a.sharers, high = total * (c + 1) / a.sharers, u = low / kb;
+    w.piece = c - ((u * kb + 1) * a.sharers - 1) / total;
+    if (high > (u + 1) * kb) {
+      if (i == 0) {
+        w.unit = full + u + 1, w.leftover = u + 1, w.piece = 0;
+        w.to = high - (u + 1) * kb;
+        return true;
+      }
+      i--;
+    }
+    int turn = min(w.piece, a.waves);
+    if (i == turn) {
+      w.unit = full + u, w.leftover = u;
+      w.from = low - u * kb, w.to = min(high - u * kb, kb);
+      return true;
+    }
+    w.piece = 0;
+    if (i > turn) i--;
   }
-  int rest = a.units - full, mine = c / rest;
-  bool owns = mine < a.pieces;
-  if (owns && i == mine) {
-    w.unit = full + c % rest;
-    w.leftover = c % rest, w.piece = mine;
-    w.from = a.k_blocks * mine / a.pieces, w.to = a.k_blocks * (mine + 1) / a.pieces;
-    return true;
-  }
-  if (owns && i > mine) i--;
   w.unit = c + i * clusters;
-  return i < a.waves;
+  return a.sharers ? i < a.waves : w.unit < a.units;
 }
 
 typedef struct {
@@ -240,13 +258,13 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
   int c = blockIdx.x / CL, clusters = gridDim.x / CL, stage = 0, phase = 0;
   int tid = threadIdx.x & 127, wg = threadIdx.x / 128 - 1;
   uint64_t xd = fk_desc(smem + wg * 64 * FK_LINEAR_BK * 2), wd = fk_desc(smem + S::x_bytes);
-  int ahead = MG == 2 ? min(a.lead, a.k_blocks / a.pieces - 1) : 0; /* first unit only */
   float acc[BN / 2];
   vectors += wg * 4 * BN;
   FkLinearWork w, next;
   FkLinearTile t, next_t;
   bool more = fk_linear_work(a, c, clusters, 0, w);
   if (more) t = fk_linear_tile(a, w.unit, 64 * MG, CL, rank);
+  int ahead = MG == 2 && more ? min(a.lead, w.to - w.from - 1) : 0; /* in the first piece of work only */
   for (int i = 0; more; i++) {
     int slot = (w.leftover * CL + rank) * MG + wg, keep = w.piece > 0;
     bool last = w.to == a.k_blocks;
@@ -256,6 +274,7 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
     if (ahead > 0 && wg == 1) fk_bar_sync(1, 256), ahead = -1;
     fk_wgmma_hold(acc);
     fk_mbar_wait(full + 8 * stage, phase);
+    FK_PROBE(0);
     fk_linear_block<BN>(acc, xd + stage * step, wd + stage * step, keep);
     /* What follows up to the loop runs under these products. */
     float v[2][BN / 128];
@@ -283,6 +302,7 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
     fk_wgmma_wait<0>();
     fk_wgmma_hold(acc);
     fk_linear_release<CL>(empty, before);
+    FK_PROBE(1);
     fk_bar_sync(2 + wg, 128); /* the vectors are there; two buffers, so nobody overwrites them early */
     if (!last) {
       fk_linear_give(partial, flag, wg, acc);
@@ -295,6 +315,7 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
       else
         fk_linear_map<Epi, 0, BN / 32, F32>(s, acc);
     }
+    FK_PROBE(2);
     w = next, t = next_t;
   }
 }

@@ -135,7 +135,6 @@ static bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t 
 /* Everything that does not grow later. False: out of memory or a driver error, named in `message`. */
 static bool furnish(FkCuda *cu, char *message, size_t size) {
   cudaError_t status = cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking);
-  for (int i = 0; i < FK_CUDA_SLOTS && status == cudaSuccess; i++) status = cudaEventCreate(&cu->mark[i]);
   if (status == cudaSuccess) status = cudaMalloc((void **)&cu->scratch, FK_CUDA_SCRATCH_BYTES);
   if (status == cudaSuccess) status = cudaMalloc(&cu->linear_workspace, fk_cuda_linear_workspace());
   if (status == cudaSuccess) status = cudaMemsetAsync(cu->linear_workspace, 0, fk_cuda_linear_workspace(), cu->stream);
@@ -257,13 +256,14 @@ static void cuda_download(FkBackend *be, void *to, const void *from, size_t byte
 static void cuda_mark(FkBackend *be, int slot) {
   FkCuda *cu = fk_cuda_enter(be);
   assert(slot >= 0 && slot < FK_CUDA_SLOTS);
+  if (!cu->mark[slot] && !fk_cuda_ok(be, "mark", cudaEventCreate(&cu->mark[slot]))) return;
   fk_cuda_ok(be, "mark", cudaEventRecord(cu->mark[slot], cu->stream));
 }
 
 static void cuda_wait(FkBackend *be, int slot) {
   FkCuda *cu = fk_cuda_enter(be);
   assert(slot >= 0 && slot < FK_CUDA_SLOTS);
-  fk_cuda_ok(be, "wait", cudaEventSynchronize(cu->mark[slot]));
+  if (cu->mark[slot]) fk_cuda_ok(be, "wait", cudaEventSynchronize(cu->mark[slot]));
 }
 
 static double cuda_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {

@@ -14,7 +14,7 @@ extern "C" {
 #include "../core/backend.h"
 }
 
-#define FK_CUDA_SLOTS 64                 /* events of mark and wait */
+#define FK_CUDA_SLOTS FK_SLOTS           /* events of mark and wait, made when first used */
 #define FK_CUDA_RING 8                   /* pinned buffers of the weight loader */
 #define FK_CUDA_RING_BYTES (32u << 20)   /* of each */
 #define FK_CUDA_STAGES 64                /* different names given to `check` */
@@ -90,10 +90,11 @@ void fk_cuda_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b);
 void fk_cuda_op_check(FkBackend *be, FkTensor x, const char *stage);
 void fk_cuda_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst);
 
-/* conv.cu: everything, any architecture; conv_sm90.cu: false where the shape is not one of its own. */
+/* conv.cu: everything, any architecture; conv_sm90.cu, conv_narrow.cu: false where the shape is not one of theirs. */
 void fk_cuda_op_conv(FkBackend *be, const FkConv *c);
 bool fk_cuda_op_conv_fused(FkBackend *be, const FkConv *c);
 bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c);
+bool fk_cuda_conv_narrow(FkBackend *be, const FkConv *c);
 
 /* slots.cu: the launchers of linear*.cu and attention*.cu */
 void fk_cuda_op_linear(FkBackend *be, const FkLinear *l);

@@ -79,6 +79,74 @@ template <int N> __global__ void __launch_bounds__(128) norm_rows_kernel(const R
   }
 }
 
+/* ---- long rows: the modulated layer norm of the transformer ------------------------------------------------------ */
+
+constexpr int kAhead = 3; /* rows in flight a thread */
+
+/* 8 columns a thread, W warps, so that a block is as wide as a row (256 W columns) and keeps its 8 factors for all of
+ * its consecutive rows: reading those for every row would cost four times the row itself. One barrier a row: every
+ * thread knows the mean and the squares about it of its own 8 elements, lanes and then warps merge theirs; no sum of
+ * squares about a far point, so no cancellation. Two blocks a multiprocessor; registers: 12 raw, 16 factors. */
+template <int W> FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n, float2 (&part)[2][W]) {
+  const int c = threadIdx.x * 8;
+  const __nv_bfloat16 *const x = (const __nv_bfloat16 *)g.x.data + first * g.x.ld + c;
+  __nv_bfloat16 *const y = (__nv_bfloat16 *)g.y.data + first * g.y.ld + c;
+  float mul[8] = {}, add[8] = {};
+  uint4 ahead[kAhead];
+#pragma unroll
+  for (int u = 0; u < kAhead; u++)
+    if (u < n) ahead[u] = __ldcs((const uint4 *)(x + u * g.x.ld));
+  if (g.mul) fk_load8(g.mul + c, mul);
+  if (g.add) fk_load8(g.add + c, add);
+#pragma unroll
+  for (int k = 0; k < 8; k++) mul[k] = g.mul ? mul[k] + g.one : 1.0f;
+  for (int i = 0; i < n; i += kAhead) {
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      if (i + u >= n) break;
+      float v[8];
+      fk_unpack8(ahead[u], v);
+      if (i + u + kAhead < n) ahead[u] = __ldcs((const uint4 *)(x + (i + u + kAhead) * g.x.ld));
+      float mean = (((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))) * 0.125f, squares = 0;
+#pragma unroll
+      for (int k = 0; k < 8; k++) squares += (v[k] - mean) * (v[k] - mean);
+#pragma unroll
+      for (int lanes = 1; lanes < 32; lanes *= 2) { /* both sides hold 8 * lanes elements */
+        const float other = __shfl_xor_sync(0xffffffffu, mean, lanes), apart = other - mean;
+        squares += __shfl_xor_sync(0xffffffffu, squares, lanes) + apart * apart * (4.0f * lanes);
+        mean = 0.5f * (mean + other);
+      }
+      float2 *const mine = part[(i + u) & 1];
+      if ((threadIdx.x & 31) == 0) mine[threadIdx.x >> 5] = make_float2(mean, squares);
+      __syncthreads();
+      mean = squares = 0;
+#pragma unroll
+      for (int w = 0; w < W; w++) mean += mine[w].x;
+      mean /= W;
+#pragma unroll
+      for (int w = 0; w < W; w++) squares += mine[w].y + 256.0f * (mine[w].x - mean) * (mine[w].x - mean);
+      const float scale = rsqrtf(squares / (W * 256) + eps);
+#pragma unroll
+      for (int k = 0; k < 8; k++) v[k] = (v[k] - mean) * scale * mul[k] + add[k];
+      fk_store8(y + (i + u) * g.y.ld, v);
+    }
+  }
+}
+
+template <int W> __global__ void __launch_bounds__(W * 32, 2) norm_long_kernel(const RowArgs a, int rows_a_block) {
+  __shared__ float2 part[2][W];
+  int64_t first = (int64_t)blockIdx.x * rows_a_block;
+  int n = rows_a_block;
+#pragma unroll
+  for (int g = 0; g < FK_MAX_GROUPS; g++) { /* a block's rows may pass from the first group to the second */
+    const int64_t left = a.group[g].rows - first;
+    const int here = (int)(left < 0 ? 0 : left < n ? left : n);
+    if (here > 0) norm_long_rows<W>(a.group[g], a.eps, first, here, part);
+    __syncthreads();
+    first = first + here - a.group[g].rows, n -= here;
+  }
+}
+
 /* Any width, dtype and alignment: a block of 256 threads a piece, which is read three times (twice from L1). */
 __global__ void __launch_bounds__(256) norm_any_kernel(const RowArgs a) {
   __shared__ float scratch[2][8];
@@ -119,6 +187,11 @@ cudaError_t launch_rows(FkCuda *cu, const RowArgs &a, bool fast) {
   const int64_t pieces = (a.group[0].rows + a.group[1].rows) * a.split;
   const unsigned blocks = (unsigned)((pieces + kRowWarps - 1) / kRowWarps);
   if (pieces == 0) return cudaSuccess;
+  if (fast && a.center && a.cols == 3072 && pieces >= 1024) { /* enough rows to fill the machine with long blocks */
+    const int rows = (int)((pieces + 2 * cu->sms - 1) / (2 * cu->sms));
+    norm_long_kernel<12><<<(unsigned)((pieces + rows - 1) / rows), 384, 0, cu->stream>>>(a, rows);
+    return cudaGetLastError();
+  }
   if (!fast || a.cols % 8 || a.cols > 4096) norm_any_kernel<<<(unsigned)pieces, 256, 0, cu->stream>>>(a);
   else if (a.cols <= 256) norm_rows_kernel<1><<<blocks, 128, 0, cu->stream>>>(a);
   else if (a.cols <= 768) norm_rows_kernel<3><<<blocks, 128, 0, cu->stream>>>(a);

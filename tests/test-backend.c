@@ -39,7 +39,7 @@ static void test_names(void) {
     g_assert_cmpstr(be->ops->name, ==, names[i]);
     g_assert_cmpuint(be->ops->abi, ==, FK_BACKEND_ABI);
     g_assert_true(be->use_linear_fused && be->use_conv_fused && be->use_group_norm_silu && be->use_flash_attention);
-    g_assert_true(be->use_graph);
+    g_assert_true(be->use_graph && be->use_fused_qkv);
     gsize free_bytes = 0, total_bytes = 0;
     be->ops->memory(be, &free_bytes, &total_bytes);
     g_assert_cmpuint(free_bytes, >, 1 << 20);

@@ -207,7 +207,9 @@ static void test_allocation_query(void) {
 
 /* ---- Buffers that cannot be read ---- */
 
-static GstBuffer *short_frame(void) { return gst_buffer_new_allocate(NULL, 64 * 48 * 3 - 1, NULL); }
+static GstBuffer *short_frame(void) {
+  return gst_buffer_new_allocate(NULL, 64 * 48 * 3 - 1, NULL);
+}
 
 static GstBuffer *lying_frame(void) {
   GstBuffer *buffer = test_frame(SMALL, 0, 0);
@@ -277,4 +279,6 @@ static void add_tests(void) {
   g_test_add_func("/element/buffer/passthrough", test_bad_buffer_passthrough);
 }
 
-int main(int argc, char **argv) { return tester_main(&argc, &argv, add_tests); }
+int main(int argc, char **argv) {
+  return tester_main(&argc, &argv, add_tests);
+}

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every way to fail: exactly one error message of the right domain and code, and a clean start afterwards in the same
- * process; and what on-error makes of a frame. FK_DEMO_MODEL: the demo checkpoint, from which broken ones are made. */
+ * process; and what on-error makes of a frame. FK_DEMO_MODEL (given by the build): the demo checkpoint, from which
+ * broken ones are made. */
 #include "test-element-util.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static GstFlowReturn push(Tester *t, guint n) { return gst_harness_push(t->h, test_frame(SMALL, n, n)); }
+static GstFlowReturn push(Tester *t, guint n) {
+  return gst_harness_push(t->h, test_frame(SMALL, n, n));
+}
 
 /* The same element with these properties set works: nothing of the failure is left. */
 static void assert_restarts(Tester *t, const gchar *name, const gchar *value) {
@@ -77,8 +80,7 @@ static void test_no_cuda(void) {
     return;
   }
   g_autoptr(Tester) t = tester_new("backend=cuda");
-  g_object_set(t->element, "model-path", g_getenv("FK_DEMO_MODEL"), NULL);
-  if (!g_getenv("FK_DEMO_MODEL")) g_object_set(t->element, "model-path", "/", NULL);
+  g_object_set(t->element, "model-path", FK_DEMO_MODEL, NULL);
   assert_start_fails(t, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_INIT, "cuda");
   g_assert_cmpstr(t->kind, ==, "backend-missing");
 }
@@ -106,14 +108,12 @@ static void test_max_vram(gconstpointer data) {
 
 /* A checkpoint of links to the demo's files, in which `name` has its own content. Removed by drop_model. */
 static gchar *broken_model(const gchar *name, const gchar *content, gsize length) {
-  static const gchar *const folders[] = {"scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2",
+  static const gchar *const folders[] = {"scheduler",   "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2",
                                          "transformer", "vae"};
-  const gchar *demo = g_getenv("FK_DEMO_MODEL");
-  g_autofree gchar *absolute = g_canonicalize_filename(demo, NULL);
   gchar *folder = g_dir_make_tmp("fluxkontext-XXXXXX", NULL);
   for (guint i = 0; i <= G_N_ELEMENTS(folders); i++) {
     const gchar *sub = i < G_N_ELEMENTS(folders) ? folders[i] : "";
-    g_autofree gchar *from = g_build_filename(absolute, sub, NULL), *to = g_build_filename(folder, sub, NULL);
+    g_autofree gchar *from = g_build_filename(FK_DEMO_MODEL, sub, NULL), *to = g_build_filename(folder, sub, NULL);
     g_mkdir_with_parents(to, 0755);
     g_autoptr(GDir) dir = g_dir_open(from, 0, NULL);
     const gchar *entry;
@@ -133,23 +133,19 @@ static void drop_tree(const gchar *folder) {
   const gchar *entry;
   while ((entry = g_dir_read_name(dir))) {
     g_autofree gchar *path = g_build_filename(folder, entry, NULL);
-    if (g_file_test(path, G_FILE_TEST_IS_SYMLINK) || !g_file_test(path, G_FILE_TEST_IS_DIR)) g_unlink(path);
-    else drop_tree(path);
+    if (g_file_test(path, G_FILE_TEST_IS_SYMLINK) || !g_file_test(path, G_FILE_TEST_IS_DIR))
+      g_unlink(path);
+    else
+      drop_tree(path);
   }
   g_rmdir(folder);
 }
 
 static gchar *demo_file(const gchar *name, gsize *length) {
-  g_autofree gchar *path = g_build_filename(g_getenv("FK_DEMO_MODEL"), name, NULL);
+  g_autofree gchar *path = g_build_filename(FK_DEMO_MODEL, name, NULL);
   gchar *content = NULL;
   g_assert_true(g_file_get_contents(path, &content, length, NULL));
   return content;
-}
-
-static gboolean have_demo(void) {
-  if (g_getenv("FK_DEMO_MODEL")) return TRUE;
-  g_test_skip("FK_DEMO_MODEL is not set");
-  return FALSE;
 }
 
 #define VAE "vae/diffusion_pytorch_model.safetensors"
@@ -170,7 +166,6 @@ static const Broken broken[] = {
 
 static void test_broken_model(gconstpointer data) {
   const Broken *b = data;
-  if (!have_demo()) return;
   g_autofree gchar *folder = broken_model(b->file, b->content, b->content ? strlen(b->content) : 0);
   g_autoptr(Tester) t = tester_new("backend=cpu");
   g_object_set(t->element, "model-path", folder, NULL);
@@ -180,7 +175,6 @@ static void test_broken_model(gconstpointer data) {
 }
 
 static void test_truncated_weights(void) {
-  if (!have_demo()) return;
   gsize length;
   g_autofree gchar *content = demo_file(VAE, &length);
   g_autofree gchar *folder = broken_model(VAE, content, length - 1000);
@@ -192,7 +186,6 @@ static void test_truncated_weights(void) {
 
 /* Weights that are not numbers load; the first edit says at which stage they came out. bf16 0x7fc0 is NaN. */
 static void test_nan_weights(void) {
-  if (!have_demo()) return;
   gsize length;
   guint64 header = 0;
   g_autofree gchar *content = demo_file(VAE, &length);
@@ -360,4 +353,6 @@ static void add_tests(void) {
   g_test_add_func("/element/on-error/drop", test_drop);
 }
 
-int main(int argc, char **argv) { return tester_main(&argc, &argv, add_tests); }
+int main(int argc, char **argv) {
+  return tester_main(&argc, &argv, add_tests);
+}

@@ -87,6 +87,15 @@ static void test_event_drains(gconstpointer data) {
   g_assert_cmpuint(take_in_order(t, 2), ==, 1);
 }
 
+/* Upstream that needs its buffers back asks for it. */
+static void test_drain_query(void) {
+  g_autoptr(Tester) t = batch_tester(4);
+  push(t, 0);
+  g_autoptr(GstQuery) query = gst_query_new_drain();
+  gst_pad_peer_query(t->h->srcpad, query);
+  g_assert_cmpuint(take_in_order(t, 0), ==, 1);
+}
+
 static void test_same_caps_do_not_drain(void) {
   g_autoptr(Tester) t = batch_tester(3);
   push(t, 0);
@@ -243,7 +252,9 @@ static gpointer push_one(gpointer data) {
   return NULL;
 }
 
-static gdouble ms_since(gint64 began) { return (gdouble)(g_get_monotonic_time() - began) / 1000.0; }
+static gdouble ms_since(gint64 began) {
+  return (gdouble)(g_get_monotonic_time() - began) / 1000.0;
+}
 
 #define STEP_MS 40
 /* One step in flight, and the scheduler of a busy machine. */
@@ -259,8 +270,10 @@ static void test_cancel_mid_step(gconstpointer data) {
     GThread *thread = g_thread_new("push", push_one, &p);
     g_usleep(50000 + 30000 * run);
     gint64 began = g_get_monotonic_time();
-    if (by_flush) gst_harness_push_event(t->h, gst_event_new_flush_start());
-    else gst_element_set_state(t->element, GST_STATE_NULL);
+    if (by_flush)
+      gst_harness_push_event(t->h, gst_event_new_flush_start());
+    else
+      gst_element_set_state(t->element, GST_STATE_NULL);
     g_thread_join(thread);
     g_assert_cmpfloat(ms_since(began), <, CANCEL_MS);
     g_assert_cmpint(p.flow, ==, GST_FLOW_FLUSHING);
@@ -354,6 +367,25 @@ static void test_downstream_answers(gconstpointer data) {
   }
 }
 
+static GstPadProbeReturn refuse_first(GstPad *pad, GstPadProbeInfo *info, gpointer data) {
+  gint *left = data;
+  if ((*left)-- <= 0) return GST_PAD_PROBE_OK;
+  return refuse_buffers(pad, info, GINT_TO_POINTER(GST_FLOW_NOT_LINKED));
+}
+
+/* What was left of a batch that downstream did not take is not pushed later in front of newer frames. */
+static void test_refused_once(void) {
+  g_autoptr(Tester) t = batch_tester(2);
+  g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, "src");
+  gint left = 1;
+  gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_BUFFER, refuse_first, &left, NULL);
+  push(t, 0);
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, 1, 1)), ==, GST_FLOW_NOT_LINKED);
+  push(t, 2);
+  push(t, 3);
+  g_assert_cmpuint(take_in_order(t, 2), ==, 2);
+}
+
 /* ---- What it tells ---- */
 
 static void test_progress(void) {
@@ -374,7 +406,9 @@ static void test_no_progress(void) {
   g_assert_cmpuint(t->starts, ==, 0);
 }
 
-static GstClockTime asked_latency(Tester *t) { return gst_harness_query_latency(t->h); }
+static GstClockTime asked_latency(Tester *t) {
+  return gst_harness_query_latency(t->h);
+}
 
 static void test_latency(void) {
   null_engine(20, 0, 0);
@@ -411,14 +445,16 @@ static void test_qos(gconstpointer data) {
   gboolean on = GPOINTER_TO_INT(data);
   g_autoptr(Tester) t = tester_new_playing(on ? NULL_ENGINE "qos=true" : NULL_ENGINE, SMALL);
   /* Everything before 350 ms is late. */
-  gst_harness_push_upstream_event(t->h, gst_event_new_qos(GST_QOS_TYPE_UNDERFLOW, 2, 100 * GST_MSECOND,
-                                                          250 * GST_MSECOND));
+  gst_harness_push_upstream_event(t->h,
+                                  gst_event_new_qos(GST_QOS_TYPE_UNDERFLOW, 2, 100 * GST_MSECOND, 250 * GST_MSECOND));
   for (guint n = 0; n < 6; n++) push(t, n);
   guint64 frames = stat_uint64(t->element, "frames"), dropped = stat_uint64(t->element, "dropped");
   g_assert_cmpuint(frames + dropped, ==, 6);
   g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, frames);
-  if (on) g_assert_cmpuint(dropped, >=, 3);
-  else g_assert_cmpuint(dropped, ==, 0);
+  if (on)
+    g_assert_cmpuint(dropped, >=, 3);
+  else
+    g_assert_cmpuint(dropped, ==, 0);
 }
 
 static void test_stats(void) {
@@ -495,6 +531,7 @@ static void add_tests(void) {
   g_test_add_data_func("/element/flow/drain/segment-done", GINT_TO_POINTER(GST_EVENT_SEGMENT_DONE), test_event_drains);
   g_test_add_data_func("/element/flow/drain/stream-start", GINT_TO_POINTER(GST_EVENT_STREAM_START), test_event_drains);
   g_test_add_data_func("/element/flow/drain/tag", GINT_TO_POINTER(GST_EVENT_TAG), test_event_drains);
+  g_test_add_func("/element/flow/drain/query", test_drain_query);
   g_test_add_func("/element/flow/drain/same-caps-do-not", test_same_caps_do_not_drain);
   g_test_add_func("/element/flow/drain/new-caps", test_new_caps_drain);
   g_test_add_func("/element/flow/drain/settings", test_settings_drain);
@@ -510,8 +547,10 @@ static void add_tests(void) {
   g_test_add_func("/element/flow/cancel/then-edit", test_cancel_then_edit);
   g_test_add_func("/element/flow/cancel/random-stops", test_random_stops);
   g_test_add_func("/element/flow/downstream/inactive", test_downstream_flushing);
-  g_test_add_data_func("/element/flow/downstream/flushing", GINT_TO_POINTER(GST_FLOW_FLUSHING), test_downstream_answers);
+  g_test_add_data_func("/element/flow/downstream/flushing", GINT_TO_POINTER(GST_FLOW_FLUSHING),
+                       test_downstream_answers);
   g_test_add_data_func("/element/flow/downstream/eos", GINT_TO_POINTER(GST_FLOW_EOS), test_downstream_answers);
+  g_test_add_func("/element/flow/downstream/refuses-once", test_refused_once);
   g_test_add_data_func("/element/flow/downstream/error", GINT_TO_POINTER(GST_FLOW_ERROR), test_downstream_answers);
   g_test_add_func("/element/flow/progress/each-step", test_progress);
   g_test_add_func("/element/flow/progress/off", test_no_progress);
@@ -527,4 +566,6 @@ static void add_tests(void) {
   g_test_add_func("/element/flow/warmup", test_warmup);
 }
 
-int main(int argc, char **argv) { return tester_main(&argc, &argv, add_tests); }
+int main(int argc, char **argv) {
+  return tester_main(&argc, &argv, add_tests);
+}

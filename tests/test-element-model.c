@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The element with the demo checkpoint (FK_DEMO_MODEL) on the CPU: real pixels. The same frame gives the same bytes in
- * every position, batch, format and start; loading can be left at any instant. */
+/* The element with the demo checkpoint (FK_DEMO_MODEL, given by the build) on the CPU: real pixels. The same frame
+ * gives the same bytes in every position, batch, format and start; loading can be left at any instant. */
 #include "test-element-util.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@
 static Tester *model_tester(const gchar *more) {
   g_autofree gchar *properties = g_strconcat(MODEL, more, NULL);
   Tester *t = tester_new(properties);
-  g_object_set(t->element, "model-path", g_getenv("FK_DEMO_MODEL"), NULL);
+  g_object_set(t->element, "model-path", FK_DEMO_MODEL, NULL);
   return t;
 }
 
@@ -170,7 +170,6 @@ static void test_eos_while_loading(void) {
 }
 
 static void add_tests(void) {
-  if (!g_getenv("FK_DEMO_MODEL")) return;
   g_test_add_func("/element/model/batches", test_batches);
   g_test_add_func("/element/model/settings", test_settings);
   g_test_add_func("/element/model/formats", test_formats);
@@ -181,4 +180,6 @@ static void add_tests(void) {
   g_test_add_func("/element/model/eos-while-loading", test_eos_while_loading);
 }
 
-int main(int argc, char **argv) { return tester_main(&argc, &argv, add_tests); }
+int main(int argc, char **argv) {
+  return tester_main(&argc, &argv, add_tests);
+}

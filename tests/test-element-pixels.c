@@ -43,8 +43,8 @@ static void assert_same_pixels(const FkImage *a, const FkImage *b) {
   g_assert_cmpint(a->width, ==, b->width);
   g_assert_cmpint(a->height, ==, b->height);
   for (gint y = 0; y < a->height; y++)
-    g_assert_cmpint(memcmp(a->data + (gsize)y * a->stride, b->data + (gsize)y * b->stride,
-                           (gsize)(a->width * a->channels)), ==, 0);
+    g_assert_cmpint(
+        memcmp(a->data + (gsize)y * a->stride, b->data + (gsize)y * b->stride, (gsize)(a->width * a->channels)), ==, 0);
 }
 
 /* ---- Formats ---- */
@@ -120,7 +120,8 @@ static gint worst_difference(const FkImage *a, const FkImage *b) {
   gint worst = 0;
   for (gint y = 0; y < a->height; y++)
     for (gint i = 0; i < a->width * a->channels; i++)
-      worst = MAX(worst, ABS((gint)a->data[(gsize)y * a->stride + (gsize)i] - b->data[(gsize)y * b->stride + (gsize)i]));
+      worst =
+          MAX(worst, ABS((gint)a->data[(gsize)y * a->stride + (gsize)i] - b->data[(gsize)y * b->stride + (gsize)i]));
   return worst;
 }
 
@@ -258,8 +259,8 @@ static void test_bottom_up(void) {
 static void test_larger_meta(void) {
   GstFluxKontextFormat format;
   open_format(&format, "RGB", 8, 4, NULL);
-  g_autoptr(GstBuffer) buffer = with_meta(gst_buffer_new_memdup((guint8[16 * 8 * 3]){1, 2, 3}, 16 * 8 * 3), "RGB", 16,
-                                          8, 0, 48);
+  g_autoptr(GstBuffer) buffer =
+      with_meta(gst_buffer_new_memdup((guint8[16 * 8 * 3]){1, 2, 3}, 16 * 8 * 3), "RGB", 16, 8, 0, 48);
   FkImage image = read_ok(&format, buffer);
   g_assert_cmpint(image.width, ==, 8);
   g_assert_cmpint(image.height, ==, 4);
@@ -273,7 +274,8 @@ static void test_two_memories(void) {
   open_format(&format, "NV12", 16, 8, NULL);
   g_autoptr(GstBuffer) one = noise_buffer(&format.info);
   g_autoptr(GstBuffer) two = gst_buffer_new();
-  g_autoptr(GstBuffer) tail = gst_buffer_copy_region(one, GST_BUFFER_COPY_MEMORY | GST_BUFFER_COPY_DEEP, 100, (gsize)-1);
+  g_autoptr(GstBuffer) tail =
+      gst_buffer_copy_region(one, GST_BUFFER_COPY_MEMORY | GST_BUFFER_COPY_DEEP, 100, (gsize)-1);
   g_autoptr(GstBuffer) head = gst_buffer_copy_region(one, GST_BUFFER_COPY_MEMORY | GST_BUFFER_COPY_DEEP, 0, 100);
   gst_buffer_append_memory(two, gst_buffer_get_all_memory(head));
   gst_buffer_append_memory(two, gst_buffer_get_all_memory(tail));

@@ -7,7 +7,9 @@
 
 #define CONTEXT "gst.fluxkontext.engine"
 
-static GstFlowReturn push(Tester *t, guint n) { return gst_harness_push(t->h, test_frame(SMALL, n, n)); }
+static GstFlowReturn push(Tester *t, guint n) {
+  return gst_harness_push(t->h, test_frame(SMALL, n, n));
+}
 
 static FkEngine *engine_of(Tester *t) {
   FkEngine *engine = NULL;
@@ -61,8 +63,8 @@ static void test_property_bad_setting(void) {
   tester_assert_error(t, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, "prompt");
 }
 
-static GstContext *context_with(FkEngine *engine, const gchar *options) {
-  GstContext *context = gst_context_new(CONTEXT, FALSE);
+static GstContext *context_with(FkEngine *engine, const gchar *options, gboolean persistent) {
+  GstContext *context = gst_context_new(CONTEXT, persistent);
   gst_structure_set(gst_context_writable_structure(context), "engine", FK_TYPE_ENGINE, engine, NULL);
   if (options) gst_structure_set(gst_context_writable_structure(context), "options", G_TYPE_STRING, options, NULL);
   return context;
@@ -70,7 +72,7 @@ static GstContext *context_with(FkEngine *engine, const gchar *options) {
 
 static void test_context_set(void) {
   g_autoptr(FkEngine) engine = open_null("77777777777777");
-  g_autoptr(GstContext) context = context_with(engine, NULL);
+  g_autoptr(GstContext) context = context_with(engine, NULL, FALSE);
   g_autoptr(Tester) t = tester_new("max-area=65536 steps=1");
   gst_element_set_context(t->element, context);
   tester_play(t, SMALL);
@@ -79,10 +81,10 @@ static void test_context_set(void) {
   g_assert_true(used == engine);
 }
 
-/* READY and back: the context is still the element's, as GStreamer keeps it until NULL. */
+/* GStreamer keeps persistent contexts over READY, and drops the others there. */
 static void test_context_survives_ready(void) {
   g_autoptr(FkEngine) engine = open_null("0");
-  g_autoptr(GstContext) context = context_with(engine, NULL);
+  g_autoptr(GstContext) context = context_with(engine, NULL, TRUE);
   g_autoptr(Tester) t = tester_new("");
   gst_element_set_context(t->element, context);
   for (guint run = 0; run < 3; run++) {
@@ -94,7 +96,7 @@ static void test_context_survives_ready(void) {
 /* An element that asks for another model does not take what is on offer. */
 static void test_context_of_another_model(void) {
   g_autoptr(FkEngine) engine = open_null("0");
-  g_autoptr(GstContext) context = context_with(engine, "model-path=/another\nbackend=null\n");
+  g_autoptr(GstContext) context = context_with(engine, "model-path=/another\nbackend=null\n", FALSE);
   g_autoptr(Tester) t = tester_new("model-path=/nonexistent backend=cpu");
   gst_element_set_context(t->element, context);
   g_assert_cmpint(gst_element_set_state(t->element, GST_STATE_PAUSED), ==, GST_STATE_CHANGE_FAILURE);
@@ -205,8 +207,10 @@ static void test_eight(void) {
   for (guint i = 0; i < USERS; i++) {
     tester_collect(users[i].t);
     g_assert_cmpuint(users[i].t->errors, ==, 0);
-    if (i == 0) g_assert_cmpint(users[i].flow, ==, GST_FLOW_FLUSHING);
-    else g_assert_cmpuint(gst_harness_buffers_received(users[i].t->h), ==, FRAMES);
+    if (i == 0)
+      g_assert_cmpint(users[i].flow, ==, GST_FLOW_FLUSHING);
+    else
+      g_assert_cmpuint(gst_harness_buffers_received(users[i].t->h), ==, FRAMES);
     for (guint n = 0; i > 0 && n < FRAMES; n++) {
       g_autoptr(GstBuffer) out = gst_harness_pull(users[i].t->h);
       g_assert_cmpuint(GST_BUFFER_OFFSET(out), ==, n);
@@ -251,4 +255,6 @@ static void add_tests(void) {
   g_test_add_func("/element/share/fair", test_fair);
 }
 
-int main(int argc, char **argv) { return tester_main(&argc, &argv, add_tests); }
+int main(int argc, char **argv) {
+  return tester_main(&argc, &argv, add_tests);
+}

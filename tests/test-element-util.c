@@ -129,8 +129,10 @@ void tester_assert_error(Tester *t, GQuark domain, gint code, const gchar *word)
 
 static void set_number(const gchar *name, gint value) {
   g_autofree gchar *text = g_strdup_printf("%d", value);
-  if (value) g_setenv(name, text, TRUE);
-  else g_unsetenv(name);
+  if (value)
+    g_setenv(name, text, TRUE);
+  else
+    g_unsetenv(name);
 }
 
 void null_engine(gint step_ms, gint fail_step, gint fail_alloc) {

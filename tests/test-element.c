@@ -32,9 +32,9 @@ static void test_templates(void) {
     g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, side ? "src" : "sink");
     g_autoptr(GstCaps) all = gst_pad_get_pad_template_caps(pad);
     for (guint i = 0; i < G_N_ELEMENTS(formats); i++) {
-      g_autoptr(GstCaps) caps = gst_caps_new_simple("video/x-raw", "format", G_TYPE_STRING, formats[i], "width",
-                                                    G_TYPE_INT, 1, "height", G_TYPE_INT, 8191, "framerate",
-                                                    GST_TYPE_FRACTION, 0, 1, NULL);
+      g_autoptr(GstCaps) caps =
+          gst_caps_new_simple("video/x-raw", "format", G_TYPE_STRING, formats[i], "width", G_TYPE_INT, 1, "height",
+                              G_TYPE_INT, 8191, "framerate", GST_TYPE_FRACTION, 0, 1, NULL);
       g_assert_true(gst_caps_is_subset(caps, all));
     }
     g_autoptr(GstCaps) other = gst_caps_from_string("video/x-raw,format=GRAY8,width=8,height=8,framerate=1/1");
@@ -45,10 +45,10 @@ static void test_templates(void) {
 /* ---- Properties ---- */
 
 static GType type_of_kind(FkKind kind) {
-  static const GType types[] = {[FK_KIND_BOOL] = G_TYPE_BOOLEAN,  [FK_KIND_INT] = G_TYPE_INT,
-                                [FK_KIND_UINT64] = G_TYPE_UINT64, [FK_KIND_DOUBLE] = G_TYPE_DOUBLE,
-                                [FK_KIND_STRING] = G_TYPE_STRING, [FK_KIND_ENUM] = G_TYPE_ENUM,
-                                [FK_KIND_SWITCH] = G_TYPE_ENUM};
+  static const GType types[] = {
+      [FK_KIND_BOOL] = G_TYPE_BOOLEAN,  [FK_KIND_INT] = G_TYPE_INT,       [FK_KIND_UINT64] = G_TYPE_UINT64,
+      [FK_KIND_DOUBLE] = G_TYPE_DOUBLE, [FK_KIND_STRING] = G_TYPE_STRING, [FK_KIND_ENUM] = G_TYPE_ENUM,
+      [FK_KIND_SWITCH] = G_TYPE_ENUM};
   return types[kind];
 }
 
@@ -116,15 +116,19 @@ static void test_round_trip(void) {
       g_value_init(&in, specs[i]->value_type);
       if (G_IS_PARAM_SPEC_INT(specs[i]))
         g_value_set_int(&in, end ? G_PARAM_SPEC_INT(specs[i])->maximum : G_PARAM_SPEC_INT(specs[i])->minimum);
-      else if (G_IS_PARAM_SPEC_UINT64(specs[i])) g_value_set_uint64(&in, end ? G_MAXUINT64 : 0);
+      else if (G_IS_PARAM_SPEC_UINT64(specs[i]))
+        g_value_set_uint64(&in, end ? G_MAXUINT64 : 0);
       else if (G_IS_PARAM_SPEC_DOUBLE(specs[i]))
-        g_value_set_double(&in, end ? G_PARAM_SPEC_DOUBLE(specs[i])->maximum : 1.0 + 1.0 / 3);
-      else if (G_IS_PARAM_SPEC_BOOLEAN(specs[i])) g_value_set_boolean(&in, end != 0);
+        g_value_set_double(&in,
+                           end ? G_PARAM_SPEC_DOUBLE(specs[i])->maximum : G_PARAM_SPEC_DOUBLE(specs[i])->maximum / 3);
+      else if (G_IS_PARAM_SPEC_BOOLEAN(specs[i]))
+        g_value_set_boolean(&in, end != 0);
       else if (G_IS_PARAM_SPEC_ENUM(specs[i]))
         g_value_set_enum(&in, end ? (gint)G_PARAM_SPEC_ENUM(specs[i])->enum_class->n_values - 1 : 0);
       else if (G_IS_PARAM_SPEC_STRING(specs[i]) && strcmp(specs[i]->name, "name") != 0)
         g_value_set_string(&in, end ? "Grüße 🌙" : "");
-      else continue;
+      else
+        continue;
       g_object_set_property(object, specs[i]->name, &in);
       g_object_get_property(object, specs[i]->name, &out);
       g_assert_cmpint(g_param_values_cmp(specs[i], &in, &out), ==, 0);
@@ -195,7 +199,8 @@ static void test_threads(void) {
     threads[i] = g_thread_new("setter", set_at_random, &setters[i]);
   }
   guint frames = 0;
-  for (gint64 end = g_get_monotonic_time() + 2 * G_USEC_PER_SEC; g_get_monotonic_time() < end; frames++) push(t, frames);
+  for (gint64 end = g_get_monotonic_time() + 2 * G_USEC_PER_SEC; g_get_monotonic_time() < end; frames++)
+    push(t, frames);
   g_atomic_int_set(&stop, 1);
   for (guint i = 0; i < 8; i++) g_thread_join(threads[i]);
   gst_harness_push_event(t->h, gst_event_new_eos());
@@ -370,7 +375,7 @@ static void test_restart(void) {
 }
 
 static void add_tests(void) {
-  static const gchar *const out_of_range[][2] = {{"steps", "0"}, {"steps", "1001"}, {"batch-size", "0"},
+  static const gchar *const out_of_range[][2] = {{"steps", "0"},       {"steps", "1001"},        {"batch-size", "0"},
                                                  {"batch-size", "65"}, {"cuda-device-id", "-2"}, {"max-area", "-1"}};
   g_test_add_func("/element/factory", test_factory);
   g_test_add_func("/element/templates", test_templates);
@@ -378,8 +383,8 @@ static void add_tests(void) {
   g_test_add_func("/element/properties/own-defaults", test_own_defaults);
   g_test_add_func("/element/properties/round-trip", test_round_trip);
   for (gsize i = 0; i < G_N_ELEMENTS(out_of_range); i++) {
-    g_autofree gchar *name = g_strdup_printf("/element/properties/out-of-range/%s/%s", out_of_range[i][0],
-                                             out_of_range[i][1]);
+    g_autofree gchar *name =
+        g_strdup_printf("/element/properties/out-of-range/%s/%s", out_of_range[i][0], out_of_range[i][1]);
     g_test_add_data_func(name, out_of_range[i], test_out_of_range);
   }
   g_test_add_func("/element/properties/notify", test_notify);

@@ -27,7 +27,7 @@ static double relative_error(const float *y, const double *reference, guint n) {
 /* Runs one case; the result is what the op wrote. */
 static GArray *run_case(const CaseRow *row, int threads, gboolean fused, double *error) {
   FkBackend *be = open_cpu(threads);
-  be->use_linear_fused = be->use_conv_fused = be->use_group_norm_silu = fused;
+  be->use_linear_fused = be->use_fused_qkv = be->use_conv_fused = be->use_group_norm_silu = fused;
   Case c;
   case_init(&c, be);
   row->run(&c);
@@ -130,24 +130,28 @@ static void test_pixels(void) {
 /* Values that each 16-bit format holds or rounds in a known way. */
 static void test_dtypes(void) {
   FkBackend *be = open_cpu(1);
-  const float x[] = {1.0f,  -2.5f,    0.1f,           65504.0f,           65520.0f,
-                     1e-7f, 0x1p-14f, 1.0f + 0x1p-9f, 1.0f + 3 * 0x1p-9f, INFINITY};
-  const guint16 bf16[] = {0x3f80, 0xc020, 0x3dcd, 0x4780, 0x4780, 0x33d7, 0x3880, 0x3f80, 0x3f81, 0x7f80};
-  const guint16 f16[] = {0x3c00, 0xc100, 0x2e66, 0x7bff, 0x7c00, 0x0002, 0x0400, 0x3c02, 0x3c06, 0x7c00};
-  guint16 y[10];
-  float back[10];
-  FkTensor from = fk_tensor_1d((void *)x, FK_F32, 10);
-  fk_op_copy(be, fk_tensor_1d(y, FK_BF16, 10), from);
-  for (int i = 0; i < 10; i++) g_assert_cmphex(y[i], ==, bf16[i]);
-  fk_op_copy(be, fk_tensor_1d(back, FK_F32, 10), fk_tensor_1d(y, FK_BF16, 10));
-  for (int i = 0; i < 10; i++) {
+  enum { N = 12 };
+  const float x[N] = {
+      1,       -2.5f, 0.1f, 65504, 65520, 1e-7f, 0x1p-14f, 1 + 0x1p-9f, 1 + 3 * 0x1p-9f, 1 + 0x1p-11f, 1 + 3 * 0x1p-11f,
+      INFINITY};
+  const guint16 bf16[N] = {0x3f80, 0xc020, 0x3dcd, 0x4780, 0x4780, 0x33d7,
+                           0x3880, 0x3f80, 0x3f81, 0x3f80, 0x3f80, 0x7f80};
+  const guint16 f16[N] = {0x3c00, 0xc100, 0x2e66, 0x7bff, 0x7c00, 0x0002,
+                          0x0400, 0x3c02, 0x3c06, 0x3c00, 0x3c02, 0x7c00};
+  guint16 y[N];
+  float back[N];
+  FkTensor from = fk_tensor_1d((void *)x, FK_F32, N);
+  fk_op_copy(be, fk_tensor_1d(y, FK_BF16, N), from);
+  for (int i = 0; i < N; i++) g_assert_cmphex(y[i], ==, bf16[i]);
+  fk_op_copy(be, fk_tensor_1d(back, FK_F32, N), fk_tensor_1d(y, FK_BF16, N));
+  for (int i = 0; i < N; i++) {
     guint32 bits;
     memcpy(&bits, back + i, sizeof bits);
     g_assert_cmphex(bits, ==, (guint32)bf16[i] << 16);
   }
-  fk_op_copy(be, fk_tensor_1d(y, FK_F16, 10), from);
-  for (int i = 0; i < 10; i++) g_assert_cmphex(y[i], ==, f16[i]);
-  fk_op_copy(be, fk_tensor_1d(back, FK_F32, 10), fk_tensor_1d(y, FK_F16, 10));
+  fk_op_copy(be, fk_tensor_1d(y, FK_F16, N), from);
+  for (int i = 0; i < N; i++) g_assert_cmphex(y[i], ==, f16[i]);
+  fk_op_copy(be, fk_tensor_1d(back, FK_F32, N), fk_tensor_1d(y, FK_F16, N));
   g_assert_true(back[0] == 1.0f && back[1] == -2.5f && back[3] == 65504.0f && isinf(back[4]) && back[5] == 0x1p-23f);
   fk_backend_close(be);
 }

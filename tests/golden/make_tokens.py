@@ -3,10 +3,10 @@
 
 usage: make_tokens.py CHECKPOINT [OUT] [--count N] [--wide-count N] [--seed N] [--train]
 
-CHECKPOINT is the demo checkpoint. Its two tokenizers know few pieces, so there are two more, trained here on made-up words
-of many scripts: tokens/clip (merges partly out of order, added tokens of both kinds) and tokens/t5 (100 extra ids). They
-are kept unless --train is given, because training does not give the same model twice. The ids come from transformers'
-own fast tokenizers, called as the pipeline calls them.
+CHECKPOINT is the demo checkpoint. Its two tokenizers know few pieces, so there are two more, trained here on made-up
+words of many scripts: tokens/clip (merges partly out of order, added tokens of both kinds) and tokens/t5 (100 extra
+ids). They are kept unless --train is given, because training does not give the same model twice. The ids come from
+transformers' own fast tokenizers, called as the pipeline calls them.
 
 Writes OUT/tokens-{clip,t5}-{demo,wide}.jsonl.gz and OUT/tokens-t5-plain.jsonl.gz. The first line of each says versions,
 length and pad id; every other line is [text, ids without padding, truncated] or, for long texts,
@@ -41,14 +41,27 @@ SPACES = list(' \t\n\x0b\x0c\x85\xa0\u1680\u2003\u200b\u2028\u2029\u202f\u205f\u
 SPACES += ['  ', '\r\n']
 SCRIPTS = [(0x41, 0x5A), (0x61, 0x7A), (0xC0, 0x24F), (0x370, 0x3FF), (0x400, 0x45F), (0x5D0, 0x5EA), (0x620, 0x64A),
            (0x904, 0x939), (0xE01, 0xE30), (0x3041, 0x3096), (0x30A1, 0x30FA), (0x4E00, 0x4E7F), (0xAC00, 0xAC7F)]
-MARKS = [(0x300, 0x36F), (0x483, 0x489), (0x591, 0x5BD), (0x64B, 0x65F), (0x900, 0x903), (0x93A, 0x94F), (0x1AB0, 0x1ACE),
-         (0x1DC0, 0x1DFF), (0x20D0, 0x20F0), (0xFE00, 0xFE0F), (0xFE20, 0xFE2F), (0x3099, 0x309A), (0x7EB, 0x7F3),
-         (0x200C, 0x200D), (0xD3B, 0xD4D), (0xC3C, 0xC3C), (0x11070, 0x11070), (0x11930, 0x11938)]
+MARKS = [(0x300, 0x36F), (0x483, 0x489), (0x591, 0x5BD), (0x64B, 0x65F), (0x900, 0x903), (0x93A, 0x94F),
+         (0x1AB0, 0x1ACE), (0x1DC0, 0x1DFF), (0x20D0, 0x20F0), (0xFE00, 0xFE0F), (0xFE20, 0xFE2F),
+         (0x3099, 0x309A), (0x7EB, 0x7F3), (0x200C, 0x200D), (0xD3B, 0xD4D), (0xC3C, 0xC3C),
+         (0x11070, 0x11070), (0x11930, 0x11938)]
 MAPPED = [(0xA0, 0xBF), (0x1E00, 0x1EFF), (0x1F00, 0x1FFF), (0x2000, 0x218F), (0x2460, 0x24FF), (0x3130, 0x318F),
-          (0x3200, 0x33FF), (0xF900, 0xFAFF), (0xFB00, 0xFDFF), (0xFE30, 0xFFEF), (0x1D400, 0x1D7FF), (0x1F100, 0x1F1FF),
-          (0x2F800, 0x2FA1F)]
+          (0x3200, 0x33FF), (0xF900, 0xFAFF), (0xFB00, 0xFDFF), (0xFE30, 0xFFEF), (0x1D400, 0x1D7FF),
+          (0x1F100, 0x1F1FF), (0x2F800, 0x2FA1F)]
 JAMO = [(0x1100, 0x11FF), (0xA960, 0xA97C), (0xD7B0, 0xD7FB), (0x3131, 0x318E), (0xFFA0, 0xFFDC), (0xAC00, 0xD7A3)]
 INDIC = [(0x900, 0xD7F), (0xE00, 0xFFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x1A20, 0x1AAF), (0x11000, 0x114FF)]
+
+
+# Pieces that make two ways through a word cost the same, and two that differ by less than float32 sums can tell.
+TIED = [('ɸ', -9), ('ʬ', -9), ('ɸʬ', -8), ('ʬɸ', -8), ('ʘ', -5), ('ʢ', -5), ('ʘʢ', -4), ('ʢʘ', -4.0000005)]
+TIES = ['ɸʬɸ', 'ʬɸʬ', 'ɸʬɸʬɸ', 'ʘʢʘ', 'ʢʘʢ', 'ʘʢʘʢʘ', 'xɸʬɸx']
+# Clusters of fewer than six bytes that a pictograph with a joiner before them takes in, or does not.
+PICTURES = '©\u200d™\u0301 👍\u200dⓂ\u0301 👍🏿\u200d‼\u0301 x\u200d™\u0301 👍\u200d\u200d™\u0301'.split()
+PICTURES += '👍\u200d\u0301™\u0301 🇩\u200dℹ\u0301 ㊗\u200d㊙\u0301 \u0915\u094d\u0958\u0301'.split()
+PICTURES += '\u0915\u094d\u093e\u0958\u0301 a\u094d\u0958\u0301 \u0915\u200c\u094d\u0958\u0301'.split()
+PICTURES += '\u0915\u200d\u094d\u0958\u0301 \u0600²\u0301 \u0600á\u0301 ²\u0903 ²\u102b'.split()
+COMPOSED = '\U00011935\U00011930 \U00011938\u0334 \u0915\U00011070\u0334 \u1100\u1161\u11a8 가\u11a8 \u0958'.split()
+COMPOSED += ['Å\u0323']
 
 
 def character(r, ranges):
@@ -129,12 +142,13 @@ def generate(r, vocabulary):
 def fixed():
     """Strings that every run has: each list above, edges of the length, and texts of about a megabyte."""
     singles = ['', ' ', '   ', '\n', 'a', '\u0301', '\ufffd', '\x01', '\x7f', '\ufeff']
-    singles += SPECIALS + CASES + JOINED + RIGHT_TO_LEFT + SPACES + WORDS
+    singles += SPECIALS + CASES + JOINED + RIGHT_TO_LEFT + SPACES + WORDS + PICTURES + COMPOSED
+    singles += [a + b for a in TIES for b in [''] + [' ' + t for t in TIES] + TIES + list('abcdefgh日')]
     rows = [(s, 1) for s in singles] + [(a + b, 1) for a in CASES + JOINED + SPECIALS for b in ('\u0301', ' x', 'A')]
     rows += [('a ', n) for n in (61, 62, 63, 64, 65, 74, 75, 76, 77, 78, 127, 128)]
     rows += [('x', 300), ('!', 300), ('ab', 200), ('日本', 100)]
-    long = ['a', 'make it night ', '\u0301', 'a\u0323\u0301\u0327', 'ab', '!', '日', '<', '<|endoftext|', '👨\u200d', 'ﷺ', ' ', '1',
-            '가', '\u1100\u1161']
+    long = ['a', 'make it night ', '\u0301', 'a\u0323\u0301\u0327', 'ab', '!', '日', '<', '<|endoftext|',
+            '👨\u200d', 'ﷺ', ' ', '1', '가', '\u1100\u1161']
     return rows + [(s, (1 << 20) // len(s.encode())) for s in long]
 
 
@@ -145,7 +159,8 @@ def byte_letters():
 
 
 def special(text, normalized):
-    return {'content': text, 'lstrip': False, 'normalized': normalized, 'rstrip': False, 'single_word': False, 'special': True}
+    return {'content': text, 'lstrip': False, 'normalized': normalized, 'rstrip': False, 'single_word': False,
+            'special': True}
 
 
 def write_json(path, value, **options):
@@ -161,8 +176,8 @@ def train_clip(folder, r, vocabulary):
     model.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     lines = [' '.join(r.choice(vocabulary + WORDS) for _ in range(10)).lower() for _ in range(3000)]
     model.train_from_iterator(lines, trainers.BpeTrainer(
-        vocab_size=2400, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), end_of_word_suffix='</w>',
-        show_progress=False))
+        vocab_size=2400, min_frequency=2, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix='</w>', show_progress=False))
     merges = [tuple(m.split(' ')) if isinstance(m, str) else tuple(m)
               for m in json.loads(model.to_str())['model']['merges']]
     letters = byte_letters()
@@ -178,8 +193,8 @@ def train_clip(folder, r, vocabulary):
     with open(f'{folder}/merges.txt', 'w', encoding='utf-8') as f:
         f.write('#version: 0.2\n' + ''.join(f'{a} {b}\n' for a, b in merges))
     n = len(tokens)
-    added = {n - 2: special('<|startoftext|>', True), n - 1: special('<|endoftext|>', False), n: special('<Loud>', False),
-             n + 1: special('<my style>', True), n + 2: special('<my', False)}
+    added = {n - 2: special('<|startoftext|>', True), n - 1: special('<|endoftext|>', False),
+             n: special('<Loud>', False), n + 1: special('<my style>', True), n + 2: special('<my', False)}
     end = dict.fromkeys(('eos_token', 'pad_token', 'unk_token'), '<|endoftext|>')
     write_json(f'{folder}/tokenizer_config.json',
                {'added_tokens_decoder': added, 'bos_token': '<|startoftext|>', **end, 'model_max_length': 77,
@@ -196,12 +211,18 @@ def train_t5(folder, r, vocabulary):
             character_coverage=.9995, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, normalization_rule_name='nmt_nfkc',
             hard_vocab_limit=False, minloglevel=2, num_threads=1)
         shutil.copy(f'{scratch}/s.model', f'{folder}/spiece.model')
+    proto = read_proto(folder)
+    for piece, score in TIED:
+        added = proto.pieces.add()
+        added.piece, added.score = piece, score
+    with open(f'{folder}/spiece.model', 'wb') as f:
+        f.write(proto.SerializeToString())
     extra = [f'<extra_id_{i}>' for i in range(100)]
     decoder = {t.pop('id'): t for t in t5_added(len(read_proto(folder).pieces))}
     write_json(f'{folder}/tokenizer_config.json',
-               {'added_tokens_decoder': decoder, 'additional_special_tokens': extra, 'eos_token': '</s>', 'extra_ids': 100,
-                'model_max_length': 512, 'pad_token': '<pad>', 'tokenizer_class': 'T5Tokenizer', 'unk_token': '<unk>'},
-               indent=1)
+               {'added_tokens_decoder': decoder, 'additional_special_tokens': extra, 'eos_token': '</s>',
+                'extra_ids': 100, 'model_max_length': 512, 'pad_token': '<pad>', 'tokenizer_class': 'T5Tokenizer',
+                'unk_token': '<unk>'}, indent=1)
 
 
 def read_proto(folder):

@@ -157,6 +157,9 @@ static void group_norm_case(FkDtype dtype, int64_t h, int64_t w, int64_t c, bool
 static void test_norms(void) {
   layer_norm_case(FK_BF16, 100, 0, 3072, 0, true);
   layer_norm_case(FK_BF16, 37, 131, 3072, 0, true);
+  layer_norm_case(FK_BF16, 1500, 0, 3072, 0, true);
+  layer_norm_case(FK_BF16, 301, 1111, 3072, 3328, true);
+  layer_norm_case(FK_BF16, 1029, 1, 3072, 0, false);
   layer_norm_case(FK_BF16, 77, 0, 768, 0, false);
   layer_norm_case(FK_BF16, 64, 513, 256, 320, true);
   layer_norm_case(FK_BF16, 77, 0, 128, 0, false);
@@ -226,6 +229,9 @@ static void test_conv(void) {
       {29, 31, 32, 64, 1, 1, 0, 0, false, false},   {40, 40, 128, 3, 3, 1, 1, 1, false, false},
       {16, 16, 512, 32, 3, 1, 1, 1, false, false},  {23, 29, 96, 40, 3, 1, 1, 1, false, true},
       {23, 29, 13, 7, 3, 1, 1, 1, true, true},      {1, 1, 64, 64, 3, 1, 1, 1, false, false},
+      {35, 50, 32, 3, 3, 1, 1, 1, false, false},    {9, 17, 160, 2, 3, 1, 1, 1, false, false},
+      {35, 21, 2, 40, 3, 1, 1, 1, false, false},    {64, 130, 3, 256, 3, 1, 1, 1, false, false},
+      {96, 112, 64, 128, 3, 1, 1, 1, false, true},  {50, 90, 64, 256, 3, 1, 1, 1, false, true},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) conv_case(&cases[i], true, FK_BF16, FK_BF16);
   for (size_t i = 8; i < 12; i++) conv_case(&cases[i], false, FK_BF16, FK_BF16);

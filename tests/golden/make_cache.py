@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes cache/*.npy: step caches and token merging by independent code. Needs torch and diffusers.
+
+usage: make_cache.py       (from anywhere; seconds)
+
+first-*: diffusers' FirstBlockCache hook on the tiny random transformer stages/flux-b, without a context, so that its
+whole image stream is the target. taylor-*: the TaylorSeer recurrence on random compute patterns, in float64.
+merge-*: bipartite soft matching (ToMe's choice) with a stable order, in float64, on features with exact ties.
+"""
+import math
+import os
+
+import numpy as np
+import torch
+from diffusers import FirstBlockCacheConfig, FluxTransformer2DModel
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+OUT = os.path.join(HERE, 'cache')
+STEPS, GRID, TEXT, THRESHOLD = 12, (6, 2), 9, 0.08
+
+
+def save(name, value):
+    np.save(f'{OUT}/{name}.npy', np.ascontiguousarray(np.asarray(value)))
+
+
+@torch.no_grad()
+def first_block():
+    model = FluxTransformer2DModel.from_pretrained(f'{HERE}/stages/flux-b').eval()
+    g = torch.Generator().manual_seed(1)
+    rows, c = GRID[0] * GRID[1], model.config
+    start, drift = torch.randn(1, rows, c.in_channels, generator=g), torch.randn(1, rows, c.in_channels, generator=g)
+    states = torch.randn(1, TEXT, c.joint_attention_dim, generator=g)
+    pooled = torch.randn(1, c.pooled_projection_dim, generator=g)
+    ids = torch.zeros(*GRID, 3)
+    ids[..., 1], ids[..., 2] = torch.arange(GRID[0])[:, None], torch.arange(GRID[1])[None]
+    sigmas = torch.linspace(1, 0.5, STEPS)
+    tokens = torch.stack([start[0] + 0.02 * (i + i * i / 6) * drift[0] for i in range(STEPS)])
+    calls = []
+    model.transformer_blocks[1].norm1.register_forward_pre_hook(lambda *_: calls.append(1))
+    model.enable_cache(FirstBlockCacheConfig(threshold=THRESHOLD))
+    velocity, mask = [], ''
+    for i in range(STEPS):
+        before = len(calls)
+        with model.cache_context('cond'):
+            velocity.append(model(hidden_states=tokens[i:i + 1], encoder_hidden_states=states, pooled_projections=pooled,
+                                  timestep=sigmas[i:i + 1], guidance=torch.tensor([3.5]), txt_ids=torch.zeros(TEXT, 3),
+                                  img_ids=ids.reshape(-1, 3), return_dict=False)[0][0])
+        mask += '1' if len(calls) > before else '0'
+    print('first-block', mask)
+    assert 3 <= mask.count('0') <= 9
+    for name, value in {'tokens': tokens, 'states': states[0], 'pooled': pooled, 'sigmas': sigmas,
+                        'velocity': torch.stack(velocity), 'mask': np.array([int(m) for m in mask], np.int32)}.items():
+        save(f'first-{name}', value)
+
+
+def taylor(values, full, n):
+    """The class's recurrence: values known at the evaluations in `full`, extrapolated elsewhere."""
+    prev, cur, last, out = [None] * (n + 1), [None] * (n + 1), -1, []
+    for t, y in enumerate(values):
+        if full[t]:
+            window, prev, cur = t - last, cur, [y] + [None] * n
+            for i in range(n):
+                if prev[i] is None or t <= 1:
+                    break
+                cur[i + 1] = (cur[i] - prev[i]) / window
+            last = t
+            out.append(y)
+        else:
+            out.append(sum(d * (t - last) ** i / math.factorial(i) for i, d in enumerate(cur) if d is not None))
+    return out
+
+
+def forecasts():
+    rng = np.random.default_rng(2)
+    cases, length = 40, 16
+    values, full = rng.normal(size=(cases, length)), rng.random((cases, length)) < 0.5
+    full[:, 0] = True
+    save('taylor-values', values.astype(np.float32))
+    save('taylor-full', full.astype(np.int32))
+    for order in (1, 2):
+        want = [taylor(list(v.astype(np.float32).astype(float)), f, order) for v, f in zip(values, full)]
+        save(f'taylor-order{order}', np.array(want, np.float32))
+
+
+def merge(name, h, w, ratio, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-3, 4, (h * w, 8)).astype(np.float64)
+    x[rng.integers(0, h * w, h * w // 3)] = x[rng.integers(0, h * w, h * w // 3)]  # equal rows: equal scores
+    tokens = np.arange(h * w)
+    is_dst = (tokens // w % 2 == 0) & (tokens % w % 2 == 0)
+    src, dst = tokens[~is_dst], tokens[is_dst]
+    unit = x / np.maximum(np.sqrt((x * x).sum(1, keepdims=True)), 1e-30)
+    scores = (unit[src][:, None] * unit[dst][None]).sum(-1).astype(np.float32)
+    best, score = scores.argmax(1), scores.max(1)
+    order = sorted(range(len(src)), key=lambda i: (-score[i], i))
+    r = min(int(math.floor(h * w * ratio)), len(src))
+    into = tokens.copy()
+    for i in order[:r]:
+        into[src[i]] = dst[best[i]]
+    mean = np.stack([x[into == t].mean(0) for t in np.unique(into)])
+    for key, value in {'x': x.astype(np.float32), 'best': best.astype(np.int32), 'score': score,
+                       'into': into.astype(np.int32), 'mean': mean.astype(np.float32)}.items():
+        save(f'{name}-{key}', value)
+
+
+os.makedirs(OUT, exist_ok=True)
+first_block()
+forecasts()
+merge('merge-a', 6, 8, 0.4, 3)
+merge('merge-b', 5, 7, 0.75, 4)
+merge('merge-c', 9, 4, 0.1, 5)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+# Test Anything Protocol for the shell tests: sourced first. A scratch folder is the working directory; $log is the file
+# whose end is shown when a case fails.
+set -u
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch" || exit 99
+log=$scratch/log
+tap_count=0
+tap_failed=0
+: >"$log"
+
+# check NAME STATUS
+check() {
+  tap_count=$((tap_count + 1))
+  if [ "$2" -eq 0 ]; then
+    echo "ok $tap_count $1"
+  else
+    echo "not ok $tap_count $1"
+    tap_failed=1
+    tail -n 20 "$log" | sed 's/^/# /'
+  fi
+}
+
+# expect NAME COMMAND...: the command succeeds; its output goes to $log.
+expect() {
+  tap_name=$1
+  shift
+  "$@" >"$log" 2>&1
+  check "$tap_name" $?
+}
+
+# skip NAME REASON
+skip() {
+  tap_count=$((tap_count + 1))
+  echo "ok $tap_count $1 # SKIP $2"
+}
+
+done_testing() {
+  echo "1..$tap_count"
+  exit $tap_failed
+}
