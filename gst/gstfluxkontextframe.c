@@ -205,6 +205,16 @@ static void rgb_to_ycbcr(const GstVideoInfo *info, const FkImage *image, guint8 
   }
 }
 
+/* Memory for a frame laid out as `info`; NULL sets *why. A frame's size comes from outside: it may be too large, and a
+ * filter does not end its application for that. */
+static guint8 *frame_memory(const GstVideoInfo *info, gchar **why) {
+  guint8 *memory = g_try_malloc(GST_VIDEO_INFO_SIZE(info));
+  if (!memory && !*why)
+    *why = g_strdup_printf("No memory for a frame of %dx%d, %" G_GSIZE_FORMAT " bytes.", info->width, info->height,
+                           GST_VIDEO_INFO_SIZE(info));
+  return memory;
+}
+
 gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuffer *buffer, FkImage *image,
                                       gchar **why) {
   *why = NULL;
@@ -213,9 +223,9 @@ gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuf
     return FALSE;
   }
   gboolean ycbcr = is_ycbcr(format);
-  g_autofree guint8 *plain = format->to_middle ? g_malloc(GST_VIDEO_INFO_SIZE(&format->info)) : NULL;
-  g_autofree guint8 *middle = ycbcr ? g_malloc(GST_VIDEO_INFO_SIZE(&format->middle)) : NULL;
-  if (!copy_planes(&format->info, buffer, plain ? plain : image->data, FALSE, why)) {
+  g_autofree guint8 *plain = format->to_middle ? frame_memory(&format->info, why) : NULL;
+  g_autofree guint8 *middle = ycbcr ? frame_memory(&format->middle, why) : NULL;
+  if (*why || !copy_planes(&format->info, buffer, plain ? plain : image->data, FALSE, why)) {
     gst_flux_kontext_image_clear(image);
     return FALSE;
   }
@@ -233,8 +243,9 @@ gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const
   *why = NULL;
   if (!format->from_middle) return copy_planes(&format->info, buffer, image->data, TRUE, why);
   gboolean ycbcr = is_ycbcr(format);
-  g_autofree guint8 *plain = g_malloc(GST_VIDEO_INFO_SIZE(&format->info));
-  g_autofree guint8 *middle = ycbcr ? g_malloc(GST_VIDEO_INFO_SIZE(&format->middle)) : NULL;
+  g_autofree guint8 *plain = frame_memory(&format->info, why);
+  g_autofree guint8 *middle = ycbcr ? frame_memory(&format->middle, why) : NULL;
+  if (*why) return FALSE;
   if (ycbcr) rgb_to_ycbcr(&format->middle, image, middle);
   GstVideoFrame from, to;
   frame_over(&from, &format->middle, ycbcr ? middle : image->data);
@@ -246,9 +257,9 @@ gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,
                                        GstBuffer *out, gchar **why) {
   *why = NULL;
-  g_autofree guint8 *source = g_malloc(GST_VIDEO_INFO_SIZE(&from->info));
-  g_autofree guint8 *result = g_malloc(GST_VIDEO_INFO_SIZE(&to->info));
-  if (!copy_planes(&from->info, in, source, FALSE, why)) return FALSE;
+  g_autofree guint8 *source = frame_memory(&from->info, why);
+  g_autofree guint8 *result = frame_memory(&to->info, why);
+  if (*why || !copy_planes(&from->info, in, source, FALSE, why)) return FALSE;
   GstVideoConverter *scaler = gst_video_converter_new(&from->info, &to->info, NULL);
   if (!scaler) {
     *why = g_strdup("The frame cannot be scaled to the output's size.");

@@ -20,16 +20,16 @@ struct FkAttnGeneral {
 };
 
 /* Width: head width rounded up to 64, 128 or 512 (columns past the true width are zeros). A warp has M x 16 rows and
- * one of Cols column parts: 64/Cols keys of the scores, Width/Cols columns of the output; Rows warps lie below it. */
-template <int Width_, int M_, int Rows_, int Cols_> struct FkGeneralPlan {
+ * one of Cols column parts: Keys/Cols keys of the scores, Width/Cols columns of the output; Rows warps lie below it. */
+template <int Width_, int M_, int Rows_, int Cols_, int Keys_> struct FkGeneralPlan {
   static constexpr int Width = Width_, M = M_, Rows = Rows_, Cols = Cols_;
-  static constexpr int kQueries = 16 * M * Rows, kKeys = 64, kThreads = 32 * Rows * Cols;
+  static constexpr int kQueries = 16 * M * Rows, kKeys = Keys_, kThreads = 32 * Rows * Cols;
   static constexpr int kPitch = 2 * Width + 16, kPitchP = 2 * kKeys + 16; /* bytes; the 16 spread rows over the banks */
   static constexpr int kQ = 0, kK = kQ + kQueries * kPitch, kV = kK + kKeys * kPitch, kP = kV + kKeys * kPitch;
   static constexpr int kRed = kP + kQueries * kPitchP, kBias = kRed + 4 * Cols * kQueries;
   static constexpr int kShared = kBias + 4 * (kQueries + kKeys);
   static constexpr int kNS = kKeys / Cols / 8, kNO = Width / Cols / 8; /* 8-wide products of a warp */
-  static_assert(kShared <= 232448 && kNS % 2 == 0 && kNO % 2 == 0, "tile");
+  static_assert(kShared <= 232448 && kNS % 2 == 0 && kNO % 2 == 0 && kKeys % 16 == 0, "tile");
 };
 
 /* Starts copying `rows` rows of a head, zeros past row `end` and column `width`. */
@@ -86,7 +86,6 @@ template <class P> FK_DEVICE void fk_general_values(float (&o)[P::M][P::kNO][4],
   }
 }
 
-/* Widths 64 and 128: 64 queries, 128 threads. Width 512: 64 queries, 256 threads, one block a multiprocessor. */
 template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_general(const FkAttnGeneral args) {
   extern __shared__ __align__(128) char shared[];
   const uint32_t base = fk_smem(shared);
@@ -212,11 +211,13 @@ template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_genera
 }
 
 template <class P> bool fk_general_launch(cudaStream_t stream, const FkAttnGeneral &args, int heads) {
-  static bool ready = false; /* the shared-memory limit has been raised */
-  if (!ready &&
+  static bool ready[FK_ATTN_DEVICES]; /* the shared-memory limit has been raised on this device */
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= FK_ATTN_DEVICES) return false;
+  if (!ready[device] &&
       cudaFuncSetAttribute(fk_attn_general<P>, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess)
     return false;
-  ready = true;
+  ready[device] = true;
   dim3 grid((args.sq + P::kQueries - 1) / P::kQueries, heads);
   fk_attn_general<P><<<grid, P::kThreads, P::kShared, stream>>>(args);
   return cudaGetLastError() == cudaSuccess;
@@ -231,7 +232,9 @@ bool fk_cuda_attention_general(cudaStream_t stream, const __nv_bfloat16 *q, cons
   if (width % 8 || width < 8 || width > 512 || sq < 1 || sk < 1 || heads < 1) return false;
   const FkAttnGeneral args = {q,    k,     v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, width, scale * 1.4426950408889634f,
                               bias, causal};
-  if (width <= 64) return fk_general_launch<FkGeneralPlan<64, 1, 4, 1>>(stream, args, heads);
-  if (width <= 128) return fk_general_launch<FkGeneralPlan<128, 1, 4, 1>>(stream, args, heads);
-  return fk_general_launch<FkGeneralPlan<512, 2, 2, 4>>(stream, args, heads);
+  if (width <= 64) return fk_general_launch<FkGeneralPlan<64, 1, 4, 1, 64>>(stream, args, heads);
+  if (width <= 128) return fk_general_launch<FkGeneralPlan<128, 1, 4, 1, 64>>(stream, args, heads);
+  /* The small tile is for devices of about 100 KB of shared memory a block. */
+  return fk_general_launch<FkGeneralPlan<512, 2, 2, 4, 64>>(stream, args, heads) ||
+         fk_general_launch<FkGeneralPlan<512, 1, 1, 2, 32>>(stream, args, heads);
 }

@@ -10,6 +10,8 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
+#define FK_ATTN_DEVICES 64 /* device numbers the launchers keep state for */
+
 /* Head width 128, no mask, no bias, scale > 0, Hopper. False: nothing was enqueued. */
 bool fk_cuda_attention_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
                             __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk,

@@ -8,27 +8,23 @@
  * the first scores of the next query tile are started with the last products of the present one.
  * Tiles are taken from the end of the keys to the front: only the first one taken is ragged and needs a mask.
  * A row's result depends on its q, k and v alone, never on the tile, block or machine that computed it. */
+#include "attention.h"
 #include "ptx.cuh"
 #include "tensormap.cuh"
 
 namespace {
 
-enum {
-  FK_ATTN_TURNS = 1, /* warpgroups take turns in starting products, so that one's softmax meets the other's products */
-  FK_ATTN_QSTEP = 2,  /* times 0..8: sixteenths of the head width of which the queries stay in registers */
-};
-
-/* W warpgroups of 64 queries, N keys a tile, Stages tiles of K and of V, Cluster blocks sharing each tile (1 or 2). */
-template <int W, int N, int Stages, int Cluster, int Flags> struct FkAttnPlan {
-  static constexpr int kThreads = (W + 1) * 128;
-  static constexpr int kRows = W * 64;
-  static constexpr int kQBytes = 64 * 256;  /* one warpgroup's queries: two halves [64 rows][64 columns] */
+/* W_ warpgroups of 64 queries, N_ keys a tile, Stages_ tiles of K and of V in shared memory, Cluster_ neighbouring
+ * blocks (1 or 2) that bring each tile once for both. */
+template <int W_, int N_, int Stages_, int Cluster_> struct FkAttnPlan {
+  static constexpr int W = W_, N = N_, Stages = Stages_, Cluster = Cluster_;
+  static constexpr int kThreads = (W + 1) * 128, kRows = W * 64;
+  static constexpr int kQBytes = 64 * 256;   /* one warpgroup's queries: two halves [64 rows][64 columns] */
   static constexpr int kTileBytes = N * 256; /* one tile of K or V: two halves [N][64] */
   static constexpr int kK = W * kQBytes, kV = kK + Stages * kTileBytes, kBars = kV + Stages * kTileBytes;
   /* Barriers, 8 bytes each: Q full [W], Q free [W], K full, K free, V full, V free [Stages each]. */
   static constexpr int kShared = kBars + 8 * (2 * W + 4 * Stages) + 1024; /* 1024: room to align the base */
-  static constexpr int kRegsMath = W == 2 ? 240 : 160, kRegsCopy = W == 2 ? 24 : 32;
-  static_assert(kShared <= 232448, "shared memory");
+  static_assert(kShared <= 232448 && kTileBytes % 2048 == 0 && (Cluster == 1 || Cluster == 2), "tile");
 };
 
 struct FkAttnArgs {
@@ -40,19 +36,19 @@ struct FkAttnArgs {
 
 /* Which query tile a block works on: `tile` counts (head, query tile) pairs, queries fastest, so that the blocks that
  * run together share the keys of one or two heads in L2. A cluster takes `Cluster` neighbouring query tiles. */
-template <class P, int Cluster> struct FkAttnWalk {
+template <class P> struct FkAttnWalk {
   int tiles, total, step, tile, rank; /* tiles: of one head */
   __device__ __forceinline__ FkAttnWalk(const FkAttnArgs &a, int cluster_rank) {
-    tiles = (a.sq + P::kRows * Cluster - 1) / (P::kRows * Cluster);
+    tiles = (a.sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster);
     total = tiles * a.heads;
-    step = gridDim.x / Cluster;
-    tile = blockIdx.x / Cluster;
+    step = gridDim.x / P::Cluster;
+    tile = blockIdx.x / P::Cluster;
     rank = cluster_rank;
   }
   __device__ __forceinline__ bool valid() const { return tile < total; }
   __device__ __forceinline__ void next() { tile += step; }
   __device__ __forceinline__ int head() const { return tile / tiles; }
-  __device__ __forceinline__ int row() const { return (tile % tiles * Cluster + rank) * P::kRows; }
+  __device__ __forceinline__ int row() const { return (tile % tiles * P::Cluster + rank) * P::kRows; }
 };
 
 /* A ring position: which stage, and the parity of its "full" barrier. */
@@ -64,32 +60,32 @@ template <int Stages> struct FkRing {
 };
 
 /* Starts the copies of every K (or V) tile this block uses. One thread. */
-template <class P, int N, int Stages, int Cluster>
+template <class P>
 FK_DEVICE void fk_attn_load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
-                                  FkAttnWalk<P, Cluster> walk, int sk) {
-  FkRing<Stages> ring;
-  int tiles = (sk + N - 1) / N;
+                                  FkAttnWalk<P> walk, int sk) {
+  FkRing<P::Stages> ring;
+  int tiles = (sk + P::N - 1) / P::N;
   for (; walk.valid(); walk.next()) {
     int head = walk.head();
     for (int j = tiles - 1; j >= 0; j--, ring.next()) {
       uint32_t at = to + ring.stage * P::kTileBytes, bar = full + 8 * ring.stage;
       fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
       fk_mbar_expect(bar, P::kTileBytes);
-      if (Cluster == 1)
-        fk_tma_load_3d(at, map, bar, 0, j * N, 2 * head, FK_L2_EVICT_LAST);
+      if (P::Cluster == 1)
+        fk_tma_load_3d(at, map, bar, 0, j * P::N, 2 * head, FK_L2_EVICT_LAST);
       else /* each block of the pair brings one half of the columns to both */
-        fk_tma_multicast_3d(at + walk.rank * (P::kTileBytes / 2), map, bar, 3, 0, j * N, 2 * head + walk.rank,
+        fk_tma_multicast_3d(at + walk.rank * (P::kTileBytes / 2), map, bar, 3, 0, j * P::N, 2 * head + walk.rank,
                             FK_L2_EVICT_LAST);
     }
   }
 }
 
 /* Starts the copies of the queries, one warpgroup's 64 rows at a time, as soon as their last scores are done. */
-template <class P, int W, int Cluster>
+template <class P>
 FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
-                                    FkAttnWalk<P, Cluster> walk) {
+                                    FkAttnWalk<P> walk) {
   for (int parity = 0; walk.valid(); walk.next(), parity ^= 1) {
-    for (int w = 0; w < W; w++) {
+    for (int w = 0; w < P::W; w++) {
       fk_mbar_wait(empty + 8 * w, parity ^ 1);
       fk_mbar_expect(full + 8 * w, P::kQBytes);
       fk_tma_load_3d(to + w * P::kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, 2 * walk.head(),
@@ -98,27 +94,12 @@ FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_
   }
 }
 
-/* s = Q K^T of one tile, started. Q comes from registers (qr) or by its descriptor (q). */
-template <int N, int Steps>
-FK_DEVICE void fk_attn_scores(float (&s)[N / 2], const uint32_t *qr, uint64_t q, uint64_t k) {
+/* s = Q K^T of one tile, started. */
+template <int N> FK_DEVICE void fk_attn_scores(float (&s)[N / 2], uint64_t q, uint64_t k) {
 #pragma unroll
-  for (int i = 0; i < 8; i++) {
-    uint64_t at = k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP;
-    if (i < Steps)
-      FkWgmma<N>::template rs<0>(s, qr + 4 * i, at, i > 0);
-    else
-      FkWgmma<N>::template ss<0>(s, q + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, at, i > 0);
-  }
-}
-
-/* The A operands of a warpgroup's queries: the 16-byte pieces of row r stand in the order (piece ^ r % 8). */
-template <int Steps> FK_DEVICE void fk_attn_queries(uint32_t *qr, uint32_t at) {
-  int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16, piece = threadIdx.x % 32 / 16;
-#pragma unroll
-  for (int i = 0; i < Steps; i++) {
-    uint32_t(&a)[4] = *(uint32_t(*)[4])(qr + 4 * i);
-    fk_ldmatrix_x4(a, at + i / 4 * (64 * 128) + row * 128 + ((i % 4 * 2 + piece) ^ row % 8) * 16);
-  }
+  for (int i = 0; i < 8; i++)
+    FkWgmma<N>::template ss<0>(s, q + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP,
+                               k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
 }
 
 /* o += P V of one tile, started. */
@@ -206,13 +187,14 @@ template <int N> FK_DEVICE void fk_attn_pack(uint32_t (&p)[N / 4], const float (
   for (int i = 0; i < N / 4; i++) p[i] = fk_pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
-FK_DEVICE void fk_attn_rescale(float (&o)[64], const float (&alpha)[2]) {
+[[maybe_unused]] FK_DEVICE void fk_attn_rescale(float (&o)[64], const float (&alpha)[2]) {
 #pragma unroll
   for (int i = 0; i < 64; i++) o[i] *= alpha[(i >> 1) & 1];
 }
 
 /* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
-FK_DEVICE void fk_attn_store(const FkAttnArgs &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
+[[maybe_unused]] FK_DEVICE void fk_attn_store(const FkAttnArgs &args, const float (&o)[64], const float (&sums)[2],
+                                              int row, int head) {
   int lane = threadIdx.x % 32, t = lane % 4;
   row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
 #pragma unroll
@@ -246,18 +228,20 @@ FK_DEVICE void fk_attn_store(const FkAttnArgs &args, const float (&o)[64], const
   }
 }
 
-template <int W, int N, int Stages, int Cluster, int Flags>
-__global__ void __launch_bounds__((W + 1) * 128, 1)
+template <class P>
+__global__ void __launch_bounds__(P::kThreads, 1)
     fk_attn_sm90(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
                  const __grid_constant__ CUtensorMap map_v, const FkAttnArgs args) {
-  using P = FkAttnPlan<W, N, Stages, Cluster, Flags>;
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  constexpr int W = P::W, N = P::N, Stages = P::Stages, Cluster = P::Cluster;
+  constexpr int kRegsMath = W == 2 ? 240 : 160, kRegsCopy = W == 2 ? 24 : 32;
   extern __shared__ char shared[];
   const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, bars = base + P::kBars;
   const uint32_t q_full = bars, q_free = q_full + 8 * W, k_full = q_free + 8 * W, k_free = k_full + 8 * Stages,
                  v_full = k_free + 8 * Stages, v_free = v_full + 8 * Stages;
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
   const int lane = threadIdx.x % 32;
-  FkAttnWalk<P, Cluster> walk(args, Cluster > 1 ? fk_cluster_rank() : 0);
+  FkAttnWalk<P> walk(args, Cluster > 1 ? fk_cluster_rank() : 0);
 
   if (threadIdx.x == 0) {
     for (int w = 0; w < W; w++) fk_mbar_init(q_full + 8 * w, 1), fk_mbar_init(q_free + 8 * w, 4);
@@ -271,21 +255,18 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
   if (Cluster > 1) fk_cluster_arrive(), fk_cluster_wait();
 
   if (group == W) {
-    fk_regs_dec<P::kRegsCopy>();
-    if (warp == 0 && lane == 0)
-      fk_attn_load_tiles<P, N, Stages, Cluster>(&map_k, base + P::kK, k_full, k_free, walk, args.sk);
-    if (warp == 1 && lane == 0)
-      fk_attn_load_tiles<P, N, Stages, Cluster>(&map_v, base + P::kV, v_full, v_free, walk, args.sk);
-    if (warp == 2 && lane == 0) fk_attn_load_queries<P, W, Cluster>(&map_q, base, q_full, q_free, walk);
+    fk_regs_dec<kRegsCopy>();
+    if (warp == 0 && lane == 0) fk_attn_load_tiles<P>(&map_k, base + P::kK, k_full, k_free, walk, args.sk);
+    if (warp == 1 && lane == 0) fk_attn_load_tiles<P>(&map_v, base + P::kV, v_full, v_free, walk, args.sk);
+    if (warp == 2 && lane == 0) fk_attn_load_queries<P>(&map_q, base, q_full, q_free, walk);
     __syncwarp();
   } else {
-    fk_regs_inc<P::kRegsMath>();
+    fk_regs_inc<kRegsMath>();
     const uint64_t q_desc = fk_desc(base + group * P::kQBytes), k_desc = fk_desc(base + P::kK),
                    v_desc = fk_desc(base + P::kV, N * 128);
     const int tiles = (args.sk + N - 1) / N, ragged = args.sk % N, turn = 1 + group, other = 1 + (group + 1) % W;
-    constexpr int kSteps = Flags / FK_ATTN_QSTEP;
     float o[64], s[N / 2], alpha[2];
-    uint32_t p[N / 4], qr[kSteps ? 4 * kSteps : 1];
+    uint32_t p[N / 4];
     FkAttnRows rows;
     FkRing<Stages> k_ring, v_ring;
     int q_parity = 0;
@@ -298,21 +279,17 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
         if (lane == 0) fk_mbar_arrive(bar);
       }
     };
-    auto queries_wait = [&]() {
-      fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
-      fk_attn_queries<kSteps>(qr, base + group * P::kQBytes);
-      if (kSteps == 8 && lane == 0) fk_mbar_arrive(q_free + 8 * group);
-    };
+    auto queries_wait = [&]() { fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1; };
     auto scores_start = [&]() {
       fk_wgmma_fence();
-      fk_attn_scores<N, kSteps>(s, qr, q_desc, k_desc + k_ring.stage * (P::kTileBytes >> 4));
+      fk_attn_scores<N>(s, q_desc, k_desc + k_ring.stage * (P::kTileBytes >> 4));
       fk_wgmma_commit();
     };
     auto scores_done = [&](bool last) {
       fk_wgmma_hold(s);
       release(k_free + 8 * k_ring.stage);
       k_ring.next();
-      if (kSteps < 8 && last && lane == 0) fk_mbar_arrive(q_free + 8 * group);
+      if (last && lane == 0) fk_mbar_arrive(q_free + 8 * group);
     };
     auto products_start = [&]() {
       fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
@@ -329,12 +306,11 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
     /* Scores of the next key tile beside the products of the present one. */
     auto step = [&](bool last) {
       fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
-      if (Flags & FK_ATTN_TURNS) fk_bar_sync(turn, 256);
+      fk_bar_sync(turn, 256);
       fk_wgmma_hold(s), fk_wgmma_hold(o), fk_wgmma_hold(p);
-      if (kSteps) fk_wgmma_hold(qr);
       scores_start();
       products_start();
-      if (Flags & FK_ATTN_TURNS) fk_bar_arrive(other, 256);
+      fk_bar_arrive(other, 256);
       fk_wgmma_wait<1>();
       scores_done(last);
     };
@@ -343,12 +319,11 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
       for (int i = 0; i < 64; i++) o[i] = 0.f;
     };
 
-    if ((Flags & FK_ATTN_TURNS) && group == W - 1) fk_bar_arrive(other, 256);
+    if (group == W - 1) fk_bar_arrive(other, 256);
     if (walk.valid()) {
       queries_wait();
       fk_mbar_wait(k_full, 0);
       fk_wgmma_hold(s);
-      if (kSteps) fk_wgmma_hold(qr);
       scores_start();
       fk_wgmma_wait<0>();
       scores_done(tiles == 1);
@@ -384,6 +359,7 @@ __global__ void __launch_bounds__((W + 1) * 128, 1)
     }
   }
   if (Cluster > 1) fk_cluster_arrive(), fk_cluster_wait();
+#endif
 }
 
 /* [64 columns, rows, halves of heads] over columns 0..128*heads of a strided buffer; one box brings `halves` halves. */
@@ -394,34 +370,45 @@ bool fk_attn_map(CUtensorMap *map, const __nv_bfloat16 *base, int64_t ld, int ro
   return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
 }
 
-template <int W, int N, int Stages, int Cluster, int Flags>
+template <class P>
 bool fk_attn_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
-                    __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk,
-                    int heads, float scale) {
-  using P = FkAttnPlan<W, N, Stages, Cluster, Flags>;
-  auto kernel = fk_attn_sm90<W, N, Stages, Cluster, Flags>;
-  static int blocks = 0; /* resident blocks: one a multiprocessor */
-  if (!blocks) {
-    int device = 0;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess ||
-        cudaDeviceGetAttribute(&blocks, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+                    __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk, int heads,
+                    float scale) {
+  auto kernel = fk_attn_sm90<P>;
+  static int resident[FK_ATTN_DEVICES]; /* blocks, one a multiprocessor; 0: this device is not set up yet */
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= FK_ATTN_DEVICES) return false;
+  if (!resident[device]) {
+    int count = 0;
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess ||
+        cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
       return false;
+    resident[device] = count;
   }
+  const int blocks = resident[device];
   CUtensorMap map_q, map_k, map_v;
-  if (!fk_attn_map(&map_q, q, ld_q, sq, heads, 64, 2) || !fk_attn_map(&map_k, k, ld_k, sk, heads, N, 2 / Cluster) ||
-      !fk_attn_map(&map_v, v, ld_v, sk, heads, N, 2 / Cluster))
+  if (!fk_attn_map(&map_q, q, ld_q, sq, heads, 64, 2) ||
+      !fk_attn_map(&map_k, k, ld_k, sk, heads, P::N, 2 / P::Cluster) ||
+      !fk_attn_map(&map_v, v, ld_v, sk, heads, P::N, 2 / P::Cluster))
     return false;
   const FkAttnArgs args = {o, ld_o, sq, sk, heads, scale * 1.4426950408889634f};
-  int tiles = (sq + P::kRows * Cluster - 1) / (P::kRows * Cluster) * heads * Cluster;
-  int grid = tiles < blocks ? tiles : blocks / Cluster * Cluster;
+  int tiles = (sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster) * heads * P::Cluster;
+  int grid = tiles < blocks ? tiles : blocks / P::Cluster * P::Cluster;
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = Cluster, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
+  attribute.val.clusterDim.x = P::Cluster, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(grid), config.blockDim = dim3(P::kThreads), config.dynamicSmemBytes = P::kShared;
-  config.stream = stream, config.attrs = &attribute, config.numAttrs = Cluster > 1 ? 1 : 0;
+  config.stream = stream, config.attrs = &attribute, config.numAttrs = P::Cluster > 1 ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args) == cudaSuccess;
 }
 
 } // namespace
+
+bool fk_cuda_attention_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
+                            __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk,
+                            int heads, float scale) {
+  if (sq < 1 || sk < 1 || heads < 1 || !(scale > 0.f)) return false;
+  using P = FkAttnPlan<3, 80, 4, 2>;
+  return fk_attn_launch<P>(stream, q, k, v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, heads, scale);
+}

@@ -17,7 +17,6 @@
 namespace {
 
 constexpr int kTileW = 16, kStages = 4, kThreads = 384, kChannels = 64;
-#include <stdlib.h>
 
 struct Args {
   __nv_bfloat16 *y;
@@ -31,7 +30,6 @@ struct Args {
   int kernel, pad, shift, mask; /* tap offset o = class + tap - pad: parity o & mask, step o >> shift */
   int in;                       /* channels of x */
   int tiles_x, tiles_y, tiles_n, total;
-  int lead;
   bool vector; /* 16-byte stores: bf16, Cout % 8 == 0, aligned */
 };
 
@@ -167,8 +165,6 @@ template <int M, int BN> FK_DEVICE void consume(const Args &p, uint32_t base, in
   using P = Plan<M, BN>;
   const int group = (threadIdx.x >> 7) - 1, warp = threadIdx.x >> 5 & 3, lane = threadIdx.x & 31;
   int stage = 0, parity = 0;
-  const bool lead = p.lead && steps > p.lead;
-  if (lead && group == 1) fk_bar_sync(1, 256);
   for (int index = blockIdx.x; index < p.total; index += gridDim.x) {
     const Tile t = tile_at<M>(p, index);
     float d[M][BN / 2];
@@ -192,7 +188,6 @@ template <int M, int BN> FK_DEVICE void consume(const Args &p, uint32_t base, in
       for (int m = 0; m < M; m++) fk_wgmma_hold(d[m]);
       /* The previous step's products are done: its stage may be filled again. */
       fk_wgmma_wait<1>();
-      if (lead && group == 0 && k == p.lead - 1 && index == blockIdx.x) fk_bar_arrive(1, 256);
       if (k > 0 && lane == 0)
         fk_mbar_arrive(base + P::kBars + 16 * ((stage + kStages - 1) % kStages) + 8);
       if (++stage == kStages) stage = 0, parity ^= 1;
@@ -302,7 +297,6 @@ bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c) {
   p.bias = (const float *)c->bias.data;
   p.out = (int)c->w.out, p.in = (int)c->x.dim[2], p.out_w = (int)c->y.dim[1];
   p.grid_h = (int)(up ? c->x.dim[0] : c->y.dim[0]), p.grid_w = (int)(up ? c->x.dim[1] : c->y.dim[1]);
-  p.lead = getenv("LEAD") ? atoi(getenv("LEAD")) : 0;
   p.up = up, p.kernel = c->kernel, p.pad = c->pad_before;
   p.shift = up || c->stride == 2, p.mask = c->stride == 2;
   p.vector = aligned(c->y) && p.out % 8 == 0 && (!c->residual.rank || aligned(c->residual)) &&

@@ -165,7 +165,7 @@ static void cuda_close(FkBackend *be) {
     if (b->device) cudaFree(b->device);
     if (b->idle) cudaEventDestroy(b->idle);
   }
-  for (int i = 0; i < FK_CUDA_SLOTS; i++)
+  for (int i = 0; i < FK_SLOTS; i++)
     if (cu->mark[i]) cudaEventDestroy(cu->mark[i]);
   if (cu->scratch) cudaFree(cu->scratch);
   if (cu->linear_workspace) cudaFree(cu->linear_workspace);
@@ -255,14 +255,15 @@ static void cuda_download(FkBackend *be, void *to, const void *from, size_t byte
 
 static void cuda_mark(FkBackend *be, int slot) {
   FkCuda *cu = fk_cuda_enter(be);
-  assert(slot >= 0 && slot < FK_CUDA_SLOTS);
+  assert(slot >= 0 && slot < FK_SLOTS);
   if (!cu->mark[slot] && !fk_cuda_ok(be, "mark", cudaEventCreate(&cu->mark[slot]))) return;
   fk_cuda_ok(be, "mark", cudaEventRecord(cu->mark[slot], cu->stream));
 }
 
+/* A slot never marked has passed. */
 static void cuda_wait(FkBackend *be, int slot) {
   FkCuda *cu = fk_cuda_enter(be);
-  assert(slot >= 0 && slot < FK_CUDA_SLOTS);
+  assert(slot >= 0 && slot < FK_SLOTS);
   if (cu->mark[slot]) fk_cuda_ok(be, "wait", cudaEventSynchronize(cu->mark[slot]));
 }
 

@@ -14,7 +14,6 @@ extern "C" {
 #include "../core/backend.h"
 }
 
-#define FK_CUDA_SLOTS FK_SLOTS           /* events of mark and wait, made when first used */
 #define FK_CUDA_RING 8                   /* pinned buffers of the weight loader */
 #define FK_CUDA_RING_BYTES (32u << 20)   /* of each */
 #define FK_CUDA_STAGES 64                /* different names given to `check` */
@@ -39,7 +38,7 @@ typedef struct {
   int device, sms;
   int arch; /* 10 * major + minor of the compute capability */
   cudaStream_t stream;
-  cudaEvent_t mark[FK_CUDA_SLOTS];
+  cudaEvent_t mark[FK_SLOTS]; /* made when first marked */
   FkCudaBuffer ring[FK_CUDA_RING];
   char *scratch;
   void *linear_workspace; /* of linear.h, zeroed once */

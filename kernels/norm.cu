@@ -79,61 +79,81 @@ template <int N> __global__ void __launch_bounds__(128) norm_rows_kernel(const R
   }
 }
 
-/* ---- long rows: the modulated layer norm of the transformer ------------------------------------------------------ */
+/* ---- many long rows: the modulated layer norm of the transformer ------------------------------------------------- */
 
-constexpr int kAhead = 3; /* rows in flight a thread */
+constexpr int kAhead = 2; /* rows whose loads are in flight */
 
-/* 8 columns a thread, W warps, so that a block is as wide as a row (256 W columns) and keeps its 8 factors for all of
- * its consecutive rows: reading those for every row would cost four times the row itself. One barrier a row: every
- * thread knows the mean and the squares about it of its own 8 elements, lanes and then warps merge theirs; no sum of
- * squares about a far point, so no cancellation. Two blocks a multiprocessor; registers: 12 raw, 16 factors. */
-template <int W> FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n, float2 (&part)[2][W]) {
+/* A block of W warps takes consecutive rows of 256 W V columns, V vectors of 8 a thread, and keeps its columns' factors
+ * in registers: reading those for every row would cost four times the row itself. One barrier a row: every thread knows
+ * the mean of its own elements and the squares about it; lanes and then warps merge theirs. No sum of squares about a
+ * far point, so no cancellation. The buffers of the barrier alternate: a warp may be one row ahead of another. */
+template <int W, int V>
+FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n, float2 (&part)[2][W]) {
+  constexpr int kEach = 8 * V, kWarp = 32 * kEach;
   const int c = threadIdx.x * 8;
-  const __nv_bfloat16 *const x = (const __nv_bfloat16 *)g.x.data + first * g.x.ld + c;
-  __nv_bfloat16 *const y = (__nv_bfloat16 *)g.y.data + first * g.y.ld + c;
-  float mul[8] = {}, add[8] = {};
-  uint4 ahead[kAhead];
+  const __nv_bfloat16 *x = (const __nv_bfloat16 *)g.x.data + first * g.x.ld + c;
+  __nv_bfloat16 *y = (__nv_bfloat16 *)g.y.data + first * g.y.ld + c;
+  float mul[V][8] = {}, add[V][8] = {};
+  uint4 ahead[kAhead][V];
 #pragma unroll
   for (int u = 0; u < kAhead; u++)
-    if (u < n) ahead[u] = __ldcs((const uint4 *)(x + u * g.x.ld));
-  if (g.mul) fk_load8(g.mul + c, mul);
-  if (g.add) fk_load8(g.add + c, add);
 #pragma unroll
-  for (int k = 0; k < 8; k++) mul[k] = g.mul ? mul[k] + g.one : 1.0f;
+    for (int j = 0; j < V; j++)
+      if (u < n) ahead[u][j] = __ldcs((const uint4 *)(x + u * g.x.ld + j * W * 256));
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    if (g.mul) fk_load8(g.mul + c + j * W * 256, mul[j]);
+    if (g.add) fk_load8(g.add + c + j * W * 256, add[j]);
+#pragma unroll
+    for (int k = 0; k < 8; k++) mul[j][k] = g.mul ? mul[j][k] + g.one : 1.0f;
+  }
   for (int i = 0; i < n; i += kAhead) {
 #pragma unroll
     for (int u = 0; u < kAhead; u++) {
       if (i + u >= n) break;
-      float v[8];
-      fk_unpack8(ahead[u], v);
-      if (i + u + kAhead < n) ahead[u] = __ldcs((const uint4 *)(x + (i + u + kAhead) * g.x.ld));
-      float mean = (((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))) * 0.125f, squares = 0;
+      float v[V][8], mean = 0, squares = 0;
 #pragma unroll
-      for (int k = 0; k < 8; k++) squares += (v[k] - mean) * (v[k] - mean);
+      for (int j = 0; j < V; j++) {
+        fk_unpack8(ahead[u][j], v[j]);
+        if (i + u + kAhead < n) ahead[u][j] = __ldcs((const uint4 *)(x + kAhead * g.x.ld + j * W * 256));
+        mean += ((v[j][0] + v[j][1]) + (v[j][2] + v[j][3])) + ((v[j][4] + v[j][5]) + (v[j][6] + v[j][7]));
+      }
+      mean *= 1.0f / kEach;
 #pragma unroll
-      for (int lanes = 1; lanes < 32; lanes *= 2) { /* both sides hold 8 * lanes elements */
+      for (int j = 0; j < V; j++)
+#pragma unroll
+        for (int k = 0; k < 8; k++) squares += (v[j][k] - mean) * (v[j][k] - mean);
+#pragma unroll
+      for (int lanes = 1; lanes < 32; lanes *= 2) { /* both sides hold kEach * lanes elements */
         const float other = __shfl_xor_sync(0xffffffffu, mean, lanes), apart = other - mean;
-        squares += __shfl_xor_sync(0xffffffffu, squares, lanes) + apart * apart * (4.0f * lanes);
+        squares += __shfl_xor_sync(0xffffffffu, squares, lanes) + apart * apart * (0.5f * kEach * lanes);
         mean = 0.5f * (mean + other);
       }
-      float2 *const mine = part[(i + u) & 1];
-      if ((threadIdx.x & 31) == 0) mine[threadIdx.x >> 5] = make_float2(mean, squares);
+      if ((threadIdx.x & 31) == 0) part[u & 1][threadIdx.x >> 5] = make_float2(mean, squares);
       __syncthreads();
       mean = squares = 0;
 #pragma unroll
-      for (int w = 0; w < W; w++) mean += mine[w].x;
-      mean /= W;
+      for (int w = 0; w < W; w++) mean += part[u & 1][w].x;
+      mean *= 1.0f / W;
 #pragma unroll
-      for (int w = 0; w < W; w++) squares += mine[w].y + 256.0f * (mine[w].x - mean) * (mine[w].x - mean);
-      const float scale = rsqrtf(squares / (W * 256) + eps);
+      for (int w = 0; w < W; w++) {
+        const float2 p = part[u & 1][w];
+        squares += p.y + (p.x - mean) * (p.x - mean) * kWarp;
+      }
+      const float scale = rsqrtf(squares * (1.0f / (W * kWarp)) + eps);
 #pragma unroll
-      for (int k = 0; k < 8; k++) v[k] = (v[k] - mean) * scale * mul[k] + add[k];
-      fk_store8(y + (i + u) * g.y.ld, v);
+      for (int j = 0; j < V; j++) {
+#pragma unroll
+        for (int k = 0; k < 8; k++) v[j][k] = (v[j][k] - mean) * scale * mul[j][k] + add[j][k];
+        fk_store8(y + j * W * 256, v[j]);
+      }
+      x += g.x.ld, y += g.y.ld;
     }
   }
 }
 
-template <int W> __global__ void __launch_bounds__(W * 32, 2) norm_long_kernel(const RowArgs a, int rows_a_block) {
+template <int W, int V, int Blocks>
+__global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs a, int rows_a_block) {
   __shared__ float2 part[2][W];
   int64_t first = (int64_t)blockIdx.x * rows_a_block;
   int n = rows_a_block;
@@ -141,7 +161,7 @@ template <int W> __global__ void __launch_bounds__(W * 32, 2) norm_long_kernel(c
   for (int g = 0; g < FK_MAX_GROUPS; g++) { /* a block's rows may pass from the first group to the second */
     const int64_t left = a.group[g].rows - first;
     const int here = (int)(left < 0 ? 0 : left < n ? left : n);
-    if (here > 0) norm_long_rows<W>(a.group[g], a.eps, first, here, part);
+    if (here > 0) norm_long_rows<W, V>(a.group[g], a.eps, first, here, part);
     __syncthreads();
     first = first + here - a.group[g].rows, n -= here;
   }
@@ -187,9 +207,10 @@ cudaError_t launch_rows(FkCuda *cu, const RowArgs &a, bool fast) {
   const int64_t pieces = (a.group[0].rows + a.group[1].rows) * a.split;
   const unsigned blocks = (unsigned)((pieces + kRowWarps - 1) / kRowWarps);
   if (pieces == 0) return cudaSuccess;
-  if (fast && a.center && a.cols == 3072 && pieces >= 1024) { /* enough rows to fill the machine with long blocks */
-    const int rows = (int)((pieces + 2 * cu->sms - 1) / (2 * cu->sms));
-    norm_long_kernel<12><<<(unsigned)((pieces + rows - 1) / rows), 384, 0, cu->stream>>>(a, rows);
+  if (fast && a.center && a.cols == 3072 && pieces >= 1024) { /* enough rows to fill the machine with such blocks */
+    constexpr int resident = 4;
+    const int rows = (int)((pieces + resident * cu->sms - 1) / (resident * cu->sms));
+    norm_long_kernel<4, 3, resident><<<(unsigned)((pieces + rows - 1) / rows), 128, 0, cu->stream>>>(a, rows);
     return cudaGetLastError();
   }
   if (!fast || a.cols % 8 || a.cols > 4096) norm_any_kernel<<<(unsigned)pieces, 256, 0, cu->stream>>>(a);

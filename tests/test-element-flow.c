@@ -2,6 +2,7 @@
 /* Frames through the element on the null engine: batches, order, events, flushes, cancelling, latency, QoS, pools. */
 #include "test-element-util.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void push(Tester *t, guint n) {
@@ -42,6 +43,25 @@ static void test_eos(gconstpointer data) {
     g_assert_cmpuint(t->errors, ==, 0);
     g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, frames);
   }
+}
+
+/* A hundred streams one after the other, as concat sends them: other ids, caps and segments, one load. */
+static void test_serial_streams(void) {
+  g_autoptr(Tester) t = batch_tester(3);
+  for (guint n = 0; n < 100; n++) {
+    g_autofree gchar *id = g_strdup_printf("stream %u", n);
+    GstSegment segment;
+    gst_segment_init(&segment, GST_FORMAT_TIME);
+    segment.base = n * GST_SECOND;
+    gst_harness_push_event(t->h, gst_event_new_stream_start(id));
+    gst_harness_set_src_caps_str(t->h, n % 2 ? RGB_CAPS(32, 16) : SMALL);
+    gst_harness_push_event(t->h, gst_event_new_segment(&segment));
+    for (guint i = 0; i < n % 4; i++) gst_harness_push(t->h, test_frame(n % 2 ? RGB_CAPS(32, 16) : SMALL, i, 0));
+  }
+  gst_harness_push_event(t->h, gst_event_new_eos());
+  g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, 25 * (0 + 1 + 2 + 3));
+  tester_collect(t);
+  g_assert_cmpuint(t->errors, ==, 0);
 }
 
 static void test_eos_is_last(void) {
@@ -257,31 +277,48 @@ static gdouble ms_since(gint64 began) {
 }
 
 #define STEP_MS 40
-/* One step in flight, and the scheduler of a busy machine. */
-#define CANCEL_MS (STEP_MS + 100)
+#define CANCELS 9
 
-/* An edit of 25 steps of 40 ms each is left within one step. */
+static void wait_for_step(Tester *t) {
+  for (guint i = 0; i < 10000 && t->steps == 0; i++) {
+    g_usleep(1000);
+    tester_collect(t);
+  }
+  g_assert_cmpuint(t->steps, >, 0);
+}
+
+static gint compare_ms(gconstpointer a, gconstpointer b) {
+  return (*(const gdouble *)a > *(const gdouble *)b) - (*(const gdouble *)a < *(const gdouble *)b);
+}
+
+/* An edit of 25 steps of 40 ms each is left within one step. The median may take 100 ms more, for the scheduler of a
+ * busy machine; the worst must show at least that the edit was not finished. */
 static void test_cancel_mid_step(gconstpointer data) {
   gboolean by_flush = GPOINTER_TO_INT(data);
+  gdouble ms[CANCELS];
   null_engine(STEP_MS, 0, 0);
-  for (guint run = 0; run < 8; run++) {
+  for (guint run = 0; run < CANCELS; run++) {
     g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=25", SMALL);
     Push p = {t->h, GST_FLOW_OK};
     GThread *thread = g_thread_new("push", push_one, &p);
-    g_usleep(50000 + 30000 * run);
+    wait_for_step(t);
+    g_usleep(5000 * run);
     gint64 began = g_get_monotonic_time();
     if (by_flush)
       gst_harness_push_event(t->h, gst_event_new_flush_start());
     else
       gst_element_set_state(t->element, GST_STATE_NULL);
     g_thread_join(thread);
-    g_assert_cmpfloat(ms_since(began), <, CANCEL_MS);
+    ms[run] = ms_since(began);
     g_assert_cmpint(p.flow, ==, GST_FLOW_FLUSHING);
     tester_collect(t);
     g_assert_cmpuint(t->errors, ==, 0);
     g_assert_cmpuint(t->canceled, ==, 1);
     if (by_flush) gst_harness_push_event(t->h, gst_event_new_flush_stop(TRUE));
   }
+  qsort(ms, CANCELS, sizeof(ms[0]), compare_ms);
+  g_assert_cmpfloat(ms[CANCELS / 2], <, STEP_MS + 100);
+  g_assert_cmpfloat(ms[CANCELS - 1], <, 25 * STEP_MS / 2.0);
   null_engine(0, 0, 0);
 }
 
@@ -525,6 +562,7 @@ static void add_tests(void) {
     g_autofree gchar *name = g_strdup_printf("/element/flow/eos/batch-%d", batch);
     g_test_add_data_func(name, GINT_TO_POINTER(batch), test_eos);
   }
+  g_test_add_func("/element/flow/eos/hundred-streams", test_serial_streams);
   g_test_add_func("/element/flow/eos/last", test_eos_is_last);
   g_test_add_data_func("/element/flow/drain/gap", GINT_TO_POINTER(GST_EVENT_GAP), test_event_drains);
   g_test_add_data_func("/element/flow/drain/segment", GINT_TO_POINTER(GST_EVENT_SEGMENT), test_event_drains);

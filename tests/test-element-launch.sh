@@ -1,9 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Runs every launch line of docs/element.md on the null backend, and what the documents say about gst-inspect-1.0.
-# Prints TAP. Needs GST_PLUGIN_PATH_1_0 and GST_PRESET_PATH to point at the build; $1: the document.
+# Prints TAP. Needs GST_PLUGIN_PATH_1_0 and GST_PRESET_PATH to point at the build.
+# $1: the document.
 set -u
 doc=$(realpath "$1")
+model=$(dirname "$doc")/../examples/demo-model/checkpoint
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 99
@@ -66,11 +68,22 @@ test $best -lt 300
 result "inspect/under-300-ms" $?
 
 # A wrong path: a failing exit code and one message that names it.
-gst-launch-1.0 -q videotestsrc num-buffers=1 ! fluxkontextedit backend=cpu model-path=/nonexistent/model ! fakesink >log 2>&1
+gst-launch-1.0 -q videotestsrc num-buffers=1 ! \
+  fluxkontextedit backend=cpu model-path=/nonexistent/model ! fakesink >log 2>&1
 test $? -ne 0
 result "wrong-path/exit-code" $?
 test "$(grep -c '^ERROR: from element' log)" -eq 1 && grep -q '/nonexistent/model' log
 result "wrong-path/one-error" $?
+
+# The same picture, prompt and seed in three processes.
+for i in 1 2 3; do
+  gst-launch-1.0 -q filesrc location=in.png ! pngdec ! videoconvert ! video/x-raw,format=RGB ! \
+    fluxkontextedit backend=cpu model-path="$model" prompt="make it night" steps=2 max-area=4096 ! \
+    filesink location=run-$i.rgb >log 2>&1
+  result "three-processes/run-$i" $?
+done
+cmp run-1.rgb run-2.rgb >log 2>&1 && cmp run-1.rgb run-3.rgb >>log 2>&1 && test -s run-1.rgb
+result "three-processes/same-bytes" $?
 
 echo "1..$n"
 exit $failed

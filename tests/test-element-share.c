@@ -195,7 +195,7 @@ static gpointer push_many(gpointer data) {
 
 /* Eight elements in eight threads; one is stopped in the middle, the others notice nothing. */
 static void test_eight(void) {
-  null_engine(2, 0, 0);
+  null_engine(5, 0, 0);
   User users[USERS];
   GThread *threads[USERS];
   for (guint i = 0; i < USERS; i++) users[i] = (User){tester_new_playing(NULL_ENGINE, SMALL), GST_FLOW_OK};
@@ -225,7 +225,7 @@ static void test_eight(void) {
 
 /* First come, first served: of two that push without pause neither gets far ahead. */
 static void test_fair(void) {
-  null_engine(3, 0, 0);
+  null_engine(10, 0, 0);
   User users[2];
   GThread *threads[2];
   for (guint i = 0; i < 2; i++) users[i] = (User){tester_new_playing(NULL_ENGINE, SMALL), GST_FLOW_OK};

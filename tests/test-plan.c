@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Plans of the published configuration against counts made from its formulas (diffusers' meta-device parameter counts,
+ * and 2 per multiply-add over the layers written out here), and of the demo checkpoint against a real edit. */
+#include "backend.h"
+#include "test-files.h"
+
+#include <math.h>
+
+static FkPlan plan_of(const char *model, int width, int height, const char *name, const char *value) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkSettings) s = fk_settings_new();
+  FkPlan p;
+  if (name) g_assert_true(fk_settings_set(s, name, value, NULL));
+  fk_plan(model, s, width, height, 2, &p, &error);
+  g_assert_no_error(error);
+  return p;
+}
+
+/* FLOP of one evaluation: per token the matrix products, per pair of tokens the attention; `last` rows in the last
+ * block go through query, MLP and output, the others only through key and value. */
+static double step_flop(double text, double image, double out_rows, double target) {
+  const double d = 3072, rows = text + image, mlp = 4 * d, layers = 19, singles = 38;
+  double flop = 2 * image * 64 * d + 2 * target * d * 64;                     /* x_embedder, proj_out */
+  flop += layers * rows * 2 * (4 * d * d + 2 * d * mlp);                      /* qkv, out, both MLP products */
+  flop += (singles - 1) * rows * 2 * (3 * d * d + d * mlp + (d + mlp) * d);   /* in, out */
+  flop += (layers + singles - 1) * 4 * rows * rows * d;                       /* q k^T and p v */
+  flop += rows * 2 * 2 * d * d + out_rows * 2 * (d * d + d * mlp + (d + mlp) * d) + 4 * out_rows * rows * d;
+  return flop;
+}
+
+static void kontext_dev(void) {
+  const FkPlan p = plan_of("kontext-dev", 1024, 1024, NULL, NULL);
+  g_assert_cmpint(p.width, ==, 1024);
+  g_assert_cmpint(p.text_tokens, ==, 512);
+  g_assert_cmpint(p.target_tokens, ==, 4096);
+  g_assert_cmpint(p.context_tokens, ==, 4096);
+  g_assert_cmpint(p.evaluations, ==, 28);
+  /* sum of p.numel() of diffusers' and transformers' modules on the meta device */
+  g_assert_cmpint(p.stage[0].parameters, ==, 123060480);
+  g_assert_cmpint(p.stage[1].parameters, ==, 4762310656);
+  g_assert_cmpint(p.stage[2].parameters, ==, 34274208);
+  g_assert_cmpint(p.stage[3].parameters, ==, 11901408320);
+  g_assert_cmpint(p.stage[4].parameters, ==, 49545475);
+  const double whole = step_flop(512, 8192, 8704, 4096), run = step_flop(512, 8192, 4096, 4096);
+  g_test_message("step %.3f TFLOP (formula %.3f), whole %.3f (formula %.3f)", p.stage[3].flop / 1e12, run / 1e12,
+                 p.whole_step_flop / 1e12, whole / 1e12);
+  /* What the formula leaves out (modulation, embedders of time and text, once per edit) is under 2e-3. */
+  g_assert_cmpfloat(fabs(p.whole_step_flop / whole - 1), <, 2e-3);
+  g_assert_cmpfloat(fabs(p.stage[3].flop / run - 1), <, 2e-3);
+  g_assert_cmpfloat(fabs(p.whole_step_flop / 1e12 - 165.4), <, 0.05);
+  double sum = 0;
+  for (int i = 0; i < FK_PLAN_STAGES; i++) sum += p.stage[i].flop * (i == 3 ? p.evaluations : 1);
+  g_assert_cmpfloat(fabs(p.flop / sum - 1), <, 1e-9);
+  g_assert_cmpfloat(p.weight_bytes, >=, 2.0 * (double)p.parameters);
+  g_assert_cmpfloat(p.weight_bytes, <, 2.01 * (double)p.parameters);
+}
+
+/* Sizes, steps, guidance twice, no context. */
+static void settings_count(void) {
+  const FkPlan base = plan_of("kontext-dev", 1024, 1024, NULL, NULL);
+  const FkPlan steps = plan_of("kontext-dev", 1024, 1024, "steps", "4");
+  g_assert_cmpint(steps.evaluations, ==, 4);
+  g_assert_cmpfloat(steps.flop, <, base.flop / 6);
+  const FkPlan heun = plan_of("kontext-dev", 1024, 1024, "scheduler", "heun");
+  g_assert_cmpint(heun.evaluations, ==, 55);
+  const FkPlan small = plan_of("kontext-dev", 1024, 1024, "max-area", "262144");
+  g_assert_cmpint(small.width, ==, 512);
+  g_assert_cmpint(small.target_tokens, ==, 1024);
+  const FkPlan wide = plan_of("kontext-dev", 1280, 720, NULL, NULL);
+  g_assert_cmpint(wide.width, ==, 1280);
+  g_assert_cmpint(wide.height, ==, 720);
+  const FkPlan generate = plan_of("kontext-dev", 1024, 1024, "task", "generate");
+  g_assert_cmpint(generate.context_tokens, ==, 0);
+  g_assert_cmpfloat(generate.stage[3].flop, <, base.stage[3].flop / 1.8);
+  const FkPlan reuse = plan_of("kontext-dev", 1024, 1024, "context-reuse", "4");
+  g_assert_cmpfloat(reuse.flop, <, base.flop * 0.75);
+}
+
+static void schnell(void) {
+  const FkPlan p = plan_of("schnell", 1024, 1024, "task", "generate");
+  g_assert_cmpint(p.text_tokens, ==, 256);
+  g_assert_cmpint(p.stage[3].parameters, ==, 11891178560); /* without the guidance embedder */
+}
+
+/* The plan of a folder is what an edit with it spends and needs. */
+static void folder(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autoptr(FkSettings) s = fk_settings_new();
+  FkPlan p;
+  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
+  fk_options_set(options, "backend", "cpu", NULL);
+  fk_settings_set(s, "steps", "2", NULL);
+  fk_plan(FK_DEMO_MODEL, s, 64, 64, 4, &p, &error);
+  g_assert_no_error(error);
+  g_assert_cmpint(p.parameters, ==, 16793475); /* of the demo model's README */
+  fk_settings_set(s, "max-area", "4096", NULL);
+  fk_plan(FK_DEMO_MODEL, s, 64, 64, 4, &p, &error);
+  g_assert_no_error(error);
+  g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  g_autofree uint8_t *in = g_malloc0(64 * 64 * 3), *out = g_malloc0(64 * 64 * 3);
+  FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
+  fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  g_assert_cmpint(job.result.width, ==, p.width);
+  g_assert_cmpfloat(fabs(job.result.flop / p.flop - 1), <, 1e-9);
+}
+
+static void refused(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkSettings) s = fk_settings_new();
+  FkPlan p;
+  g_assert_false(fk_plan("/nowhere", s, 64, 64, 2, &p, &error));
+  assert_error(error, FK_ERROR_MODEL_MISSING, "/nowhere", "model_index.json");
+  fk_settings_set(s, "step-cache-mask", "1", NULL);
+  g_assert_false(fk_plan("kontext-dev", s, 64, 64, 2, &p, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "step-cache-mask", "");
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/plan/kontext-dev", kontext_dev);
+  g_test_add_func("/plan/settings", settings_count);
+  g_test_add_func("/plan/schnell", schnell);
+  g_test_add_func("/plan/folder", folder);
+  g_test_add_func("/plan/refused", refused);
+  return g_test_run();
+}

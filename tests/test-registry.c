@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One engine per identity: any file of the model that changes makes another one, a turned link too; and many threads
+ * that open and leave. */
+#include "registry.h"
+#include "test-files.h"
+
+#include <unistd.h>
+#include <utime.h>
+
+static char *identity_of(const char *path) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_assert_true(fk_options_set(options, "backend", "null", NULL));
+  g_assert_true(fk_options_set(options, "model-path", path, NULL));
+  return fk_registry_identity(options);
+}
+
+static void assert_same(const char *a, const char *b, bool same) {
+  if (g_str_equal(a, b) != same) g_error("expected %s identities:\n%s\n%s", same ? "equal" : "different", a, b);
+}
+
+/* Every file that weights or configurations come from counts. */
+static void content(void) {
+  static const char *const files[] = {"model_index.json", "transformer/a.safetensors", "vae/config.json",
+                                      "tokenizer/vocab.json", "tokenizer_2/spiece.model", "scheduler/s.json",
+                                      "text_encoder/m", "text_encoder_2/m"};
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    g_autofree char *name = g_build_filename("content", files[i], NULL), *path = write_text(name, "one");
+  }
+  g_autofree char *model = scratch_path("content"), *first = identity_of(model), *again = identity_of(model);
+  assert_same(first, again, true);
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    g_autofree char *path = g_build_filename(model, files[i], NULL), *before = identity_of(model);
+    const struct utimbuf times = {1000 + (time_t)i, 1000 + (time_t)i};
+    g_assert_cmpint(g_utime(path, (struct utimbuf *)&times), ==, 0); /* same size, another time */
+    g_autofree char *touched = identity_of(model);
+    assert_same(before, touched, false);
+    g_assert_true(g_file_set_contents(path, "longer", -1, NULL));
+    g_autofree char *longer = identity_of(model);
+    assert_same(touched, longer, false);
+  }
+  g_autofree char *none = identity_of("/nowhere"), *other = identity_of("/nowhere-else");
+  assert_same(none, other, false);
+}
+
+/* The identity holds the resolved path, so that a link that is turned to another folder is another model. */
+static void links(void) {
+  g_autofree char *a = write_text("links/a/model_index.json", "x"), *b = write_text("links/b/model_index.json", "x");
+  g_autofree char *link = scratch_path("links/now");
+  g_assert_cmpint(symlink("a", link), ==, 0);
+  g_autofree char *first = identity_of(link);
+  g_assert_cmpint(g_remove(link), ==, 0);
+  g_assert_cmpint(symlink("b", link), ==, 0);
+  g_autofree char *second = identity_of(link);
+  assert_same(first, second, false);
+}
+
+static gpointer open_and_leave(gpointer data) {
+  (void)data;
+  for (int i = 0; i < 20; i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = fk_options_new();
+    fk_options_set(options, "backend", "null", NULL);
+    g_autoptr(FkEngine) engine = fk_engine_new(options, &error);
+    g_assert_no_error(error);
+    g_autoptr(FkEngine) same = fk_engine_new(options, &error);
+    g_assert_true(same == engine); /* while somebody holds it there is one */
+  }
+  return NULL;
+}
+
+static void threads(void) {
+  GThread *t[6];
+  for (int i = 0; i < 6; i++) t[i] = g_thread_new("opener", open_and_leave, NULL);
+  for (int i = 0; i < 6; i++) g_thread_join(t[i]);
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  scratch_open();
+  g_test_add_func("/registry/content", content);
+  g_test_add_func("/registry/links", links);
+  g_test_add_func("/registry/threads", threads);
+  const int status = g_test_run();
+  scratch_close();
+  return status;
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The switch table: it keeps its own rules, presets promise what their classes say, explicit values win in any order,
+ * and what was decided is told. */
+#include "test-files.h"
+#include "tune.h"
+
+static FkBackend *open_null(void) {
+  char message[256] = "";
+  FkFailure failure;
+  FkBackend *be = fk_backend_open("null", 0, &failure, message, sizeof message);
+  g_assert_nonnull(be);
+  return be;
+}
+
+/* What architecture.md promises of a row. */
+static void table_rules(void) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
+  for (size_t i = 0; i < n; i++) {
+    g_assert_true(g_hash_table_add(names, (gpointer)p[i].name));
+    g_assert_true(p[i].nick && *p[i].nick && p[i].help && *p[i].help);
+    g_assert_cmpint(p[i].help[strlen(p[i].help) - 1], !=, '.');
+    for (const char *c = p[i].name; *c; c++) g_assert_true(g_ascii_islower(*c) || g_ascii_isdigit(*c) || *c == '-');
+    g_assert_true(fk_tune_find(p[i].name) == &p[i]);
+    if (p[i].kind == FK_KIND_ENUM)
+      g_assert_cmpuint(g_strv_length((char **)p[i].values), ==, g_strv_length((char **)p[i].meaning));
+    if (p[i].controllable) g_assert_true(p[i].playing);
+    if (p[i].scope == FK_SCOPE_OPTION) g_assert_false(p[i].playing);
+    if (p[i].optimization == FK_CLASS_NONE) continue;
+    /* An optimization is left to the preset unless somebody says otherwise, and every preset says what it is. */
+    g_assert_true(fk_tune_automatic(&p[i], p[i].initial));
+    for (int k = 0; k < 4; k++) g_assert_nonnull(p[i].presets[k]);
+    if (p[i].optimization == FK_CLASS_LOSSY) g_assert_cmpstr(p[i].presets[0], ==, p[i].presets[1]);
+  }
+  g_assert_null(fk_tune_find("no-such-row"));
+}
+
+/* Nothing lossy under exact and quality: all lossy rows are at their "off". */
+static void presets_keep_their_word(void) {
+  static const char *const presets[] = {"exact", "quality"};
+  FkBackend *be = open_null();
+  for (size_t i = 0; i < G_N_ELEMENTS(presets); i++) {
+    FkTune t;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkSettings) s = fk_settings_new();
+    fk_settings_set(s, "preset", presets[i], NULL);
+    fk_tune_resolve(s, be, &t, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(t.step_cache, ==, FK_CACHE_NONE);
+    g_assert_cmpint(t.step_cache_forecast, ==, 0);
+    g_assert_cmpint(t.context_reuse, ==, 1);
+    g_assert_cmpfloat(t.token_merge, ==, 0);
+    g_assert_false(t.vae_tiling);
+    g_assert_true(t.prompt_cache);
+  }
+  fk_backend_close(be);
+}
+
+static void defaults(void) {
+  FkBackend *be = open_null();
+  FkTune t;
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+  g_assert_cmpstr(t.prompt, ==, "");
+  g_assert_null(t.negative_prompt);
+  g_assert_cmpint(t.steps, ==, 28);
+  g_assert_cmpfloat(t.guidance, ==, 2.5);
+  g_assert_cmpint(t.scheduler, ==, 0);
+  g_assert_cmpint(t.max_area, ==, 0);
+  g_assert_cmpint(t.task, ==, FK_TASK_EDIT);
+  g_assert_false(t.native_size);
+  fk_backend_close(be);
+}
+
+/* Every value arrives where it is read. */
+static void values_arrive(void) {
+  FkBackend *be = open_null();
+  FkTune t;
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkSettings) s = fk_settings_new();
+  static const char *const pairs[][2] = {
+      {"prompt", "p"}, {"negative-prompt", "n"}, {"seed", "18446744073709551615"}, {"steps", "7"}, {"guidance", "4.25"},
+      {"true-cfg-scale", "1.5"}, {"scheduler", "deis"}, {"sigmas", "beta"}, {"rng", "torch-cuda"},
+      {"max-sequence-length", "99"}, {"task", "generate"}, {"size-mode", "native"}, {"max-area", "262144"},
+      {"prompt-cache", "off"}, {"vae-tiling", "on"}, {"step-cache", "dbcache"}, {"step-cache-threshold", "0.5"},
+      {"step-cache-front", "3"}, {"step-cache-back", "2"}, {"step-cache-warmup", "5"}, {"step-cache-max", "6"},
+      {"step-cache-last", "4"}, {"step-cache-forecast", "taylor2"}, {"token-merge", "0.25"}};
+  for (size_t i = 0; i < G_N_ELEMENTS(pairs); i++)
+    if (!fk_settings_set(s, pairs[i][0], pairs[i][1], &error)) g_error("%s", error->message);
+  fk_tune_resolve(s, be, &t, &error);
+  g_assert_no_error(error);
+  g_assert_cmpstr(t.negative_prompt, ==, "n");
+  g_assert_cmpuint(t.seed, ==, G_MAXUINT64);
+  g_assert_cmpint(t.steps, ==, 7);
+  g_assert_cmpfloat(t.guidance, ==, 4.25);
+  g_assert_cmpfloat(t.true_cfg_scale, ==, 1.5);
+  g_assert_cmpint(t.scheduler, ==, FK_SCHEDULER_DEIS);
+  g_assert_cmpint(t.sigmas, ==, FK_SIGMAS_BETA);
+  g_assert_cmpint(t.rng, ==, FK_RNG_TORCH_CUDA);
+  g_assert_cmpint(t.max_sequence_length, ==, 99);
+  g_assert_cmpint(t.task, ==, FK_TASK_GENERATE);
+  g_assert_true(t.native_size && t.vae_tiling && !t.prompt_cache);
+  g_assert_cmpint(t.max_area, ==, 262144);
+  g_assert_cmpint(t.step_cache, ==, FK_CACHE_DBCACHE);
+  g_assert_cmpfloat(t.step_cache_threshold, ==, 0.5);
+  g_assert_cmpint(t.step_cache_front * 1000 + t.step_cache_back * 100 + t.step_cache_warmup * 10 + t.step_cache_max, ==,
+                  3256);
+  g_assert_cmpint(t.step_cache_last, ==, 4);
+  g_assert_cmpint(t.step_cache_forecast, ==, 2);
+  g_assert_cmpfloat(t.token_merge, ==, 0.25);
+  fk_backend_close(be);
+}
+
+/* True CFG needs both: a negative prompt (empty is one) and a scale above 1. */
+static void true_cfg(void) {
+  FkBackend *be = open_null();
+  FkTune t;
+  g_autoptr(FkSettings) s = fk_settings_new();
+  fk_settings_set(s, "negative-prompt", "", NULL);
+  g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+  g_assert_null(t.negative_prompt);
+  fk_settings_set(s, "true-cfg-scale", "2", NULL);
+  g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+  g_assert_cmpstr(t.negative_prompt, ==, "");
+  fk_settings_set(s, "negative-prompt", NULL, NULL);
+  g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+  g_assert_null(t.negative_prompt);
+  fk_backend_close(be);
+}
+
+/* preset before or after: the explicit value is what runs, and preset rewrites no other property. */
+static void explicit_wins(void) {
+  FkBackend *be = open_null();
+  for (int order = 0; order < 2; order++) {
+    FkTune t;
+    g_autoptr(FkSettings) s = fk_settings_new();
+    if (order) fk_settings_set(s, "preset", "exact", NULL);
+    fk_settings_set(s, "vae-tiling", "on", NULL);
+    if (!order) fk_settings_set(s, "preset", "exact", NULL);
+    g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+    g_assert_true(t.vae_tiling);
+    g_assert_cmpstr(fk_settings_get(s, "step-cache"), ==, "auto");
+  }
+  fk_backend_close(be);
+}
+
+/* The report has every optimization in the table's order, and says who decided. */
+static void report(void) {
+  FkBackend *be = open_null();
+  size_t n, at = 0;
+  const FkProperty *p = fk_properties(&n);
+  g_autoptr(FkSettings) s = fk_settings_new();
+  fk_settings_set(s, "vae-tiling", "on", NULL);
+  fk_settings_set(s, "preset", "exact", NULL);
+  g_auto(GStrv) list = fk_tune_report(s, be);
+  for (size_t i = 0; i < n; i++) {
+    if (p[i].optimization == FK_CLASS_NONE) continue;
+    g_assert_cmpstr(list[at], ==, p[i].name);
+    if (!strcmp(p[i].name, "vae-tiling")) g_assert_true(g_str_has_prefix(list[at + 1], "on (on; asked for"));
+    if (!strcmp(p[i].name, "step-cache")) g_assert_cmpstr(list[at + 1], ==, "none (auto; preset exact)");
+    at += 2;
+  }
+  g_assert_null(list[at]);
+  fk_backend_close(be);
+}
+
+static void masks(void) {
+  static const struct {
+    const char *mask, *steps, *word;
+  } bad[] = {{"0111", "4", "first"}, {"111", "4", "3 characters for 4"}, {"1121", "4", "character 3"},
+             {"11111", "4", "5 characters for 4"}, {"1 11", "4", "character 2"}};
+  for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkSettings) s = fk_settings_new();
+    fk_settings_set(s, "step-cache", "dbcache", NULL);
+    fk_settings_set(s, "steps", bad[i].steps, NULL);
+    fk_settings_set(s, "step-cache-mask", bad[i].mask, NULL);
+    g_assert_false(fk_settings_check(s, &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, "step-cache-mask", bad[i].word);
+  }
+  g_autoptr(FkSettings) s = fk_settings_new();
+  fk_settings_set(s, "step-cache", "dbcache", NULL);
+  fk_settings_set(s, "steps", "4", NULL);
+  fk_settings_set(s, "step-cache-mask", "1010", NULL);
+  g_assert_true(fk_settings_check(s, NULL));
+  fk_settings_set(s, "scheduler", "heun", NULL); /* seven evaluations for four steps */
+  g_assert_false(fk_settings_check(s, NULL));
+  fk_settings_set(s, "step-cache-mask", "1010101", NULL);
+  g_assert_true(fk_settings_check(s, NULL));
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/tune/table", table_rules);
+  g_test_add_func("/tune/presets", presets_keep_their_word);
+  g_test_add_func("/tune/defaults", defaults);
+  g_test_add_func("/tune/values-arrive", values_arrive);
+  g_test_add_func("/tune/true-cfg", true_cfg);
+  g_test_add_func("/tune/explicit-wins", explicit_wins);
+  g_test_add_func("/tune/report", report);
+  g_test_add_func("/tune/masks", masks);
+  return g_test_run();
+}
