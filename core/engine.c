@@ -39,7 +39,7 @@ static FkBackend *choose_backend(FkEngine *e, const char *path, int device, GErr
   g_autoptr(GError) no_cuda = NULL;
   FkBackend *be = open_backend("cuda", device, &no_cuda);
   if (be) {
-    e->why = g_strdup("auto: a usable device is present");
+    e->why = g_strdup("a usable device is present");
     return be;
   }
   g_autoptr(FkSettings) settings = fk_settings_new();
@@ -52,7 +52,7 @@ static FkBackend *choose_backend(FkEngine *e, const char *path, int device, GErr
                 no_cuda->message, plan.flop / 1e12);
     return NULL;
   }
-  e->why = g_strdup_printf("auto: no usable GPU (%s)", no_cuda->message);
+  e->why = g_strdup_printf("no usable GPU (%s)", no_cuda->message);
   return open_backend("cpu", 0, error);
 }
 

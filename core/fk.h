@@ -145,7 +145,7 @@ typedef struct {
   int width, height;         /* at which the model worked */
   int evaluations;           /* forward passes of the model that the schedule asked for */
   int skipped;               /* of these, answered by a step cache */
-  char mask[128];            /* one character for each evaluation: 1 computed, 0 skipped; replayable */
+  char mask[128];            /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
   bool prompt_cached;        /* the text was not encoded again */
   bool truncated;            /* the prompt was longer than the model reads */
   double flop;               /* spent in this edit */

@@ -10,17 +10,20 @@
 #include <math.h>
 #include <string.h>
 
-#define ALL(v) {v, v, v, v}
+#define ALL(v)                                                                                                         \
+  { v, v, v, v }
 #define NICKS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
 static const FkProperty table[] = {
-    {"model-path", "Model path", "Folder of the model in diffusers layout (FLUX.1-Kontext-dev); relative to the working "
-     "directory. With backend=null none is needed", FK_KIND_STRING, FK_SCOPE_OPTION, .initial = NULL},
+    {"model-path", "Model path",
+     "Folder of the model in diffusers layout (FLUX.1-Kontext-dev); relative to the working "
+     "directory. With backend=null none is needed",
+     FK_KIND_STRING, FK_SCOPE_OPTION, .initial = NULL},
     {"backend", "Backend", "Machine that computes", FK_KIND_ENUM, FK_SCOPE_OPTION, .initial = "auto",
      .values = NICKS("auto", "cuda", "cpu", "null"),
-     .meaning = NICKS("CUDA where a usable device is present, else the CPU if the work is small",
-                      "NVIDIA GPU, bfloat16", "float32 reference, any machine",
-                      "Walks shapes only; pixels are unspecified but repeatable")},
+     .meaning =
+         NICKS("CUDA where a usable device is present, else the CPU if the work is small", "NVIDIA GPU, bfloat16",
+               "float32 reference, any machine", "Walks shapes only; pixels are unspecified but repeatable")},
     {"cuda-device-id", "CUDA device", "Index of the GPU; -1 takes the first usable one", FK_KIND_INT, FK_SCOPE_OPTION,
      .min = -1, .max = 1023, .initial = "-1"},
     {"max-vram", "Memory limit", "Refuse to open when the plan needs more bytes of device memory; 0 = all there is",
@@ -28,17 +31,20 @@ static const FkProperty table[] = {
 
     {"prompt", "Prompt", "What to change, in words; edited as it is", FK_KIND_STRING, FK_SCOPE_SETTING, .initial = "",
      .playing = true},
-    {"negative-prompt", "Negative prompt", "What to avoid; true classifier-free guidance runs when this is set (\"\" is "
-     "set) and true-cfg-scale is above 1", FK_KIND_STRING, FK_SCOPE_SETTING, .initial = NULL, .playing = true},
+    {"negative-prompt", "Negative prompt",
+     "What to avoid; true classifier-free guidance runs when this is set (\"\" is "
+     "set) and true-cfg-scale is above 1",
+     FK_KIND_STRING, FK_SCOPE_SETTING, .initial = NULL, .playing = true},
     {"seed", "Seed", "Seed of the noise; the same seed gives the same bytes", FK_KIND_UINT64, FK_SCOPE_SETTING,
      .initial = "0", .playing = true, .controllable = true},
     {"steps", "Steps", "Denoising steps", FK_KIND_INT, FK_SCOPE_SETTING, .min = 1, .max = 1000, .initial = "28",
      .playing = true, .controllable = true},
     {"guidance", "Guidance", "Distilled guidance scale, an input of the model", FK_KIND_DOUBLE, FK_SCOPE_SETTING,
      .min = 0, .max = 100, .initial = "2.5", .playing = true, .controllable = true},
-    {"true-cfg-scale", "True CFG scale", "Classifier-free guidance against negative-prompt; 1 = off, else two passes per "
-     "step", FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = 1, .max = 100, .initial = "1", .playing = true,
-     .controllable = true},
+    {"true-cfg-scale", "True CFG scale",
+     "Classifier-free guidance against negative-prompt; 1 = off, else two passes per "
+     "step",
+     FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = 1, .max = 100, .initial = "1", .playing = true, .controllable = true},
     {"scheduler", "Scheduler", "Solver of the flow", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "euler",
      .values = NICKS("euler", "dpmpp-2m", "unipc", "deis", "heun"),
      .meaning = NICKS("Flow-matching Euler, the model's own", "DPM-Solver++ 2M", "UniPC, order 2", "DEIS, order 2",
@@ -51,9 +57,12 @@ static const FkProperty table[] = {
      .playing = true},
     {"rng", "Noise generator", "Whose torch.randn the noise repeats", FK_KIND_ENUM, FK_SCOPE_SETTING,
      .initial = "torch-cpu", .values = NICKS("torch-cpu", "torch-cuda"),
-     .meaning = NICKS("torch.Generator('cpu'), float32", "torch.Generator('cuda') of an H100 or H200"), .playing = true},
-    {"max-sequence-length", "Text tokens", "T5 tokens, padding included; 0 = as the tokenizer's configuration says, at "
-     "most 512", FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 512, .initial = "0", .playing = true},
+     .meaning = NICKS("torch.Generator('cpu'), float32", "torch.Generator('cuda') of an H100 or H200"),
+     .playing = true},
+    {"max-sequence-length", "Text tokens",
+     "T5 tokens, padding included; 0 = as the tokenizer's configuration says, at "
+     "most 512",
+     FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 512, .initial = "0", .playing = true},
 
     {"task", "Task", "What to make of a frame", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "edit",
      .values = NICKS("edit", "generate"),
@@ -61,8 +70,10 @@ static const FkProperty table[] = {
     {"size-mode", "Size mode", "Size of the result", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "input",
      .values = NICKS("input", "native"),
      .meaning = NICKS("The input's size", "The model's preferred size nearest in aspect ratio")},
-    {"max-area", "Working area", "Pixels at which the model works; 0 = the square of its training size (1 MP for "
-     "FLUX.1-Kontext-dev)", FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 4194304, .initial = "0"},
+    {"max-area", "Working area",
+     "Pixels at which the model works; 0 = the square of its training size (1 MP for "
+     "FLUX.1-Kontext-dev)",
+     FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 4194304, .initial = "0"},
     {"preset", "Preset", "Which optimizations `auto` turns on", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "quality",
      .values = NICKS("exact", "quality", "balanced", "fast"),
      .meaning = NICKS("Only what leaves every bit as it is", "Rounding may differ, nothing lossy",
@@ -70,20 +81,26 @@ static const FkProperty table[] = {
 
     {"prompt-cache", "Prompt cache", "Keep the encodings of the last 16 prompts", FK_KIND_SWITCH, FK_SCOPE_SETTING,
      FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
-    {"vae-tiling", "VAE tiling", "Autoencoder in overlapping tiles when a side exceeds its training size: less memory, "
-     "other pixels", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .presets = ALL("off")},
-    {"fused-qkv", "Fused projections", "Normalisation and rotation of queries and keys inside their projection, with one "
-     "rounding", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto",
-     .presets = {"off", "on", "on", "on"}},
+    {"vae-tiling", "VAE tiling",
+     "Autoencoder in overlapping tiles when a side exceeds its training size: less memory, "
+     "other pixels",
+     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .presets = ALL("off")},
+    {"fused-qkv", "Fused projections",
+     "Normalisation and rotation of queries and keys inside their projection, with one "
+     "rounding",
+     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"}},
     {"flash-attention", "Flash attention", "The attention kernel made for this GPU instead of the general one",
      FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"}},
-    {"channels-last", "Channels-last convolution", "Convolutions and group norms of the autoencoder by the fused kernels "
-     "for channels-last maps", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto",
-     .presets = {"off", "on", "on", "on"}},
+    {"channels-last", "Channels-last convolution",
+     "Convolutions and group norms of the autoencoder by the fused kernels "
+     "for channels-last maps",
+     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"}},
     {"cuda-graph", "CUDA graph", "Records one evaluation and replays it", FK_KIND_SWITCH, FK_SCOPE_SETTING,
      FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
-    {"vae-slicing", "VAE slicing", "Frames of a batch go through the autoencoder one at a time; this engine has no other "
-     "way", FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
+    {"vae-slicing", "VAE slicing",
+     "Frames of a batch go through the autoencoder one at a time; this engine has no other "
+     "way",
+     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
 
     {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed", FK_KIND_ENUM,
      FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto",
@@ -93,16 +110,20 @@ static const FkProperty table[] = {
                       "The same with more blocks in front, a warm-up and blocks behind",
                       "By the accumulated change of the model's modulated input"),
      .presets = ALL("none")},
-    {"step-cache-threshold", "Step cache threshold", "Relative change of the target tokens from which an evaluation is "
-     "computed; -1 = 0.08 for first-block and dbcache, 0.22 (accumulated) for teacache", FK_KIND_DOUBLE,
-     FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
-    {"step-cache-front", "Step cache front", "Blocks that always run before the decision; -1 = 1 for first-block, 8 for "
-     "dbcache, at most a third of the model", FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
+    {"step-cache-threshold", "Step cache threshold",
+     "Relative change of the target tokens from which an evaluation is "
+     "computed; -1 = 0.08 for first-block and dbcache, 0.22 (accumulated) for teacache",
+     FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
+    {"step-cache-front", "Step cache front",
+     "Blocks that always run before the decision; -1 = 1 for first-block, 8 for "
+     "dbcache, at most a third of the model",
+     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
     {"step-cache-back", "Step cache back", "Blocks that always run after the skipped ones", FK_KIND_INT,
      FK_SCOPE_SETTING, .min = 0, .max = 1000, .initial = "0"},
-    {"step-cache-warmup", "Step cache warm-up", "Evaluations at the start that are always computed; -1 = 1 for "
-     "first-block, 8 for dbcache, a fifth of all for teacache", FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000,
-     .initial = "-1"},
+    {"step-cache-warmup", "Step cache warm-up",
+     "Evaluations at the start that are always computed; -1 = 1 for "
+     "first-block, 8 for dbcache, a fifth of all for teacache",
+     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-max", "Step cache limit", "Evaluations that may be skipped in all; -1 = any number", FK_KIND_INT,
      FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-last", "Step cache run", "Evaluations that may be skipped one after the other; -1 = any number",
@@ -112,16 +133,21 @@ static const FkProperty table[] = {
      .meaning = NICKS("The preset decides", "The last computed value", "Extrapolated, first order",
                       "Extrapolated, second order"),
      .presets = ALL("none")},
-    {"step-cache-mask", "Step cache mask", "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; "
-     "empty = decide", FK_KIND_STRING, FK_SCOPE_SETTING, .initial = ""},
-    {"context-reuse", "Context reuse", "Computes the reference image's tokens every N evaluations and keeps their keys "
-     "and values in between; 1 = off, -1 = the preset decides", FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY,
-     .min = -1, .max = 2000, .initial = "-1", .presets = ALL("1")},
-    {"token-merge", "Token merging", "Share of the image tokens that are merged with a similar neighbour in the middle "
-     "blocks; 0 = off, -1 = the preset decides", FK_KIND_DOUBLE, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1,
-     .max = 0.75, .initial = "-1", .presets = ALL("0")},
-    {"trace-file", "Trace file", "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset",
-     FK_KIND_STRING, FK_SCOPE_SETTING, .initial = NULL},
+    {"step-cache-mask", "Step cache mask",
+     "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; "
+     "empty = decide",
+     FK_KIND_STRING, FK_SCOPE_SETTING, .initial = ""},
+    {"context-reuse", "Context reuse",
+     "Computes the reference image's tokens every N evaluations and keeps their keys "
+     "and values in between; 1 = off, -1 = the preset decides",
+     FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 2000, .initial = "-1", .presets = ALL("1")},
+    {"token-merge", "Token merging",
+     "Share of the image tokens that are merged with a similar neighbour in the middle "
+     "blocks; 0 = off, -1 = the preset decides",
+     FK_KIND_DOUBLE, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 0.75, .initial = "-1", .presets = ALL("0")},
+    {"trace-file", "Trace file",
+     "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset", FK_KIND_STRING,
+     FK_SCOPE_SETTING, .initial = NULL},
 };
 
 const FkProperty *fk_properties(size_t *count) {
@@ -151,8 +177,8 @@ bool fk_tune_automatic(const FkProperty *p, const char *value) {
   return (p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE) && p->min < 0 && g_ascii_strtod(value, NULL) < 0;
 }
 
-/* The explicit value wins whatever the order of setting. A preset's choice gives way to explicit settings that it cannot
- * be combined with; its `exact` column is "off". */
+/* The explicit value wins whatever the order of setting. A preset's choice gives way to explicit settings that it
+ * cannot be combined with; its `exact` column is "off". */
 const char *fk_tune_decided(const FkSettings *s, const FkProperty *p) {
   const char *asked = fk_settings_get(s, p->name);
   if (!asked || !p->presets[0] || !fk_tune_automatic(p, asked)) return asked;
@@ -184,7 +210,8 @@ static bool check_machine(const FkSettings *s, const FkBackend *be, GError **err
     return false;
   }
   if (strcmp(fk_settings_get(s, "vae-slicing"), "off")) return true;
-  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "vae-slicing=off: frames always go through the autoencoder "
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                      "vae-slicing=off: frames always go through the autoencoder "
                       "one at a time");
   return false;
 }
@@ -196,7 +223,9 @@ void fk_tune_apply(const FkTune *t, FkBackend *be) {
   be->use_graph = t->cuda_graph;
 }
 
-static bool on(const FkSettings *s, const char *name) { return !strcmp(fk_tune_decided(s, fk_tune_find(name)), "on"); }
+static bool on(const FkSettings *s, const char *name) {
+  return !strcmp(fk_tune_decided(s, fk_tune_find(name)), "on");
+}
 
 static double number(const FkSettings *s, const char *name) {
   return g_ascii_strtod(fk_tune_decided(s, fk_tune_find(name)), NULL);
@@ -218,7 +247,8 @@ bool fk_tune_check_mask(const FkSettings *s, GError **error) {
   else if (length != (size_t)n)
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "step-cache-mask: %zu characters for %d evaluations", length, n);
   else if (*mask == '0')
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "step-cache-mask: the first evaluation cannot be skipped");
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "step-cache-mask: the first evaluation cannot be skipped");
   return good == length && length == (size_t)n && *mask == '1';
 }
 

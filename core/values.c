@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Storing, parsing and comparing property values. Both kinds of bag hold one string per row of the table, so there is one
- * parser and one place that says what is wrong with a value. Not here: what values mean (tune.c). */
+/* Storing, parsing and comparing property values. Both kinds of bag hold one string per row of the table, so there is
+ * one parser and one place that says what is wrong with a value. Not here: what values mean (tune.c). */
 #include "values.h"
 
 #include <errno.h>
@@ -23,7 +23,9 @@ struct FkSettings {
   Bag bag;
 };
 
-GQuark fk_error_quark(void) { return g_quark_from_static_string("fk-error-quark"); }
+GQuark fk_error_quark(void) {
+  return g_quark_from_static_string("fk-error-quark");
+}
 
 static void bag_init(Bag *bag, FkScope scope) {
   size_t n;
@@ -60,8 +62,8 @@ static bool one_of(const FkProperty *p, const char *value, const char *const *ni
 }
 
 static bool number_in_range(const FkProperty *p, const char *value, GError **error) {
-  g_autofree char *range = g_strdup_printf("%s from %g to %g", p->kind == FK_KIND_INT ? "an integer" : "a number",
-                                           p->min, p->max);
+  g_autofree char *range =
+      g_strdup_printf("%s from %g to %g", p->kind == FK_KIND_INT ? "an integer" : "a number", p->min, p->max);
   char *end = NULL;
   const double d = g_ascii_strtod(value, &end);
   if (end == value || *end || !isfinite(d) || d < p->min || d > p->max) return bad(error, p, value, range);
@@ -133,7 +135,9 @@ bool fk_options_set(FkOptions *options, const char *name, const char *value, GEr
   return bag_set(&options->bag, name, value, error);
 }
 
-const char *fk_options_get(const FkOptions *options, const char *name) { return bag_get(&options->bag, name); }
+const char *fk_options_get(const FkOptions *options, const char *name) {
+  return bag_get(&options->bag, name);
+}
 
 char *fk_options_identity(const FkOptions *options) {
   size_t n;
@@ -167,7 +171,9 @@ bool fk_settings_set(FkSettings *settings, const char *name, const char *value, 
   return bag_set(&settings->bag, name, value, error);
 }
 
-const char *fk_settings_get(const FkSettings *settings, const char *name) { return bag_get(&settings->bag, name); }
+const char *fk_settings_get(const FkSettings *settings, const char *name) {
+  return bag_get(&settings->bag, name);
+}
 
 bool fk_settings_batchable(const FkSettings *a, const FkSettings *b) {
   size_t n;

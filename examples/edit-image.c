@@ -9,8 +9,8 @@
  * Units: pixels, bytes, milliseconds. Exit status: 0 done, 1 an error (one line on stderr), 2 usage, 130 interrupted. */
 #include <fk.h>
 
+#include <glib-unix.h>
 #include <png.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,27 +18,23 @@
 
 static GCancellable *cancellable;
 
-/* The first signal cancels; after it the default is back, so that a second one ends the process. */
-static gpointer wait_for_signal(gpointer data) {
-  const sigset_t *set = data;
-  int number;
-  if (sigwait(set, &number) != 0) return NULL;
+/* The first signal cancels; it takes its source away, so that a second one ends the process. */
+static gboolean on_signal(gpointer data) {
+  (void)data;
   g_cancellable_cancel(cancellable);
-  signal(SIGINT, SIG_DFL);
-  signal(SIGTERM, SIG_DFL);
-  pthread_sigmask(SIG_UNBLOCK, set, NULL);
+  return G_SOURCE_REMOVE;
+}
+
+static gpointer run_loop(gpointer loop) {
+  g_main_loop_run(loop);
   return NULL;
 }
 
-/* Before any other thread starts: they inherit that the signals are blocked. */
 static void watch_signals(void) {
-  static sigset_t set;
   cancellable = g_cancellable_new();
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  sigaddset(&set, SIGTERM);
-  pthread_sigmask(SIG_BLOCK, &set, NULL);
-  g_thread_unref(g_thread_new("signals", wait_for_signal, &set));
+  g_unix_signal_add(SIGINT, on_signal, NULL);
+  g_unix_signal_add(SIGTERM, on_signal, NULL);
+  g_thread_unref(g_thread_new("signals", run_loop, g_main_loop_new(NULL, FALSE)));
 }
 
 /* 8-bit RGB or RGBA, whatever the file holds; (transfer full) pixels in image->data. */

@@ -17,8 +17,8 @@ struct Args {
   const float *bias;
   int64_t pixels; /* of y */
   int out, inner, channels;
-  int h, width;      /* of x, doubled if `up` */
-  int out_w, up;     /* columns of y; 1 or 2 */
+  int h, width;  /* of x, doubled if `up` */
+  int out_w, up; /* columns of y; 1 or 2 */
   int kernel, stride, pad;
   bool add, pairs; /* residual given; y in pairs of bf16 */
 };
@@ -40,14 +40,16 @@ template <int V> FK_DEVICE void gather(const Args &a, Place at, int k, float (&v
   }
 }
 
-/* A thread's share of a slice, in steps of V elements (8: whole vectors, 1: single ones): row and inner element of step i. */
+/* A thread's share of a slice, in steps of V elements (8: whole vectors, 1: single ones): row and inner element of step
+ * i. */
 template <int V> FK_DEVICE void share(int i, int &row, int &k) {
   constexpr int across = kSlice / V;
   row = threadIdx.x / across + i * (256 / across);
   k = threadIdx.x % across * V;
 }
 
-template <int V> FK_DEVICE void load_part(const Args &a, const Place *place, int k0, int n0, float (&x)[16], float (&w)[8]) {
+template <int V>
+FK_DEVICE void load_part(const Args &a, const Place *place, int k0, int n0, float (&x)[16], float (&w)[8]) {
 #pragma unroll
   for (int i = 0; i < 16 / V; i++) {
     int row, k;
@@ -76,8 +78,10 @@ template <int V, int Count> FK_DEVICE void keep_part(__nv_bfloat16 (*to)[kPitch]
     share<V>(i, row, k);
 #pragma unroll
     for (int j = 0; j < V; j++) v[j] = from[i * V + j];
-    if constexpr (V == 8) fk_store8(&to[row][k], v);
-    else to[row][k] = __float2bfloat16_rn(v[0]);
+    if constexpr (V == 8)
+      fk_store8(&to[row][k], v);
+    else
+      to[row][k] = __float2bfloat16_rn(v[0]);
   }
 }
 
@@ -152,8 +156,7 @@ template <int V> __global__ void __launch_bounds__(256) conv_kernel(const Args a
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         const int64_t pixel = first + m0 + m * 16 + g + half * 8;
-        if (pixel < a.pixels)
-          store_pair(a, pixel, n0 + c0 + n * 8 + 2 * t, d[m][n][2 * half], d[m][n][2 * half + 1]);
+        if (pixel < a.pixels) store_pair(a, pixel, n0 + c0 + n * 8 + 2 * t, d[m][n][2 * half], d[m][n][2 * half + 1]);
       }
 }
 
@@ -174,8 +177,10 @@ void conv_any(FkBackend *be, const FkConv *c) {
   if (a.pixels == 0) return;
   const dim3 grid((unsigned)((a.pixels + kPixels - 1) / kPixels), (unsigned)((a.out + kOut - 1) / kOut));
   const bool wide = a.channels % 8 == 0 && fk_view_wide(c->x) && fk_view_wide(w);
-  if (wide) conv_kernel<8><<<grid, 256, 0, cu->stream>>>(a);
-  else conv_kernel<1><<<grid, 256, 0, cu->stream>>>(a);
+  if (wide)
+    conv_kernel<8><<<grid, 256, 0, cu->stream>>>(a);
+  else
+    conv_kernel<1><<<grid, 256, 0, cu->stream>>>(a);
   fk_cuda_ok(be, "conv", cudaGetLastError());
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The two ends of the autoencoder at full size: 3x3 convolutions of stride 1 from at most three channels and to at most
- * three. Both are bound by memory (the wide side is read or written once), where the tensor-core tiles of the other files
- * would be nearly empty. Any architecture. */
+ * three. Both are bound by memory (the wide side is read or written once), where the tensor-core tiles of the other
+ * files would be nearly empty. Any architecture. */
 #include "device.cuh"
 
 namespace {
@@ -20,7 +20,8 @@ FK_DEVICE uint32_t word_at(const __nv_bfloat16 *p) {
   return *(const uint32_t *)p;
 }
 
-/* ---- from few channels: inner axis 9 C <= 32 in one piece ---------------------------------------------------------- */
+/* ---- from few channels: inner axis 9 C <= 32 in one piece ----------------------------------------------------------
+ */
 
 /* The nine taps of every pixel of the tile; rows are pixels. A thread takes one row of taps of one pixel. */
 FK_DEVICE void gather_taps(const Args &a, int row, int col, __nv_bfloat16 (*taps)[kInPitch]) {
@@ -87,9 +88,11 @@ __global__ void __launch_bounds__(256, 3) conv_few_in_kernel(const Args a) {
   }
 }
 
-/* ---- to few channels: every input pixel times all 9 C' filters, then the sum over the taps ------------------------- */
+/* ---- to few channels: every input pixel times all 9 C' filters, then the sum over the taps -------------------------
+ */
 
-constexpr int kHaloW = kTileW + 2, kHalo = kHaloW * (kTileH + 2), kRows = 192; /* 180 pixels, padded to 12 warps of 16 */
+constexpr int kHaloW = kTileW + 2, kHalo = kHaloW * (kTileH + 2),
+              kRows = 192; /* 180 pixels, padded to 12 warps of 16 */
 constexpr int kPitch = kWide + 8, kFilters = 32, kSumPitch = kFilters + 1;
 constexpr int kFewOutShared = (kRows + kFilters) * kPitch * 2;
 
@@ -100,7 +103,8 @@ FK_DEVICE void copy16(void *to, const void *from, bool inside) {
 }
 
 /* Channels c0.. of the tile and its border, and of the filters: row tap * out + n. */
-FK_DEVICE void load_halo(const Args &a, int row, int col, int c0, __nv_bfloat16 (*x)[kPitch], __nv_bfloat16 (*w)[kPitch]) {
+FK_DEVICE void load_halo(const Args &a, int row, int col, int c0, __nv_bfloat16 (*x)[kPitch],
+                         __nv_bfloat16 (*w)[kPitch]) {
   for (int i = threadIdx.x; i < (kRows + kFilters) * (kWide / 8); i += 384) {
     const int r = i / (kWide / 8), c = c0 + i % (kWide / 8) * 8, f = r - kRows;
     if (r < kRows) {

@@ -9,8 +9,9 @@
  * doubling (upsample) the output pixels of one parity class read source pixels one beside the other: a tile holds one
  * class, and the doubled map never exists.
  *
- * Block: 384 threads, persistent over tiles. One warp starts copies into a ring of four stages; two warpgroups multiply,
- * M x 64 pixels each against BN channels. Bound by the tensor cores; 128 accumulators a thread in the two large forms. */
+ * Block: 384 threads, persistent over tiles. One warp starts copies into a ring of four stages; two warpgroups
+ * multiply, M x 64 pixels each against BN channels. Bound by the tensor cores; 128 accumulators a thread in the two
+ * large forms. */
 #include "device.cuh"
 #include "tensormap.cuh"
 
@@ -24,9 +25,9 @@ struct Args {
   const float *bias;
   FkView any; /* y for the element-wise epilogue */
   int64_t ld_y, ld_residual;
-  int out, out_w;          /* channels; columns of y */
-  int grid_h, grid_w;      /* positions: pixels of y, of x where it is doubled */
-  int up;                  /* 1: y pixel (2 i + a, 2 j + b) for position (i, j), class (a, b) */
+  int out, out_w;               /* channels; columns of y */
+  int grid_h, grid_w;           /* positions: pixels of y, of x where it is doubled */
+  int up;                       /* 1: y pixel (2 i + a, 2 j + b) for position (i, j), class (a, b) */
   int kernel, pad, shift, mask; /* tap offset o = class + tap - pad: parity o & mask, step o >> shift */
   int in;                       /* channels of x */
   int tiles_x, tiles_y, tiles_n, total;
@@ -77,12 +78,13 @@ FK_DEVICE void load_residual(const Args &p, const Tile &t, int ty, int lane, int
     const __nv_bfloat16 *from = p.residual + pixel * p.ld_residual + n0;
 #pragma unroll
     for (int q = 0; q < kBatch; q++)
-      r[q][h] = q < BN / 32 && pixel >= 0 && n0 + q * 32 < p.out ? *(const uint4 *)(from + q * 32) : make_uint4(0, 0, 0, 0);
+      r[q][h] =
+          q < BN / 32 && pixel >= 0 && n0 + q * 32 < p.out ? *(const uint4 *)(from + q * 32) : make_uint4(0, 0, 0, 0);
   }
 }
 
-/* One batch of a 64-pixel block: a warp holds 16 pixels of one row. Bias and residual are added in float32. Stores of 16
- * bytes: the lanes of a quad trade their 2-column pieces of four 8-column groups for one whole group each, and the
+/* One batch of a 64-pixel block: a warp holds 16 pixels of one row. Bias and residual are added in float32. Stores of
+ * 16 bytes: the lanes of a quad trade their 2-column pieces of four 8-column groups for one whole group each, and the
  * residual the other way round. */
 template <int BN>
 FK_DEVICE void store_batch(const Args &p, const Tile &t, const float (&d)[BN / 2], int ty, int lane, int batch,
@@ -188,8 +190,7 @@ template <int M, int BN> FK_DEVICE void consume(const Args &p, uint32_t base, in
       for (int m = 0; m < M; m++) fk_wgmma_hold(d[m]);
       /* The previous step's products are done: its stage may be filled again. */
       fk_wgmma_wait<1>();
-      if (k > 0 && lane == 0)
-        fk_mbar_arrive(base + P::kBars + 16 * ((stage + kStages - 1) % kStages) + 8);
+      if (k > 0 && lane == 0) fk_mbar_arrive(base + P::kBars + 16 * ((stage + kStages - 1) % kStages) + 8);
       if (++stage == kStages) stage = 0, parity ^= 1;
     }
     constexpr int batches = BN / 32 > kBatch ? BN / 32 / kBatch : 1;
@@ -290,7 +291,8 @@ bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c) {
   Args p = {};
   if (cu->arch != 90 || c->w.dtype != FK_BF16 || (uintptr_t)c->w.data % 16 || c->w.in % 8) return false;
   if (!aligned(c->x) || (c->residual.rank && c->residual.dtype != FK_BF16)) return false;
-  if (c->stride > 2 || (up && (c->stride != 1 || c->kernel != 3 || c->pad_before != 1 || c->pad_after != 1))) return false;
+  if (c->stride > 2 || (up && (c->stride != 1 || c->kernel != 3 || c->pad_before != 1 || c->pad_after != 1)))
+    return false;
   if (c->stride == 2 && (c->x.dim[0] % 2 || c->x.dim[1] % 2)) return false;
   p.y = (__nv_bfloat16 *)c->y.data, p.any = fk_view(c->y), p.ld_y = c->y.ld;
   p.residual = (const __nv_bfloat16 *)c->residual.data, p.ld_residual = c->residual.ld;
@@ -299,8 +301,8 @@ bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c) {
   p.grid_h = (int)(up ? c->x.dim[0] : c->y.dim[0]), p.grid_w = (int)(up ? c->x.dim[1] : c->y.dim[1]);
   p.up = up, p.kernel = c->kernel, p.pad = c->pad_before;
   p.shift = up || c->stride == 2, p.mask = c->stride == 2;
-  p.vector = aligned(c->y) && p.out % 8 == 0 && (!c->residual.rank || aligned(c->residual)) &&
-             (uintptr_t)p.bias % 8 == 0;
+  p.vector =
+      aligned(c->y) && p.out % 8 == 0 && (!c->residual.rank || aligned(c->residual)) && (uintptr_t)p.bias % 8 == 0;
   if (p.out > 128) return launch<1, 256>(be, cu, c, p);
   if (p.out > 64) return launch<2, 128>(be, cu, c, p);
   return launch<2, 64>(be, cu, c, p);

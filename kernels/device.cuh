@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Device views of op-line tensors: loads and stores of any dtype as float, one element or eight at a time, the launch of
- * elementwise kernels over them, and two helpers of the convolutions' fragments. The dtype is a run-time value: the branch on it is the same for a whole
- * launch and costs nothing beside the memory access. */
+/* Device views of op-line tensors: loads and stores of any dtype as float, one element or eight at a time, the launch
+ * of elementwise kernels over them, and two helpers of the convolutions' fragments. The dtype is a run-time value: the
+ * branch on it is the same for a whole launch and costs nothing beside the memory access. */
 #ifndef FK_DEVICE_CUH
 #define FK_DEVICE_CUH
 
@@ -130,9 +130,10 @@ __device__ __forceinline__ void fk_view_store<2>(const FkView &t, int64_t row, i
 
 /* d += a b, m16n8k16. */
 FK_DEVICE void fk_mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 /* 4 x 4 transpose over the lanes of a quad: lane t's r[j] <-> lane j's r[t]. */
@@ -141,14 +142,18 @@ FK_DEVICE void fk_quad_transpose(uint32_t (&r)[4], int t) {
 #pragma unroll
   for (int i = 0; i < 4; i += 2) {
     const uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? r[i] : r[i + 1], 1);
-    if (odd) r[i] = got;
-    else r[i + 1] = got;
+    if (odd)
+      r[i] = got;
+    else
+      r[i + 1] = got;
   }
 #pragma unroll
   for (int i = 0; i < 2; i++) {
     const uint32_t got = __shfl_xor_sync(0xffffffffu, high ? r[i] : r[i + 2], 2);
-    if (high) r[i] = got;
-    else r[i + 2] = got;
+    if (high)
+      r[i] = got;
+    else
+      r[i + 2] = got;
   }
 }
 
@@ -169,7 +174,8 @@ template <int V, class Op> __global__ void fk_map_dense_kernel(Op op, int64_t ve
 }
 
 /* Runs op over [rows, cols], V elements at a time (cols % V == 0). dense: the op may see it as one row. */
-template <int V, class Op> static cudaError_t fk_map(cudaStream_t stream, Op op, int64_t rows, int64_t cols, bool dense) {
+template <int V, class Op>
+static cudaError_t fk_map(cudaStream_t stream, Op op, int64_t rows, int64_t cols, bool dense) {
   if (rows <= 0 || cols <= 0) return cudaSuccess;
   if (dense) {
     const int64_t vectors = rows * cols / V;

@@ -187,8 +187,7 @@ struct UnpackOp {
   }
 };
 
-template <class Op>
-void run(FkBackend *be, const char *name, Op op, FkTensor shape, bool dense, bool wide) {
+template <class Op> void run(FkBackend *be, const char *name, Op op, FkTensor shape, bool dense, bool wide) {
   FkCuda *cu = fk_cuda_enter(be);
   fk_cuda_ok(be, name, fk_map_any(cu->stream, op, fk_tensor_rows(shape), fk_tensor_cols(shape), dense, wide));
 }

@@ -142,8 +142,7 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
   if (plan->mg == 1 && plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false, false>(stream, plan, &a, epilogue);
   if (plan->mg == 1) return fk_linear_sm90_epi<128, 1, 1, false, false>(stream, plan, &a, epilogue);
 #ifdef FK_LINEAR_LAB
-  if (plan->bn == 256 && plan->cl == 4)
-    return fk_linear_sm90_epi<256, 4, 2, true, false>(stream, plan, &a, epilogue);
+  if (plan->bn == 256 && plan->cl == 4) return fk_linear_sm90_epi<256, 4, 2, true, false>(stream, plan, &a, epilogue);
   if (plan->bn == 256 && plan->cl == 1) return fk_linear_sm90_epi<256, 1, 2, true, false>(stream, plan, &a, epilogue);
 #endif
   if (plan->bn == 256) return fk_linear_sm90_epi<256, 2, 2, true, false>(stream, plan, &a, epilogue);
@@ -151,17 +150,29 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
 }
 
 /* Few rows: bound by reading the weights once, so columns are dealt out evenly over the machine. */
-static FkLinearPlan fk_linear_plan_few(int groups, int n, int epilogue, int sms) {
-  FkLinearPlan p = {256, 1, 1, 0, 1, 0, 0, 0, 8};
-  int64_t columns = (int64_t)groups * n, waves = (columns + sms * 256 - 1) / (sms * 256);
+static FkLinearPlan fk_linear_plan_few(int groups, const FkCudaLinearGroup *g, int n, int epilogue, int sms) {
+  FkLinearPlan p = {256, 1, 1, 0, 1, 0, 0, 0, 0};
+  int64_t columns = 0;
+  for (int i = 0; i < groups; i++) columns += (int64_t)n * ((g[i].m + 63) / 64);
+  int64_t waves = (columns + sms * 256 - 1) / (sms * 256);
   p.step = (int)((columns + sms * waves - 1) / (sms * waves) + 7) / 8 * 8;
   if (epilogue == FK_LINEAR_QKV) p.step = (p.step + 127) / 128 * 128;
   if (p.step <= 128) p.bn = 128;
   return p;
 }
 
-static FkLinearPlan fk_linear_plan_many(int groups, const FkCudaLinearGroup *g, int n, int k) {
+/* Time of a tile width in full waves of 256 columns: whole waves, or a cut last one; a 128-wide tile takes 0.55. */
+static double fk_linear_cost(int row_units, int n, int bn, int clusters) {
+  int units = row_units * ((n + bn - 1) / bn), waves = units / clusters, rest = units % clusters;
+  double last = rest == 0 ? 0 : waves == 0 || rest > clusters * 3 / 4 ? 1 : (double)rest / clusters + 0.1;
+  return (waves + last) * (bn == 256 ? 1.0 : 0.55);
+}
+
+static FkLinearPlan fk_linear_plan_many(int groups, const FkCudaLinearGroup *g, int n, int sms) {
   FkLinearPlan p = {256, 2, 2, 0, 8, 2, 1, 1, 0};
+  int row_units = 0;
+  for (int i = 0; i < groups; i++) row_units += (g[i].m + 255) / 256;
+  if (fk_linear_cost(row_units, n, 128, sms / 2) < fk_linear_cost(row_units, n, 256, sms / 2)) p.bn = 128;
   return p;
 }
 
@@ -201,7 +212,7 @@ cudaError_t fk_cuda_linear(cudaStream_t stream, int groups, const FkCudaLinearGr
   if (most == 0 || n == 0) return cudaSuccess;
   if (major != 9 || !aligned || (y_f32 && epilogue == FK_LINEAR_GATE))
     return fk_linear_any(stream, groups, g, n, k, epilogue, y_f32);
-  bool few = most <= 64 || y_f32 || n % 32;
-  FkLinearPlan plan = few ? fk_linear_plan_few(groups, n, epilogue, sms) : fk_linear_plan_many(groups, g, n, k);
+  bool few = most <= 128 || y_f32 || n % 32;
+  FkLinearPlan plan = few ? fk_linear_plan_few(groups, g, n, epilogue, sms) : fk_linear_plan_many(groups, g, n, sms);
   return fk_linear_sm90(stream, &plan, groups, g, n, k, epilogue, width, y_f32, workspace);
 }

@@ -40,9 +40,11 @@ FK_DEVICE uint4 fk_load16_if(const void *p, bool wanted) {
 
 FK_DEVICE void fk_store16_if(void *p, uint4 v, bool wanted) {
 #ifdef FK_STORE_FIRST
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p st.global.L2::cache_hint.v4.b32 [%4], {%0, %1, %2, %3}, %6;\n}" ::"r"(v.x),
-               "r"(v.y), "r"(v.z), "r"(v.w), "l"(p), "r"((int)wanted), "l"(FK_L2_EVICT_FIRST)
-               : "memory");
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p st.global.L2::cache_hint.v4.b32 [%4], {%0, %1, %2, %3}, %6;\n}" ::
+          "r"(v.x),
+      "r"(v.y), "r"(v.z), "r"(v.w), "l"(p), "r"((int)wanted), "l"(FK_L2_EVICT_FIRST)
+      : "memory");
   return;
 #endif
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p st.global.v4.b32 [%4], {%0, %1, %2, %3};\n}" ::"r"(v.x),

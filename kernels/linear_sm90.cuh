@@ -20,7 +20,8 @@
 
 #define FK_LINEAR_BK 64
 #ifdef FK_LINEAR_PROBE
-#define FK_PROBE(n) if (a.probe && tid == 0 && i < 32) a.probe[((blockIdx.x * 2 + wg) * 32 + i) * 4 + n] = clock64()
+#define FK_PROBE(n)                                                                                                    \
+  if (a.probe && tid == 0 && i < 32) a.probe[((blockIdx.x * 2 + wg) * 32 + i) * 4 + n] = clock64()
 #else
 #define FK_PROBE(n)
 #endif
@@ -30,13 +31,13 @@
 typedef struct {
   CUtensorMap x[2], w[2];
   FkLinearRows rows[2];
-  int n, k_blocks, width;      /* width: D of the QKV epilogue */
-  int step, n_tiles;           /* columns of a tile (BN where reordered), column tiles */
-  int row_units[2];            /* of each group */
-  int super;                   /* row units that walk over the columns together (weight tiles stay in L2) */
-  int units, waves;          /* waves: full waves */
-  int sharers, pieces;       /* clusters among which leftover units are cut, 0: not cut; flags of a unit */
-  int lead;                    /* k-blocks by which the first warpgroup starts ahead of the second */
+  int n, k_blocks, width; /* width: D of the QKV epilogue */
+  int step, n_tiles;      /* columns of a tile (BN where reordered), column tiles */
+  int row_units[2];       /* of each group */
+  int super;              /* row units that walk over the columns together (weight tiles stay in L2) */
+  int units, waves;       /* waves: full waves */
+  int sharers, pieces;    /* clusters among which leftover units are cut, 0: not cut; flags of a unit */
+  int lead;               /* k-blocks by which the first warpgroup starts ahead of the second */
 #ifdef FK_LINEAR_PROBE
   long long *probe;
 #endif
@@ -52,9 +53,9 @@ typedef struct {
 } FkLinearWork;
 
 /* The i-th piece of work of cluster c of `clusters`; false after the last. The leftover units' k-blocks, in a row, are
- * dealt out evenly to `sharers` clusters: a cluster gets the end or middle of one unit and at most the start of the next.
- * Piece p of a unit belongs to the cluster after that of piece p - 1 and is done before full wave p, so the accumulators
- * it starts from were finished about a wave earlier and nobody waits. */
+ * dealt out evenly to `sharers` clusters: a cluster gets the end or middle of one unit and at most the start of the
+ * next. Piece p of a unit belongs to the cluster after that of piece p - 1 and is done before full wave p, so the
+ * accumulators it starts from were finished about a wave earlier and nobody waits. */
 FK_DEVICE bool fk_linear_work(const FkLinearArgs &a, int c, int clusters, int i, FkLinearWork &w) {
   int kb = a.k_blocks, full = a.waves * clusters;
   w.from = 0, w.to = kb, w.leftover = -1, w.piece = 0;

@@ -97,7 +97,8 @@ static bool count_devices(int *count, char *message, size_t size) {
   return true;
 }
 
-/* "8.0, 8.9, 9.0": the architectures this file was compiled for (the list is the compiler's: 100 * major + 10 * minor). */
+/* "8.0, 8.9, 9.0": the architectures this file was compiled for (the list is the compiler's: 100 * major + 10 * minor).
+ */
 static void list_archs(char *text, size_t size) {
   static const int archs[] = {__CUDA_ARCH_LIST__};
   size_t used = 0;
@@ -107,14 +108,10 @@ static void list_archs(char *text, size_t size) {
 
 __global__ void probe_kernel(void) {}
 
-/* Device number, its properties and that this module holds machine code for it. */
-static bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
-  int count = 0;
+/* One device: its properties and that this module holds machine code for it. */
+static bool adopt(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
   cudaDeviceProp prop;
   cudaFuncAttributes attributes;
-  if (!count_devices(&count, message, size)) return false;
-  if (device < 0 || device >= count)
-    return refuse(message, size, "there is no CUDA device %d: %d found, numbered from 0", device, count);
   cudaError_t status = cudaSetDevice(device);
   if (status == cudaSuccess) status = cudaGetDeviceProperties(&prop, device);
   if (status != cudaSuccess)
@@ -126,10 +123,24 @@ static bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t 
   if (cudaFuncGetAttributes(&attributes, probe_kernel) != cudaSuccess) {
     char archs[64];
     list_archs(archs, sizeof archs);
-    return refuse(message, size, "%s has compute capability %d.%d; this build supports %s and newer ones of 8.x and 10.x",
-                  prop.name, prop.major, prop.minor, archs);
+    return refuse(message, size,
+                  "%s has compute capability %d.%d; this build supports %s and newer ones of 8.x and 10.x", prop.name,
+                  prop.major, prop.minor, archs);
   }
   return true;
+}
+
+/* The device asked for; -1: the first that can be used, else what is wrong with the first. */
+static bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
+  int count = 0;
+  char other[256];
+  if (!count_devices(&count, message, size)) return false;
+  if (device < -1 || device >= count)
+    return refuse(message, size, "there is no CUDA device %d: %d found, numbered from 0", device, count);
+  if (device >= 0) return adopt(be, cu, device, message, size);
+  for (int i = 0; i < count; i++)
+    if (adopt(be, cu, i, i == 0 ? message : other, i == 0 ? size : sizeof other)) return true;
+  return false;
 }
 
 /* Everything that does not grow later. False: out of memory or a driver error, named in `message`. */
@@ -185,7 +196,7 @@ static bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
     cuda_close(be);
     return false;
   }
-  be->device = device;
+  be->device = cu->device;
   be->dtype = FK_BF16;
   be->use_linear_fused = be->use_conv_fused = be->use_group_norm_silu = true;
   be->use_flash_attention = be->use_graph = true;
@@ -205,8 +216,10 @@ static void *cuda_alloc(FkBackend *be, size_t bytes) {
   fk_cuda_enter(be);
   const cudaError_t status = cudaMalloc(&p, bytes);
   if (status == cudaSuccess) return p;
-  if (status == cudaErrorMemoryAllocation) cudaGetLastError(); /* refused: the caller says how much was asked */
-  else fk_cuda_ok(be, "alloc", status);
+  if (status == cudaErrorMemoryAllocation)
+    cudaGetLastError(); /* refused: the caller says how much was asked */
+  else
+    fk_cuda_ok(be, "alloc", status);
   return NULL;
 }
 
@@ -235,8 +248,7 @@ static void cuda_upload(FkBackend *be, void *to, const void *from, size_t bytes)
 static void collect_flags(FkBackend *be) {
   FkCuda *cu = state(be);
   for (int i = 0; i < cu->stages; i++)
-    if (((volatile int *)cu->flags)[i])
-      fk_cuda_fail(be, FK_FAIL_NONFINITE, "%s", cu->stage[i]);
+    if (((volatile int *)cu->flags)[i]) fk_cuda_fail(be, FK_FAIL_NONFINITE, "%s", cu->stage[i]);
   memset(cu->flags, 0, FK_CUDA_STAGES * sizeof(int));
 }
 
@@ -247,7 +259,8 @@ static void cuda_sync(FkBackend *be) {
 
 static void cuda_download(FkBackend *be, void *to, const void *from, size_t bytes) {
   FkCuda *cu = fk_cuda_enter(be);
-  if (bytes && !fk_cuda_ok(be, "download", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cu->stream))) return;
+  if (bytes && !fk_cuda_ok(be, "download", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cu->stream)))
+    return;
   fk_cuda_ok(be, "download", cudaStreamSynchronize(cu->stream));
 }
 
@@ -328,8 +341,7 @@ static bool cuda_graph_begin(FkBackend *be, int key) {
     return false;
   }
   if (g->runs++ == 0) return true;
-  cu->recording =
-      fk_cuda_ok(be, "graph", cudaStreamBeginCapture(cu->stream, cudaStreamCaptureModeThreadLocal));
+  cu->recording = fk_cuda_ok(be, "graph", cudaStreamBeginCapture(cu->stream, cudaStreamCaptureModeThreadLocal));
   return true;
 }
 

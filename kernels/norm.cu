@@ -213,12 +213,18 @@ cudaError_t launch_rows(FkCuda *cu, const RowArgs &a, bool fast) {
     norm_long_kernel<4, 3, resident><<<(unsigned)((pieces + rows - 1) / rows), 128, 0, cu->stream>>>(a, rows);
     return cudaGetLastError();
   }
-  if (!fast || a.cols % 8 || a.cols > 4096) norm_any_kernel<<<(unsigned)pieces, 256, 0, cu->stream>>>(a);
-  else if (a.cols <= 256) norm_rows_kernel<1><<<blocks, 128, 0, cu->stream>>>(a);
-  else if (a.cols <= 768) norm_rows_kernel<3><<<blocks, 128, 0, cu->stream>>>(a);
-  else if (a.cols <= 2048) norm_rows_kernel<8><<<blocks, 128, 0, cu->stream>>>(a);
-  else if (a.cols <= 3072) norm_rows_kernel<12><<<blocks, 128, 0, cu->stream>>>(a);
-  else norm_rows_kernel<16><<<blocks, 128, 0, cu->stream>>>(a);
+  if (!fast || a.cols % 8 || a.cols > 4096)
+    norm_any_kernel<<<(unsigned)pieces, 256, 0, cu->stream>>>(a);
+  else if (a.cols <= 256)
+    norm_rows_kernel<1><<<blocks, 128, 0, cu->stream>>>(a);
+  else if (a.cols <= 768)
+    norm_rows_kernel<3><<<blocks, 128, 0, cu->stream>>>(a);
+  else if (a.cols <= 2048)
+    norm_rows_kernel<8><<<blocks, 128, 0, cu->stream>>>(a);
+  else if (a.cols <= 3072)
+    norm_rows_kernel<12><<<blocks, 128, 0, cu->stream>>>(a);
+  else
+    norm_rows_kernel<16><<<blocks, 128, 0, cu->stream>>>(a);
   return cudaGetLastError();
 }
 
@@ -252,7 +258,7 @@ FK_DEVICE void group_finish(const GroupArgs &a, int tid, int threads, int blocks
   for (int i = tid; i < a.groups * 8; i += threads) {
     const int g = i >> 3;
     double sum = 0, squares = 0;
-#pragma unroll 8
+#pragma unroll 16
     for (int b = i & 7; b < blocks; b += 8) {
       const float2 p = __ldcg(&a.partial[(int64_t)b * a.groups + g]);
       sum += p.x, squares += p.y;
@@ -394,12 +400,18 @@ cudaError_t launch_group_norm(FkCuda *cu, const FkGroupNorm *n, bool silu) {
   }
   const dim3 block(a.channels / 8, channels >= 2048 ? 1 : 2048 / a.channels);
   const int64_t span = (int64_t)block.y * kGroupUnroll, spans = (a.rows + span - 1) / span;
-  a.rows_a_block = (spans + kGroupBlocks - 1) / kGroupBlocks * span;
+  /* At least four spans a block: with less, adding up the partial sums costs more than it spares. */
+  const int64_t each = (spans + kGroupBlocks - 1) / kGroupBlocks;
+  a.rows_a_block = (each < 4 ? 4 : each) * span;
   const unsigned blocks = (unsigned)((a.rows + a.rows_a_block - 1) / a.rows_a_block);
-  if (part == 8) group_stats_kernel<8><<<blocks, block, 0, cu->stream>>>(a);
-  else if (part == 4) group_stats_kernel<4><<<blocks, block, 0, cu->stream>>>(a);
-  else if (part == 2) group_stats_kernel<2><<<blocks, block, 0, cu->stream>>>(a);
-  else group_stats_kernel<1><<<blocks, block, 0, cu->stream>>>(a);
+  if (part == 8)
+    group_stats_kernel<8><<<blocks, block, 0, cu->stream>>>(a);
+  else if (part == 4)
+    group_stats_kernel<4><<<blocks, block, 0, cu->stream>>>(a);
+  else if (part == 2)
+    group_stats_kernel<2><<<blocks, block, 0, cu->stream>>>(a);
+  else
+    group_stats_kernel<1><<<blocks, block, 0, cu->stream>>>(a);
   FK_CUDA_TRY(cudaGetLastError());
   const int64_t waves = (int64_t)cu->sms * 16;
   group_apply_kernel<<<(unsigned)(spans < waves ? spans : waves), block, 0, cu->stream>>>(a);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ops that read much and answer little: mean distance of two tensors, the search for NaN and infinity, the best match of
- * every row among others. Sums are taken in an order that follows from the shape alone; no atomics on floats. */
+/* Ops that read much and answer little: mean distance of two tensors, the search for NaN and infinity, the best match
+ * of every row among others. Sums are taken in an order that follows from the shape alone; no atomics on floats. */
 #include "device.cuh"
 
 #include <string.h>
@@ -11,8 +11,10 @@ constexpr int kPartBlocks = 512; /* partial sums at most */
 
 /* Element i of the flattened rows. */
 template <int V> FK_DEVICE void load_flat(const FkView &t, int64_t i, int64_t cols, bool dense, float (&v)[V]) {
-  if (dense) fk_view_load<V>(t, 0, i, v);
-  else fk_view_load<V>(t, i / cols, i % cols, v);
+  if (dense)
+    fk_view_load<V>(t, 0, i, v);
+  else
+    fk_view_load<V>(t, i / cols, i % cols, v);
 }
 
 /* partial[block] = sums of |a - b| and |b| over the elements that fall to the block. 256 threads. */
@@ -143,8 +145,10 @@ void fk_cuda_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b) {
   const bool wide = fk_view_wide(a) && fk_view_wide(b) && (dense ? count : cols) % 8 == 0;
   const int64_t blocks = blocks_for(count, wide ? 8 : 1, kPartBlocks);
   float2 *partial = (float2 *)cu->scratch;
-  if (wide) distance_kernel<8><<<(unsigned)blocks, 256, 0, cu->stream>>>(fk_view(a), fk_view(b), count, cols, dense, partial);
-  else distance_kernel<1><<<(unsigned)blocks, 256, 0, cu->stream>>>(fk_view(a), fk_view(b), count, cols, dense, partial);
+  if (wide)
+    distance_kernel<8><<<(unsigned)blocks, 256, 0, cu->stream>>>(fk_view(a), fk_view(b), count, cols, dense, partial);
+  else
+    distance_kernel<1><<<(unsigned)blocks, 256, 0, cu->stream>>>(fk_view(a), fk_view(b), count, cols, dense, partial);
   if (!fk_cuda_ok(be, "distance", cudaGetLastError())) return;
   distance_finish_kernel<<<1, 1, 0, cu->stream>>>(partial, (int)blocks, count, (float *)out.data);
   fk_cuda_ok(be, "distance", cudaGetLastError());
@@ -157,8 +161,10 @@ void fk_cuda_op_check(FkBackend *be, FkTensor x, const char *stage) {
   const unsigned blocks = (unsigned)blocks_for(count, wide ? 8 : 1, (int64_t)cu->sms * 8);
   int *flag = cu->flags_device + stage_slot(cu, stage);
   if (count == 0 || x.dtype == FK_I32 || x.dtype == FK_U8) return;
-  if (wide) check_kernel<8><<<blocks, 256, 0, cu->stream>>>(fk_view(x), count, cols, dense, flag);
-  else check_kernel<1><<<blocks, 256, 0, cu->stream>>>(fk_view(x), count, cols, dense, flag);
+  if (wide)
+    check_kernel<8><<<blocks, 256, 0, cu->stream>>>(fk_view(x), count, cols, dense, flag);
+  else
+    check_kernel<1><<<blocks, 256, 0, cu->stream>>>(fk_view(x), count, cols, dense, flag);
   fk_cuda_ok(be, "check", cudaGetLastError());
 }
 

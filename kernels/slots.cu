@@ -53,8 +53,8 @@ static cudaError_t run_linear(FkCuda *cu, const FkLinear *l, int groups) {
 void fk_cuda_op_linear(FkBackend *be, const FkLinear *l) {
   const cudaError_t status = run_linear(fk_cuda_enter(be), l, 1);
   if (status == cudaErrorNotSupported)
-    fk_cuda_fail(be, FK_FAIL_UNSUPPORTED, "linear: operand types x %d, w %d, y %d have no kernel", l->x.dtype, l->w.dtype,
-                 l->y.dtype);
+    fk_cuda_fail(be, FK_FAIL_UNSUPPORTED, "linear: operand types x %d, w %d, y %d have no kernel", l->x.dtype,
+                 l->w.dtype, l->y.dtype);
   else
     fk_cuda_ok(be, "linear", status);
 }
@@ -87,10 +87,9 @@ bool fk_cuda_op_flash_attention(FkBackend *be, const FkAttention *a) {
   FkCuda *cu = fk_cuda_enter(be);
   if (cu->arch != 90 || !attention_types(a) || a->causal || fk_tensor_given(a->bias)) return false;
   if (fk_tensor_cols(a->q) != 128 * a->heads) return false;
-  const bool done =
-      fk_cuda_attention_sm90(cu->stream, bf16(a->q), bf16(a->k), bf16(a->v), (__nv_bfloat16 *)a->o.data, a->q.ld, a->k.ld,
-                             a->v.ld, a->o.ld, (int)fk_tensor_rows(a->q), (int)fk_tensor_rows(a->k), (int)a->heads,
-                             a->scale);
+  const bool done = fk_cuda_attention_sm90(cu->stream, bf16(a->q), bf16(a->k), bf16(a->v), (__nv_bfloat16 *)a->o.data,
+                                           a->q.ld, a->k.ld, a->v.ld, a->o.ld, (int)fk_tensor_rows(a->q),
+                                           (int)fk_tensor_rows(a->k), (int)a->heads, a->scale);
   if (done) fk_cuda_ok(be, "attention", cudaGetLastError());
   return done;
 }

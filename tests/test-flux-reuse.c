@@ -5,9 +5,16 @@
 #include "latent.h"
 #include "test-stage.h"
 
-static const FkFluxConfig tiny = {.patch_size = 1, .in_channels = 16, .out_channels = 16, .layers = 1,
-                                  .single_layers = 2, .heads = 3, .head_width = 16, .joint_width = 40,
-                                  .pooled_width = 24, .axes = {4, 6, 6}};
+static const FkFluxConfig tiny = {.patch_size = 1,
+                                  .in_channels = 16,
+                                  .out_channels = 16,
+                                  .layers = 1,
+                                  .single_layers = 2,
+                                  .heads = 3,
+                                  .head_width = 16,
+                                  .joint_width = 40,
+                                  .pooled_width = 24,
+                                  .axes = {4, 6, 6}};
 enum { TEXT = 7, TARGET = 15, CONTEXT = 20, SLOTS = 3 };
 
 typedef struct {
@@ -23,8 +30,8 @@ static Network *network_open(void) {
   g_autofree char *golden = g_canonicalize_filename(FK_TEST_DATA, NULL);
   g_autofree char *folder = g_build_filename(golden, "stages", "flux-a", NULL);
   const float t[2] = {fk_timestep_seen(900, false), fk_timestep_seen(700, false)};
-  const FkFluxShape shape = {.text = TEXT, .grid_h = 3, .grid_w = 5, .context_h = 5, .context_w = 4,
-                             .keep_context = SLOTS};
+  const FkFluxShape shape = {
+      .text = TEXT, .grid_h = 3, .grid_w = 5, .context_h = 5, .context_w = 4, .keep_context = SLOTS};
   Network *n = g_new0(Network, 1);
   n->stage = stage_open(folder, "diffusion_pytorch_model");
   fk_flux_init(&n->flux, &tiny, n->stage.binder);
@@ -63,8 +70,8 @@ static void reference(void) {
   network_close(n);
 }
 
-/* Nothing changed: what is kept is what would be computed, whatever other slots did in between. Not to the bit: the BLAS
- * may sum products of fewer rows in another order. */
+/* Nothing changed: what is kept is what would be computed, whatever other slots did in between. Not to the bit: the
+ * BLAS may sum products of fewer rows in another order. */
 static void slots(void) {
   Network *n = network_open();
   g_autofree float *a = forward(n, first, (FkFluxPass){.slot = 0});

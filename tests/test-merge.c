@@ -55,7 +55,8 @@ static void features(gconstpointer data) {
   g_assert_true(be && fk_arena_open(&arena, be, 1u << 20));
   fk_merge_plan_init(&p, c->h, c->w, c->ratio);
   FkTensor rows = fk_arena_2d(&arena, FK_F32, p.tokens, 8), merged = fk_arena_2d(&arena, FK_F32, p.kept, 8);
-  FkTensor source = fk_arena_2d(&arena, FK_F32, p.sources, 8), destination = fk_arena_2d(&arena, FK_F32, p.destinations, 8);
+  FkTensor source = fk_arena_2d(&arena, FK_F32, p.sources, 8),
+           destination = fk_arena_2d(&arena, FK_F32, p.destinations, 8);
   FkTensor si = fk_arena_1d(&arena, FK_I32, p.sources), di = fk_arena_1d(&arena, FK_I32, p.destinations);
   FkTensor best = fk_arena_1d(&arena, FK_I32, p.sources), score = fk_arena_1d(&arena, FK_F32, p.sources);
   FkTensor first = fk_arena_1d(&arena, FK_I32, p.kept + 1), index = fk_arena_1d(&arena, FK_I32, p.tokens);
@@ -75,8 +76,7 @@ static void features(gconstpointer data) {
   fk_op_upload(be, index, p.index);
   fk_op_mean_rows(be, merged, rows, first, index);
   fk_op_download(be, have, merged);
-  for (int i = 0; i < p.kept * 8; i++)
-    g_assert_cmpfloat_with_epsilon(have[i], ((const float *)mean.data)[i], 1e-5);
+  for (int i = 0; i < p.kept * 8; i++) g_assert_cmpfloat_with_epsilon(have[i], ((const float *)mean.data)[i], 1e-5);
   fk_merge_plan_clear(&p);
   fk_arena_close(&arena);
   fk_backend_close(be);
@@ -106,8 +106,8 @@ static void sizes(void) {
     int h, w;
     double ratio;
     int kept, destinations;
-  } list[] = {{1, 1, 0.75, 1, 1}, {1, 5, 0.5, 3, 3}, {7, 1, 0.75, 4, 4}, {4, 4, 0.75, 4, 4}, {4, 4, 0, 16, 4},
-              {3, 3, 0.75, 4, 4}};
+  } list[] = {{1, 1, 0.75, 1, 1}, {1, 5, 0.5, 3, 3}, {7, 1, 0.75, 4, 4},
+              {4, 4, 0.75, 4, 4}, {4, 4, 0, 16, 4},  {3, 3, 0.75, 4, 4}};
   for (size_t i = 0; i < G_N_ELEMENTS(list); i++) {
     FkMergePlan p;
     fk_merge_plan_init(&p, list[i].h, list[i].w, list[i].ratio);
@@ -117,9 +117,17 @@ static void sizes(void) {
   }
 }
 
-static const FkFluxConfig demo = {.patch_size = 1, .in_channels = 64, .out_channels = 64, .layers = 2,
-                                  .single_layers = 5, .heads = 2, .head_width = 128, .joint_width = 256,
-                                  .pooled_width = 128, .guidance_embeds = true, .axes = {16, 56, 56}};
+static const FkFluxConfig demo = {.patch_size = 1,
+                                  .in_channels = 64,
+                                  .out_channels = 64,
+                                  .layers = 2,
+                                  .single_layers = 5,
+                                  .heads = 2,
+                                  .head_width = 128,
+                                  .joint_width = 256,
+                                  .pooled_width = 128,
+                                  .guidance_embeds = true,
+                                  .axes = {16, 56, 56}};
 
 /* One forward of the demo transformer, merged by `ratio` (below 0: without merge.c). (transfer full) velocity */
 static float *forward(double ratio, double *flop) {
@@ -155,7 +163,8 @@ static float *forward(double ratio, double *flop) {
 /* Merging nothing: every group is one token, so pooling, positions and giving back must leave every bit. */
 static void identity(void) {
   double plain_flop, merged_flop, less_flop;
-  g_autofree float *plain = forward(-1, &plain_flop), *merged = forward(0, &merged_flop), *less = forward(0.5, &less_flop);
+  g_autofree float *plain = forward(-1, &plain_flop), *merged = forward(0, &merged_flop),
+                   *less = forward(0.5, &less_flop);
   g_assert_cmpmem(plain, 24 * 64 * 4, merged, 24 * 64 * 4);
   g_assert_cmpint(memcmp(plain, less, 24 * 64 * 4), !=, 0);
   g_assert_cmpfloat(less_flop, <, 0.9 * plain_flop);

@@ -104,7 +104,9 @@ static void folder(void) {
   fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
   g_assert_no_error(error);
   g_assert_cmpint(job.result.width, ==, p.width);
-  g_assert_cmpfloat(fabs(job.result.flop / p.flop - 1), <, 1e-9);
+  /* CLIP stops at the end of the text, which a plan does not know. */
+  g_assert_cmpfloat(job.result.flop, <=, p.flop);
+  g_assert_cmpfloat(job.result.flop, >, p.flop - p.stage[0].flop);
 }
 
 static void refused(void) {

@@ -5,13 +5,25 @@
 #include "stepcache.h"
 #include "test-stage.h"
 
-static const FkFluxConfig tiny = {.patch_size = 1, .in_channels = 16, .out_channels = 16, .layers = 2,
-                                  .single_layers = 1, .heads = 2, .head_width = 32, .joint_width = 24,
-                                  .pooled_width = 32, .guidance_embeds = true, .axes = {8, 12, 12}};
+static const FkFluxConfig tiny = {.patch_size = 1,
+                                  .in_channels = 16,
+                                  .out_channels = 16,
+                                  .layers = 2,
+                                  .single_layers = 1,
+                                  .heads = 2,
+                                  .head_width = 32,
+                                  .joint_width = 24,
+                                  .pooled_width = 32,
+                                  .guidance_embeds = true,
+                                  .axes = {8, 12, 12}};
 
 static FkTune tune_of(FkCacheKind kind) {
-  return (FkTune){.step_cache = kind, .step_cache_threshold = -1, .step_cache_front = -1, .step_cache_warmup = -1,
-                  .step_cache_max = -1, .step_cache_last = -1};
+  return (FkTune){.step_cache = kind,
+                  .step_cache_threshold = -1,
+                  .step_cache_front = -1,
+                  .step_cache_warmup = -1,
+                  .step_cache_max = -1,
+                  .step_cache_last = -1};
 }
 
 static FkStepPolicy policy_of(const FkTune *tune, int blocks, int evaluations) {
@@ -38,7 +50,8 @@ static void network_open(Network *n, const Npy *states, const Npy *pooled, const
   n->stage = stage_open(folder, "diffusion_pytorch_model");
   fk_flux_init(&n->flux, &tiny, n->stage.binder);
   stage_load(&n->stage);
-  fk_flux_run_open(&n->run, &n->flux, n->stage.be, &n->stage.arena, &(FkFluxShape){.text = 9, .grid_h = 6, .grid_w = 2});
+  fk_flux_run_open(&n->run, &n->flux, n->stage.be, &n->stage.arena,
+                   &(FkFluxShape){.text = 9, .grid_h = 6, .grid_w = 2});
   for (int i = 0; i < steps; i++) t[i] = fk_timestep_seen(((const float *)sigmas->data)[i] * 1000, false);
   fk_flux_condition(&n->run, &n->stage.arena, &n->cond, stage_upload(&n->stage, states->data, 9, 24),
                     stage_upload(&n->stage, pooled->data, 1, 32), t, steps, fk_guidance_seen(3.5f, false));
@@ -73,6 +86,46 @@ static void first_block(void) {
   }
   fk_stepcache_free(cache);
   network_close(&n);
+}
+
+/* Velocities of one branch under a mask. other NULL: alone; else the second of two branches, beside `other`. The golden
+ * conditioning serves both; they differ in their tokens. (transfer full) [steps, count] */
+static float *masked(const Npy *tokens, const Npy *other, const char *mask, const Npy *states, const Npy *pooled,
+                     const Npy *sigmas) {
+  FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
+  Network n;
+  tune.step_cache_mask = mask;
+  tune.step_cache_forecast = 2;
+  network_open(&n, states, pooled, sigmas);
+  const int steps = (int)sigmas->dim[0], branches = other ? 2 : 1;
+  const int64_t count = fk_tensor_count(n.run.velocity);
+  const FkStepPolicy policy = policy_of(&tune, fk_flux_blocks(&n.flux), steps);
+  FkStepCache *cache = fk_stepcache_open(&policy, &n.run, &n.stage.arena, 1, branches, false);
+  float *all = g_new(float, (size_t)(steps * count));
+  for (int i = 0; i < steps; i++)
+    for (int b = 0; b < branches; b++) {
+      const float *x = (const float *)(b < branches - 1 ? other : tokens)->data + i * count;
+      n.stage.be->ops->upload(n.stage.be, n.run.tokens.data, x, fk_tensor_bytes(n.run.tokens));
+      fk_stepcache_forward(cache, &n.run, &n.cond, &(FkFluxPass){.evaluation = i}, NULL, 0, b);
+      g_autofree float *have = stage_download(&n.stage, n.run.velocity);
+      memcpy(all + i * count, have, (size_t)count * sizeof *have);
+    }
+  fk_stepcache_free(cache);
+  network_close(&n);
+  return all;
+}
+
+/* The second branch is what it would be alone: residuals and forecasts of the first do not reach it. */
+static void branches(void) {
+  g_auto(Npy) tokens = npy_load("cache/first-tokens"), other = npy_load("cache/first-tokens");
+  g_auto(Npy) states = npy_load("cache/first-states"), pooled = npy_load("cache/first-pooled");
+  g_auto(Npy) sigmas = npy_load("cache/first-sigmas");
+  static const char mask[] = "110100100010";
+  float *x = other.data;
+  for (int64_t i = 0; i < npy_count(&other); i++) x[i] = 0.5f - x[i];
+  g_autofree float *alone = masked(&tokens, NULL, mask, &states, &pooled, &sigmas);
+  g_autofree float *beside = masked(&tokens, &other, mask, &states, &pooled, &sigmas);
+  g_assert_cmpmem(alone, (size_t)npy_count(&tokens) * 4, beside, (size_t)npy_count(&tokens) * 4);
 }
 
 /* A backend with one number per tensor. */
@@ -237,6 +290,7 @@ static void nothing_between(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/stepcache/first-block", first_block);
+  g_test_add_func("/stepcache/branches", branches);
   g_test_add_func("/stepcache/taylor-published", taylor_published);
   g_test_add_data_func("/stepcache/taylor-random-1", GINT_TO_POINTER(1), taylor_random);
   g_test_add_data_func("/stepcache/taylor-random-2", GINT_TO_POINTER(2), taylor_random);

@@ -62,7 +62,7 @@ check /tools/edit-image/bad-value $?
 [ $? -eq 2 ]
 check /tools/edit-image/usage $?
 # An interrupt ends it within a step, and nothing half-written stays.
-"$edit" -m "$model" -p x "$photo" interrupted.png steps=1000 backend=cpu >"$log" 2>&1 &
+"$edit" -m "$model" -p x "$photo" interrupted.png steps=300 backend=cpu >"$log" 2>&1 &
 child=$!
 sleep 2
 kill -INT $child 2>"$log"

@@ -42,8 +42,12 @@ static inline uint64_t random_bits(void) {
 }
 
 /* In (0, 1). */
-static inline double random_unit(void) { return ((double)(random_bits() >> 12) + 0.5) / 4503599627370496.0; }
-static inline double random_normal(void) { return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit()); }
+static inline double random_unit(void) {
+  return ((double)(random_bits() >> 12) + 0.5) / 4503599627370496.0;
+}
+static inline double random_normal(void) {
+  return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit());
+}
 
 static inline uint16_t to_bf16(float f) {
   uint32_t u;
@@ -73,7 +77,7 @@ static inline float get(const void *data, FkDtype dtype, size_t i) {
   return ((const float *)data)[i];
 }
 
-static inline void  release_operands(void) {
+static inline void release_operands(void) {
   for (int s = 0; s < SIDES; s++) {
     side[s]->ops->sync(side[s]);
     for (int i = 0; i < holding; i++) side[s]->ops->release(side[s], held[s][i]);
@@ -88,7 +92,8 @@ static inline float draw(Fill fill, double mean, double scale) {
 }
 
 /* dims as in FkTensor; ld 0: dense. On the CPU integers stay what they are and all else is float32. */
-static inline Pair operand(FkDtype dtype, int rank, const int64_t *dim, int64_t ld, Fill fill, double mean, double scale) {
+static inline Pair operand(FkDtype dtype, int rank, const int64_t *dim, int64_t ld, Fill fill, double mean,
+                           double scale) {
   Pair p = {.t[GPU] = {.dtype = dtype, .rank = rank, .ld = ld ? ld : dim[rank - 1]}};
   for (int i = 0; i < rank; i++) p.t[GPU].dim[i] = dim[i];
   p.t[CPU] = p.t[GPU];
@@ -136,7 +141,9 @@ static inline Pair indices(int64_t n, int64_t most) {
 }
 
 /* The absent operand on both sides. */
-static inline Pair nothing(void) { return (Pair){0}; }
+static inline Pair nothing(void) {
+  return (Pair){0};
+}
 
 static inline FkWeight weight_of(Pair p, int s) {
   return (FkWeight){.data = p.t[s].data, .dtype = p.t[s].dtype, .out = p.t[s].dim[0], .in = p.t[s].dim[1]};
@@ -155,7 +162,7 @@ static inline void *fetch(Pair p, int s) {
 static const double tol_bf16 = 4e-3, tol_f32 = 1e-5;
 static int tests, failures;
 
-static inline void  report(bool ok, const char *name, const char *detail) {
+static inline void report(bool ok, const char *name, const char *detail) {
   tests++;
   failures += !ok;
   printf("%s %d - %s%s%s\n", ok ? "ok" : "not ok", tests, name, *detail ? " # " : "", detail);
@@ -191,7 +198,7 @@ static inline bool compare(Pair p, double *distance, char *why, size_t size) {
 }
 
 /* Ends a case: syncs, compares `n` outputs, frees all operands. */
-static inline void  same(const char *name, int n, const Pair *out) {
+static inline void same(const char *name, int n, const Pair *out) {
   char detail[400], why[128];
   bool ok = true;
   size_t used = 0;
@@ -223,8 +230,10 @@ static inline bool open_sides(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   side[CPU] = fk_backend_open("cpu", 0, &failure, message, sizeof message);
   if (side[CPU]) side[GPU] = fk_backend_open("cuda", 0, &failure, message, sizeof message);
-  if (!side[GPU]) printf("1..0 # SKIP %s\n", message);
-  else printf("# %s\n", side[GPU]->machine);
+  if (!side[GPU])
+    printf("1..0 # SKIP %s\n", message);
+  else
+    printf("# %s\n", side[GPU]->machine);
   return side[GPU] != NULL;
 }
 

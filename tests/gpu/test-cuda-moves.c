@@ -135,7 +135,8 @@ static void test_pixels(void) {
 
 static void test_sums(void) {
   for (int n = 1; n <= FK_MAX_TERMS; n++) {
-    Pair x[FK_MAX_TERMS], coef = vector(n, 0, 1), y = n % 2 ? matrix_out(FK_F32, 60, 64, 0) : matrix_out(FK_BF16, 60, 64, 96);
+    Pair x[FK_MAX_TERMS], coef = vector(n, 0, 1),
+                          y = n % 2 ? matrix_out(FK_F32, 60, 64, 0) : matrix_out(FK_BF16, 60, 64, 96);
     for (int i = 0; i < n; i++) x[i] = matrix(i % 2 ? FK_BF16 : FK_F32, 60, 64, i == 2 ? 80 : 0, 1);
     EACH_SIDE {
       FkTensor t[FK_MAX_TERMS];
@@ -186,7 +187,8 @@ static void check_case(const char *name, FkDtype dtype, int64_t cols, int64_t ld
   }
   fk_op_check(be, x.t[GPU], name);
   const bool fine = fk_backend_sync(be);
-  report(bad < 0 ? fine : !fine && be->failure == FK_FAIL_NONFINITE && strcmp(be->message, name) == 0, name, be->message);
+  report(bad < 0 ? fine : !fine && be->failure == FK_FAIL_NONFINITE && strcmp(be->message, name) == 0, name,
+         be->message);
   fk_backend_clear(be);
   release_operands();
 }
@@ -243,7 +245,8 @@ static void test_recording(void) {
     }
     fk_op_graph_end(be, 7);
     void *got = fetch(y, GPU);
-    if (run == 0) expected = got;
+    if (run == 0)
+      expected = got;
     else {
       const bool equal = memcmp(expected, got, y.elements * 2) == 0;
       ok = ok && equal == (run < 4);
@@ -253,7 +256,8 @@ static void test_recording(void) {
   free(expected);
   char detail[320];
   snprintf(detail, sizeof detail, "issued %d times %s", issued, be->message);
-  report(ok && issued >= 1 && issued <= 2 && be->failure == FK_FAIL_NONE, "a recording replays on new contents", detail);
+  report(ok && issued >= 1 && issued <= 2 && be->failure == FK_FAIL_NONE, "a recording replays on new contents",
+         detail);
   be->ops->graph_forget(be);
   report(fk_op_graph_begin(be, 7), "a forgotten recording is issued again", "");
   fk_op_graph_end(be, 7);
@@ -284,20 +288,30 @@ static void test_limits(void) {
   FkFailure failure;
   char message[256] = "";
   FkBackend *other = fk_backend_open("cuda", 4711, &failure, message, sizeof message);
-  report(!other && failure == FK_FAIL_UNSUPPORTED && strstr(message, "4711"), "a device that is not there is named", message);
+  report(!other && failure == FK_FAIL_UNSUPPORTED && strstr(message, "4711"), "a device that is not there is named",
+         message);
 }
 
 /* Same bytes at every run: what the reductions and the products promise. */
 static void test_repeats(void) {
   FkBackend *be = side[GPU];
-  Pair x = image(FK_BF16, 100, 120, 128, 0, 1), n = image_out(FK_BF16, 100, 120, 128), y = image_out(FK_BF16, 100, 120, 128);
+  Pair x = image(FK_BF16, 100, 120, 128, 0, 1), n = image_out(FK_BF16, 100, 120, 128),
+       y = image_out(FK_BF16, 100, 120, 128);
   Pair a = vector(128, 1, 0.1), w = matrix(FK_BF16, 128, 9 * 128, 0, 0.03), d = vector(2, 0, 0);
   void *first[3] = {NULL, NULL, NULL};
   bool ok = true;
   for (int run = 0; run < 20; run++) {
-    FkGroupNorm norm = {.x = x.t[GPU], .y = n.t[GPU], .weight = a.t[GPU], .bias = a.t[GPU], .groups = 32, .eps = 1e-6f, .silu = true};
-    FkConv conv = {.x = n.t[GPU], .y = y.t[GPU], .bias = a.t[GPU], .residual = x.t[GPU], .w = weight_of(w, GPU), .kernel = 3,
-                   .stride = 1, .pad_before = 1, .pad_after = 1};
+    FkGroupNorm norm = {
+        .x = x.t[GPU], .y = n.t[GPU], .weight = a.t[GPU], .bias = a.t[GPU], .groups = 32, .eps = 1e-6f, .silu = true};
+    FkConv conv = {.x = n.t[GPU],
+                   .y = y.t[GPU],
+                   .bias = a.t[GPU],
+                   .residual = x.t[GPU],
+                   .w = weight_of(w, GPU),
+                   .kernel = 3,
+                   .stride = 1,
+                   .pad_before = 1,
+                   .pad_after = 1};
     fk_op_group_norm(be, &norm);
     fk_op_conv(be, NULL, &conv);
     fk_op_distance(be, d.t[GPU], x.t[GPU], y.t[GPU]);
@@ -305,8 +319,10 @@ static void test_repeats(void) {
     for (int i = 0; i < 3; i++) {
       void *got = fetch(out[i], GPU);
       if (run) ok = ok && memcmp(got, first[i], out[i].elements * fk_dtype_size(out[i].t[GPU].dtype)) == 0;
-      if (run) free(got);
-      else first[i] = got;
+      if (run)
+        free(got);
+      else
+        first[i] = got;
     }
   }
   for (int i = 0; i < 3; i++) free(first[i]);

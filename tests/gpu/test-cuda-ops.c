@@ -28,10 +28,17 @@ static void linear_case(const LinearCase *c, bool fused) {
       q = vector(c->head, 1, 0.2), k = vector(c->head, 1, 0.2);
       rope = matrix(FK_F32, c->m[g], c->head, 0, 0.7);
     }
-    EACH_SIDE l[s][g] = (FkLinear){.x = x.t[s], .y = y[g].t[s], .bias = bias.t[s], .w = weight_of(w, s),
+    EACH_SIDE l[s][g] = (FkLinear){.x = x.t[s],
+                                   .y = y[g].t[s],
+                                   .bias = bias.t[s],
+                                   .w = weight_of(w, s),
                                    .gate = c->epilogue == FK_EPI_GATE ? gate.t[s] : fk_tensor_none(),
-                                   .epilogue = c->epilogue, .act = c->act, .q_norm = q.t[s], .k_norm = k.t[s],
-                                   .rope = rope.t[s], .width = c->width};
+                                   .epilogue = c->epilogue,
+                                   .act = c->act,
+                                   .q_norm = q.t[s],
+                                   .k_norm = k.t[s],
+                                   .rope = rope.t[s],
+                                   .width = c->width};
   }
   side[GPU]->use_linear_fused = fused;
   EACH_SIDE fk_op_linear(side[s], l[s], groups);
@@ -81,8 +88,14 @@ static void attention_case(const AttentionCase *c) {
   Pair o = c->packed ? k : matrix_out(FK_BF16, c->sq, d, 0);
   side[GPU]->use_flash_attention = c->flash;
   EACH_SIDE {
-    FkAttention a = {.k = k.t[s], .v = v.t[s], .q = q.t[s], .o = o.t[s], .bias = bias.t[s], .heads = c->heads,
-                     .scale = (float)(1 / sqrt((double)c->width)), .causal = c->causal};
+    FkAttention a = {.k = k.t[s],
+                     .v = v.t[s],
+                     .q = q.t[s],
+                     .o = o.t[s],
+                     .bias = bias.t[s],
+                     .heads = c->heads,
+                     .scale = (float)(1 / sqrt((double)c->width)),
+                     .causal = c->causal};
     if (c->packed) {
       a.k = fk_tensor_slice_cols(k.t[s], 0, d);
       a.v = fk_tensor_slice_cols(k.t[s], d, d);
@@ -103,11 +116,11 @@ static void attention_case(const AttentionCase *c) {
 
 static void test_attention(void) {
   static const AttentionCase cases[] = {
-      {320, 320, 2, 128, false, false, false, true},  {577, 577, 2, 128, false, false, true, true},
-      {200, 450, 3, 128, false, false, true, true},   {577, 577, 2, 128, false, false, true, false},
-      {77, 77, 12, 64, true, false, false, true},     {128, 128, 4, 64, false, true, false, true},
-      {1, 1, 2, 64, false, false, false, true},       {512, 512, 4, 64, false, true, true, true},
-      {576, 576, 1, 512, false, false, true, true},   {256, 256, 1, 128, false, false, true, true},
+      {320, 320, 2, 128, false, false, false, true}, {577, 577, 2, 128, false, false, true, true},
+      {200, 450, 3, 128, false, false, true, true},  {577, 577, 2, 128, false, false, true, false},
+      {77, 77, 12, 64, true, false, false, true},    {128, 128, 4, 64, false, true, false, true},
+      {1, 1, 2, 64, false, false, false, true},      {512, 512, 4, 64, false, true, true, true},
+      {576, 576, 1, 512, false, false, true, true},  {256, 256, 1, 128, false, false, true, true},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) attention_case(&cases[i]);
 }
@@ -123,9 +136,9 @@ static void layer_norm_case(FkDtype dtype, int64_t rows0, int64_t rows1, int64_t
     Pair x = operand(dtype, 2, (int64_t[]){g ? rows1 : rows0, d}, ld, NORMAL, 3, 2);
     Pair a = vector(d, modulate ? 0 : 1, 0.3), b = vector(d, 0, 0.3);
     y[g] = matrix_out(dtype, g ? rows1 : rows0, d, ld);
-    EACH_SIDE n[s][g] = modulate
-                            ? (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .scale = a.t[s], .shift = b.t[s], .eps = 1e-6f}
-                            : (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .weight = a.t[s], .bias = b.t[s], .eps = 1e-5f};
+    EACH_SIDE n[s][g] =
+        modulate ? (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .scale = a.t[s], .shift = b.t[s], .eps = 1e-6f}
+                 : (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .weight = a.t[s], .bias = b.t[s], .eps = 1e-5f};
   }
   EACH_SIDE fk_op_layer_norm(side[s], n[s], groups);
   snprintf(name, sizeof name, "layer_norm %ld+%ld rows of %ld %s%s", (long)rows0, (long)rows1, (long)d,
@@ -145,7 +158,8 @@ static void group_norm_case(FkDtype dtype, int64_t h, int64_t w, int64_t c, bool
   Pair x = image(dtype, h, w, c, mean, 1.5), a = vector(c, 1, 0.3), b = vector(c, 0, 0.3);
   Pair y = in_place ? x : image_out(dtype, h, w, c);
   EACH_SIDE {
-    FkGroupNorm n = {.x = x.t[s], .y = y.t[s], .weight = a.t[s], .bias = b.t[s], .groups = 32, .eps = 1e-6f, .silu = silu};
+    FkGroupNorm n = {
+        .x = x.t[s], .y = y.t[s], .weight = a.t[s], .bias = b.t[s], .groups = 32, .eps = 1e-6f, .silu = silu};
     fk_op_group_norm(side[s], &n);
   }
   char name[128];
@@ -201,8 +215,15 @@ static void conv_case(const ConvCase *c, bool fused, FkDtype x_type, FkDtype y_t
   side[GPU]->use_conv_fused = fused;
   EACH_SIDE {
     fk_arena_open(&arena[s], side[s], (size_t)(ho * wo * (c->in + c->out) * 4 + 4096));
-    FkConv conv = {.x = x.t[s], .y = y.t[s], .bias = bias.t[s], .residual = residual.t[s], .w = weight_of(w, s),
-                   .kernel = c->kernel, .stride = c->stride, .pad_before = c->before, .pad_after = c->after,
+    FkConv conv = {.x = x.t[s],
+                   .y = y.t[s],
+                   .bias = bias.t[s],
+                   .residual = residual.t[s],
+                   .w = weight_of(w, s),
+                   .kernel = c->kernel,
+                   .stride = c->stride,
+                   .pad_before = c->before,
+                   .pad_after = c->after,
                    .upsample = c->up};
     fk_op_conv(side[s], &arena[s], &conv);
   }

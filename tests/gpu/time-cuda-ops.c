@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times the memory-bound ops and the autoencoder's layers at 1024x1024 on the CUDA backend: microseconds (median of
- * nine samples), TFLOP/s or TB/s, and the share of the floor, which is the larger of FLOP / 989 TFLOP/s (dense bf16, data
- * sheet) and bytes / 4.25 TB/s (measured device-to-device copy, read and written). Ends with the sums over one encode
- * and one decode. Correctness is test-cuda-ops.c's business. */
+ * nine samples), TFLOP/s or TB/s, and the share of the floor, which is the larger of FLOP / 989 TFLOP/s (dense bf16,
+ * data sheet) and bytes / 4.25 TB/s (measured device-to-device copy, read and written). Ends with the sums over one
+ * encode and one decode. Correctness is test-cuda-ops.c's business. */
 #include "operands.h"
 
 enum { SAMPLES = 9, MAP = 1024 * 1024 * 256 };
@@ -68,16 +68,27 @@ static void time_job(const char *name, const Job *j, double flop, double bytes, 
   sum_flop[0] += enc * flop, sum_flop[1] += dec * flop;
 }
 
-static FkTensor vec(int64_t n) { return fk_tensor_1d(vectors, FK_F32, n); }
-static FkTensor map(void *p, int64_t h, int64_t w, int64_t ch) { return fk_tensor_3d(p, FK_BF16, h, w, ch); }
+static FkTensor vec(int64_t n) {
+  return fk_tensor_1d(vectors, FK_F32, n);
+}
+static FkTensor map(void *p, int64_t h, int64_t w, int64_t ch) {
+  return fk_tensor_3d(p, FK_BF16, h, w, ch);
+}
 
-static void conv(int64_t size, int64_t in, int64_t out, int kernel, int stride, bool up, bool residual, int enc, int dec) {
+static void conv(int64_t size, int64_t in, int64_t out, int kernel, int stride, bool up, bool residual, int enc,
+                 int dec) {
   const int64_t from = up ? size / 2 : size * stride, k = (int64_t)kernel * kernel * in;
   Job j = {.kind = CONV};
-  j.op.conv = (FkConv){.x = map(a, from, from, in), .y = map(b, size, size, out), .bias = vec(out),
+  j.op.conv = (FkConv){.x = map(a, from, from, in),
+                       .y = map(b, size, size, out),
+                       .bias = vec(out),
                        .residual = residual ? map(c, size, size, out) : fk_tensor_none(),
-                       .w = {.data = weights, .dtype = FK_BF16, .out = out, .in = k}, .kernel = kernel, .stride = stride,
-                       .pad_before = stride == 2 || kernel == 1 ? 0 : 1, .pad_after = kernel == 1 ? 0 : 1, .upsample = up};
+                       .w = {.data = weights, .dtype = FK_BF16, .out = out, .in = k},
+                       .kernel = kernel,
+                       .stride = stride,
+                       .pad_before = stride == 2 || kernel == 1 ? 0 : 1,
+                       .pad_after = kernel == 1 ? 0 : 1,
+                       .upsample = up};
   const double pixels = (double)(size * size);
   const double bytes = 2 * ((double)(from * from * in) + pixels * (double)out * (residual ? 2 : 1) + (double)(out * k));
   char name[80];
@@ -89,8 +100,13 @@ static void conv(int64_t size, int64_t in, int64_t out, int kernel, int stride, 
 /* Read twice (statistics, then values) and written once. */
 static void group_norm(int64_t size, int64_t ch, bool silu, int enc, int dec) {
   Job j = {.kind = GROUP_NORM};
-  j.op.group_norm = (FkGroupNorm){.x = map(a, size, size, ch), .y = map(b, size, size, ch), .weight = vec(ch),
-                                  .bias = vec(ch), .groups = 32, .eps = 1e-6f, .silu = silu};
+  j.op.group_norm = (FkGroupNorm){.x = map(a, size, size, ch),
+                                  .y = map(b, size, size, ch),
+                                  .weight = vec(ch),
+                                  .bias = vec(ch),
+                                  .groups = 32,
+                                  .eps = 1e-6f,
+                                  .silu = silu};
   char name[80];
   snprintf(name, sizeof name, "group_norm %ld x %ld%s", (long)size, (long)ch, silu ? " silu" : "");
   time_job(name, &j, 0, 6.0 * (double)(size * size * ch), enc, dec);
@@ -101,7 +117,9 @@ static void layer_norm(int64_t text, int64_t rows, int64_t d) {
   for (int g = 0; g < 2; g++) {
     const int64_t first = g ? text : 0, n = g ? rows - text : text;
     j.op.layer_norm[g] = (FkLayerNorm){.x = fk_tensor_2d(a + first * d, FK_BF16, n, d),
-                                       .y = fk_tensor_2d(b + first * d, FK_BF16, n, d), .scale = vec(d), .shift = vec(d),
+                                       .y = fk_tensor_2d(b + first * d, FK_BF16, n, d),
+                                       .scale = vec(d),
+                                       .shift = vec(d),
                                        .eps = 1e-6f};
   }
   char name[80];
@@ -128,15 +146,22 @@ static void middle(void) {
   const int64_t n = 16384, d = 512;
   Job j = {.kind = LINEAR};
   FkTensor x = fk_tensor_2d(a, FK_BF16, n, d), qkv = fk_tensor_2d(b, FK_BF16, n, 3 * d);
-  j.op.linear = (FkLinear){.x = x, .y = qkv, .bias = vec(3 * d), .w = {.data = weights, .dtype = FK_BF16, .out = 3 * d, .in = d}};
+  j.op.linear =
+      (FkLinear){.x = x, .y = qkv, .bias = vec(3 * d), .w = {.data = weights, .dtype = FK_BF16, .out = 3 * d, .in = d}};
   time_job("middle: q, k, v", &j, 2.0 * (double)(n * 3 * d * d), 2.0 * (double)(n * 4 * d), 1, 1);
   j = (Job){.kind = ATTENTION};
-  j.op.attention = (FkAttention){.q = fk_tensor_slice_cols(qkv, 0, d), .k = fk_tensor_slice_cols(qkv, d, d),
-                                 .v = fk_tensor_slice_cols(qkv, 2 * d, d), .o = fk_tensor_2d(c, FK_BF16, n, d), .heads = 1,
+  j.op.attention = (FkAttention){.q = fk_tensor_slice_cols(qkv, 0, d),
+                                 .k = fk_tensor_slice_cols(qkv, d, d),
+                                 .v = fk_tensor_slice_cols(qkv, 2 * d, d),
+                                 .o = fk_tensor_2d(c, FK_BF16, n, d),
+                                 .heads = 1,
                                  .scale = 1 / sqrtf((float)d)};
   time_job("middle: attention 16384, head 512", &j, 4.0 * (double)(n * n * d), 2.0 * (double)(n * 4 * d), 1, 1);
   j = (Job){.kind = LINEAR};
-  j.op.linear = (FkLinear){.x = fk_tensor_2d(c, FK_BF16, n, d), .y = x, .bias = vec(d), .epilogue = FK_EPI_ADD,
+  j.op.linear = (FkLinear){.x = fk_tensor_2d(c, FK_BF16, n, d),
+                           .y = x,
+                           .bias = vec(d),
+                           .epilogue = FK_EPI_ADD,
                            .w = {.data = weights, .dtype = FK_BF16, .out = d, .in = d}};
   time_job("middle: out", &j, 2.0 * (double)(n * d * d), 2.0 * (double)(n * 3 * d), 1, 1);
 }

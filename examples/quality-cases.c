@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Reads cases, settings and pictures; see quality-cases.h. */
+#include "quality-cases.h"
+
+#include <json-glib/json-glib.h>
+#include <png.h>
+#include <string.h>
+
+const char *const quality_tier_names[QUALITY_TIERS + 1] = {"named", "vague", "open", NULL};
+
+static void case_free(gpointer data) {
+  QualityCase *c = data;
+  g_free(c->id);
+  g_free(c->kind);
+  g_free(c->prompt);
+  g_free(c->input);
+  g_free(c->target);
+  g_free(c->seed);
+  g_free(c);
+}
+
+static void setting_free(gpointer data) {
+  QualitySetting *s = data;
+  g_free(s->name);
+  g_free(s->text);
+  g_strfreev(s->pairs);
+  g_free(s);
+}
+
+static int tier_index(const char *name) {
+  for (int i = 0; i < QUALITY_TIERS; i++)
+    if (!g_strcmp0(quality_tier_names[i], name)) return i;
+  return -1;
+}
+
+unsigned quality_tiers_parse(const char *text, GError **error) {
+  g_auto(GStrv) names = g_strsplit_set(text, ", ", -1);
+  unsigned tiers = 0;
+  for (char **p = names; *p; p++) {
+    if (!**p) continue;
+    const int i = tier_index(*p);
+    if (i < 0) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "tier \"%s\": expected named, vague or open", *p);
+      return 0;
+    }
+    tiers |= 1u << i;
+  }
+  if (!tiers) g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "no tier is named");
+  return tiers;
+}
+
+static const char *text_of(JsonObject *o, const char *name) {
+  return json_object_get_string_member_with_default(o, name, NULL);
+}
+
+static bool case_read(JsonNode *node, const char *folder, GPtrArray *cases) {
+  JsonObject *o = JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+  if (!o) return false;
+  const int tier = tier_index(text_of(o, "tier"));
+  const char *target = text_of(o, "target");
+  if (tier < 0 || !text_of(o, "id") || !text_of(o, "kind") || !text_of(o, "prompt") || !text_of(o, "input"))
+    return false;
+  QualityCase *c = g_new0(QualityCase, 1);
+  c->tier = (QualityTier)tier;
+  c->id = g_strdup(text_of(o, "id"));
+  c->kind = g_strdup(text_of(o, "kind"));
+  c->prompt = g_strdup(text_of(o, "prompt"));
+  c->input = g_build_filename(folder, text_of(o, "input"), NULL);
+  c->target = target ? g_build_filename(folder, target, NULL) : NULL;
+  c->seed = g_strdup_printf("%" G_GINT64_FORMAT, json_object_get_int_member_with_default(o, "seed", 0));
+  c->ceiling = json_object_get_double_member_with_default(o, "ceiling", 0);
+  g_ptr_array_add(cases, c);
+  return true;
+}
+
+GPtrArray *quality_cases_read(const char *path, GError **error) {
+  g_autoptr(JsonParser) parser = json_parser_new();
+  if (!json_parser_load_from_file(parser, path, error)) return NULL;
+  JsonNode *root = json_parser_get_root(parser);
+  JsonArray *list = root && JSON_NODE_HOLDS_ARRAY(root) ? json_node_get_array(root) : NULL;
+  g_autoptr(GPtrArray) cases = g_ptr_array_new_with_free_func(case_free);
+  g_autofree char *folder = g_path_get_dirname(path);
+  for (guint i = 0; list && i < json_array_get_length(list); i++)
+    if (!case_read(json_array_get_element(list, i), folder, cases)) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: case %u lacks tier, id, kind, prompt or input", path, i);
+      return NULL;
+    }
+  if (cases->len) return g_steal_pointer(&cases);
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: no list of cases", path);
+  return NULL;
+}
+
+/* The line is "name: pairs". */
+static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **error) {
+  g_autoptr(FkSettings) probe = fk_settings_new();
+  const char *colon = strchr(line, ':');
+  if (!colon || colon == line) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\": expected \"name: property=value ...\"", line);
+    return NULL;
+  }
+  QualitySetting *s = g_new0(QualitySetting, 1);
+  s->name = g_strndup(line, (gsize)(colon - line));
+  s->text = g_strstrip(g_strdup(colon + 1));
+  s->pairs = g_strsplit(s->text, " ", -1);
+  s->tiers = tiers;
+  if (g_str_has_prefix(s->text, "steps=") && !s->pairs[1]) s->plain_steps = (int)g_ascii_strtoll(s->text + 6, NULL, 10);
+  for (char **p = s->pairs; *p; p++) {
+    g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
+    const bool complete = pair[0] && pair[1];
+    if (complete && fk_settings_set(probe, pair[0], pair[1], error)) continue;
+    if (complete) g_prefix_error(error, "%s: ", s->name);
+    else g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: \"%s\": expected property=value", s->name, *p);
+    setting_free(s);
+    return NULL;
+  }
+  return s;
+}
+
+GPtrArray *quality_settings_read(const char *path, GError **error) {
+  g_autofree char *text = NULL;
+  if (!g_file_get_contents(path, &text, NULL, error)) return NULL;
+  g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+  g_autoptr(GPtrArray) settings = g_ptr_array_new_with_free_func(setting_free);
+  unsigned tiers = (1u << QUALITY_TIERS) - 1;
+  for (char **p = lines; *p; p++) {
+    const char *line = g_strstrip(*p);
+    const size_t length = strlen(line);
+    if (!length || *line == '#') continue;
+    if (*line == '[' && line[length - 1] == ']') {
+      g_autofree char *inside = g_strndup(line + 1, length - 2);
+      if (!(tiers = quality_tiers_parse(inside, error))) return NULL;
+      continue;
+    }
+    QualitySetting *s = setting_parse(line, tiers, error);
+    if (!s) return NULL;
+    g_ptr_array_add(settings, s);
+  }
+  if (settings->len) return g_steal_pointer(&settings);
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: no settings", path);
+  return NULL;
+}
+
+FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityCase *c, GError **error) {
+  g_autoptr(FkSettings) s = fk_settings_new();
+  /* Without the prompt cache every edit counts the same FLOP, whatever came before it. */
+  const char *const fixed[][2] = {{"preset", "exact"}, {"prompt-cache", "off"}, {"prompt", c->prompt}, {"seed", c->seed}};
+  for (size_t i = 0; i < G_N_ELEMENTS(fixed); i++)
+    if (!fk_settings_set(s, fixed[i][0], fixed[i][1], error)) return NULL;
+  for (char **p = setting ? setting->pairs : NULL; p && *p; p++) {
+    g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
+    if (!fk_settings_set(s, pair[0], pair[1], error)) return NULL;
+  }
+  if (!fk_settings_check(s, error)) {
+    g_prefix_error(error, "%s: ", setting ? setting->name : "exact");
+    return NULL;
+  }
+  return g_steal_pointer(&s);
+}
+
+bool quality_picture_read(const char *path, FkImage *image, GError **error) {
+  png_image png = {.version = PNG_IMAGE_VERSION};
+  *image = (FkImage){0};
+  if (png_image_begin_read_from_file(&png, path)) {
+    png.format = PNG_FORMAT_RGB;
+    *image = (FkImage){.width = (int)png.width, .height = (int)png.height, .channels = 3, .stride = png.width * 3};
+    image->data = g_try_malloc(PNG_IMAGE_SIZE(png));
+    if (image->data && png_image_finish_read(&png, NULL, image->data, 0, NULL)) return true;
+  }
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, *png.message ? png.message : "too little memory");
+  png_image_free(&png);
+  g_clear_pointer(&image->data, g_free);
+  return false;
+}
+
+bool quality_picture_write(const char *path, const FkImage *image, GError **error) {
+  png_image png = {.version = PNG_IMAGE_VERSION, .width = (png_uint_32)image->width,
+                   .height = (png_uint_32)image->height, .format = PNG_FORMAT_RGB};
+  if (png_image_write_to_file(&png, path, 0, image->data, (png_int_32)image->stride, NULL)) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, png.message);
+  return false;
+}

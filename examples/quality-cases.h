@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What is asked of the model (cases) and how (settings), read from the files of tests/quality. */
+#ifndef QUALITY_CASES_H
+#define QUALITY_CASES_H
+
+#include <fk.h>
+
+typedef enum { QUALITY_NAMED, QUALITY_VAGUE, QUALITY_OPEN, QUALITY_TIERS } QualityTier;
+
+extern const char *const quality_tier_names[QUALITY_TIERS + 1]; /* NULL-terminated */
+
+typedef struct {
+  QualityTier tier;
+  char *id, *kind, *prompt, *input; /* input: path of a PNG */
+  char *target;                     /* path of the right answer; NULL: there is none */
+  char *seed;
+  double ceiling; /* dB of the autoencoder alone against the target */
+} QualityCase;
+
+typedef struct {
+  char *name;
+  char *text;      /* "property=value ...", as in the file; part of a result's key */
+  char **pairs;    /* "property=value" */
+  unsigned tiers;  /* bits 1 << QualityTier */
+  int plain_steps; /* N where the text is "steps=N" alone: the rival of everything else; otherwise 0 */
+} QualitySetting;
+
+/* A JSON list of objects; paths are relative to the file. (transfer full): array of QualityCase, freed with it. */
+GPtrArray *quality_cases_read(const char *path, GError **error);
+/* Lines "name: property=value ..."; "[named vague]" says for which tiers the following lines are; # comments.
+ * (transfer full): array of QualitySetting. */
+GPtrArray *quality_settings_read(const char *path, GError **error);
+/* Settings of an edit of `c`: preset=exact, the case's prompt and seed, then the pairs. setting NULL: none. */
+FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityCase *c, GError **error);
+/* Bit mask of a list of tiers, e.g. "vague,open"; 0 with an error for an unknown one. */
+unsigned quality_tiers_parse(const char *text, GError **error);
+
+/* 8-bit RGB without gaps between rows. (transfer full): data is freed with g_free. */
+bool quality_picture_read(const char *path, FkImage *image, GError **error);
+bool quality_picture_write(const char *path, const FkImage *image, GError **error);
+
+#endif
