@@ -78,32 +78,37 @@ static bool no_memory(GError **error, const char *what, size_t bytes) {
   return false;
 }
 
-/* Copies the colour channels (first 0) or the alpha channel (first 3) of an image into packed rows. */
-static void take_channels(const FkImage *in, int first, int count, uint8_t *out) {
-  for (int y = 0; y < in->height; y++)
-    for (int x = 0; x < in->width; x++)
-      for (int c = 0; c < count; c++)
-        out[((size_t)y * (size_t)in->width + (size_t)x) * (size_t)count + (size_t)c] =
-            in->data[(size_t)y * in->stride + (size_t)x * (size_t)in->channels + (size_t)(first + c)];
-}
-
-static void put_channels(const FkImage *out, int first, int count, const uint8_t *in) {
-  for (int y = 0; y < out->height; y++)
-    for (int x = 0; x < out->width; x++)
-      for (int c = 0; c < count; c++)
-        out->data[(size_t)y * out->stride + (size_t)x * (size_t)out->channels + (size_t)(first + c)] =
-            in[((size_t)y * (size_t)out->width + (size_t)x) * (size_t)count + (size_t)c];
+/* `count` of an image's channels from `first` on (colour 0..2, alpha 3) to or from packed rows. */
+static void copy_channels(const FkImage *image, int first, int count, uint8_t *packed, bool take) {
+  const size_t step = (size_t)image->channels, n = (size_t)image->width;
+  for (int y = 0; y < image->height; y++) {
+    uint8_t *at = image->data + (size_t)y * image->stride + first, *row = packed + (size_t)y * n * (size_t)count;
+    if (image->channels == count) {
+      memcpy(take ? row : at, take ? at : row, n * step);
+      continue;
+    }
+    for (size_t x = 0; x < n; x++)
+      for (int c = 0; c < count; c++) {
+        uint8_t *pixel = at + x * step + c, *value = row + x * (size_t)count + c;
+        if (take)
+          *value = *pixel;
+        else
+          *pixel = *value;
+      }
+  }
 }
 
 /* channels first..first+count of `in` at width x height, packed; (transfer full). */
 static uint8_t *resized(const FkImage *in, int first, int count, int width, int height, GError **error) {
   const size_t n = (size_t)in->width * (size_t)in->height * (size_t)count;
   const size_t m = (size_t)width * (size_t)height * (size_t)count;
-  g_autofree uint8_t *packed = g_try_malloc(n), *out = g_try_malloc(m);
-  if (!packed || !out) return no_memory(error, "resize", n + m), NULL;
-  take_channels(in, first, count, packed);
-  if (!fk_image_resize_lanczos(out, width, height, (size_t)width * (size_t)count, packed, in->width, in->height,
-                               (size_t)in->width * (size_t)count, count))
+  g_autofree uint8_t *packed = g_try_malloc(n);
+  if (!packed) return no_memory(error, "resize", n), NULL;
+  copy_channels(in, first, count, packed, true);
+  if (in->width == width && in->height == height) return g_steal_pointer(&packed);
+  g_autofree uint8_t *out = g_try_malloc(m);
+  if (!out || !fk_image_resize_lanczos(out, width, height, (size_t)width * (size_t)count, packed, in->width, in->height,
+                                       (size_t)in->width * (size_t)count, count))
     return no_memory(error, "resize", n + m), NULL;
   return g_steal_pointer(&out);
 }
@@ -153,11 +158,11 @@ static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **
   const FkImage model = {pixels, e->width, e->height, 3, (size_t)e->width * 3};
   g_autofree uint8_t *sized = resized(&model, 0, 3, job->out.width, job->out.height, error);
   if (!sized) return false;
-  put_channels(&job->out, 0, 3, sized);
+  copy_channels(&job->out, 0, 3, sized, false);
   if (job->out.channels < 4) return true;
   g_autofree uint8_t *alpha = resized(&job->in, 3, 1, job->out.width, job->out.height, error);
   if (!alpha) return false;
-  put_channels(&job->out, 3, 1, alpha);
+  copy_channels(&job->out, 3, 1, alpha, false);
   return true;
 }
 
@@ -193,10 +198,11 @@ static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
   for (int i = 0; i < e->n; i++) {
     tell(e, "encode", i, e->n);
     frames[i].latent = fk_arena_2d(e->arena, FK_F32, tokens, c);
-    draw_noise(e, e->jobs[i].result.seed, frames[i].latent);
-    if (e->tune->task == FK_TASK_GENERATE) continue;
-    frames[i].context = fk_arena_2d(e->arena, e->be->dtype, tokens, c);
-    if (!encode_frame(e, &e->jobs[i].in, frames[i].context, error)) return false;
+    if (e->tune->task == FK_TASK_EDIT) {
+      frames[i].context = fk_arena_2d(e->arena, e->be->dtype, tokens, c);
+      if (!encode_frame(e, &e->jobs[i].in, frames[i].context, error)) return false;
+    }
+    draw_noise(e, e->jobs[i].result.seed, frames[i].latent); /* while a GPU still encodes */
   }
   return stage_end(&clock, error);
 }

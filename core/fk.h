@@ -82,6 +82,14 @@ typedef struct {
 /* (transfer none): static, in the order in which they are shown. */
 FK_API const FkProperty *fk_properties(size_t *count);
 
+/* Two settings that refuse each other. Conditions on their values: "=text", "!text" (another, and set), ">number". */
+typedef struct {
+  const char *a, *a_when, *b, *b_when, *reason;
+} FkInteraction;
+
+/* (transfer none): static. Pairs that are not listed combine. */
+FK_API const FkInteraction *fk_interactions(size_t *count);
+
 /* ---- Options open an engine; settings belong to one edit ---- */
 
 typedef struct FkOptions FkOptions;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of pairs, and the two questions asked of it; see interactions.h. An explicit value is refused when another
- * explicit one forbids it; a preset's choice gives way instead. */
+/* The table of settings that refuse each other, from which checks, tests and documents come, and the two questions
+ * asked of it. An explicit value is refused when another explicit one forbids it; a preset's choice gives way instead.
+ */
 #include "interactions.h"
 
 #include <string.h>

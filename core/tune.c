@@ -295,7 +295,11 @@ char **fk_tune_report(const FkSettings *s, const FkBackend *be) {
     const FkProperty *p = &table[i];
     if (p->optimization == FK_CLASS_NONE) continue;
     const char *asked = fk_settings_get(s, p->name), *now = fk_tune_decided(s, p);
-    g_autofree char *why = now == asked ? g_strdup("asked for") : g_strdup_printf("preset %s", preset);
+    const char *chosen = now == asked ? NULL : p->presets[choice(s, "preset")];
+    const char *forbidden = chosen ? fk_interactions_yield(s, p->name, chosen) : NULL;
+    g_autofree char *why = now == asked ? g_strdup("asked for")
+                                        : g_strdup_printf("preset %s%s%s", preset, forbidden ? ", but " : "",
+                                                          forbidden ? forbidden : "");
     if (!available(p, be)) {
       now = "off";
       g_free(why);

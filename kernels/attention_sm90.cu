@@ -80,7 +80,8 @@ FK_DEVICE void fk_attn_load_tiles(const CUtensorMap *map, uint32_t to, uint32_t 
   }
 }
 
-/* Starts the copies of the queries, one warpgroup's 64 rows at a time, as soon as their last scores are done. */
+/* Starts the copies of the queries, one warpgroup's 64 rows at a time, as soon as it has taken the last ones into
+ * registers. */
 template <class P>
 FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
                                     FkAttnWalk<P> walk) {
@@ -94,12 +95,20 @@ FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_
   }
 }
 
-/* s = Q K^T of one tile, started. */
-template <int N> FK_DEVICE void fk_attn_scores(float (&s)[N / 2], uint64_t q, uint64_t k) {
+/* The A operands of a warpgroup's queries, from its swizzled tile: piece c (16 bytes) of row r stands at c ^ r % 8. */
+[[maybe_unused]] FK_DEVICE void fk_attn_queries(uint32_t (&q)[8][4], uint32_t at) {
+  int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16, piece = threadIdx.x % 32 / 16;
 #pragma unroll
   for (int i = 0; i < 8; i++)
-    FkWgmma<N>::template ss<0>(s, q + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP,
-                               k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
+    fk_ldmatrix_x4(q[i], at + i / 4 * (64 * 128) + row * 128 + ((i % 4 * 2 + piece) ^ row % 8) * 16);
+}
+
+/* s = Q K^T of one tile, started. Q in registers: read from shared memory at every tile it costs energy, and energy
+ * is what bounds this kernel. */
+template <int N> FK_DEVICE void fk_attn_scores(float (&s)[N / 2], const uint32_t (&q)[8][4], uint64_t k) {
+#pragma unroll
+  for (int i = 0; i < 8; i++)
+    FkWgmma<N>::template rs<0>(s, q[i], k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
 }
 
 /* o += P V of one tile, started. */
@@ -262,11 +271,10 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     __syncwarp();
   } else {
     fk_regs_inc<kRegsMath>();
-    const uint64_t q_desc = fk_desc(base + group * P::kQBytes), k_desc = fk_desc(base + P::kK),
-                   v_desc = fk_desc(base + P::kV, N * 128);
+    const uint64_t k_desc = fk_desc(base + P::kK), v_desc = fk_desc(base + P::kV, N * 128);
     const int tiles = (args.sk + N - 1) / N, ragged = args.sk % N, turn = 1 + group, other = 1 + (group + 1) % W;
     float o[64], s[N / 2], alpha[2];
-    uint32_t p[N / 4];
+    uint32_t p[N / 4], q[8][4];
     FkAttnRows rows;
     FkRing<Stages> k_ring, v_ring;
     int q_parity = 0;
@@ -279,17 +287,22 @@ __global__ void __launch_bounds__(P::kThreads, 1)
         if (lane == 0) fk_mbar_arrive(bar);
       }
     };
-    auto queries_wait = [&]() { fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1; };
+    auto queries_take = [&]() {
+      fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
+      fk_attn_queries(q, base + group * P::kQBytes);
+      if (lane == 0) fk_mbar_arrive(q_free + 8 * group);
+    };
     auto scores_start = [&]() {
+      fk_wgmma_hold(s);
+      for (int i = 0; i < 8; i++) fk_wgmma_hold(q[i]);
       fk_wgmma_fence();
-      fk_attn_scores<N>(s, q_desc, k_desc + k_ring.stage * (P::kTileBytes >> 4));
+      fk_attn_scores<N>(s, q, k_desc + k_ring.stage * (P::kTileBytes >> 4));
       fk_wgmma_commit();
     };
-    auto scores_done = [&](bool last) {
+    auto scores_done = [&]() {
       fk_wgmma_hold(s);
       release(k_free + 8 * k_ring.stage);
       k_ring.next();
-      if (last && lane == 0) fk_mbar_arrive(q_free + 8 * group);
     };
     auto products_start = [&]() {
       fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
@@ -304,15 +317,15 @@ __global__ void __launch_bounds__(P::kThreads, 1)
       v_ring.next();
     };
     /* Scores of the next key tile beside the products of the present one. */
-    auto step = [&](bool last) {
+    auto step = [&]() {
       fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
       fk_bar_sync(turn, 256);
-      fk_wgmma_hold(s), fk_wgmma_hold(o), fk_wgmma_hold(p);
+      fk_wgmma_hold(o), fk_wgmma_hold(p);
       scores_start();
       products_start();
       fk_bar_arrive(other, 256);
       fk_wgmma_wait<1>();
-      scores_done(last);
+      scores_done();
     };
     auto clear = [&]() {
 #pragma unroll
@@ -321,12 +334,11 @@ __global__ void __launch_bounds__(P::kThreads, 1)
 
     if (group == W - 1) fk_bar_arrive(other, 256);
     if (walk.valid()) {
-      queries_wait();
+      queries_take();
       fk_mbar_wait(k_full, 0);
-      fk_wgmma_hold(s);
       scores_start();
       fk_wgmma_wait<0>();
-      scores_done(tiles == 1);
+      scores_done();
       if (ragged) fk_attn_mask<N>(s, ragged);
       fk_attn_softmax<N>(s, rows, alpha, args.scale, true);
       fk_attn_pack<N>(p, s);
@@ -334,7 +346,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     }
     while (walk.valid()) {
       for (int left = tiles - 1; left > 0; left--) {
-        step(left == 1);
+        step();
         bool moved = fk_attn_softmax<N>(s, rows, alpha, args.scale, false);
         products_done();
         fk_attn_pack<N>(p, s);
@@ -344,8 +356,8 @@ __global__ void __launch_bounds__(P::kThreads, 1)
       const float sum[2] = {rows.sum[0], rows.sum[1]};
       walk.next();
       if (walk.valid()) {
-        queries_wait();
-        step(tiles == 1);
+        queries_take();
+        step();
         if (ragged) fk_attn_mask<N>(s, ragged);
         fk_attn_softmax<N>(s, rows, alpha, args.scale, true);
       } else {
@@ -409,6 +421,6 @@ bool fk_cuda_attention_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const _
                             __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk,
                             int heads, float scale) {
   if (sq < 1 || sk < 1 || heads < 1 || !(scale > 0.f)) return false;
-  using P = FkAttnPlan<3, 80, 4, 2>;
+  using P = FkAttnPlan<2, 128, 3, 2>;
   return fk_attn_launch<P>(stream, q, k, v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, heads, scale);
 }

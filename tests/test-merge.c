@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* merge.c: the choice of tokens against an independent one with a stable order (features with exact ties), the ops that
- * feed it, what an empty stretch of blocks gives back, and ratio 0. */
+ * feed it, a whole forward with a merged block, and ratio 0. */
 #include "latent.h"
 #include "merge.h"
 #include "test-stage.h"
@@ -129,23 +129,30 @@ static const FkFluxConfig demo = {.patch_size = 1,
                                   .guidance_embeds = true,
                                   .axes = {16, 56, 56}};
 
-/* One forward of the demo transformer, merged by `ratio` (below 0: without merge.c). (transfer full) velocity */
-static float *forward(double ratio, double *flop) {
-  g_auto(Npy) tokens = npy_load("stages/demo-flux-tokens"), states = npy_load("stages/demo-flux-states");
-  g_auto(Npy) pooled = npy_load("stages/demo-flux-pooled");
-  const FkFluxShape shape = {.text = 64, .grid_h = 4, .grid_w = 6, .context_h = 4, .context_w = 6};
-  Stage s = stage_open("transformer", "diffusion_pytorch_model");
+static Npy stage_input(const char *name, const char *what) {
+  g_autofree char *path = g_strdup_printf("stages/%s-%s", name, what);
+  return npy_load(path);
+}
+
+/* One forward at sigma 0.7, merged by `ratio` (below 0: without merge.c). (transfer full) velocity */
+static float *forward(const char *name, const FkFluxConfig *config, const FkFluxShape *shape, double ratio,
+                      double *flop) {
+  g_auto(Npy) tokens = stage_input(name, "tokens"), states = stage_input(name, "states");
+  g_auto(Npy) pooled = stage_input(name, "pooled");
+  g_autofree char *golden = g_canonicalize_filename(FK_TEST_DATA, NULL);
+  g_autofree char *folder = g_build_filename(golden, "stages", name, NULL);
+  const float t = fk_timestep_seen(700, false);
+  Stage s = stage_open(strcmp(name, "demo-flux") ? folder : "transformer", "diffusion_pytorch_model");
   FkFlux flux;
   FkFluxRun run;
   FkFluxCond cond;
-  fk_flux_init(&flux, &demo, s.binder);
+  fk_flux_init(&flux, config, s.binder);
   stage_load(&s);
-  fk_flux_run_open(&run, &flux, s.be, &s.arena, &shape);
-  FkMerge *merge = ratio < 0 ? NULL : fk_merge_open(&run, &shape, ratio, &s.arena, false);
-  const float t = fk_timestep_seen(750, false);
+  fk_flux_run_open(&run, &flux, s.be, &s.arena, shape);
+  FkMerge *merge = ratio < 0 ? NULL : fk_merge_open(&run, shape, ratio, &s.arena, false);
   s.be->ops->upload(s.be, run.tokens.data, tokens.data, fk_tensor_bytes(run.tokens));
-  fk_flux_condition(&run, &s.arena, &cond, stage_upload(&s, states.data, 64, 256),
-                    stage_upload(&s, pooled.data, 1, 128), &t, 1, fk_guidance_seen(2.5f, false));
+  fk_flux_condition(&run, &s.arena, &cond, stage_upload(&s, states.data, states.dim[0], states.dim[1]),
+                    stage_upload(&s, pooled.data, 1, pooled.dim[1]), &t, 1, fk_guidance_seen(2.5f, false));
   s.be->count = (FkCount){0};
   if (merge)
     fk_merge_forward(merge, &run, &cond, &(FkFluxPass){0});
@@ -163,12 +170,33 @@ static float *forward(double ratio, double *flop) {
 /* Merging nothing: every group is one token, so pooling, positions and giving back must leave every bit. */
 static void identity(void) {
   double plain_flop, merged_flop, less_flop;
-  g_autofree float *plain = forward(-1, &plain_flop), *merged = forward(0, &merged_flop),
-                   *less = forward(0.5, &less_flop);
+  const FkFluxShape shape = {.text = 64, .grid_h = 4, .grid_w = 6, .context_h = 4, .context_w = 6};
+  g_autofree float *plain = forward("demo-flux", &demo, &shape, -1, &plain_flop);
+  g_autofree float *merged = forward("demo-flux", &demo, &shape, 0, &merged_flop);
+  g_autofree float *less = forward("demo-flux", &demo, &shape, 0.5, &less_flop);
   g_assert_cmpmem(plain, 24 * 64 * 4, merged, 24 * 64 * 4);
   g_assert_cmpint(memcmp(plain, less, 24 * 64 * 4), !=, 0);
   g_assert_cmpfloat(less_flop, <, 0.9 * plain_flop);
   for (int i = 0; i < 24 * 64; i++) g_assert_true(isfinite(less[i]));
+}
+
+/* flux-a has one block that may run merged; the reference runs it on means and hands out their gains. */
+static void reference(void) {
+  static const FkFluxConfig tiny = {.patch_size = 1,
+                                    .in_channels = 16,
+                                    .out_channels = 16,
+                                    .layers = 1,
+                                    .single_layers = 2,
+                                    .heads = 3,
+                                    .head_width = 16,
+                                    .joint_width = 40,
+                                    .pooled_width = 24,
+                                    .axes = {4, 6, 6}};
+  const FkFluxShape shape = {.text = 7, .grid_h = 3, .grid_w = 5, .context_h = 5, .context_w = 4};
+  g_auto(Npy) want = npy_load("cache/merged-velocity");
+  double flop;
+  g_autofree float *have = forward("flux-a", &tiny, &shape, 0.4, &flop);
+  assert_close("merged", have, want.data, 15 * 16, 1e-5);
 }
 
 int main(int argc, char **argv) {
@@ -182,5 +210,6 @@ int main(int argc, char **argv) {
   g_test_add_func("/merge/nonsense", nonsense);
   g_test_add_func("/merge/sizes", sizes);
   g_test_add_func("/merge/identity", identity);
+  g_test_add_func("/merge/reference", reference);
   return g_test_run();
 }

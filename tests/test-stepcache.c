@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* stepcache.c: outputs of diffusers' FirstBlockCache hook on the same network and inputs, the published check values of
- * TaylorSeer and TeaCache, forecasts on random patterns, and the rules that force a decision. */
+/* stepcache.c: decisions and outputs of diffusers' FirstBlockCache hook, of DBCache and of TeaCache on the same network
+ * and inputs, the published check values of TaylorSeer and TeaCache, forecasts on random patterns, and the rules that
+ * force a decision. */
 #include "latent.h"
 #include "stepcache.h"
 #include "test-stage.h"
@@ -34,6 +35,9 @@ static FkStepPolicy policy_of(const FkTune *tune, int blocks, int evaluations) {
   return p;
 }
 
+static const FkFluxShape alone_shape = {.text = 9, .grid_h = 6, .grid_w = 2},
+                         context_shape = {.text = 9, .grid_h = 6, .grid_w = 2, .context_h = 3, .context_w = 5};
+
 typedef struct {
   Stage stage;
   FkFlux flux;
@@ -42,7 +46,7 @@ typedef struct {
 } Network;
 
 /* stages/flux-b with the golden conditioning of all evaluations. */
-static void network_open(Network *n, const Npy *states, const Npy *pooled, const Npy *sigmas) {
+static void network_open(Network *n, const Npy *states, const Npy *pooled, const Npy *sigmas, FkFluxShape shape) {
   g_autofree char *golden = g_canonicalize_filename(FK_TEST_DATA, NULL);
   g_autofree char *folder = g_build_filename(golden, "stages", "flux-b", NULL);
   const int steps = (int)sigmas->dim[0];
@@ -50,8 +54,7 @@ static void network_open(Network *n, const Npy *states, const Npy *pooled, const
   n->stage = stage_open(folder, "diffusion_pytorch_model");
   fk_flux_init(&n->flux, &tiny, n->stage.binder);
   stage_load(&n->stage);
-  fk_flux_run_open(&n->run, &n->flux, n->stage.be, &n->stage.arena,
-                   &(FkFluxShape){.text = 9, .grid_h = 6, .grid_w = 2});
+  fk_flux_run_open(&n->run, &n->flux, n->stage.be, &n->stage.arena, &shape);
   for (int i = 0; i < steps; i++) t[i] = fk_timestep_seen(((const float *)sigmas->data)[i] * 1000, false);
   fk_flux_condition(&n->run, &n->stage.arena, &n->cond, stage_upload(&n->stage, states->data, 9, 24),
                     stage_upload(&n->stage, pooled->data, 1, 32), t, steps, fk_guidance_seen(3.5f, false));
@@ -63,29 +66,60 @@ static void network_close(Network *n) {
   stage_close(&n->stage);
 }
 
-/* Without a context the target is the whole image stream, which is what the hook measures. */
-static void first_block(void) {
-  g_auto(Npy) tokens = npy_load("cache/first-tokens"), states = npy_load("cache/first-states");
-  g_auto(Npy) pooled = npy_load("cache/first-pooled"), sigmas = npy_load("cache/first-sigmas");
-  g_auto(Npy) velocity = npy_load("cache/first-velocity"), mask = npy_load("cache/first-mask");
-  FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
+/* One run of a policy on golden tokens; decisions and velocities are those of the reference. */
+static void compare(const char *tokens_name, const char *result_name, FkFluxShape shape, const FkTune *tune,
+                    const FkFullRange *full) {
+  static const char *const inputs[] = {"tokens", "states", "pooled", "sigmas"};
+  Npy in[4], velocity, mask;
   Network n;
-  tune.step_cache_threshold = 0.4;
-  network_open(&n, &states, &pooled, &sigmas);
-  const int steps = (int)sigmas.dim[0];
-  const int64_t count = fk_tensor_count(n.run.velocity);
-  const FkStepPolicy policy = policy_of(&tune, fk_flux_blocks(&n.flux), steps);
+  for (int i = 0; i < 4; i++) {
+    g_autofree char *name = g_strdup_printf("cache/%s-%s", tokens_name, inputs[i]);
+    in[i] = npy_load(name);
+  }
+  g_autofree char *velocity_name = g_strdup_printf("cache/%s-velocity", result_name);
+  g_autofree char *mask_name = g_strdup_printf("cache/%s-mask", result_name);
+  velocity = npy_load(velocity_name);
+  mask = npy_load(mask_name);
+  network_open(&n, &in[1], &in[2], &in[3], shape);
+  const int steps = (int)in[3].dim[0];
+  const int64_t count = fk_tensor_count(n.run.velocity), read = fk_tensor_count(n.run.tokens);
+  FkStepPolicy policy = policy_of(tune, fk_flux_blocks(&n.flux), steps);
+  if (full) policy.full = *full;
   FkStepCache *cache = fk_stepcache_open(&policy, &n.run, &n.stage.arena, 1, 1, false);
   for (int i = 0; i < steps; i++) {
-    n.stage.be->ops->upload(n.stage.be, n.run.tokens.data, (const float *)tokens.data + i * count,
+    n.stage.be->ops->upload(n.stage.be, n.run.tokens.data, (const float *)in[0].data + i * read,
                             fk_tensor_bytes(n.run.tokens));
     const bool computed = fk_stepcache_forward(cache, &n.run, &n.cond, &(FkFluxPass){.evaluation = i}, NULL, 0, 0);
     g_assert_cmpint(computed, ==, ((const int32_t *)mask.data)[i]);
     g_autofree float *have = stage_download(&n.stage, n.run.velocity);
-    g_assert_cmpfloat(relative_error(have, (const float *)velocity.data + i * count, count), <, 1e-5);
+    assert_close(result_name, have, (const float *)velocity.data + i * count, count, 1e-5);
   }
   fk_stepcache_free(cache);
   network_close(&n);
+  for (int i = 0; i < 4; i++) npy_clear(&in[i]);
+  npy_clear(&velocity);
+  npy_clear(&mask);
+}
+
+/* Without a context the target is the whole image stream, which is what diffusers' hook measures. */
+static void first_block(void) {
+  FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
+  tune.step_cache_threshold = 0.4;
+  compare("first", "first", alone_shape, &tune, NULL);
+}
+
+static void dbcache(void) {
+  FkTune tune = tune_of(FK_CACHE_DBCACHE);
+  tune.step_cache_threshold = 0.4;
+  tune.step_cache_warmup = 2;
+  tune.step_cache_back = 1;
+  compare("policy", "policy-dbcache", context_shape, &tune, NULL);
+}
+
+static void teacache(void) {
+  FkTune tune = tune_of(FK_CACHE_TEACACHE);
+  tune.step_cache_threshold = 0.12;
+  compare("policy", "policy-teacache", context_shape, &tune, &(FkFullRange){1, 1});
 }
 
 /* Velocities of one branch under a mask. other NULL: alone; else the second of two branches, beside `other`. The golden
@@ -96,7 +130,7 @@ static float *masked(const Npy *tokens, const Npy *other, const char *mask, cons
   Network n;
   tune.step_cache_mask = mask;
   tune.step_cache_forecast = 2;
-  network_open(&n, states, pooled, sigmas);
+  network_open(&n, states, pooled, sigmas, alone_shape);
   const int steps = (int)sigmas->dim[0], branches = other ? 2 : 1;
   const int64_t count = fk_tensor_count(n.run.velocity);
   const FkStepPolicy policy = policy_of(&tune, fk_flux_blocks(&n.flux), steps);
@@ -290,6 +324,8 @@ static void nothing_between(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/stepcache/first-block", first_block);
+  g_test_add_func("/stepcache/dbcache", dbcache);
+  g_test_add_func("/stepcache/teacache", teacache);
   g_test_add_func("/stepcache/branches", branches);
   g_test_add_func("/stepcache/taylor-published", taylor_published);
   g_test_add_data_func("/stepcache/taylor-random-1", GINT_TO_POINTER(1), taylor_random);

@@ -261,11 +261,14 @@ static void test_conv(void) {
   conv_case(&cases[5], true, FK_F32, FK_BF16);
 }
 
-int main(void) {
+/* An argument (linear, attention, norms, conv) limits the run to that part. */
+int main(int argc, char **argv) {
+  static const struct {
+    const char *name;
+    void (*run)(void);
+  } parts[] = {{"linear", test_linear}, {"attention", test_attention}, {"norms", test_norms}, {"conv", test_conv}};
   if (!open_sides()) return 0;
-  test_linear();
-  test_attention();
-  test_norms();
-  test_conv();
+  for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+    if (argc < 2 || !strcmp(argv[1], parts[i].name)) parts[i].run();
   return close_sides();
 }

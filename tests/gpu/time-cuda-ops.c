@@ -8,6 +8,7 @@
 enum { SAMPLES = 9, MAP = 1024 * 1024 * 256 };
 
 static FkBackend *be;
+static const char *only = ""; /* part of the name of what is timed */
 static uint16_t *a, *b, *c, *weights; /* device: three maps of MAP elements, weights */
 static float *vectors;                /* device: 64 K values about 1 */
 static double sum_us[2], sum_flop[2]; /* encode, decode */
@@ -46,6 +47,7 @@ static void issue(const Job *j) {
 /* enc, dec: how often the layer runs in an encode and in a decode. A sample is eight runs in a row. */
 static void time_job(const char *name, const Job *j, double flop, double bytes, int enc, int dec) {
   double us[SAMPLES];
+  if (!strstr(name, only)) return;
   enum { RUNS = 8 };
   for (int i = -1; i < SAMPLES; i++) {
     fk_op_mark(be, 0);
@@ -217,10 +219,12 @@ static void fill(void *to, size_t bytes, FkDtype dtype, double mean, double scal
   free(host);
 }
 
-int main(void) {
+/* An argument limits the run to the lines that contain it. */
+int main(int argc, char **argv) {
   FkFailure failure;
   char message[256];
   setvbuf(stdout, NULL, _IOLBF, 0);
+  if (argc > 1) only = argv[1];
   be = fk_backend_open("cuda", 0, &failure, message, sizeof message);
   if (!be) {
     printf("skipped: %s\n", message);

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Results side by side with their differences from the exact one; see quality-draw.h. */
+#include "quality-draw.h"
+
+#include <cairo.h>
+#include <string.h>
+
+#define CELL 160   /* side of a picture, pixels */
+#define GAP 4
+#define CAPTION 16 /* height of a label */
+#define PAIRS 5    /* of result and difference in one row */
+#define HEAD 24
+
+/* 8-bit RGB as cairo holds it. (transfer full) */
+static cairo_surface_t *surface_of(const uint8_t *rgb, int width, int height) {
+  cairo_surface_t *s = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
+  uint8_t *data = cairo_image_surface_get_data(s);
+  const int stride = cairo_image_surface_get_stride(s);
+  for (int y = 0; y < height; y++)
+    for (int x = 0; x < width; x++) {
+      const uint8_t *p = rgb + 3 * (y * width + x);
+      const uint32_t v = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 8 | p[2];
+      memcpy(data + y * stride + 4 * x, &v, sizeof v);
+    }
+  cairo_surface_mark_dirty(s);
+  return s;
+}
+
+static void draw_picture(cairo_t *cr, double x, double y, const uint8_t *rgb, int width, int height) {
+  cairo_surface_t *s = surface_of(rgb, width, height);
+  const double scale = (double)CELL / MAX(width, height);
+  cairo_save(cr);
+  cairo_translate(cr, x, y);
+  cairo_scale(cr, scale, scale);
+  cairo_set_source_surface(cr, s, 0, 0);
+  cairo_pattern_set_filter(cairo_get_source(cr), CAIRO_FILTER_GOOD);
+  cairo_rectangle(cr, 0, 0, width, height);
+  cairo_fill(cr);
+  cairo_restore(cr);
+  cairo_surface_destroy(s);
+}
+
+/* 128 + 8 (a - b), clipped. */
+static void draw_difference(cairo_t *cr, double x, double y, const FkImage *a, const FkImage *b) {
+  const int count = a->width * a->height * 3;
+  g_autofree uint8_t *d = g_malloc((gsize)count);
+  for (int i = 0; i < count; i++) d[i] = (uint8_t)CLAMP(128 + 8 * (a->data[i] - b->data[i]), 0, 255);
+  draw_picture(cr, x, y, d, a->width, a->height);
+}
+
+static void caption(cairo_t *cr, double x, double y, const char *text) {
+  cairo_save(cr);
+  cairo_rectangle(cr, x, y - CAPTION, 2 * CELL, CAPTION + 4);
+  cairo_clip(cr);
+  cairo_set_source_rgb(cr, 0, 0, 0);
+  cairo_move_to(cr, x, y - 4);
+  cairo_show_text(cr, text);
+  cairo_restore(cr);
+}
+
+bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, GError **error) {
+  const int pairs = (int)tiles->len - 1, rows = (pairs + PAIRS - 1) / PAIRS; /* original and exact share the first */
+  const int width = PAIRS * 2 * (CELL + GAP) + GAP, height = HEAD + rows * (CELL + CAPTION + GAP);
+  cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
+  cairo_t *cr = cairo_create(surface);
+  cairo_set_source_rgb(cr, 1, 1, 1);
+  cairo_paint(cr);
+  cairo_select_font_face(cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+  cairo_set_font_size(cr, 14);
+  cairo_set_source_rgb(cr, 0, 0, 0);
+  cairo_move_to(cr, GAP, 17);
+  cairo_show_text(cr, title);
+  cairo_set_font_size(cr, 11);
+  const QualityTile *exact = tiles->pdata[1];
+  for (int i = 0; i < pairs; i++) {
+    const double x = GAP + i % PAIRS * 2 * (CELL + GAP), y = HEAD + i / PAIRS * (CELL + CAPTION + GAP) + CAPTION;
+    const QualityTile *left = tiles->pdata[i ? i + 1 : 0];
+    caption(cr, x, y, left->label);
+    draw_picture(cr, x, y, left->image.data, left->image.width, left->image.height);
+    if (i) {
+      draw_difference(cr, x + CELL + GAP, y, &left->image, &exact->image);
+      continue;
+    }
+    caption(cr, x + CELL + GAP, y, exact->label);
+    draw_picture(cr, x + CELL + GAP, y, exact->image.data, exact->image.width, exact->image.height);
+  }
+  const cairo_status_t status = cairo_surface_write_to_png(surface, path);
+  cairo_destroy(cr);
+  cairo_surface_destroy(surface);
+  if (status)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
+  return !status;
+}

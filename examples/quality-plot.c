@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* PSNR over FLOP; see quality-draw.h. */
+#include "quality-draw.h"
+
+#include <cairo.h>
+#include <math.h>
+#include <string.h>
+
+#define WIDTH 1200
+#define HEIGHT 800
+#define LEFT 60
+#define RIGHT 210
+#define TOP 40
+#define BOTTOM 50
+#define LABEL_HEIGHT 11.0
+
+/* Where the axes lie: share of the exact FLOP from least to 1, dB from low to high. */
+typedef struct {
+  double least, low, high, exact; /* exact: model_flop of the exact edit */
+} Axes;
+
+static const double colors[][3] = {{.12, .47, .71}, {.89, .1, .11}, {.2, .63, .17}, {.42, .24, .6}, {1, .5, 0},
+                                   {.69, .35, .16}, {.0, .6, .6},   {.9, .2, .6},   {.4, .4, .1},   {.3, .3, .9}};
+
+static double at_x(const Axes *a, double flop) {
+  return LEFT + (WIDTH - LEFT - RIGHT) * log(flop / a->exact / a->least) / log(1 / a->least);
+}
+
+static double at_y(const Axes *a, double db) {
+  return TOP + (HEIGHT - TOP - BOTTOM) * (a->high - db) / (a->high - a->low);
+}
+
+static void text(cairo_t *cr, double x, double y, const char *s) {
+  cairo_move_to(cr, x, y);
+  cairo_show_text(cr, s);
+}
+
+static Axes axes_of(const GArray *summaries) {
+  Axes a = {.least = 0.5, .low = 30, .high = 40, .exact = g_array_index(summaries, QualitySummary, 0).model_flop};
+  for (guint i = 1; i < summaries->len; i++) {
+    const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
+    a.least = MIN(a.least, 0.9 * s->model_flop / a.exact);
+    a.low = MIN(a.low, floor((s->psnr - 1) / 5) * 5);
+    if (s->psnr < 99) a.high = MAX(a.high, ceil((s->psnr + 1) / 5) * 5);
+  }
+  return a;
+}
+
+static void draw_axes(cairo_t *cr, const Axes *a, const char *title) {
+  const double shares[] = {1, 0.5, 0.333333, 0.25, 0.2, 0.142857, 0.1, 0.0714286, 0.05, 0.0333333};
+  cairo_set_source_rgb(cr, 1, 1, 1);
+  cairo_paint(cr);
+  cairo_select_font_face(cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
+  cairo_set_line_width(cr, 1);
+  cairo_set_font_size(cr, 12);
+  for (double db = a->low; db <= a->high; db += 5) {
+    g_autofree char *label = g_strdup_printf("%.0f dB", db);
+    cairo_set_source_rgb(cr, .85, .85, .85);
+    cairo_move_to(cr, LEFT, at_y(a, db));
+    cairo_line_to(cr, WIDTH - RIGHT, at_y(a, db));
+    cairo_stroke(cr);
+    cairo_set_source_rgb(cr, .2, .2, .2);
+    text(cr, 10, at_y(a, db) + 4, label);
+  }
+  for (size_t i = 0; i < G_N_ELEMENTS(shares); i++) {
+    if (shares[i] < a->least) break;
+    const double x = at_x(a, shares[i] * a->exact);
+    g_autofree char *label = i ? g_strdup_printf("1/%.0f", 1 / shares[i]) : g_strdup("1");
+    cairo_set_source_rgb(cr, .85, .85, .85);
+    cairo_move_to(cr, x, TOP);
+    cairo_line_to(cr, x, HEIGHT - BOTTOM);
+    cairo_stroke(cr);
+    cairo_set_source_rgb(cr, .2, .2, .2);
+    text(cr, x - 10, HEIGHT - BOTTOM + 18, label);
+  }
+  text(cr, LEFT, HEIGHT - 12, "FLOP in the transformer, as a share of the exact edit (28 Euler steps)");
+  cairo_set_font_size(cr, 15);
+  text(cr, LEFT, 25, title);
+}
+
+/* Black, with the number of steps at each point. */
+static void draw_rival(cairo_t *cr, const Axes *a, const GArray *summaries) {
+  const QualitySummary *before = NULL;
+  cairo_set_source_rgb(cr, 0, 0, 0);
+  cairo_set_font_size(cr, 11);
+  for (int steps = 1; steps <= 1000; steps++)
+    for (guint i = 1; i < summaries->len; i++) {
+      const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
+      if (s->setting->plain_steps != steps || s->psnr >= 99) continue;
+      const double x = at_x(a, s->model_flop), y = at_y(a, s->psnr);
+      if (before) {
+        cairo_set_line_width(cr, 2);
+        cairo_move_to(cr, at_x(a, before->model_flop), at_y(a, before->psnr));
+        cairo_line_to(cr, x, y);
+        cairo_stroke(cr);
+      }
+      cairo_arc(cr, x, y, 4, 0, 2 * G_PI);
+      cairo_fill(cr);
+      g_autofree char *label = g_strdup_printf("%d", steps);
+      text(cr, x + 3, y + 15, label);
+      before = s;
+    }
+}
+
+/* A free height for a label at x, from y on downwards or upwards: taken holds x, y pairs of earlier ones. */
+static double free_height(GArray *taken, double x, double y) {
+  for (int attempt = 0; attempt < 40; attempt++) {
+    const double here = y + (attempt % 2 ? -1 : 1) * ((attempt + 1) / 2) * LABEL_HEIGHT;
+    bool clear = true;
+    for (guint i = 0; i + 1 < taken->len && clear; i += 2)
+      clear = fabs(g_array_index(taken, double, i) - x) > 130 ||
+              fabs(g_array_index(taken, double, i + 1) - here) >= LABEL_HEIGHT;
+    if (!clear) continue;
+    g_array_append_val(taken, x);
+    g_array_append_val(taken, here);
+    return here;
+  }
+  return y;
+}
+
+static void draw_points(cairo_t *cr, const Axes *a, const GArray *summaries) {
+  g_autoptr(GPtrArray) seen = g_ptr_array_new_with_free_func(g_free);
+  g_autoptr(GArray) taken = g_array_new(FALSE, FALSE, sizeof(double));
+  for (guint i = 1; i < summaries->len; i++) {
+    const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
+    guint which = 0;
+    if (s->setting->plain_steps) continue;
+    g_autofree char *technique = quality_technique(s->setting);
+    if (!g_ptr_array_find_with_equal_func(seen, technique, g_str_equal, &which)) {
+      which = seen->len;
+      g_ptr_array_add(seen, g_strdup(technique));
+    }
+    const double *c = colors[which % G_N_ELEMENTS(colors)];
+    const double x = at_x(a, s->model_flop), y = at_y(a, MIN(s->psnr, a->high)), label = free_height(taken, x, y + 4);
+    cairo_set_source_rgb(cr, c[0], c[1], c[2]);
+    cairo_arc(cr, x, y, 4, 0, 2 * G_PI);
+    cairo_fill(cr);
+    cairo_set_line_width(cr, 0.5);
+    cairo_move_to(cr, x, y);
+    cairo_line_to(cr, x + 10, label - 4);
+    cairo_stroke(cr);
+    cairo_set_font_size(cr, 10);
+    text(cr, x + 11, label, s->setting->name);
+  }
+  cairo_set_font_size(cr, 11);
+  cairo_set_source_rgb(cr, 0, 0, 0);
+  text(cr, WIDTH - RIGHT + 80, TOP + 12, "plain Euler (line)");
+  for (guint i = 0; i < seen->len; i++) {
+    const double *c = colors[i % G_N_ELEMENTS(colors)];
+    cairo_set_source_rgb(cr, c[0], c[1], c[2]);
+    text(cr, WIDTH - RIGHT + 80, TOP + 28 + 15 * i, seen->pdata[i]);
+  }
+}
+
+bool quality_plot(const char *path, const GArray *summaries, const char *title, GError **error) {
+  cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, WIDTH, HEIGHT);
+  cairo_t *cr = cairo_create(surface);
+  const Axes a = axes_of(summaries);
+  draw_axes(cr, &a, title);
+  draw_rival(cr, &a, summaries);
+  draw_points(cr, &a, summaries);
+  const cairo_status_t status = cairo_surface_write_to_png(surface, path);
+  cairo_destroy(cr);
+  cairo_surface_destroy(surface);
+  if (status)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
+  return !status;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Results as lines of JSON; see quality-results.h. */
+#include "quality-results.h"
+
+#include <errno.h>
+#include <json-glib/json-glib.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The numbers of a row by their names in the file. */
+typedef struct {
+  const char *name;
+  size_t offset;
+} Field;
+
+#define FIELD(name) {#name, G_STRUCT_OFFSET(QualityRow, name)}
+static const Field reals[] = {FIELD(psnr), FIELD(ssim), FIELD(edges), FIELD(answer), FIELD(ms), FIELD(flop),
+                              FIELD(model_flop)};
+static const Field counts[] = {FIELD(success), FIELD(evaluations), FIELD(skipped)};
+
+void quality_row_free(gpointer data) {
+  QualityRow *row = data;
+  if (!row) return;
+  g_free(row->setting);
+  g_free(row->text);
+  g_free(row->id);
+  g_free(row);
+}
+
+bool quality_success(double answer, double ceiling) { return answer > ceiling - 6 || answer > 26; }
+
+char *quality_row_to_json(const QualityRow *row) {
+  g_autoptr(JsonBuilder) b = json_builder_new();
+  g_autoptr(JsonGenerator) generator = json_generator_new();
+  const char *const texts[][2] = {{"setting", row->setting}, {"text", row->text}, {"case", row->id},
+                                  {"tier", quality_tier_names[row->tier]}, {"mask", row->mask}};
+  json_builder_begin_object(b);
+  for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+    json_builder_set_member_name(b, texts[i][0]);
+    json_builder_add_string_value(b, texts[i][1]);
+  }
+  for (size_t i = 0; i < G_N_ELEMENTS(reals); i++) {
+    json_builder_set_member_name(b, reals[i].name);
+    json_builder_add_double_value(b, G_STRUCT_MEMBER(double, row, reals[i].offset));
+  }
+  for (size_t i = 0; i < G_N_ELEMENTS(counts); i++) {
+    json_builder_set_member_name(b, counts[i].name);
+    json_builder_add_int_value(b, G_STRUCT_MEMBER(int, row, counts[i].offset));
+  }
+  json_builder_end_object(b);
+  g_autoptr(JsonNode) root = json_builder_get_root(b);
+  json_generator_set_root(generator, root);
+  return json_generator_to_data(generator, NULL);
+}
+
+QualityRow *quality_row_from_json(const char *line) {
+  g_autoptr(JsonParser) parser = json_parser_new();
+  if (!json_parser_load_from_data(parser, line, -1, NULL)) return NULL;
+  JsonNode *root = json_parser_get_root(parser);
+  JsonObject *o = root && JSON_NODE_HOLDS_OBJECT(root) ? json_node_get_object(root) : NULL;
+  const char *const needed[] = {"setting", "text", "case", "tier", "mask"};
+  for (size_t i = 0; i < G_N_ELEMENTS(needed); i++)
+    if (!o || !json_object_get_string_member_with_default(o, needed[i], NULL)) return NULL;
+  QualityRow *row = g_new0(QualityRow, 1);
+  row->setting = g_strdup(json_object_get_string_member(o, "setting"));
+  row->text = g_strdup(json_object_get_string_member(o, "text"));
+  row->id = g_strdup(json_object_get_string_member(o, "case"));
+  g_strlcpy(row->mask, json_object_get_string_member(o, "mask"), sizeof row->mask);
+  for (int i = 0; i < QUALITY_TIERS; i++)
+    if (!strcmp(quality_tier_names[i], json_object_get_string_member(o, "tier"))) row->tier = (QualityTier)i;
+  for (size_t i = 0; i < G_N_ELEMENTS(reals); i++)
+    G_STRUCT_MEMBER(double, row, reals[i].offset) = json_object_get_double_member_with_default(o, reals[i].name, 0);
+  for (size_t i = 0; i < G_N_ELEMENTS(counts); i++)
+    G_STRUCT_MEMBER(int, row, counts[i].offset) =
+        (int)json_object_get_int_member_with_default(o, counts[i].name, 0);
+  return row;
+}
+
+GPtrArray *quality_rows_load(const char *path, GError **error) {
+  g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
+  g_autofree char *text = NULL;
+  if (!g_file_test(path, G_FILE_TEST_EXISTS)) return g_steal_pointer(&rows);
+  if (!g_file_get_contents(path, &text, NULL, error)) return NULL;
+  g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+  for (int i = 0; lines[i]; i++) {
+    QualityRow *row = *lines[i] ? quality_row_from_json(lines[i]) : NULL;
+    if (row) g_ptr_array_add(rows, row);
+    if (row || !*lines[i] || !lines[i + 1]) continue;
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: line %d is no result", path, i + 1);
+    return NULL;
+  }
+  return g_steal_pointer(&rows);
+}
+
+/* Cuts what follows the last end of line: the rest of a write that did not finish. */
+static bool cut_unfinished(const char *path, GError **error) {
+  g_autofree char *text = NULL;
+  gsize length = 0;
+  if (!g_file_test(path, G_FILE_TEST_EXISTS)) return true;
+  if (!g_file_get_contents(path, &text, &length, error)) return false;
+  if (!length || text[length - 1] == '\n') return true;
+  const char *end = g_strrstr_len(text, (gssize)length, "\n");
+  return g_file_set_contents(path, text, end ? (gssize)(end - text + 1) : 0, error);
+}
+
+bool quality_rows_append(const char *path, const QualityRow *row, GError **error) {
+  g_autofree char *line = quality_row_to_json(row);
+  if (!cut_unfinished(path, error)) return false;
+  FILE *file = fopen(path, "a");
+  const bool written = file && fprintf(file, "%s\n", line) > 0;
+  if (file && !fclose(file) && written) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, g_strerror(errno));
+  return false;
+}
+
+const QualityRow *quality_rows_find(const GPtrArray *rows, const char *text, const char *id) {
+  for (guint i = 0; i < rows->len; i++) {
+    const QualityRow *row = rows->pdata[i];
+    if (!strcmp(row->text, text) && !strcmp(row->id, id)) return row;
+  }
+  return NULL;
+}

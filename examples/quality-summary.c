@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Medians over the cases and the rival at the same FLOP; see quality-table.h. Nothing is written here but the JSON. */
+#include "quality-table.h"
+
+#include <json-glib/json-glib.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int by_value(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static double median(const GPtrArray *rows, size_t offset) {
+  g_autofree double *v = g_new(double, rows->len);
+  for (guint i = 0; i < rows->len; i++) v[i] = G_STRUCT_MEMBER(double, rows->pdata[i], offset);
+  qsort(v, rows->len, sizeof *v, by_value);
+  return (v[(rows->len - 1) / 2] + v[rows->len / 2]) / 2;
+}
+
+/* rows: at least one, of one setting and tier. */
+static QualitySummary summary_of(const QualitySetting *setting, const GPtrArray *rows) {
+  const QualityRow *first = rows->pdata[0];
+  g_autoptr(GHashTable) masks = g_hash_table_new(g_str_hash, g_str_equal);
+  QualitySummary s = {.setting = setting, .cases = (int)rows->len, .worst = first->psnr, .gain = NAN};
+  for (guint i = 0; i < rows->len; i++) {
+    const QualityRow *r = rows->pdata[i];
+    s.worst = MIN(s.worst, r->psnr);
+    s.flop += r->flop / rows->len;
+    s.model_flop += r->model_flop / rows->len;
+    s.evaluations += (double)r->evaluations / rows->len;
+    s.skipped += (double)r->skipped / rows->len;
+    s.successes += r->success == 1;
+    s.answers += r->success >= 0;
+    g_hash_table_add(masks, (gpointer)r->mask);
+  }
+  s.psnr = median(rows, G_STRUCT_OFFSET(QualityRow, psnr));
+  s.ssim = median(rows, G_STRUCT_OFFSET(QualityRow, ssim));
+  s.edges = median(rows, G_STRUCT_OFFSET(QualityRow, edges));
+  s.ms = median(rows, G_STRUCT_OFFSET(QualityRow, ms));
+  s.masks = (int)g_hash_table_size(masks);
+  g_strlcpy(s.mask, first->mask, sizeof s.mask);
+  return s;
+}
+
+static void add_summary(GArray *out, const GPtrArray *rows, const QualitySetting *setting, QualityTier tier) {
+  g_autoptr(GPtrArray) own = g_ptr_array_new();
+  for (guint i = 0; i < rows->len; i++) {
+    QualityRow *r = rows->pdata[i];
+    if (r->tier == tier && !strcmp(r->text, setting ? setting->text : "")) g_ptr_array_add(own, r);
+  }
+  if (!own->len) return;
+  const QualitySummary s = summary_of(setting, own);
+  g_array_append_val(out, s);
+}
+
+GArray *quality_summarize(const GPtrArray *rows, const GPtrArray *settings, QualityTier tier) {
+  GArray *out = g_array_new(FALSE, FALSE, sizeof(QualitySummary));
+  add_summary(out, rows, NULL, tier);
+  for (guint i = 0; i < settings->len; i++) add_summary(out, rows, settings->pdata[i], tier);
+  for (guint i = 0; i < out->len; i++) {
+    QualitySummary *s = &g_array_index(out, QualitySummary, i);
+    if (s->setting && !s->setting->plain_steps) s->gain = s->psnr - quality_rival(out, s->model_flop);
+  }
+  return out;
+}
+
+static int by_flop(const void *a, const void *b) {
+  const QualitySummary *x = a, *y = b;
+  return (x->model_flop > y->model_flop) - (x->model_flop < y->model_flop);
+}
+
+double quality_rival(const GArray *summaries, double model_flop) {
+  g_autoptr(GArray) plain = g_array_new(FALSE, FALSE, sizeof(QualitySummary));
+  double exact = INFINITY;
+  for (guint i = 0; i < summaries->len; i++) {
+    const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
+    if (!s->setting) exact = s->model_flop;
+    else if (s->setting->plain_steps && s->psnr < 99) g_array_append_val(plain, *s);
+  }
+  g_array_sort(plain, by_flop);
+  const QualitySummary *p = (const QualitySummary *)(void *)plain->data;
+  /* A count below the fewest measured steps is a rival only by a hair's breadth of the count itself. */
+  if (plain->len < 2 || model_flop < 0.999 * p[0].model_flop || model_flop > 0.97 * exact) return NAN;
+  guint i = 1;
+  while (i + 1 < plain->len && model_flop > p[i].model_flop) i++;
+  const double at = log(model_flop / p[i - 1].model_flop) / log(p[i].model_flop / p[i - 1].model_flop);
+  return p[i - 1].psnr + at * (p[i].psnr - p[i - 1].psnr);
+}
+
+char *quality_technique(const QualitySetting *setting) {
+  const char *const by_name[] = {"context-reuse", "token-merge"};
+  const char *const by_value[] = {"scheduler", "sigmas", "step-cache", "step-cache-forecast", "preset"};
+  g_autoptr(GPtrArray) parts = g_ptr_array_new_with_free_func(g_free);
+  for (char **p = setting->pairs; *p; p++) {
+    g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
+    for (size_t i = 0; i < G_N_ELEMENTS(by_name); i++)
+      if (!strcmp(pair[0], by_name[i])) g_ptr_array_add(parts, g_strdup(pair[0]));
+    for (size_t i = 0; i < G_N_ELEMENTS(by_value); i++)
+      if (!strcmp(pair[0], by_value[i]))
+        g_ptr_array_add(parts, g_strconcat(i == 1 || i == 4 ? pair[0] : "", i == 1 || i == 4 ? " " : "", pair[1], NULL));
+  }
+  g_ptr_array_add(parts, NULL);
+  return g_strjoinv(" + ", (char **)parts->pdata);
+}
+
+static void add_number(JsonBuilder *b, const char *name, double value) {
+  json_builder_set_member_name(b, name);
+  if (isfinite(value)) json_builder_add_double_value(b, value);
+  else json_builder_add_null_value(b);
+}
+
+static void add_text(JsonBuilder *b, const char *name, const char *value) {
+  json_builder_set_member_name(b, name);
+  json_builder_add_string_value(b, value);
+}
+
+static void add_summary_json(JsonBuilder *b, const QualitySummary *s) {
+  json_builder_begin_object(b);
+  add_text(b, "setting", s->setting ? s->setting->name : "exact");
+  add_text(b, "text", s->setting ? s->setting->text : "");
+  add_text(b, "first_mask", s->mask);
+  add_number(b, "cases", s->cases);
+  add_number(b, "psnr", s->psnr);
+  add_number(b, "worst_psnr", s->worst);
+  add_number(b, "ssim", s->ssim);
+  add_number(b, "edges", s->edges);
+  add_number(b, "successes", s->successes);
+  add_number(b, "answers", s->answers);
+  add_number(b, "ms", s->ms);
+  add_number(b, "flop", s->flop);
+  add_number(b, "model_flop", s->model_flop);
+  add_number(b, "evaluations", s->evaluations);
+  add_number(b, "skipped", s->skipped);
+  add_number(b, "masks", s->masks);
+  add_number(b, "gain", s->gain);
+  json_builder_end_object(b);
+}
+
+char *quality_summary_json(GArray *const *all, const char *machine, const char *model) {
+  g_autoptr(JsonBuilder) b = json_builder_new();
+  g_autoptr(JsonGenerator) generator = json_generator_new();
+  json_builder_begin_object(b);
+  add_text(b, "machine", machine);
+  add_text(b, "model", model);
+  for (int t = 0; t < QUALITY_TIERS; t++) {
+    if (!all[t]) continue;
+    json_builder_set_member_name(b, quality_tier_names[t]);
+    json_builder_begin_array(b);
+    for (guint i = 0; i < all[t]->len; i++) add_summary_json(b, &g_array_index(all[t], QualitySummary, i));
+    json_builder_end_array(b);
+  }
+  json_builder_end_object(b);
+  g_autoptr(JsonNode) root = json_builder_get_root(b);
+  json_generator_set_root(generator, root);
+  json_generator_set_pretty(generator, TRUE);
+  return json_generator_to_data(generator, NULL);
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the results say: one line for each setting in each tier, the comparison with plain Euler at the same FLOP, and
+ * the document. */
+#ifndef QUALITY_TABLE_H
+#define QUALITY_TABLE_H
+
+#include "quality-results.h"
+
+typedef struct {
+  const QualitySetting *setting; /* NULL: the exact result itself */
+  int cases;
+  double psnr, worst, ssim, edges, ms; /* medians over the cases; worst: least psnr */
+  double flop, model_flop, evaluations, skipped; /* means */
+  int successes, answers;
+  char mask[128]; /* of the tier's first case */
+  int masks;      /* different ones among the cases */
+  double gain;    /* psnr less that of plain Euler at the same model_flop; NAN where there is no such thing */
+} QualitySummary;
+
+/* The exact result's line first, then the settings in their order, those without results left out. (transfer full) */
+GArray *quality_summarize(const GPtrArray *rows, const GPtrArray *settings, QualityTier tier);
+/* psnr of plain Euler at this model_flop, linear in its logarithm between (beyond the last: along) the measured step
+ * counts; NAN below the fewest steps, with under two counts, and where less than 3 % of the exact FLOP are saved. */
+double quality_rival(const GArray *summaries, double model_flop);
+/* "first-block + taylor": what a setting does beside the number of steps. (transfer full): "" for plain Euler. */
+char *quality_technique(const QualitySetting *setting);
+
+/* Appends Markdown. all: the summaries by tier, NULL where a tier was not run. */
+void quality_table_write(GString *out, const GArray *summaries);
+void quality_verdicts_write(GString *out, GArray *const *all);
+/* Summaries of all tiers as JSON. (transfer full) */
+char *quality_summary_json(GArray *const *all, const char *machine, const char *model);
+
+#endif

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fluxkontext-quality: what each way of saving work costs in quality. Edits the cases of tests/quality under a list of
+ * settings, measures each result against our own exact one (28 Euler steps, preset=exact) and, where there is one,
+ * against the right answer, and writes tables, plots, grids and docs/quality.md. On fk.h alone.
+ *
+ *   fluxkontext-quality --doc docs/quality.md          the default: some cases of each tier
+ *   fluxkontext-quality --full --resume                every case; goes on where an earlier run was stopped
+ *
+ * Results are kept in --out as they come: results.jsonl, one line each; pictures of the exact results and of each tier's
+ * first case. Drawing and tables are in the other quality-*.c. */
+#include "quality-draw.h"
+#include "quality-metrics.h"
+
+#include <glib/gstdio.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DEFAULT_LIMIT 8 /* cases of a tier */
+
+typedef struct {
+  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text;
+  int limit;
+  gboolean full, resume, report;
+} Arguments;
+
+typedef struct {
+  const Arguments *arguments;
+  FkEngine *engine;
+  GPtrArray *cases, *settings, *rows; /* of this run; rows: also earlier results */
+  unsigned tiers;
+  int total, done;
+  gint64 began;
+  int computed; /* since `began` */
+} Lab;
+
+/* ---- Which cases and settings ---- */
+
+static bool takes(const Lab *lab, const QualitySetting *s, const QualityCase *c) {
+  const char *only = lab->arguments->only;
+  return (s->tiers & lab->tiers & 1u << c->tier) && (!only || g_pattern_match_simple(only, s->name) || s->plain_steps);
+}
+
+static const QualityCase *first_case(const Lab *lab, QualityTier tier) {
+  for (guint i = 0; i < lab->cases->len; i++) {
+    const QualityCase *c = lab->cases->pdata[i];
+    if (c->tier == tier) return c;
+  }
+  return NULL;
+}
+
+/* Drops the cases that are not asked for: other tiers, and beyond the limit in each tier. */
+static void select_cases(Lab *lab) {
+  int count[QUALITY_TIERS] = {0};
+  for (guint i = 0; i < lab->cases->len;) {
+    const QualityCase *c = lab->cases->pdata[i];
+    const bool wanted = (lab->tiers & 1u << c->tier) &&
+                        (lab->arguments->full || count[c->tier] < lab->arguments->limit);
+    count[c->tier] += wanted;
+    if (wanted) i++;
+    else g_ptr_array_remove_index(lab->cases, i);
+  }
+  for (guint i = 0; i < lab->cases->len; i++) {
+    lab->total++;
+    for (guint k = 0; k < lab->settings->len; k++)
+      lab->total += takes(lab, lab->settings->pdata[k], lab->cases->pdata[i]);
+  }
+}
+
+/* ---- One edit ---- */
+
+static char *picture_path(const Lab *lab, const QualityCase *c, const char *setting) {
+  g_autofree char *folder = g_build_filename(lab->arguments->out, "pictures", c->id, NULL);
+  g_autofree char *file = g_strconcat(setting, ".png", NULL);
+  g_mkdir_with_parents(folder, 0777);
+  return g_build_filename(folder, file, NULL);
+}
+
+static void show_progress(const Lab *lab, const QualityCase *c, const char *setting) {
+  if (!isatty(STDERR_FILENO)) return;
+  const double spent = (double)(g_get_monotonic_time() - lab->began) / 1e6;
+  const int left = lab->computed ? (int)(spent / lab->computed * (lab->total - lab->done)) : 0;
+  char bar[31];
+  for (int i = 0; i < 30; i++) bar[i] = i < 30 * lab->done / lab->total ? '#' : '.';
+  bar[30] = 0;
+  fprintf(stderr, "\r[%s] %d/%d %d:%02d left  %-5s %-24.24s", bar, lab->done, lab->total, left / 60, left % 60,
+          quality_tier_names[c->tier], setting);
+}
+
+/* FLOP of everything but the transformer, by the plan. */
+static bool fixed_flop(const Lab *lab, const FkSettings *settings, const FkImage *in, double *flop, GError **error) {
+  FkPlan plan;
+  if (!fk_plan(lab->arguments->model, settings, in->width, in->height, 4, &plan, error)) return false;
+  *flop = 0;
+  for (int i = 0; i < FK_PLAN_STAGES; i++)
+    if (strcmp(plan.stage[i].stage, "step")) *flop += plan.stage[i].flop;
+  return true;
+}
+
+/* setting NULL: the exact edit. image: RGB of the input's size; (transfer full) data. */
+static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const QualityCase *c, FkImage *image,
+                        GError **error) {
+  g_autoptr(FkSettings) settings = quality_settings_apply(setting, c, error);
+  FkImage in;
+  double fixed;
+  if (!settings || !quality_picture_read(c->input, &in, error)) return NULL;
+  *image = in;
+  image->data = g_malloc((gsize)in.stride * (gsize)in.height);
+  FkJob job = {.in = in, .out = *image, .settings = settings};
+  const bool ok = fk_engine_edit(lab->engine, &job, 1, NULL, NULL, NULL, error) &&
+                  fixed_flop(lab, settings, &in, &fixed, error);
+  g_free(in.data);
+  if (!ok) {
+    g_prefix_error(error, "%s, case %s: ", setting ? setting->name : "exact", c->id);
+    g_clear_pointer(&image->data, g_free);
+    return NULL;
+  }
+  QualityRow *row = g_new0(QualityRow, 1);
+  row->setting = g_strdup(setting ? setting->name : "exact");
+  row->text = g_strdup(setting ? setting->text : "");
+  row->id = g_strdup(c->id);
+  row->tier = c->tier;
+  row->ms = job.result.edit_ms;
+  row->flop = job.result.flop;
+  row->model_flop = job.result.flop - fixed;
+  row->evaluations = job.result.evaluations;
+  row->skipped = job.result.skipped;
+  g_strlcpy(row->mask, job.result.mask, sizeof row->mask);
+  return row;
+}
+
+static bool measure(QualityRow *row, const QualityCase *c, const FkImage *image, const FkImage *exact, GError **error) {
+  row->psnr = quality_psnr(image->data, exact->data, exact->width, exact->height);
+  row->ssim = quality_ssim(image->data, exact->data, exact->width, exact->height);
+  row->edges = quality_edges(image->data, exact->data, exact->width, exact->height);
+  row->answer = row->success = -1;
+  if (!c->target) return true;
+  FkImage target;
+  if (!quality_picture_read(c->target, &target, error)) return false;
+  const bool fits = target.width == exact->width && target.height == exact->height;
+  if (fits) {
+    row->answer = quality_psnr(image->data, target.data, target.width, target.height);
+    row->success = quality_success(row->answer, c->ceiling);
+  } else {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: not of the input's size", c->target);
+  }
+  g_free(target.data);
+  return fits;
+}
+
+/* Edits, measures, keeps. exact: NULL for the exact edit itself, whose picture is handed out in *image. */
+static bool run_one(Lab *lab, const QualitySetting *setting, const QualityCase *c, const FkImage *exact, FkImage *image,
+                    GError **error) {
+  g_autofree char *file = g_build_filename(lab->arguments->out, "results.jsonl", NULL);
+  show_progress(lab, c, setting ? setting->name : "exact");
+  QualityRow *row = edit(lab, setting, c, image, error);
+  if (!row) return false;
+  bool ok = measure(row, c, image, exact ? exact : image, error);
+  if (ok && (!setting || c == first_case(lab, c->tier))) {
+    g_autofree char *path = picture_path(lab, c, row->setting);
+    ok = quality_picture_write(path, image, error);
+  }
+  ok = ok && quality_rows_append(file, row, error);
+  g_ptr_array_add(lab->rows, row);
+  lab->done++;
+  lab->computed++;
+  return ok;
+}
+
+/* The exact result: from the file of an earlier run, or made now. */
+static bool exact_result(Lab *lab, const QualityCase *c, FkImage *exact, GError **error) {
+  g_autofree char *path = picture_path(lab, c, "exact");
+  if (!quality_rows_find(lab->rows, "", c->id)) return run_one(lab, NULL, c, NULL, exact, error);
+  lab->done++;
+  return quality_picture_read(path, exact, error);
+}
+
+static bool run_case(Lab *lab, const QualityCase *c, GError **error) {
+  FkImage exact, image;
+  bool ok = exact_result(lab, c, &exact, error);
+  for (guint i = 0; ok && i < lab->settings->len; i++) {
+    const QualitySetting *s = lab->settings->pdata[i];
+    if (!takes(lab, s, c)) continue;
+    if (quality_rows_find(lab->rows, s->text, c->id)) {
+      lab->done++;
+      continue;
+    }
+    ok = run_one(lab, s, c, &exact, &image, error);
+    if (ok) g_free(image.data);
+  }
+  if (exact.data) g_free(exact.data);
+  return ok;
+}
+
+/* ---- What comes out ---- */
+
+static void tile_free(gpointer data) {
+  QualityTile *t = data;
+  g_free(t->label);
+  g_free(t->image.data);
+  g_free(t);
+}
+
+static bool add_tile(GPtrArray *tiles, const char *path, char *label, GError **error) {
+  QualityTile *t = g_new0(QualityTile, 1);
+  t->label = label;
+  g_ptr_array_add(tiles, t);
+  return quality_picture_read(path, &t->image, error);
+}
+
+static bool write_grid(const Lab *lab, QualityTier tier, const char *path, GError **error) {
+  const QualityCase *c = first_case(lab, tier);
+  g_autoptr(GPtrArray) tiles = g_ptr_array_new_with_free_func(tile_free);
+  g_autofree char *exact = picture_path(lab, c, "exact");
+  g_autofree char *title = g_strdup_printf("%s tier, case %s: \"%s\"; beside each result its difference from the exact "
+                                           "one, times 8", quality_tier_names[tier], c->id, c->prompt);
+  if (!add_tile(tiles, c->input, g_strdup("original"), error) ||
+      !add_tile(tiles, exact, g_strdup("exact: 28 steps"), error))
+    return false;
+  for (guint i = 0; i < lab->settings->len; i++) {
+    const QualitySetting *s = lab->settings->pdata[i];
+    const QualityRow *row = quality_rows_find(lab->rows, s->text, c->id);
+    g_autofree char *picture = picture_path(lab, c, s->name);
+    if (!row || !takes(lab, s, c) || !g_file_test(picture, G_FILE_TEST_EXISTS)) continue;
+    if (!add_tile(tiles, picture, g_strdup_printf("%s  %.1f dB", s->name, row->psnr), error)) return false;
+  }
+  return quality_grid(path, tiles, title, error);
+}
+
+/* The pictures go to --out; with --doc also beside the document, in images/. */
+static bool write_pictures(const Lab *lab, GArray *const *all, const char *folder, const char *stem, GError **error) {
+  g_mkdir_with_parents(folder, 0777);
+  for (int t = 0; t < QUALITY_TIERS; t++) {
+    if (!all[t]) continue;
+    g_autofree char *plot = g_strdup_printf("%s/%splot-%s.png", folder, stem, quality_tier_names[t]);
+    g_autofree char *grid = g_strdup_printf("%s/%sgrid-%s.png", folder, stem, quality_tier_names[t]);
+    g_autofree char *title = g_strdup_printf("%s tier: median PSNR to the exact result over FLOP, %d cases",
+                                             quality_tier_names[t], g_array_index(all[t], QualitySummary, 0).cases);
+    if (!quality_plot(plot, all[t], title, error) || !write_grid(lab, (QualityTier)t, grid, error)) return false;
+  }
+  return true;
+}
+
+static const char *const tier_titles[QUALITY_TIERS] = {
+    "Named edits: one right answer", "Vague edits: several answers", "Open edits: the empty prompt"};
+
+static void write_document(const Lab *lab, GArray *const *all, GString *out) {
+  g_string_append(out, "## Verdicts\n\n");
+  quality_verdicts_write(out, all);
+  for (int t = 0; t < QUALITY_TIERS; t++) {
+    if (!all[t]) continue;
+    g_string_append_printf(out, "\n## %s\n\n", tier_titles[t]);
+    quality_table_write(out, all[t]);
+    if (lab->arguments->doc)
+      g_string_append_printf(out, "\n![PSNR over FLOP](images/quality-plot-%s.png)\n"
+                             "\n![results and their differences](images/quality-grid-%s.png)\n", quality_tier_names[t],
+                             quality_tier_names[t]);
+  }
+  g_string_append(out, "\n## The settings\n\n| setting | properties |\n| --- | --- |\n");
+  for (guint i = 0; i < lab->settings->len; i++) {
+    const QualitySetting *s = lab->settings->pdata[i];
+    g_string_append_printf(out, "| %s | `%s` |\n", s->name, s->text);
+  }
+}
+
+static bool write_report(const Lab *lab, GError **error) {
+  const Arguments *a = lab->arguments;
+  GArray *all[QUALITY_TIERS] = {NULL};
+  g_autoptr(GString) body = g_string_new(NULL);
+  g_autofree char *json_path = g_build_filename(a->out, "summary.json", NULL);
+  g_autofree char *table_path = g_build_filename(a->out, "table.md", NULL);
+  g_autofree char *prose = NULL;
+  for (int t = 0; t < QUALITY_TIERS; t++) {
+    if (!first_case(lab, (QualityTier)t)) continue;
+    all[t] = quality_summarize(lab->rows, lab->settings, (QualityTier)t);
+    if (!all[t]->len) g_clear_pointer(&all[t], g_array_unref);
+  }
+  write_document(lab, all, body);
+  g_autofree char *json = quality_summary_json(all, fk_engine_machine(lab->engine), a->model);
+  bool ok = g_file_set_contents(json_path, json, -1, error) && g_file_set_contents(table_path, body->str, -1, error) &&
+            write_pictures(lab, all, a->out, "", error);
+  if (ok && a->doc) {
+    g_autofree char *folder = g_path_get_dirname(a->doc);
+    g_autofree char *images = g_build_filename(folder, "images", NULL);
+    ok = g_file_get_contents(a->text, &prose, NULL, error) && write_pictures(lab, all, images, "quality-", error);
+    g_autofree char *text = ok ? g_strconcat(prose, "\n", body->str, NULL) : NULL;
+    ok = ok && g_file_set_contents(a->doc, text, -1, error);
+  }
+  for (int t = 0; t < QUALITY_TIERS; t++) g_clear_pointer(&all[t], g_array_unref);
+  if (ok) printf("%s\n%s: results.jsonl, summary.json, table.md, plot-*.png, grid-*.png\n", body->str, a->out);
+  return ok;
+}
+
+/* ---- The run ---- */
+
+static bool open_lab(Lab *lab, GError **error) {
+  const Arguments *a = lab->arguments;
+  g_autofree char *file = g_build_filename(a->out, "results.jsonl", NULL);
+  g_autoptr(FkOptions) options = fk_options_new();
+  if (!(lab->tiers = quality_tiers_parse(a->tiers, error))) return false;
+  if (!(lab->cases = quality_cases_read(a->cases_file, error))) return false;
+  if (!(lab->settings = quality_settings_read(a->settings_file, error))) return false;
+  select_cases(lab);
+  for (guint i = 0; i < lab->settings->len; i++) { /* a pair that is refused shows before the first edit */
+    g_autoptr(FkSettings) probe = quality_settings_apply(lab->settings->pdata[i], lab->cases->pdata[0], error);
+    if (!probe) return false;
+  }
+  if (!fk_options_set(options, "model-path", a->model, error)) return false;
+  if (!fk_options_set(options, "backend", a->backend, error)) return false;
+  g_mkdir_with_parents(a->out, 0777);
+  if (!a->resume && !a->report) g_remove(file);
+  if (!(lab->rows = quality_rows_load(file, error))) return false;
+  return (lab->engine = fk_engine_open(options, NULL, NULL, NULL, error));
+}
+
+static bool run(const Arguments *a, GError **error) {
+  Lab lab = {.arguments = a};
+  bool ok = open_lab(&lab, error);
+  lab.began = g_get_monotonic_time();
+  for (guint i = 0; ok && !a->report && i < lab.cases->len; i++) {
+    ok = run_case(&lab, lab.cases->pdata[i], error);
+    if (!isatty(STDERR_FILENO)) fprintf(stderr, "%d of %d\n", lab.done, lab.total);
+  }
+  if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%100s\r", "");
+  ok = ok && write_report(&lab, error);
+  fk_engine_unref(lab.engine);
+  g_clear_pointer(&lab.cases, g_ptr_array_unref);
+  g_clear_pointer(&lab.settings, g_ptr_array_unref);
+  g_clear_pointer(&lab.rows, g_ptr_array_unref);
+  return ok;
+}
+
+static void defaults(Arguments *a) {
+  char **const texts[] = {&a->model, &a->backend, &a->cases_file, &a->settings_file, &a->tiers, &a->out, &a->text};
+  const char *const values[] = {"examples/demo-model/checkpoint", "auto", "tests/quality/cases.json",
+                                "tests/quality/settings.txt", "named,vague,open", "quality-output",
+                                "tests/quality/head.md"};
+  for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
+    if (!*texts[i]) *texts[i] = g_strdup(values[i]);
+}
+
+int main(int argc, char **argv) {
+  Arguments a = {.limit = DEFAULT_LIMIT};
+  const GOptionEntry entries[] = {
+      {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
+      {"backend", 'b', 0, G_OPTION_ARG_STRING, &a.backend, "auto, cpu or cuda", "NAME"},
+      {"tiers", 't', 0, G_OPTION_ARG_STRING, &a.tiers, "Tiers to run (default named,vague,open)", "LIST"},
+      {"only", 0, 0, G_OPTION_ARG_STRING, &a.only, "Settings by name, e.g. \"teacache*\"; plain Euler runs anyway", "GLOB"},
+      {"limit", 'n', 0, G_OPTION_ARG_INT, &a.limit, "Cases of each tier (default 8)", "N"},
+      {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
+      {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
+      {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures of the results in --out", NULL},
+      {"cases", 0, 0, G_OPTION_ARG_FILENAME, &a.cases_file, "List of cases", "FILE"},
+      {"settings", 's', 0, G_OPTION_ARG_FILENAME, &a.settings_file, "List of settings", "FILE"},
+      {"out", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Where results go (default quality-output)", "FOLDER"},
+      {"doc", 'd', 0, G_OPTION_ARG_FILENAME, &a.doc, "Write this document too, its pictures to images/ beside it", "FILE"},
+      {"text", 0, 0, G_OPTION_ARG_FILENAME, &a.text, "What the document begins with", "FILE"},
+      {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  g_autoptr(GOptionContext) context = g_option_context_new(NULL);
+  g_autoptr(GError) error = NULL;
+  g_option_context_set_summary(context, "Measures what settings cost in quality, against the exact result.");
+  g_option_context_add_main_entries(context, entries, NULL);
+  bool ok = g_option_context_parse(context, &argc, &argv, &error);
+  defaults(&a);
+  if (ok && argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
+  if (ok && a.limit < 1) g_set_error_literal(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "--limit: at least 1");
+  ok = !error && run(&a, &error);
+  if (error) fprintf(stderr, "fluxkontext-quality: %s\n", error->message);
+  char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only, a.out, a.doc, a.text};
+  for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) g_free(texts[i]);
+  return ok ? 0 : 1;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The quality lab: metrics against scikit-image and numpy, results that survive a broken write, settings files, and the
+ * comparison with the rival. What it says of the model is docs/quality.md, not a test. */
+#include "quality-metrics.h"
+#include "quality-table.h"
+
+#include <glib/gstdio.h>
+#include <math.h>
+#include <string.h>
+
+static char *golden(const char *name) { return g_build_filename(FK_GOLDEN, "quality", name, NULL); }
+
+static FkImage picture(const char *name) {
+  g_autofree char *file = g_strconcat(name, ".png", NULL), *path = golden(file);
+  g_autoptr(GError) error = NULL;
+  FkImage image;
+  quality_picture_read(path, &image, &error);
+  g_assert_no_error(error);
+  return image;
+}
+
+/* metrics.txt has nine decimals. */
+static void metrics(void) {
+  g_autofree char *path = golden("metrics.txt"), *text = NULL;
+  g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+  g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+  const FkImage a = picture("a");
+  int seen = 0;
+  for (char **line = lines; *line; line++) {
+    g_auto(GStrv) word = g_strsplit(*line, " ", -1);
+    if (**line == '#' || g_strv_length(word) != 4) continue;
+    const FkImage b = picture(word[0]);
+    const double want[] = {g_ascii_strtod(word[1], NULL), g_ascii_strtod(word[2], NULL), g_ascii_strtod(word[3], NULL)};
+    g_assert_cmpfloat_with_epsilon(quality_psnr(a.data, b.data, a.width, a.height), want[0], 2e-9);
+    g_assert_cmpfloat_with_epsilon(quality_ssim(a.data, b.data, a.width, a.height), want[1], 2e-9);
+    g_assert_cmpfloat_with_epsilon(quality_edges(a.data, b.data, a.width, a.height), want[2], 2e-9);
+    g_free(b.data);
+    seen++;
+  }
+  g_assert_cmpint(seen, ==, 4);
+  g_free(a.data);
+}
+
+static void identical(void) {
+  const FkImage a = picture("a");
+  g_assert_cmpfloat(quality_psnr(a.data, a.data, a.width, a.height), ==, QUALITY_IDENTICAL);
+  g_assert_cmpfloat(quality_edges(a.data, a.data, a.width, a.height), ==, QUALITY_IDENTICAL);
+  g_assert_cmpfloat_with_epsilon(quality_ssim(a.data, a.data, a.width, a.height), 1, 1e-12);
+  g_free(a.data);
+}
+
+static void success(void) {
+  g_assert_true(quality_success(26.1, 40));
+  g_assert_false(quality_success(26, 40));
+  g_assert_true(quality_success(16.2, 22));
+  g_assert_false(quality_success(16, 22));
+}
+
+/* ---- Results ---- */
+
+static QualityRow *row_new(const char *setting, const char *text, const char *id, double psnr, double flop) {
+  QualityRow *row = g_new0(QualityRow, 1);
+  row->setting = g_strdup(setting);
+  row->text = g_strdup(text);
+  row->id = g_strdup(id);
+  row->tier = QUALITY_OPEN;
+  row->psnr = psnr;
+  row->ssim = 0.1 + 0.2; /* needs all 17 digits */
+  row->edges = 31.5;
+  row->answer = -1;
+  row->success = -1;
+  row->flop = 2 * flop;
+  row->model_flop = flop;
+  row->evaluations = 4;
+  row->skipped = 1;
+  strcpy(row->mask, "1101");
+  return row;
+}
+
+static char *scratch_file(const char *name) {
+  g_autofree char *folder = g_dir_make_tmp("fk-quality-XXXXXX", NULL);
+  return g_build_filename(folder, name, NULL);
+}
+
+static void scratch_remove(const char *path) {
+  g_autofree char *folder = g_path_get_dirname(path);
+  g_remove(path);
+  g_rmdir(folder);
+}
+
+static void round_trip(void) {
+  QualityRow *row = row_new("reuse \"2\"\n", "context-reuse=2", "open-coffee-0", 33.25, 1e11);
+  g_autofree char *line = quality_row_to_json(row);
+  QualityRow *again = quality_row_from_json(line);
+  g_assert_null(strchr(line, '\n'));
+  g_assert_nonnull(again);
+  g_assert_cmpstr(again->setting, ==, row->setting);
+  g_assert_cmpstr(again->text, ==, row->text);
+  g_assert_cmpstr(again->id, ==, row->id);
+  g_assert_cmpstr(again->mask, ==, row->mask);
+  g_assert_cmpint(again->tier, ==, QUALITY_OPEN);
+  g_assert_cmpfloat(again->ssim, ==, row->ssim);
+  g_assert_cmpfloat(again->model_flop, ==, row->model_flop);
+  g_assert_cmpint(again->success, ==, -1);
+  g_assert_cmpint(again->skipped, ==, 1);
+  quality_row_free(row);
+  quality_row_free(again);
+  g_assert_null(quality_row_from_json("{\"setting\": \"a\"}"));
+  g_assert_null(quality_row_from_json("[]"));
+}
+
+/* A run that was cut off in the middle of a line: the line is lost, the others stay, and what follows is whole. */
+static void resume(void) {
+  g_autoptr(GError) error = NULL;
+  g_autofree char *path = scratch_file("results.jsonl"), *text = NULL;
+  QualityRow *one = row_new("a", "steps=4", "x", 20, 1), *two = row_new("a", "steps=4", "y", 21, 1);
+  g_autoptr(GPtrArray) none = quality_rows_load(path, &error);
+  g_assert_cmpuint(none->len, ==, 0);
+  g_assert_true(quality_rows_append(path, one, &error) && quality_rows_append(path, two, &error));
+  g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
+  g_assert_true(g_file_set_contents(path, text, (gssize)strlen(text) - 20, NULL));
+  g_autoptr(GPtrArray) cut = quality_rows_load(path, &error);
+  g_assert_no_error(error);
+  g_assert_cmpuint(cut->len, ==, 1);
+  g_assert_nonnull(quality_rows_find(cut, "steps=4", "x"));
+  g_assert_null(quality_rows_find(cut, "steps=4", "y"));
+  g_assert_null(quality_rows_find(cut, "steps=5", "x"));
+  g_assert_true(quality_rows_append(path, two, &error));
+  g_autoptr(GPtrArray) whole = quality_rows_load(path, &error);
+  g_assert_no_error(error);
+  g_assert_cmpuint(whole->len, ==, 2);
+  g_assert_true(g_file_set_contents(path, "{\"bad\": 1}\n{}\n", -1, NULL));
+  g_assert_null(quality_rows_load(path, &error));
+  g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
+  scratch_remove(path);
+  quality_row_free(one);
+  quality_row_free(two);
+}
+
+/* ---- Settings ---- */
+
+static GPtrArray *parse(const char *text, GError **error) {
+  g_autofree char *path = scratch_file("settings.txt");
+  g_assert_true(g_file_set_contents(path, text, -1, NULL));
+  GPtrArray *settings = quality_settings_read(path, error);
+  scratch_remove(path);
+  return settings;
+}
+
+static void settings_file(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GPtrArray) s = parse("# all\na: steps=4\n[vague, open]\n b: scheduler=heun steps=3 \n", &error);
+  g_assert_no_error(error);
+  g_assert_cmpuint(s->len, ==, 2);
+  const QualitySetting *a = s->pdata[0], *b = s->pdata[1];
+  g_assert_cmpuint(a->tiers, ==, 7);
+  g_assert_cmpint(a->plain_steps, ==, 4);
+  g_assert_cmpuint(b->tiers, ==, 6);
+  g_assert_cmpint(b->plain_steps, ==, 0);
+  g_autofree char *none = quality_technique(a), *heun = quality_technique(b);
+  g_assert_cmpstr(none, ==, "");
+  g_assert_cmpstr(heun, ==, "heun");
+  QualityCase c = {.prompt = (char *)"x", .seed = (char *)"7"};
+  g_autoptr(FkSettings) applied = quality_settings_apply(b, &c, &error);
+  g_assert_no_error(error);
+  g_assert_cmpstr(fk_settings_get(applied, "scheduler"), ==, "heun");
+  g_assert_cmpstr(fk_settings_get(applied, "preset"), ==, "exact");
+  g_assert_cmpstr(fk_settings_get(applied, "seed"), ==, "7");
+}
+
+static void settings_errors(void) {
+  const char *const bad[] = {"a steps=4", "a: steps", "a: stepps=4", "a: steps=0", "[named, wide]", "# nothing"};
+  for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+    g_autoptr(GError) error = NULL;
+    g_assert_null(parse(bad[i], &error));
+    g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
+  }
+}
+
+/* ---- The rival ---- */
+
+/* Plain Euler: 10 dB at FLOP 1, 20 dB at 4; 28 steps cost 28. In the logarithm, 2 lies in the middle. */
+static GArray *known(GPtrArray *rows, GPtrArray *settings) {
+  g_ptr_array_add(rows, row_new("exact", "", "x", 100, 28));
+  g_ptr_array_add(rows, row_new("two", "steps=2", "x", 10, 1));
+  g_ptr_array_add(rows, row_new("four", "steps=4", "x", 20, 4));
+  g_ptr_array_add(rows, row_new("c", "context-reuse=2", "x", 18, 2));
+  g_ptr_array_add(rows, row_new("c", "context-reuse=2", "y", 20, 2));
+  g_ptr_array_add(rows, row_new("c", "context-reuse=2", "z", 40, 2));
+  return quality_summarize(rows, settings, QUALITY_OPEN);
+}
+
+static void rival(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GPtrArray) settings = parse("two: steps=2\nfour: steps=4\nc: context-reuse=2\nd: token-merge=0.5", &error);
+  g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
+  g_autoptr(GArray) all = known(rows, settings);
+  g_assert_cmpuint(all->len, ==, 4); /* d has no results */
+  g_assert_cmpfloat_with_epsilon(quality_rival(all, 2), 15, 1e-9);
+  g_assert_cmpfloat_with_epsilon(quality_rival(all, 16), 30, 1e-9);
+  g_assert_true(isnan(quality_rival(all, 0.5)));
+  g_assert_true(isnan(quality_rival(all, 27.9)));
+  const QualitySummary *c = &g_array_index(all, QualitySummary, 3);
+  g_assert_cmpint(c->cases, ==, 3);
+  g_assert_cmpfloat(c->psnr, ==, 20);
+  g_assert_cmpfloat(c->worst, ==, 18);
+  g_assert_cmpfloat_with_epsilon(c->gain, 5, 1e-9);
+  g_assert_cmpfloat_with_epsilon(c->skipped, 1, 1e-12);
+  g_autoptr(GString) text = g_string_new(NULL);
+  GArray *const tiers[QUALITY_TIERS] = {[QUALITY_OPEN] = all};
+  quality_verdicts_write(text, tiers);
+  g_assert_nonnull(strstr(text->str, "| context-reuse | -- | +5.0 (c: 20.0 dB) | on open |"));
+  g_assert_nonnull(strstr(text->str, "- open: none."));
+  g_autofree char *json = quality_summary_json(tiers, "machine", "model");
+  g_assert_nonnull(strstr(json, "\"gain\" : null"));
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/quality/metrics", metrics);
+  g_test_add_func("/quality/identical", identical);
+  g_test_add_func("/quality/success", success);
+  g_test_add_func("/quality/results/round-trip", round_trip);
+  g_test_add_func("/quality/results/resume", resume);
+  g_test_add_func("/quality/settings", settings_file);
+  g_test_add_func("/quality/settings/errors", settings_errors);
+  g_test_add_func("/quality/rival", rival);
+  return g_test_run();
+}
