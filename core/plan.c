@@ -59,8 +59,8 @@ static double clip_flop(const FkModel *m, FkBackend *be, size_t *bytes) {
   const double before = be->count.linear_flop + be->count.attention_flop;
   fk_arena_open(&arena, be, 0);
   ids[m->config.clip.max_tokens - 1] = m->config.clip.vocab - 1;
-  fk_clip_encode(&m->clip, be, &arena, ids, m->config.clip.max_tokens, fk_arena_2d(&arena, be->dtype, 1,
-                                                                                   m->config.clip.width));
+  fk_clip_encode(&m->clip, be, &arena, ids, m->config.clip.max_tokens,
+                 fk_arena_2d(&arena, be->dtype, 1, m->config.clip.width));
   *bytes = arena.peak;
   return be->count.linear_flop + be->count.attention_flop - before;
 }
@@ -99,9 +99,9 @@ static void fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p)
                               (double)e->cost[FK_STAGE_TEXT].peak_bytes, e->cost[FK_STAGE_TEXT].flop - clip};
   p->stage[2] = (FkPlanStage){"vae encode", part_elements(vae, encoder, true), value * (double)encoder,
                               (double)e->cost[FK_STAGE_ENCODE].peak_bytes, e->cost[FK_STAGE_ENCODE].flop};
-  p->stage[3] = (FkPlanStage){"step", m->part[FK_PART_FLUX].parameters, (double)m->part[FK_PART_FLUX].bytes,
-                              (double)e->cost[FK_STAGE_DENOISE].peak_bytes,
-                              e->cost[FK_STAGE_DENOISE].flop / p->evaluations};
+  p->stage[3] =
+      (FkPlanStage){"step", m->part[FK_PART_FLUX].parameters, (double)m->part[FK_PART_FLUX].bytes,
+                    (double)e->cost[FK_STAGE_DENOISE].peak_bytes, e->cost[FK_STAGE_DENOISE].flop / p->evaluations};
   p->stage[4] = (FkPlanStage){"vae decode", part_elements(vae, encoder, false),
                               (double)m->part[FK_PART_VAE].bytes - value * (double)encoder,
                               (double)e->cost[FK_STAGE_DECODE].peak_bytes, e->cost[FK_STAGE_DECODE].flop};

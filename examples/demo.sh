@@ -21,7 +21,6 @@ export GST_PLUGIN_PATH="$PWD/build/demo/gst" FK_MODULE_DIR="$PWD/build/demo/kern
 edit() { # name, prompt
   echo
   echo "== $2"
-  # A decoder may have no time stamps for a still image: nothing below needs any.
   start=$(date +%s.%N)
   gst-launch-1.0 filesrc location="$photo" ! pngdec ! videoconvert ! \
     fluxkontextedit model-path=examples/demo-model/checkpoint prompt="$2" ! \

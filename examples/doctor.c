@@ -106,57 +106,35 @@ static void print_optimizations(void) {
   }
 }
 
-/* One value that is not the default, number `index`; NULL: no more. */
-static const char *sample(const FkProperty *p, int index) {
-  static const char *const numbers[] = {"0", "1", "2", "0.5"}, *const switches[] = {"on", "off"};
-  static const char mask[] = "1111111111111111111111111111"; /* 28: one for each evaluation of the default */
-  if (p->kind == FK_KIND_ENUM) return index < (int)g_strv_length((char **)p->values) ? p->values[index] : NULL;
-  if (p->kind == FK_KIND_SWITCH) return index < (int)G_N_ELEMENTS(switches) ? switches[index] : NULL;
-  if (p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE)
-    return index < (int)G_N_ELEMENTS(numbers) ? numbers[index] : NULL;
-  return p->kind == FK_KIND_STRING && strstr(p->name, "mask") && index == 0 ? mask : NULL;
+/* ">0" -> "> 0", "=text" -> "= text", "!" -> "is set", "!text" -> "is not text". (transfer full) */
+static char *condition_text(const char *when) {
+  if (*when == '!') return when[1] ? g_strdup_printf("is not %s", when + 1) : g_strdup("is set");
+  return g_strdup_printf("%c %s", *when, when + 1);
 }
 
-/* The first refusal of the pair that neither value causes alone. (transfer full, nullable) */
-static char *refusal(const FkProperty *a, const FkProperty *b) {
-  const char *x, *y;
-  for (int i = 0; (x = sample(a, i)); i++) {
-    for (int k = 0; (y = sample(b, k)); k++) {
-      g_autoptr(FkSettings) settings = fk_settings_new();
-      g_autoptr(GError) error = NULL;
-      if (!fk_settings_set(settings, a->name, x, NULL) || !fk_settings_set(settings, b->name, y, NULL)) continue;
-      if (!fk_settings_check(settings, &error) && strstr(error->message, "refuse each other") &&
-          strstr(error->message, a->name) && strstr(error->message, b->name))
-        return g_strdup(error->message);
-    }
-  }
-  return NULL;
-}
-
-/* Found by trying, so that the list is what the library does. */
 static void print_refusals(void) {
   size_t n;
-  const FkProperty *p = fk_properties(&n);
-  printf("\n## Pairs that refuse each other\n\nAll others combine. Where a preset chose one of the two, the preset's choice "
-         "gives way; two explicit values are an\nerror before the first frame:\n\n");
-  for (size_t i = 0; i < n; i++)
-    for (size_t k = i + 1; k < n; k++) {
-      if (p[i].scope != FK_SCOPE_SETTING || p[k].scope != FK_SCOPE_SETTING) continue;
-      g_autofree char *text = refusal(&p[i], &p[k]);
-      if (text) printf("- %s\n", text);
-    }
+  const FkInteraction *t = fk_interactions(&n);
+  printf(
+      "\n## Pairs that refuse each other\n\nAll others combine. Two explicit values that refuse each other are an error "
+      "before the first frame; where a preset chose\none of them, the preset's choice gives way.\n\n");
+  for (size_t i = 0; i < n; i++) {
+    g_autofree char *a = condition_text(t[i].a_when), *b = condition_text(t[i].b_when);
+    printf("- `%s` %s and `%s` %s: %s\n", t[i].a, a, t[i].b, b, t[i].reason);
+  }
 }
 
 static void print_properties(void) {
-  printf("# Tuning: every property of the engine\n\n"
-         "<!-- generated: fluxkontext-doctor --properties > docs/tuning.md -->\n\n"
-         "Made from the table in `core/tune.c`, from which the element's properties, the presets and the `active` report "
-         "come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit value wins over the "
-         "preset whatever\nthe order of setting, and one that cannot be had is an error before the first frame.\n\n"
-         "Classes are promises that tests hold: *same*: not one byte of the result changes; *rounding*: results differ "
-         "inside the\ntolerance of the op tests; *lossy*: another picture, at a measured distance.\n\n"
-         "The element has more properties of its own (`gst-inspect-1.0 fluxkontextedit` lists all): they say how frames "
-         "flow, not\nwhat the engine makes of them.\n");
+  printf(
+      "# Tuning: every property of the engine\n\n"
+      "<!-- generated: fluxkontext-doctor --properties > docs/tuning.md -->\n\n"
+      "Made from the table in `core/tune.c`, from which the element's properties, the presets and the `active` report "
+      "come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit value wins over the "
+      "preset whatever\nthe order of setting, and one that cannot be had is an error before the first frame.\n\n"
+      "Classes are promises that tests hold: *same*: not one byte of the result changes; *rounding*: results differ "
+      "inside the\ntolerance of the op tests; *lossy*: another picture, at a measured distance.\n\n"
+      "The element has more properties of its own (`gst-inspect-1.0 fluxkontextedit` lists all): they say how frames "
+      "flow, not\nwhat the engine makes of them.\n");
   print_optimizations();
   print_scope("Settings of an edit", FK_SCOPE_SETTING);
   print_scope("Options of an engine", FK_SCOPE_OPTION);
@@ -196,12 +174,14 @@ int main(int argc, char **argv) {
       {"plan", 'p', 0, G_OPTION_ARG_STRING, &size, "Cost of an edit of this size", "WIDTHxHEIGHT"},
       {"config", 'c', 0, G_OPTION_ARG_STRING, &config,
        "A published configuration instead of a folder: kontext-dev, dev, schnell", "NAME"},
-      {"float32", 'f', 0, G_OPTION_ARG_NONE, &wide, "Plan in float32, as the CPU backend runs (default: bfloat16)", NULL},
+      {"float32", 'f', 0, G_OPTION_ARG_NONE, &wide, "Plan in float32, as the CPU backend runs (default: bfloat16)",
+       NULL},
       {"properties", 0, 0, G_OPTION_ARG_NONE, &properties, "Table of all properties as Markdown", NULL},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GOptionContext) context = g_option_context_new("[MODEL] [PROPERTY=VALUE ...]");
   g_autoptr(GError) error = NULL;
-  g_option_context_set_summary(context, "Checks the machine and a model folder, or plans an edit without loading anything.");
+  g_option_context_set_summary(context,
+                               "Checks the machine and a model folder, or plans an edit without loading anything.");
   g_option_context_add_main_entries(context, entries, NULL);
   if (!g_option_context_parse(context, &argc, &argv, &error)) {
     fprintf(stderr, "fluxkontext-doctor: %s\n", error->message);

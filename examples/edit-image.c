@@ -6,7 +6,8 @@
  * Ownership: FkImage never owns its pixels; this program allocates and frees them. Everything else is freed by autoptr.
  * Threads: the edit runs on the main thread. A second thread waits for Ctrl-C and cancels, which fk_engine_open and
  * fk_engine_edit notice within one step; they return false with FK_ERROR_CANCELLED.
- * Units: pixels, bytes, milliseconds. Exit status: 0 done, 1 an error (one line on stderr), 2 usage, 130 interrupted. */
+ * Units: pixels, bytes, milliseconds. Exit status: 0 done, 1 an error (one line on stderr), 2 usage, 130 interrupted.
+ */
 #include <fk.h>
 
 #include <glib-unix.h>
@@ -111,15 +112,15 @@ static bool edit(FkOptions *options, FkSettings *settings, const char *in, const
 
 int main(int argc, char **argv) {
   g_autofree char *model = NULL, *prompt = NULL;
-  const GOptionEntry entries[] = {
-      {"model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Folder of the model", "FOLDER"},
-      {"prompt", 'p', 0, G_OPTION_ARG_STRING, &prompt, "What to change", "TEXT"},
-      {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  const GOptionEntry entries[] = {{"model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Folder of the model", "FOLDER"},
+                                  {"prompt", 'p', 0, G_OPTION_ARG_STRING, &prompt, "What to change", "TEXT"},
+                                  {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GOptionContext) context = g_option_context_new("IN.png OUT.png [PROPERTY=VALUE ...]");
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();
-  g_option_context_set_summary(context, "Edits one picture. Properties are those of `gst-inspect-1.0 fluxkontextedit`.");
+  g_option_context_set_summary(context,
+                               "Edits one picture. Properties are those of `gst-inspect-1.0 fluxkontextedit`.");
   g_option_context_add_main_entries(context, entries, NULL);
   bool ok = g_option_context_parse(context, &argc, &argv, &error);
   if (ok && argc < 3) {
@@ -128,8 +129,8 @@ int main(int argc, char **argv) {
     return 2;
   }
   watch_signals();
-  ok = ok && fk_options_set(options, "model-path", model, &error) &&
-       fk_settings_set(settings, "prompt", prompt, &error);
+  ok =
+      ok && fk_options_set(options, "model-path", model, &error) && fk_settings_set(settings, "prompt", prompt, &error);
   for (int i = 3; ok && i < argc; i++) ok = set_property(options, settings, argv[i], &error);
   ok = ok && edit(options, settings, argv[1], argv[2], &error);
   if (error) fprintf(stderr, "fluxkontext-edit-image: %s\n", error->message);

@@ -108,8 +108,10 @@ static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **
     g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
     const bool complete = pair[0] && pair[1];
     if (complete && fk_settings_set(probe, pair[0], pair[1], error)) continue;
-    if (complete) g_prefix_error(error, "%s: ", s->name);
-    else g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: \"%s\": expected property=value", s->name, *p);
+    if (complete)
+      g_prefix_error(error, "%s: ", s->name);
+    else
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: \"%s\": expected property=value", s->name, *p);
     setting_free(s);
     return NULL;
   }
@@ -143,7 +145,8 @@ GPtrArray *quality_settings_read(const char *path, GError **error) {
 FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityCase *c, GError **error) {
   g_autoptr(FkSettings) s = fk_settings_new();
   /* Without the prompt cache every edit counts the same FLOP, whatever came before it. */
-  const char *const fixed[][2] = {{"preset", "exact"}, {"prompt-cache", "off"}, {"prompt", c->prompt}, {"seed", c->seed}};
+  const char *const fixed[][2] = {
+      {"preset", "exact"}, {"prompt-cache", "off"}, {"prompt", c->prompt}, {"seed", c->seed}};
   for (size_t i = 0; i < G_N_ELEMENTS(fixed); i++)
     if (!fk_settings_set(s, fixed[i][0], fixed[i][1], error)) return NULL;
   for (char **p = setting ? setting->pairs : NULL; p && *p; p++) {
@@ -173,8 +176,10 @@ bool quality_picture_read(const char *path, FkImage *image, GError **error) {
 }
 
 bool quality_picture_write(const char *path, const FkImage *image, GError **error) {
-  png_image png = {.version = PNG_IMAGE_VERSION, .width = (png_uint_32)image->width,
-                   .height = (png_uint_32)image->height, .format = PNG_FORMAT_RGB};
+  png_image png = {.version = PNG_IMAGE_VERSION,
+                   .width = (png_uint_32)image->width,
+                   .height = (png_uint_32)image->height,
+                   .format = PNG_FORMAT_RGB};
   if (png_image_write_to_file(&png, path, 0, image->data, (png_int_32)image->stride, NULL)) return true;
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, png.message);
   return false;

@@ -5,7 +5,7 @@
 #include <cairo.h>
 #include <string.h>
 
-#define CELL 160   /* side of a picture, pixels */
+#define CELL 160 /* side of a picture, pixels */
 #define GAP 4
 #define CAPTION 16 /* height of a label */
 #define PAIRS 5    /* of result and difference in one row */
@@ -87,7 +87,6 @@ bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, G
   const cairo_status_t status = cairo_surface_write_to_png(surface, path);
   cairo_destroy(cr);
   cairo_surface_destroy(surface);
-  if (status)
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
+  if (status) g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
   return !status;
 }

@@ -162,7 +162,6 @@ bool quality_plot(const char *path, const GArray *summaries, const char *title, 
   const cairo_status_t status = cairo_surface_write_to_png(surface, path);
   cairo_destroy(cr);
   cairo_surface_destroy(surface);
-  if (status)
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
+  if (status) g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
   return !status;
 }

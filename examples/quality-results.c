@@ -13,9 +13,10 @@ typedef struct {
   size_t offset;
 } Field;
 
-#define FIELD(name) {#name, G_STRUCT_OFFSET(QualityRow, name)}
-static const Field reals[] = {FIELD(psnr), FIELD(ssim), FIELD(edges), FIELD(answer), FIELD(ms), FIELD(flop),
-                              FIELD(model_flop)};
+#define FIELD(name)                                                                                                    \
+  { #name, G_STRUCT_OFFSET(QualityRow, name) }
+static const Field reals[] = {FIELD(psnr), FIELD(ssim), FIELD(edges),     FIELD(answer),
+                              FIELD(ms),   FIELD(flop), FIELD(model_flop)};
 static const Field counts[] = {FIELD(success), FIELD(evaluations), FIELD(skipped)};
 
 void quality_row_free(gpointer data) {
@@ -27,13 +28,18 @@ void quality_row_free(gpointer data) {
   g_free(row);
 }
 
-bool quality_success(double answer, double ceiling) { return answer > ceiling - 6 || answer > 26; }
+bool quality_success(double answer, double ceiling) {
+  return answer > ceiling - 6 || answer > 26;
+}
 
 char *quality_row_to_json(const QualityRow *row) {
   g_autoptr(JsonBuilder) b = json_builder_new();
   g_autoptr(JsonGenerator) generator = json_generator_new();
-  const char *const texts[][2] = {{"setting", row->setting}, {"text", row->text}, {"case", row->id},
-                                  {"tier", quality_tier_names[row->tier]}, {"mask", row->mask}};
+  const char *const texts[][2] = {{"setting", row->setting},
+                                  {"text", row->text},
+                                  {"case", row->id},
+                                  {"tier", quality_tier_names[row->tier]},
+                                  {"mask", row->mask}};
   json_builder_begin_object(b);
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
     json_builder_set_member_name(b, texts[i][0]);
@@ -71,8 +77,7 @@ QualityRow *quality_row_from_json(const char *line) {
   for (size_t i = 0; i < G_N_ELEMENTS(reals); i++)
     G_STRUCT_MEMBER(double, row, reals[i].offset) = json_object_get_double_member_with_default(o, reals[i].name, 0);
   for (size_t i = 0; i < G_N_ELEMENTS(counts); i++)
-    G_STRUCT_MEMBER(int, row, counts[i].offset) =
-        (int)json_object_get_int_member_with_default(o, counts[i].name, 0);
+    G_STRUCT_MEMBER(int, row, counts[i].offset) = (int)json_object_get_int_member_with_default(o, counts[i].name, 0);
   return row;
 }
 

@@ -76,8 +76,10 @@ double quality_rival(const GArray *summaries, double model_flop) {
   double exact = INFINITY;
   for (guint i = 0; i < summaries->len; i++) {
     const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
-    if (!s->setting) exact = s->model_flop;
-    else if (s->setting->plain_steps && s->psnr < 99) g_array_append_val(plain, *s);
+    if (!s->setting)
+      exact = s->model_flop;
+    else if (s->setting->plain_steps && s->psnr < 99)
+      g_array_append_val(plain, *s);
   }
   g_array_sort(plain, by_flop);
   const QualitySummary *p = (const QualitySummary *)(void *)plain->data;
@@ -99,7 +101,8 @@ char *quality_technique(const QualitySetting *setting) {
       if (!strcmp(pair[0], by_name[i])) g_ptr_array_add(parts, g_strdup(pair[0]));
     for (size_t i = 0; i < G_N_ELEMENTS(by_value); i++)
       if (!strcmp(pair[0], by_value[i]))
-        g_ptr_array_add(parts, g_strconcat(i == 1 || i == 4 ? pair[0] : "", i == 1 || i == 4 ? " " : "", pair[1], NULL));
+        g_ptr_array_add(parts,
+                        g_strconcat(i == 1 || i == 4 ? pair[0] : "", i == 1 || i == 4 ? " " : "", pair[1], NULL));
   }
   g_ptr_array_add(parts, NULL);
   return g_strjoinv(" + ", (char **)parts->pdata);
@@ -107,8 +110,10 @@ char *quality_technique(const QualitySetting *setting) {
 
 static void add_number(JsonBuilder *b, const char *name, double value) {
   json_builder_set_member_name(b, name);
-  if (isfinite(value)) json_builder_add_double_value(b, value);
-  else json_builder_add_null_value(b);
+  if (isfinite(value))
+    json_builder_add_double_value(b, value);
+  else
+    json_builder_add_null_value(b);
 }
 
 static void add_text(JsonBuilder *b, const char *name, const char *value) {

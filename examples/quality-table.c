@@ -5,12 +5,14 @@
 #include <math.h>
 #include <string.h>
 
-#define EARNS 3.0 /* dB over plain Euler at the same FLOP from which a technique earns its place */
+#define EARNS 3.0  /* dB over plain Euler at the same FLOP from which a technique earns its place */
 #define CLOSE 30.0 /* dB from which a result counts as 28-step Euler's */
 
 static void add_gain(GString *out, double gain) {
-  if (isnan(gain)) g_string_append(out, " -- |");
-  else g_string_append_printf(out, " %+.1f |", gain);
+  if (isnan(gain))
+    g_string_append(out, " -- |");
+  else
+    g_string_append_printf(out, " %+.1f |", gain);
 }
 
 /* "1110" becomes 3x1 1x0 where it is long, so that a table stays readable. */
@@ -18,8 +20,10 @@ static void add_mask(GString *out, const char *mask) {
   g_string_append(out, " `");
   for (const char *p = mask; *p;) {
     const size_t run = strspn(p, *p == '1' ? "1" : "0");
-    if (run > 3) g_string_append_printf(out, "%c(%zu)", *p, run);
-    else g_string_append_len(out, p, (gssize)run);
+    if (run > 3)
+      g_string_append_printf(out, "%c(%zu)", *p, run);
+    else
+      g_string_append_len(out, p, (gssize)run);
     p += run;
   }
   g_string_append(out, "` |");
@@ -28,17 +32,23 @@ static void add_mask(GString *out, const char *mask) {
 void quality_table_write(GString *out, const GArray *summaries) {
   const QualitySummary *exact = &g_array_index(summaries, QualitySummary, 0);
   const bool answers = exact->answers > 0;
-  g_string_append_printf(out, "%d cases.\n\n| setting | PSNR | worst | SSIM | edges |%s ms | TFLOP | times fewer | "
-                         "of the edit | evaluated | first mask | masks | over Euler |\n"
-                         "| --- | ---: | ---: | ---: | ---: |%s ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",
-                         exact->cases, answers ? " success |" : "", answers ? " ---: |" : "");
+  g_string_append_printf(
+      out,
+      "%d cases.\n\n| setting | PSNR | worst | SSIM | edges |%s ms | TFLOP | times fewer | "
+      "of the edit | evaluated | first mask | masks | over Euler |\n"
+      "| --- | ---: | ---: | ---: | ---: |%s ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",
+      exact->cases, answers ? " success |" : "", answers ? " ---: |" : "");
   for (guint i = 0; i < summaries->len; i++) {
     const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
     g_string_append_printf(out, "| %s |", s->setting ? s->setting->name : "exact");
-    if (s->psnr >= 99) g_string_append(out, " same |");
-    else g_string_append_printf(out, " %.1f |", s->psnr);
-    if (s->worst >= 99) g_string_append(out, " same |");
-    else g_string_append_printf(out, " %.1f |", s->worst);
+    if (s->psnr >= 99)
+      g_string_append(out, " same |");
+    else
+      g_string_append_printf(out, " %.1f |", s->psnr);
+    if (s->worst >= 99)
+      g_string_append(out, " same |");
+    else
+      g_string_append_printf(out, " %.1f |", s->worst);
     g_string_append_printf(out, " %.4f | %.1f |", s->ssim, s->edges);
     if (answers) g_string_append_printf(out, " %d/%d |", s->successes, s->answers);
     g_string_append_printf(out, " %.0f | %.4f | %.2f | %.2f | %.1f/%.0f |", s->ms, s->flop / 1e12,
@@ -75,42 +85,53 @@ static const QualitySummary *cheapest(const GArray *summaries, bool plain) {
 }
 
 static void add_best(GString *out, const QualitySummary *s) {
-  if (s) g_string_append_printf(out, " %+.1f (%s: %.1f dB) |", s->gain, s->setting->name, s->psnr);
-  else g_string_append(out, " -- |");
+  if (s)
+    g_string_append_printf(out, " %+.1f (%s: %.1f dB) |", s->gain, s->setting->name, s->psnr);
+  else
+    g_string_append(out, " -- |");
 }
 
 static void techniques_write(GString *out, GArray *const *all) {
   g_autoptr(GPtrArray) seen = g_ptr_array_new_with_free_func(g_free);
-  g_string_append_printf(out, "| technique | best on vague | best on open | earns its place (%+.0f dB) |\n"
-                         "| --- | --- | --- | --- |\n", EARNS);
+  g_string_append_printf(out,
+                         "| technique | best on vague | best on open | earns its place (%+.0f dB) |\n"
+                         "| --- | --- | --- | --- |\n",
+                         EARNS);
   for (int t = QUALITY_VAGUE; t < QUALITY_TIERS; t++)
     for (guint i = 1; all[t] && i < all[t]->len; i++) {
       const QualitySummary *s = &g_array_index(all[t], QualitySummary, i);
       g_autofree char *technique = quality_technique(s->setting);
       if (!*technique || g_ptr_array_find_with_equal_func(seen, technique, g_str_equal, NULL)) continue;
-      const QualitySummary *vague = best_of(all[QUALITY_VAGUE], technique), *open = best_of(all[QUALITY_OPEN], technique);
+      const QualitySummary *vague = best_of(all[QUALITY_VAGUE], technique),
+                           *open = best_of(all[QUALITY_OPEN], technique);
       const bool on_vague = vague && vague->gain >= EARNS, on_open = open && open->gain >= EARNS;
       g_string_append_printf(out, "| %s |", technique);
       add_best(out, vague);
       add_best(out, open);
-      g_string_append_printf(out, " %s |\n", on_vague && on_open ? "yes, on both" : on_vague ? "on vague" :
-                             on_open ? "on open" : vague || open ? "no" : "saves nothing here");
+      g_string_append_printf(out, " %s |\n",
+                             on_vague && on_open ? "yes, on both"
+                             : on_vague          ? "on vague"
+                             : on_open           ? "on open"
+                             : vague || open     ? "no"
+                                                 : "saves nothing here");
       g_ptr_array_add(seen, g_steal_pointer(&technique));
     }
 }
 
 void quality_verdicts_write(GString *out, GArray *const *all) {
   techniques_write(out, all);
-  g_string_append_printf(out, "\nCheapest setting whose median is at least %.0f dB from 28-step Euler's result "
-                         "(times fewer FLOP in the transformer, of the whole edit in brackets):\n\n", CLOSE);
+  g_string_append_printf(out,
+                         "\nCheapest setting whose median is at least %.0f dB from 28-step Euler's result "
+                         "(times fewer FLOP in the transformer, of the whole edit in brackets):\n\n",
+                         CLOSE);
   for (int t = 0; t < QUALITY_TIERS; t++) {
     if (!all[t]) continue;
     const QualitySummary *exact = &g_array_index(all[t], QualitySummary, 0);
     const QualitySummary *any = cheapest(all[t], false), *plain = cheapest(all[t], true);
     g_string_append_printf(out, "- %s: ", quality_tier_names[t]);
     if (any)
-      g_string_append_printf(out, "`%s` (%s), %.1f dB, %.1fx (%.1fx)", any->setting->name, any->setting->text, any->psnr,
-                             exact->model_flop / any->model_flop, exact->flop / any->flop);
+      g_string_append_printf(out, "`%s` (%s), %.1f dB, %.1fx (%.1fx)", any->setting->name, any->setting->text,
+                             any->psnr, exact->model_flop / any->model_flop, exact->flop / any->flop);
     else
       g_string_append(out, "none");
     if (plain)

@@ -9,7 +9,7 @@
 typedef struct {
   const QualitySetting *setting; /* NULL: the exact result itself */
   int cases;
-  double psnr, worst, ssim, edges, ms; /* medians over the cases; worst: least psnr */
+  double psnr, worst, ssim, edges, ms;           /* medians over the cases; worst: least psnr */
   double flop, model_flop, evaluations, skipped; /* means */
   int successes, answers;
   char mask[128]; /* of the tier's first case */

@@ -6,8 +6,8 @@
  *   fluxkontext-quality --doc docs/quality.md          the default: some cases of each tier
  *   fluxkontext-quality --full --resume                every case; goes on where an earlier run was stopped
  *
- * Results are kept in --out as they come: results.jsonl, one line each; pictures of the exact results and of each tier's
- * first case. Drawing and tables are in the other quality-*.c. */
+ * Results are kept in --out as they come: results.jsonl, one line each; pictures of the exact results and of each
+ * tier's first case. Drawing and tables are in the other quality-*.c. */
 #include "quality-draw.h"
 #include "quality-metrics.h"
 
@@ -54,11 +54,13 @@ static void select_cases(Lab *lab) {
   int count[QUALITY_TIERS] = {0};
   for (guint i = 0; i < lab->cases->len;) {
     const QualityCase *c = lab->cases->pdata[i];
-    const bool wanted = (lab->tiers & 1u << c->tier) &&
-                        (lab->arguments->full || count[c->tier] < lab->arguments->limit);
+    const bool wanted =
+        (lab->tiers & 1u << c->tier) && (lab->arguments->full || count[c->tier] < lab->arguments->limit);
     count[c->tier] += wanted;
-    if (wanted) i++;
-    else g_ptr_array_remove_index(lab->cases, i);
+    if (wanted)
+      i++;
+    else
+      g_ptr_array_remove_index(lab->cases, i);
   }
   for (guint i = 0; i < lab->cases->len; i++) {
     lab->total++;
@@ -107,8 +109,8 @@ static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const Qua
   *image = in;
   image->data = g_malloc((gsize)in.stride * (gsize)in.height);
   FkJob job = {.in = in, .out = *image, .settings = settings};
-  const bool ok = fk_engine_edit(lab->engine, &job, 1, NULL, NULL, NULL, error) &&
-                  fixed_flop(lab, settings, &in, &fixed, error);
+  const bool ok =
+      fk_engine_edit(lab->engine, &job, 1, NULL, NULL, NULL, error) && fixed_flop(lab, settings, &in, &fixed, error);
   g_free(in.data);
   if (!ok) {
     g_prefix_error(error, "%s, case %s: ", setting ? setting->name : "exact", c->id);
@@ -213,7 +215,8 @@ static bool write_grid(const Lab *lab, QualityTier tier, const char *path, GErro
   g_autoptr(GPtrArray) tiles = g_ptr_array_new_with_free_func(tile_free);
   g_autofree char *exact = picture_path(lab, c, "exact");
   g_autofree char *title = g_strdup_printf("%s tier, case %s: \"%s\"; beside each result its difference from the exact "
-                                           "one, times 8", quality_tier_names[tier], c->id, c->prompt);
+                                           "one, times 8",
+                                           quality_tier_names[tier], c->id, c->prompt);
   if (!add_tile(tiles, c->input, g_strdup("original"), error) ||
       !add_tile(tiles, exact, g_strdup("exact: 28 steps"), error))
     return false;
@@ -241,8 +244,8 @@ static bool write_pictures(const Lab *lab, GArray *const *all, const char *folde
   return true;
 }
 
-static const char *const tier_titles[QUALITY_TIERS] = {
-    "Named edits: one right answer", "Vague edits: several answers", "Open edits: the empty prompt"};
+static const char *const tier_titles[QUALITY_TIERS] = {"Named edits: one right answer", "Vague edits: several answers",
+                                                       "Open edits: the empty prompt"};
 
 static void write_document(const Lab *lab, GArray *const *all, GString *out) {
   g_string_append(out, "## Verdicts\n\n");
@@ -252,9 +255,10 @@ static void write_document(const Lab *lab, GArray *const *all, GString *out) {
     g_string_append_printf(out, "\n## %s\n\n", tier_titles[t]);
     quality_table_write(out, all[t]);
     if (lab->arguments->doc)
-      g_string_append_printf(out, "\n![PSNR over FLOP](images/quality-plot-%s.png)\n"
-                             "\n![results and their differences](images/quality-grid-%s.png)\n", quality_tier_names[t],
-                             quality_tier_names[t]);
+      g_string_append_printf(out,
+                             "\n![PSNR over FLOP](images/quality-plot-%s.png)\n"
+                             "\n![results and their differences](images/quality-grid-%s.png)\n",
+                             quality_tier_names[t], quality_tier_names[t]);
   }
   g_string_append(out, "\n## The settings\n\n| setting | properties |\n| --- | --- |\n");
   for (guint i = 0; i < lab->settings->len; i++) {
@@ -332,8 +336,12 @@ static bool run(const Arguments *a, GError **error) {
 
 static void defaults(Arguments *a) {
   char **const texts[] = {&a->model, &a->backend, &a->cases_file, &a->settings_file, &a->tiers, &a->out, &a->text};
-  const char *const values[] = {"examples/demo-model/checkpoint", "auto", "tests/quality/cases.json",
-                                "tests/quality/settings.txt", "named,vague,open", "quality-output",
+  const char *const values[] = {"examples/demo-model/checkpoint",
+                                "auto",
+                                "tests/quality/cases.json",
+                                "tests/quality/settings.txt",
+                                "named,vague,open",
+                                "quality-output",
                                 "tests/quality/head.md"};
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
     if (!*texts[i]) *texts[i] = g_strdup(values[i]);
@@ -345,7 +353,8 @@ int main(int argc, char **argv) {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"backend", 'b', 0, G_OPTION_ARG_STRING, &a.backend, "auto, cpu or cuda", "NAME"},
       {"tiers", 't', 0, G_OPTION_ARG_STRING, &a.tiers, "Tiers to run (default named,vague,open)", "LIST"},
-      {"only", 0, 0, G_OPTION_ARG_STRING, &a.only, "Settings by name, e.g. \"teacache*\"; plain Euler runs anyway", "GLOB"},
+      {"only", 0, 0, G_OPTION_ARG_STRING, &a.only, "Settings by name, e.g. \"teacache*\"; plain Euler runs anyway",
+       "GLOB"},
       {"limit", 'n', 0, G_OPTION_ARG_INT, &a.limit, "Cases of each tier (default 8)", "N"},
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
@@ -353,7 +362,8 @@ int main(int argc, char **argv) {
       {"cases", 0, 0, G_OPTION_ARG_FILENAME, &a.cases_file, "List of cases", "FILE"},
       {"settings", 's', 0, G_OPTION_ARG_FILENAME, &a.settings_file, "List of settings", "FILE"},
       {"out", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Where results go (default quality-output)", "FOLDER"},
-      {"doc", 'd', 0, G_OPTION_ARG_FILENAME, &a.doc, "Write this document too, its pictures to images/ beside it", "FILE"},
+      {"doc", 'd', 0, G_OPTION_ARG_FILENAME, &a.doc, "Write this document too, its pictures to images/ beside it",
+       "FILE"},
       {"text", 0, 0, G_OPTION_ARG_FILENAME, &a.text, "What the document begins with", "FILE"},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GOptionContext) context = g_option_context_new(NULL);

@@ -80,10 +80,12 @@ static void sizes(void) {
     int w, h;
     const char *mode;
     int ow, oh; /* 0: refused */
-  } cases[] = {{1280, 720, "input", 1280, 720}, {1, 1, "input", 1, 1},         {33, 17, "input", 33, 17},
-               {1000, 1000, "native", 1024, 1024}, {1920, 1080, "native", 1392, 752}, {65535, 1, "input", 0, 0},
-               {1, 60000, "input", 0, 0},       {0, 5, "input", 0, 0},         {5, -1, "native", 0, 0},
-               {70000, 5, "input", 0, 0},       {8000, 320, "input", 0, 0}};
+  } cases[] = {{1280, 720, "input", 1280, 720},   {1, 1, "input", 1, 1},
+               {33, 17, "input", 33, 17},         {1000, 1000, "native", 1024, 1024},
+               {1920, 1080, "native", 1392, 752}, {65535, 1, "input", 0, 0},
+               {1, 60000, "input", 0, 0},         {0, 5, "input", 0, 0},
+               {5, -1, "native", 0, 0},           {70000, 5, "input", 0, 0},
+               {8000, 320, "input", 0, 0}};
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) options = fk_options_new();
   fk_options_set(options, "backend", "null", NULL);
@@ -210,8 +212,10 @@ static void queue(void) {
   g_unsetenv("FK_NULL_STEP_MS");
   g_autoptr(GCancellable) cancellable = g_cancellable_new();
   g_autoptr(GAsyncQueue) done = g_async_queue_new();
-  Worker w[4] = {{engine, NULL, "60", done, false, 0}, {engine, cancellable, "1", done, false, 0},
-                 {engine, NULL, "2", done, false, 0}, {engine, NULL, "1", done, false, 0}};
+  Worker w[4] = {{engine, NULL, "60", done, false, 0},
+                 {engine, cancellable, "1", done, false, 0},
+                 {engine, NULL, "2", done, false, 0},
+                 {engine, NULL, "1", done, false, 0}};
   GThread *threads[4];
   for (int i = 0; i < 4; i++) {
     threads[i] = g_thread_new("worker", work, &w[i]);

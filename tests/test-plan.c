@@ -20,10 +20,10 @@ static FkPlan plan_of(const char *model, int width, int height, const char *name
  * block go through query, MLP and output, the others only through key and value. */
 static double step_flop(double text, double image, double out_rows, double target) {
   const double d = 3072, rows = text + image, mlp = 4 * d, layers = 19, singles = 38;
-  double flop = 2 * image * 64 * d + 2 * target * d * 64;                     /* x_embedder, proj_out */
-  flop += layers * rows * 2 * (4 * d * d + 2 * d * mlp);                      /* qkv, out, both MLP products */
-  flop += (singles - 1) * rows * 2 * (3 * d * d + d * mlp + (d + mlp) * d);   /* in, out */
-  flop += (layers + singles - 1) * 4 * rows * rows * d;                       /* q k^T and p v */
+  double flop = 2 * image * 64 * d + 2 * target * d * 64;                   /* x_embedder, proj_out */
+  flop += layers * rows * 2 * (4 * d * d + 2 * d * mlp);                    /* qkv, out, both MLP products */
+  flop += (singles - 1) * rows * 2 * (3 * d * d + d * mlp + (d + mlp) * d); /* in, out */
+  flop += (layers + singles - 1) * 4 * rows * rows * d;                     /* q k^T and p v */
   flop += rows * 2 * 2 * d * d + out_rows * 2 * (d * d + d * mlp + (d + mlp) * d) + 4 * out_rows * rows * d;
   return flop;
 }

@@ -8,7 +8,9 @@
 #include <math.h>
 #include <string.h>
 
-static char *golden(const char *name) { return g_build_filename(FK_GOLDEN, "quality", name, NULL); }
+static char *golden(const char *name) {
+  return g_build_filename(FK_GOLDEN, "quality", name, NULL);
+}
 
 static FkImage picture(const char *name) {
   g_autofree char *file = g_strconcat(name, ".png", NULL), *path = golden(file);

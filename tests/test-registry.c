@@ -20,9 +20,9 @@ static void assert_same(const char *a, const char *b, bool same) {
 
 /* Every file that weights or configurations come from counts. */
 static void content(void) {
-  static const char *const files[] = {"model_index.json", "transformer/a.safetensors", "vae/config.json",
-                                      "tokenizer/vocab.json", "tokenizer_2/spiece.model", "scheduler/s.json",
-                                      "text_encoder/m", "text_encoder_2/m"};
+  static const char *const files[] = {"model_index.json",     "transformer/a.safetensors", "vae/config.json",
+                                      "tokenizer/vocab.json", "tokenizer_2/spiece.model",  "scheduler/s.json",
+                                      "text_encoder/m",       "text_encoder_2/m"};
   for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
     g_autofree char *name = g_build_filename("content", files[i], NULL), *path = write_text(name, "one");
   }

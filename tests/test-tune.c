@@ -79,13 +79,30 @@ static void values_arrive(void) {
   FkTune t;
   g_autoptr(GError) error = NULL;
   g_autoptr(FkSettings) s = fk_settings_new();
-  static const char *const pairs[][2] = {
-      {"prompt", "p"}, {"negative-prompt", "n"}, {"seed", "18446744073709551615"}, {"steps", "7"}, {"guidance", "4.25"},
-      {"true-cfg-scale", "1.5"}, {"scheduler", "deis"}, {"sigmas", "beta"}, {"rng", "torch-cuda"},
-      {"max-sequence-length", "99"}, {"task", "generate"}, {"size-mode", "native"}, {"max-area", "262144"},
-      {"prompt-cache", "off"}, {"vae-tiling", "on"}, {"step-cache", "dbcache"}, {"step-cache-threshold", "0.5"},
-      {"step-cache-front", "3"}, {"step-cache-back", "2"}, {"step-cache-warmup", "5"}, {"step-cache-max", "6"},
-      {"step-cache-last", "4"}, {"step-cache-forecast", "taylor2"}, {"token-merge", "0.25"}};
+  static const char *const pairs[][2] = {{"prompt", "p"},
+                                         {"negative-prompt", "n"},
+                                         {"seed", "18446744073709551615"},
+                                         {"steps", "7"},
+                                         {"guidance", "4.25"},
+                                         {"true-cfg-scale", "1.5"},
+                                         {"scheduler", "deis"},
+                                         {"sigmas", "beta"},
+                                         {"rng", "torch-cuda"},
+                                         {"max-sequence-length", "99"},
+                                         {"task", "generate"},
+                                         {"size-mode", "native"},
+                                         {"max-area", "262144"},
+                                         {"prompt-cache", "off"},
+                                         {"vae-tiling", "on"},
+                                         {"step-cache", "dbcache"},
+                                         {"step-cache-threshold", "0.5"},
+                                         {"step-cache-front", "3"},
+                                         {"step-cache-back", "2"},
+                                         {"step-cache-warmup", "5"},
+                                         {"step-cache-max", "6"},
+                                         {"step-cache-last", "4"},
+                                         {"step-cache-forecast", "taylor2"},
+                                         {"token-merge", "0.25"}};
   for (size_t i = 0; i < G_N_ELEMENTS(pairs); i++)
     if (!fk_settings_set(s, pairs[i][0], pairs[i][1], &error)) g_error("%s", error->message);
   fk_tune_resolve(s, be, &t, &error);
@@ -168,8 +185,11 @@ static void report(void) {
 static void masks(void) {
   static const struct {
     const char *mask, *steps, *word;
-  } bad[] = {{"0111", "4", "first"}, {"111", "4", "3 characters for 4"}, {"1121", "4", "character 3"},
-             {"11111", "4", "5 characters for 4"}, {"1 11", "4", "character 2"}};
+  } bad[] = {{"0111", "4", "first"},
+             {"111", "4", "3 characters for 4"},
+             {"1121", "4", "character 3"},
+             {"11111", "4", "5 characters for 4"},
+             {"1 11", "4", "character 2"}};
   for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
     g_autoptr(GError) error = NULL;
     g_autoptr(FkSettings) s = fk_settings_new();

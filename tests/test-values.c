@@ -125,8 +125,8 @@ static void batchable(void) {
   for (size_t i = 0; i < n; i++) {
     if (p[i].scope != FK_SCOPE_SETTING) continue;
     g_autoptr(FkSettings) a = fk_settings_new(), b = fk_settings_new();
-    const char *other = p[i].kind == FK_KIND_STRING ? "1"
-                        : p[i].kind == FK_KIND_ENUM ? p[i].values[g_strcmp0(p[i].values[0], p[i].initial) ? 0 : 1]
+    const char *other = p[i].kind == FK_KIND_STRING   ? "1"
+                        : p[i].kind == FK_KIND_ENUM   ? p[i].values[g_strcmp0(p[i].values[0], p[i].initial) ? 0 : 1]
                         : p[i].kind == FK_KIND_SWITCH ? "on"
                         : p[i].kind == FK_KIND_BOOL   ? (g_str_equal(p[i].initial, "true") ? "false" : "true")
                         : p[i].min > 0                ? "17"

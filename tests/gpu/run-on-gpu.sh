@@ -1,35 +1,36 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# All GPU tests and timings in one command, on the machine with the GPU: correctness first, then speed, a table, a summary.
+# All GPU tests and timings in one command, on the machine with the GPU: correctness first, then speed, then a table.
 #
 #   usage: tests/gpu/run-on-gpu.sh [--full] [PREFIX]
 #
 # Without --full: the demo checkpoint alone, about a minute. --full: a random checkpoint of the published model's size too
 # (34 GB, written to CHECKPOINT unless it is there), about five minutes.
-# PREFIX: a folder with bin/ (the programs, fkcuda.so), lib/ and plugins/ for machines where nothing is installed; default:
-# the build folder BUILD (default build).
+# PREFIX: a folder with bin/ (the programs, fkcuda.so), lib/ and plugins/ for machines where nothing is installed;
+# default: the build folder BUILD (default build).
 # Environment: OUT (logs and JSON; default a new folder under /tmp), CHECKPOINT (default /dev/shm/flux-kontext-random),
-# WHEELS (a folder with the wheel of diffusers, if Python has none), PYTHON (default python3), FK_CUDA_MODULE.
+# WHEELS (a folder with the wheel of diffusers, if Python has none), PYTHON (default python3), FK_CUDA_MODULE,
+# BACKEND (default cuda; cpu tries the script itself).
 # What is missing on the machine (gst-launch-1.0, compute-sanitizer, diffusers) is skipped and counted.
 # Last line: N passed, N failed, N skipped. Exit status 1 if one failed.
 set -u
 export FK_SOURCE="${FK_SOURCE:-$(cd "$(dirname "$0")/../.." && pwd)}" PYTHONUNBUFFERED=1 LC_ALL=C.UTF-8
-export PYTHON="${PYTHON:-python3}" CHECKPOINT="${CHECKPOINT:-/dev/shm/flux-kontext-random}"
+export BACKEND="${BACKEND:-cuda}" PYTHON="${PYTHON:-python3}" CHECKPOINT="${CHECKPOINT:-/dev/shm/flux-kontext-random}"
 export DEMO="$FK_SOURCE/examples/demo-model/checkpoint" PHOTO="$FK_SOURCE/examples/demo-model/photos/coffee_256.png"
 export GOLDEN="$FK_SOURCE/tests/golden/edits" HERE="$FK_SOURCE/tests/gpu"
-NIGHT="make it night" CUDA="backend=cuda" LARGE="max-sequence-length=512"
+NIGHT="make it night" CUDA="backend=$BACKEND" LARGE="max-sequence-length=512"
 
 # ---- Parts: each is run as a process of its own, so that a time limit holds ----
 
 dump() { # BACKEND FOLDER MODEL IMAGE SETTINGS...
-  rm -rf "$OUT/$2" && mkdir -p "$OUT/$2" && b=$1 f=$2 m=$3 i=$4 && shift 4 &&
+  rm -rf "${OUT:?}/$2" && mkdir -p "$OUT/$2" && b=$1 f=$2 m=$3 i=$4 && shift 4 &&
     FK_DUMP="$OUT/$f" fluxkontext-edit-image -m "$m" -p "$NIGHT" "$i" "$OUT/$f.png" backend="$b" seed=1 "$@"
 }
 
 # bfloat16 has 8 bits: a stage of the demo model is 1e-2 from float32, and the velocity inherits the stages before it. A
 # wrong row, scale or constant shows as 0.1 and more.
 part_demo_stages() {
-  dump cpu demo-cpu "$DEMO" "$PHOTO" steps=1 && dump cuda demo-cuda "$DEMO" "$PHOTO" steps=1 &&
+  dump cpu demo-cpu "$DEMO" "$PHOTO" steps=1 && dump "$BACKEND" demo-cuda "$DEMO" "$PHOTO" steps=1 &&
     "$PYTHON" "$HERE/summary.py" dumps "$OUT/demo-cuda" "$OUT/demo-cpu" 0.05
 }
 
@@ -47,7 +48,7 @@ part_launch() {
   command -v gst-launch-1.0 || return 77
   for i in 1 2 3; do
     gst-launch-1.0 filesrc location="$PHOTO" ! pngdec ! videoconvert ! fluxkontextedit model-path="$DEMO" \
-      prompt="$NIGHT" seed=1 backend=cuda ! pngenc ! filesink location="$OUT/launch-$i.png" || return 1
+      prompt="$NIGHT" seed=1 $CUDA ! pngenc ! filesink location="$OUT/launch-$i.png" || return 1
   done
   sha256sum "$OUT"/launch-*.png
   [ "$(sha256sum "$OUT"/launch-*.png | cut -d' ' -f1 | sort -u | wc -l)" = 1 ] || return 1
@@ -59,8 +60,8 @@ part_launch() {
 part_sanitizer() { # TOOL
   tool=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
   [ -x "$tool" ] || return 77
-  "$tool" --tool "$1" --report-api-errors no --error-exitcode 9 --print-limit 10 "$(command -v fluxkontext-edit-image)" \
-    -m "$DEMO" -p "$NIGHT" "$PHOTO" "$OUT/$1.png" $CUDA steps=1
+  "$tool" --tool "$1" --report-api-errors no --error-exitcode 9 --print-limit 10 \
+    "$(command -v fluxkontext-edit-image)" -m "$DEMO" -p "$NIGHT" "$PHOTO" "$OUT/$1.png" $CUDA steps=1
 }
 
 part_peer_demo() {
@@ -80,7 +81,7 @@ import sys
 from PIL import Image
 Image.open(sys.argv[1]).convert('RGB').resize((512, 512)).save(sys.argv[2])
 PY
-  dump cuda full-cuda "$CHECKPOINT" "$OUT/in512.png" steps=1 max-area=262144 $LARGE &&
+  dump "$BACKEND" full-cuda "$CHECKPOINT" "$OUT/in512.png" steps=1 max-area=262144 $LARGE &&
     "$PYTHON" "$HERE/compare_full.py" "$CHECKPOINT" "$OUT/full-cuda" "$NIGHT"
 }
 
@@ -99,8 +100,8 @@ part_full_cancel() { test-gpu-edit --cancel "$CHECKPOINT" 512x512 20 steps=6 max
 
 # Another process holds all but 20 GB: one message with the bytes, no crash.
 part_full_memory() {
-  "$PYTHON" "$HERE/summary.py" hog 20 -- fluxkontext-edit-image -m "$CHECKPOINT" -p "$NIGHT" "$PHOTO" "$OUT/oom.png" $CUDA \
-    > "$OUT/oom.txt" 2>&1 && { cat "$OUT/oom.txt"; return 1; }
+  "$PYTHON" "$HERE/summary.py" hog 20 -- fluxkontext-edit-image -m "$CHECKPOINT" -p "$NIGHT" "$PHOTO" \
+    "$OUT/oom.png" $CUDA > "$OUT/oom.txt" 2>&1 && { cat "$OUT/oom.txt"; return 1; }
   cat "$OUT/oom.txt"
   grep -Eq '[0-9]+ bytes' "$OUT/oom.txt" && [ "$(grep -c '^fluxkontext-edit-image:' "$OUT/oom.txt")" = 1 ]
 }
@@ -112,7 +113,8 @@ part_bench_demo() {
 part_bench_1024() {
   nvidia-smi -i 0 --query-gpu=memory.used --format=csv,noheader,nounits -lms 100 > "$OUT/memory.txt" &
   sampler=$!
-  fluxkontext-bench -m "$CHECKPOINT" -s 1024x1024 -n 2 -o $CUDA $LARGE --json "$OUT/bench1024.json"
+  fluxkontext-bench -m "$CHECKPOINT" -s 1024x1024 -n 2 -o $CUDA $LARGE --json "$OUT/bench1024.json" \
+    --plot "$OUT/bench1024.png"
   code=$?
   kill $sampler
   return $code
@@ -129,7 +131,13 @@ part_bench_switches() {
 part_peer_full() { "$PYTHON" "$HERE/peer.py" --full "$CHECKPOINT" --seconds 75 --json "$OUT/peer.json"; }
 
 case "${1:-}" in
---part) shift; "part_$@"; exit ;;
+--part)
+  shift
+  what=part_$1
+  shift
+  "$what" "$@"
+  exit
+  ;;
 esac
 
 # ---- Running and counting ----
@@ -199,7 +207,8 @@ fi
 export OUT="${OUT:-$(mktemp -d /tmp/run-on-gpu.XXXXXX)}"
 export GST_REGISTRY="$OUT/registry.bin"
 mkdir -p "$OUT"
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader || echo "no nvidia-smi"
+nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader ||
+  echo "no nvidia-smi"
 if [ -n "${WHEELS:-}" ] && ! "$PYTHON" -c 'import diffusers' 2> /dev/null; then
   "$PYTHON" -m pip install -q --no-index --no-deps --target "$OUT/site" "$WHEELS"/*.whl 2> "$OUT/pip.txt"
   export PYTHONPATH="$OUT/site${PYTHONPATH:+:$PYTHONPATH}"

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which settings refuse each other: every row of the table does, in both orders of setting; a preset's choice gives
+ * way; nothing else is refused. */
+#include "interactions.h"
+#include "test-files.h"
+#include "tune.h"
+
+/* A value of `p` for which `when` holds. (transfer full) */
+static char *holding(const FkProperty *p, const char *when) {
+  if (*when == '=') return g_strdup(when + 1);
+  if (*when == '>') {
+    const double above = g_ascii_strtod(when + 1, NULL);
+    return p->kind == FK_KIND_INT ? g_strdup_printf("%d", (int)above + 1) : g_strdup_printf("%g", above + 0.25);
+  }
+  if (strstr(p->name, "mask")) return g_strnfill(28, '1'); /* one for each evaluation of the default */
+  for (int i = 0; p->values && p->values[i]; i++)
+    if (strcmp(p->values[i], when + 1) && strcmp(p->values[i], "auto")) return g_strdup(p->values[i]);
+  return g_strdup("x");
+}
+
+static void every_row_refuses(void) {
+  size_t n;
+  const FkInteraction *t = fk_interactions(&n);
+  g_assert_cmpuint(n, >=, 1);
+  for (size_t i = 0; i < n; i++) {
+    const FkProperty *a = fk_tune_find(t[i].a), *b = fk_tune_find(t[i].b);
+    g_assert_true(a && b && a != b);
+    g_assert_true(t[i].reason && *t[i].reason);
+    g_autofree char *x = holding(a, t[i].a_when), *y = holding(b, t[i].b_when);
+    for (int order = 0; order < 2; order++) {
+      g_autoptr(GError) error = NULL;
+      g_autoptr(FkSettings) s = fk_settings_new();
+      for (int k = 0; k < 2; k++)
+        if (!fk_settings_set(s, k == order ? a->name : b->name, k == order ? x : y, &error))
+          g_error("%s", error->message);
+      g_assert_false(fk_interactions_check(s, &error));
+      assert_error(error, FK_ERROR_OPTION_BAD, a->name, b->name);
+      g_assert_false(fk_settings_check(s, NULL)); /* and so nothing can run */
+    }
+  }
+}
+
+/* One side alone, and the defaults, are fine. */
+static void alone(void) {
+  size_t n;
+  const FkInteraction *t = fk_interactions(&n);
+  g_autoptr(FkSettings) none = fk_settings_new();
+  g_assert_true(fk_interactions_check(none, NULL));
+  for (size_t i = 0; i < n; i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkSettings) s = fk_settings_new();
+    const FkProperty *a = fk_tune_find(t[i].a);
+    g_autofree char *x = holding(a, t[i].a_when);
+    fk_settings_set(s, a->name, x, NULL);
+    fk_interactions_check(s, &error);
+    g_assert_no_error(error);
+  }
+}
+
+/* What a preset chooses is not an error beside an explicit value: it yields, and says why. */
+static void presets_yield(void) {
+  size_t n;
+  const FkInteraction *t = fk_interactions(&n);
+  for (size_t i = 0; i < n; i++) {
+    g_autoptr(FkSettings) s = fk_settings_new();
+    const FkProperty *a = fk_tune_find(t[i].a), *b = fk_tune_find(t[i].b);
+    g_autofree char *x = holding(a, t[i].a_when), *y = holding(b, t[i].b_when);
+    g_assert_null(fk_interactions_yield(s, "no-such-row", x));
+    fk_settings_set(s, b->name, y, NULL);
+    g_assert_cmpstr(fk_interactions_yield(s, a->name, x), ==, t[i].reason);
+  }
+}
+
+/* Every preset resolves with every single explicit optimization. */
+static void presets_combine(void) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  const FkProperty *preset = fk_tune_find("preset");
+  for (int k = 0; preset->values[k]; k++)
+    for (size_t i = 0; i < n; i++) {
+      if (p[i].optimization == FK_CLASS_NONE || p[i].kind != FK_KIND_ENUM) continue;
+      for (int v = 0; p[i].values[v]; v++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(FkSettings) s = fk_settings_new();
+        fk_settings_set(s, "preset", preset->values[k], NULL);
+        fk_settings_set(s, p[i].name, p[i].values[v], NULL);
+        fk_settings_check(s, &error);
+        g_assert_no_error(error);
+      }
+    }
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/interactions/refuse", every_row_refuses);
+  g_test_add_func("/interactions/alone", alone);
+  g_test_add_func("/interactions/presets-yield", presets_yield);
+  g_test_add_func("/interactions/presets-combine", presets_combine);
+  return g_test_run();
+}
