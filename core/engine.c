@@ -46,10 +46,11 @@ static FkBackend *choose_backend(FkEngine *e, const char *path, int device, GErr
   FkPlan plan;
   if (!fk_plan(path, settings, 1024, 1024, 4, &plan, error)) return NULL;
   if (plan.flop > 20e12) {
-    g_set_error(error, FK_ERROR, FK_ERROR_BACKEND_MISSING,
-                "no usable GPU (%s), and one edit of this model is %.0f TFLOP: more than the 20 that backend=auto gives "
-                "to the CPU",
-                no_cuda->message, plan.flop / 1e12);
+    g_set_error(
+        error, FK_ERROR, FK_ERROR_BACKEND_MISSING,
+        "no usable GPU (%s), and one edit of this model is %.0f TFLOP: more than the 20 that backend=auto gives "
+        "to the CPU",
+        no_cuda->message, plan.flop / 1e12);
     return NULL;
   }
   e->why = g_strdup_printf("no usable GPU (%s)", no_cuda->message);
@@ -116,8 +117,12 @@ void fk_engine_unref(FkEngine *e) {
   if (e && fk_registry_drop(e)) engine_free(e);
 }
 
-const char *fk_engine_machine(FkEngine *e) { return e->be->machine; }
-bool fk_engine_dead(FkEngine *e) { return e->be->dead; }
+const char *fk_engine_machine(FkEngine *e) {
+  return e->be->machine;
+}
+bool fk_engine_dead(FkEngine *e) {
+  return e->be->dead;
+}
 
 /* ---- The queue: first come, first served; the head runs ---- */
 
@@ -172,8 +177,9 @@ static bool within_limit(const FkEngine *e, size_t arena, GError **error) {
   const uint64_t limit = g_ascii_strtoull(fk_options_get(e->options, "max-vram"), NULL, 10);
   const uint64_t need = fk_model_weight_bytes(e->model) + fk_prompt_cache_bytes(e->model, e->be) + arena;
   if (!limit || need <= limit) return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "max-vram is %" G_GUINT64_FORMAT " bytes; the plan needs %" G_GUINT64_FORMAT
-              " (weights %zu, work %zu)", limit, need, fk_model_weight_bytes(e->model), arena);
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY,
+              "max-vram is %" G_GUINT64_FORMAT " bytes; the plan needs %" G_GUINT64_FORMAT " (weights %zu, work %zu)",
+              limit, need, fk_model_weight_bytes(e->model), arena);
   return false;
 }
 
@@ -256,8 +262,8 @@ static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, 
 
 static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   for (int i = 0; i < edit->n; i++)
-    edit->jobs[i].result = (FkResult){
-        .seed = g_ascii_strtoull(fk_settings_get(edit->jobs[i].settings, "seed"), NULL, 10)};
+    edit->jobs[i].result =
+        (FkResult){.seed = g_ascii_strtoull(fk_settings_get(edit->jobs[i].settings, "seed"), NULL, 10)};
   if (!load(e, edit->cancellable, edit->progress, edit->user_data, error)) return false;
   fk_tune_apply(edit->tune, e->be);
   if (!plan_memory(e, edit, error)) return false;
@@ -285,14 +291,16 @@ static bool work_size(const FkEngine *e, const FkTune *t, int width, int height,
   if (edit->width <= MAX_SIDE && edit->height <= MAX_SIDE && (int64_t)edit->width * edit->height <= 2 * area)
     return true;
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-              "image %dx%d: its aspect ratio cannot be edited (the model would work at %dx%d; at most %d a side and %"
-              G_GINT64_FORMAT " pixels)", width, height, edit->width, edit->height, MAX_SIDE, 2 * area);
+              "image %dx%d: its aspect ratio cannot be edited (the model would work at %dx%d; at most %d a side and "
+              "%" G_GINT64_FORMAT " pixels)",
+              width, height, edit->width, edit->height, MAX_SIDE, 2 * area);
   return false;
 }
 
 static bool check_jobs(const FkEngine *e, const FkTune *tune, const FkJob *jobs, int n, FkEdit *edit, GError **error) {
   if (e->model->config.pipeline == FK_PIPELINE_FLUX && tune->task == FK_TASK_EDIT) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "task=edit: this model makes images from text alone "
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "task=edit: this model makes images from text alone "
                         "(FluxPipeline); it runs with task=generate");
     return false;
   }
@@ -302,14 +310,18 @@ static bool check_jobs(const FkEngine *e, const FkTune *tune, const FkJob *jobs,
     if (!work_size(e, tune, in->width, in->height, edit, &ow, &oh, error)) return false;
     if (out->width != ow || out->height != oh || out->channels != in->channels ||
         (in->channels != 3 && in->channels != 4)) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "result image: expected %dx%d with %d channels (3 or 4), found "
-                  "%dx%d with %d", ow, oh, in->channels, out->width, out->height, out->channels);
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                  "result image: expected %dx%d with %d channels (3 or 4), found "
+                  "%dx%d with %d",
+                  ow, oh, in->channels, out->width, out->height, out->channels);
       return false;
     }
     if (i && (in->width != jobs[0].in.width || in->height != jobs[0].in.height ||
               !fk_settings_batchable(jobs[0].settings, jobs[i].settings))) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d of the batch differs from the first in size or "
-                  "settings", i);
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                  "frame %d of the batch differs from the first in size or "
+                  "settings",
+                  i);
       return false;
     }
   }
@@ -319,8 +331,15 @@ static bool check_jobs(const FkEngine *e, const FkTune *tune, const FkJob *jobs,
 bool fk_engine_edit_profiled(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress,
                              void *user_data, struct FkProfile **profile, GError **error) {
   FkTune tune;
-  FkEdit edit = {.model = e->model, .be = e->be, .cache = &e->cache, .tune = &tune, .jobs = jobs, .n = n,
-                 .cancellable = cancellable, .progress = progress, .user_data = user_data};
+  FkEdit edit = {.model = e->model,
+                 .be = e->be,
+                 .cache = &e->cache,
+                 .tune = &tune,
+                 .jobs = jobs,
+                 .n = n,
+                 .cancellable = cancellable,
+                 .progress = progress,
+                 .user_data = user_data};
   if (n < 1) return true;
   if (!fk_tune_resolve(jobs[0].settings, e->be, &tune, error) || !check_jobs(e, &tune, jobs, n, &edit, error))
     return false;
@@ -349,8 +368,8 @@ static bool rehearse(FkEngine *e, const FkSettings *settings, int width, int hei
   if (!fk_engine_output_size(e, settings, width, height, &ow, &oh, error)) return false;
   g_autofree uint8_t *in = g_malloc((size_t)width * (size_t)height * 3), *out = g_malloc((size_t)ow * (size_t)oh * 3);
   for (size_t i = 0; i < (size_t)width * (size_t)height * 3; i++) in[i] = (uint8_t)(i * 37 + i / 977);
-  FkJob job = {.in = {in, width, height, 3, (size_t)width * 3}, .out = {out, ow, oh, 3, (size_t)ow * 3},
-               .settings = settings};
+  FkJob job = {
+      .in = {in, width, height, 3, (size_t)width * 3}, .out = {out, ow, oh, 3, (size_t)ow * 3}, .settings = settings};
   return fk_engine_edit_profiled(e, &job, 1, cancellable, NULL, NULL, profile, error);
 }
 
@@ -387,7 +406,8 @@ char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
   GPtrArray *list = g_ptr_array_new();
   g_auto(GStrv) tuned = fk_tune_report(settings, e->be);
   g_ptr_array_add(list, g_strdup("backend"));
-  g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", e->be->ops->name, fk_options_get(e->options, "backend"), e->why));
+  g_ptr_array_add(list,
+                  g_strdup_printf("%s (%s; %s)", e->be->ops->name, fk_options_get(e->options, "backend"), e->why));
   g_ptr_array_add(list, g_strdup("precision"));
   g_ptr_array_add(list, g_strdup(e->be->dtype == FK_F32 ? "float32 (auto; the CPU's)" : "bfloat16 (auto; the GPU's)"));
   for (int i = 0; tuned[i]; i++) g_ptr_array_add(list, g_strdup(tuned[i]));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and loading a checkpoint folder: which files make which network. Not here: reading files (weights.c, config.c)
- * and anything that computes. */
+/* Opening and loading a checkpoint folder: which files make which network. Not here: reading files (weights.c,
+ * config.c) and anything that computes. */
 #include "model.h"
 
 #include "fk.h"
@@ -13,8 +13,9 @@ static const struct {
                      [FK_PART_VAE] = {"vae", "diffusion_pytorch_model"}};
 
 static bool mismatch(GError **error, const char *path, const char *what, int64_t expected, int64_t found) {
-  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH, "%s: %s: expected %" G_GINT64_FORMAT ", found %" G_GINT64_FORMAT,
-              path ? path : "published configuration", what, expected, found);
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
+              "%s: %s: expected %" G_GINT64_FORMAT ", found %" G_GINT64_FORMAT, path ? path : "published configuration",
+              what, expected, found);
   return false;
 }
 
@@ -134,4 +135,6 @@ size_t fk_model_weight_bytes(const FkModel *m) {
   return sum;
 }
 
-int64_t fk_model_area(const FkModel *m) { return (int64_t)m->config.vae.sample_size * m->config.vae.sample_size; }
+int64_t fk_model_area(const FkModel *m) {
+  return (int64_t)m->config.vae.sample_size * m->config.vae.sample_size;
+}

@@ -115,9 +115,9 @@ static char *condition_text(const char *when) {
 static void print_refusals(void) {
   size_t n;
   const FkInteraction *t = fk_interactions(&n);
-  printf(
-      "\n## Pairs that refuse each other\n\nAll others combine. Two explicit values that refuse each other are an error "
-      "before the first frame; where a preset chose\none of them, the preset's choice gives way.\n\n");
+  printf("\n## Pairs that refuse each other\n\nAll others combine. Two explicit values that refuse each other are an "
+         "error "
+         "before the first frame; where a preset chose\none of them, the preset's choice gives way.\n\n");
   for (size_t i = 0; i < n; i++) {
     g_autofree char *a = condition_text(t[i].a_when), *b = condition_text(t[i].b_when);
     printf("- `%s` %s and `%s` %s: %s\n", t[i].a, a, t[i].b, b, t[i].reason);

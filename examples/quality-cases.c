@@ -65,8 +65,8 @@ static bool case_read(JsonNode *node, const char *folder, GPtrArray *cases) {
   c->id = g_strdup(text_of(o, "id"));
   c->kind = g_strdup(text_of(o, "kind"));
   c->prompt = g_strdup(text_of(o, "prompt"));
-  c->input = g_build_filename(folder, text_of(o, "input"), NULL);
-  c->target = target ? g_build_filename(folder, target, NULL) : NULL;
+  c->input = g_canonicalize_filename(text_of(o, "input"), folder);
+  c->target = target ? g_canonicalize_filename(target, folder) : NULL;
   c->seed = g_strdup_printf("%" G_GINT64_FORMAT, json_object_get_int_member_with_default(o, "seed", 0));
   c->ceiling = json_object_get_double_member_with_default(o, "ceiling", 0);
   g_ptr_array_add(cases, c);
@@ -79,7 +79,7 @@ GPtrArray *quality_cases_read(const char *path, GError **error) {
   JsonNode *root = json_parser_get_root(parser);
   JsonArray *list = root && JSON_NODE_HOLDS_ARRAY(root) ? json_node_get_array(root) : NULL;
   g_autoptr(GPtrArray) cases = g_ptr_array_new_with_free_func(case_free);
-  g_autofree char *folder = g_path_get_dirname(path);
+  g_autofree char *below = g_path_get_dirname(path), *folder = g_canonicalize_filename(below, NULL);
   for (guint i = 0; list && i < json_array_get_length(list); i++)
     if (!case_read(json_array_get_element(list, i), folder, cases)) {
       g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: case %u lacks tier, id, kind, prompt or input", path, i);

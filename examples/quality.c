@@ -178,7 +178,7 @@ static bool exact_result(Lab *lab, const QualityCase *c, FkImage *exact, GError 
 }
 
 static bool run_case(Lab *lab, const QualityCase *c, GError **error) {
-  FkImage exact, image;
+  FkImage exact = {0}, image = {0};
   bool ok = exact_result(lab, c, &exact, error);
   for (guint i = 0; ok && i < lab->settings->len; i++) {
     const QualitySetting *s = lab->settings->pdata[i];

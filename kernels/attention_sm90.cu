@@ -2,10 +2,10 @@
 /* Attention forward for Hopper, head width 128, no mask but the end of the keys: the joint text and image attention.
  * Everything else (other widths, causal, bias) is attention.cu.
  *
- * One block holds W warpgroups of 64 query rows each and one warpgroup that only starts copies. Keys and values pass
- * through shared memory in tiles of N tokens; the scores of tile i+1 are started before tile i is multiplied with V, so
- * the softmax of one tile runs under the products of another. Blocks stay resident and walk over (head, query tile);
- * the first scores of the next query tile are started with the last products of the present one.
+ * One block holds W warpgroups of 64 query rows each and one warpgroup that only starts copies. Queries stay in
+ * registers, keys and values pass through shared memory in tiles of N tokens. The scores of tile i+1 are started before
+ * tile i is multiplied with V, so the softmax of one tile runs under the products of another. Blocks stay resident and
+ * walk over (head, query tile); the first scores of the next query tile are started with the last products of this one.
  * Tiles are taken from the end of the keys to the front: only the first one taken is ragged and needs a mask.
  * A row's result depends on its q, k and v alone, never on the tile, block or machine that computed it. */
 #include "attention.h"
@@ -237,6 +237,11 @@ template <int N> FK_DEVICE void fk_attn_pack(uint32_t (&p)[N / 4], const float (
   }
 }
 
+/* Tile 128 queries x 128 keys in clusters of 2; 384 threads; 230,528 bytes shared; registers 168 at entry, then 240 in
+ * the two warpgroups that compute and 24 in the one that copies. Bound by power: at 8704 x 8704 x 24 heads the H200
+ * runs at 1656 MHz in a short burst and 1468 MHz for long, and the tensor cores are busy in 89 % of the clocks.
+ * Measured, TFLOP/s short / long (989 on the datasheet): 8704 784 / 710 (79 % / 72 %), 4608 x 8704 771 / 700, 4608 760
+ * / 690, 2560 667 / 646; cuDNN 9 in the same runs: 642 / 612, 621 / 597, 588 / 596, 492 / 569. */
 template <class P>
 __global__ void __launch_bounds__(P::kThreads, 1)
     fk_attn_sm90(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,

@@ -3,7 +3,6 @@
  * row once into registers (a warp a row) and take the variance about the mean from there. Group norm needs two passes
  * over the map: statistics, then the normalisation. Every sum has an order that follows from the shape alone. */
 #include "device.cuh"
-#include <stdlib.h>
 
 namespace {
 
@@ -82,35 +81,25 @@ template <int N> __global__ void __launch_bounds__(128) norm_rows_kernel(const R
 
 /* ---- many long rows: the modulated layer norm of the transformer ------------------------------------------------- */
 
-/* 16 bytes to shared memory without a register on the way. */
-FK_DEVICE void copy_ahead(const uint4 *to, const void *from) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(fk_smem(to)), "l"(from) : "memory");
-}
-
-FK_DEVICE void copy_commit() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
+constexpr int kAhead = 2; /* rows whose loads are in flight */
 
 /* A block of W warps takes consecutive rows of 256 W V columns, V vectors of 8 a thread, and keeps its columns' factors
- * in registers: reading those for every row would cost four times the row itself. The next Depth rows are on their way
- * to shared memory; a thread reads back only what it copied itself, so that needs no barrier. One barrier a row: every
- * thread knows the mean of its own elements and the squares about it; lanes and then warps merge theirs. No sum of
- * squares about a far point, so no cancellation. The buffers of the barrier alternate: a warp may be a row ahead. */
-template <int W, int V, int Depth>
-FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n, float2 (&part)[2][W],
-                              uint4 (&ahead)[Depth][V][W * 32]) {
+ * in registers: reading those for every row would cost four times the row itself. One barrier a row: every thread knows
+ * the mean of its own elements and the squares about it; lanes and then warps merge theirs. No sum of squares about a
+ * far point, so no cancellation. The buffers of the barrier alternate: a warp may be one row ahead of another. */
+template <int W, int V>
+FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n, float2 (&part)[2][W]) {
   constexpr int kEach = 8 * V, kWarp = 32 * kEach;
   const int c = threadIdx.x * 8;
-  const __nv_bfloat16 *const x = (const __nv_bfloat16 *)g.x.data + first * g.x.ld + c;
-  __nv_bfloat16 *const y = (__nv_bfloat16 *)g.y.data + first * g.y.ld + c;
+  const __nv_bfloat16 *x = (const __nv_bfloat16 *)g.x.data + first * g.x.ld + c;
+  __nv_bfloat16 *y = (__nv_bfloat16 *)g.y.data + first * g.y.ld + c;
   float mul[V][8] = {}, add[V][8] = {};
+  uint4 ahead[kAhead][V];
 #pragma unroll
-  for (int u = 0; u < Depth; u++) {
+  for (int u = 0; u < kAhead; u++)
 #pragma unroll
     for (int j = 0; j < V; j++)
-      if (u < n) copy_ahead(&ahead[u][j][threadIdx.x], x + u * g.x.ld + j * W * 256);
-    copy_commit();
-  }
+      if (u < n) ahead[u][j] = __ldcs((const uint4 *)(x + u * g.x.ld + j * W * 256));
 #pragma unroll
   for (int j = 0; j < V; j++) {
     if (g.mul) fk_load8(g.mul + c + j * W * 256, mul[j]);
@@ -118,62 +107,61 @@ FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n
 #pragma unroll
     for (int k = 0; k < 8; k++) mul[j][k] = g.mul ? mul[j][k] + g.one : 1.0f;
   }
-  for (int i = 0; i < n; i++) {
-    uint4(&row)[V][W * 32] = ahead[i % Depth];
-    float v[V][8], mean = 0, squares = 0;
-    asm volatile("cp.async.wait_group %0;" ::"n"(Depth - 1) : "memory");
+  for (int i = 0; i < n; i += kAhead) {
 #pragma unroll
-    for (int j = 0; j < V; j++) {
-      fk_unpack8(row[j][threadIdx.x], v[j]);
-      mean += ((v[j][0] + v[j][1]) + (v[j][2] + v[j][3])) + ((v[j][4] + v[j][5]) + (v[j][6] + v[j][7]));
-    }
-    mean *= 1.0f / kEach;
+    for (int u = 0; u < kAhead; u++) {
+      if (i + u >= n) break;
+      float v[V][8], mean = 0, squares = 0;
 #pragma unroll
-    for (int j = 0; j < V; j++)
+      for (int j = 0; j < V; j++) {
+        fk_unpack8(ahead[u][j], v[j]);
+        if (i + u + kAhead < n) ahead[u][j] = __ldcs((const uint4 *)(x + kAhead * g.x.ld + j * W * 256));
+        mean += ((v[j][0] + v[j][1]) + (v[j][2] + v[j][3])) + ((v[j][4] + v[j][5]) + (v[j][6] + v[j][7]));
+      }
+      mean *= 1.0f / kEach;
 #pragma unroll
-      for (int k = 0; k < 8; k++) squares += (v[j][k] - mean) * (v[j][k] - mean);
+      for (int j = 0; j < V; j++)
 #pragma unroll
-    for (int lanes = 1; lanes < 32; lanes *= 2) { /* both sides hold kEach * lanes elements */
-      const float other = __shfl_xor_sync(0xffffffffu, mean, lanes), apart = other - mean;
-      squares += __shfl_xor_sync(0xffffffffu, squares, lanes) + apart * apart * (0.5f * kEach * lanes);
-      mean = 0.5f * (mean + other);
-    }
-    if ((threadIdx.x & 31) == 0) part[i & 1][threadIdx.x >> 5] = make_float2(mean, squares);
-    __syncthreads();
+        for (int k = 0; k < 8; k++) squares += (v[j][k] - mean) * (v[j][k] - mean);
 #pragma unroll
-    for (int j = 0; j < V; j++)
-      if (i + Depth < n) copy_ahead(&row[j][threadIdx.x], x + (i + Depth) * g.x.ld + j * W * 256);
-    copy_commit();
-    mean = squares = 0;
+      for (int lanes = 1; lanes < 32; lanes *= 2) { /* both sides hold kEach * lanes elements */
+        const float other = __shfl_xor_sync(0xffffffffu, mean, lanes), apart = other - mean;
+        squares += __shfl_xor_sync(0xffffffffu, squares, lanes) + apart * apart * (0.5f * kEach * lanes);
+        mean = 0.5f * (mean + other);
+      }
+      if ((threadIdx.x & 31) == 0) part[u & 1][threadIdx.x >> 5] = make_float2(mean, squares);
+      __syncthreads();
+      mean = squares = 0;
 #pragma unroll
-    for (int w = 0; w < W; w++) mean += part[i & 1][w].x;
-    mean *= 1.0f / W;
+      for (int w = 0; w < W; w++) mean += part[u & 1][w].x;
+      mean *= 1.0f / W;
 #pragma unroll
-    for (int w = 0; w < W; w++) {
-      const float2 p = part[i & 1][w];
-      squares += p.y + (p.x - mean) * (p.x - mean) * kWarp;
-    }
-    const float scale = rsqrtf(squares * (1.0f / (W * kWarp)) + eps);
+      for (int w = 0; w < W; w++) {
+        const float2 p = part[u & 1][w];
+        squares += p.y + (p.x - mean) * (p.x - mean) * kWarp;
+      }
+      const float scale = rsqrtf(squares * (1.0f / (W * kWarp)) + eps);
 #pragma unroll
-    for (int j = 0; j < V; j++) {
+      for (int j = 0; j < V; j++) {
 #pragma unroll
-      for (int k = 0; k < 8; k++) v[j][k] = (v[j][k] - mean) * scale * mul[j][k] + add[j][k];
-      fk_store8(y + i * g.y.ld + j * W * 256, v[j]);
+        for (int k = 0; k < 8; k++) v[j][k] = (v[j][k] - mean) * scale * mul[j][k] + add[j][k];
+        fk_store8(y + j * W * 256, v[j]);
+      }
+      x += g.x.ld, y += g.y.ld;
     }
   }
 }
 
-template <int W, int V, int Depth, int Blocks>
+template <int W, int V, int Blocks>
 __global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs a, int rows_a_block) {
   __shared__ float2 part[2][W];
-  __shared__ uint4 ahead[Depth][V][W * 32];
   int64_t first = (int64_t)blockIdx.x * rows_a_block;
   int n = rows_a_block;
 #pragma unroll
   for (int g = 0; g < FK_MAX_GROUPS; g++) { /* a block's rows may pass from the first group to the second */
     const int64_t left = a.group[g].rows - first;
     const int here = (int)(left < 0 ? 0 : left < n ? left : n);
-    if (here > 0) norm_long_rows<W, V, Depth>(a.group[g], a.eps, first, here, part, ahead);
+    if (here > 0) norm_long_rows<W, V>(a.group[g], a.eps, first, here, part);
     __syncthreads();
     first = first + here - a.group[g].rows, n -= here;
   }
@@ -220,17 +208,9 @@ cudaError_t launch_rows(FkCuda *cu, const RowArgs &a, bool fast) {
   const unsigned blocks = (unsigned)((pieces + kRowWarps - 1) / kRowWarps);
   if (pieces == 0) return cudaSuccess;
   if (fast && a.center && a.cols == 3072 && pieces >= 1024) { /* enough rows to fill the machine with such blocks */
-    const char *env = getenv("LNV");
-    const int lnv = env ? atoi(env) : 0;
-#define LN(W, V, D, B) { const int rows = (int)((pieces + B * cu->sms - 1) / (B * cu->sms)); norm_long_kernel<W, V, D, B><<<(unsigned)((pieces + rows - 1) / rows), W * 32, 0, cu->stream>>>(a, rows); }
-    if (lnv == 0) LN(4, 3, 4, 4)
-    if (lnv == 1) LN(4, 3, 4, 5)
-    if (lnv == 2) LN(4, 3, 6, 4)
-    if (lnv == 3) LN(6, 2, 4, 3)
-    if (lnv == 4) LN(6, 2, 6, 4)
-    if (lnv == 5) LN(12, 1, 6, 2)
-    if (lnv == 6) LN(12, 1, 4, 3)
-    if (lnv == 7) LN(4, 3, 2, 5)
+    constexpr int resident = 4;
+    const int rows = (int)((pieces + resident * cu->sms - 1) / (resident * cu->sms));
+    norm_long_kernel<4, 3, resident><<<(unsigned)((pieces + rows - 1) / rows), 128, 0, cu->stream>>>(a, rows);
     return cudaGetLastError();
   }
   if (!fast || a.cols % 8 || a.cols > 4096)

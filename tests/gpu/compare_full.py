@@ -36,8 +36,8 @@ class Report:
         mine, theirs = error(ours, exact), error(half, exact)
         ok = mine <= 1.1 * theirs
         self.bad += not ok
-        print(f'{"ok  " if ok else "OVER"} {stage:12s} ours {mine:.3e}  diffusers bf16 {theirs:.3e}  ratio {mine / theirs:.3f}',
-              flush=True)
+        word = 'ok  ' if ok else 'OVER'
+        print(f'{word} {stage:12s} ours {mine:.3e}  diffusers bf16 {theirs:.3e}  ratio {mine / theirs:.3f}', flush=True)
 
 
 def both(load, run):
@@ -54,15 +54,18 @@ def both(load, run):
 
 def text(a, report):
     from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
-    for name, folder, tokenizer, cls, length in (('pooled', 'text_encoder', 'tokenizer', CLIPTextModel, 77),
-                                                 ('text', 'text_encoder_2', 'tokenizer_2', T5EncoderModel, a.text_length)):
+    encoders = (('pooled', 'text_encoder', 'tokenizer', CLIPTextModel, 77),
+                ('text', 'text_encoder_2', 'tokenizer_2', T5EncoderModel, a.text_length))
+    for name, folder, tokenizer, cls, length in encoders:
         tok = AutoTokenizer.from_pretrained(os.path.join(a.checkpoint, tokenizer))
-        ids = torch.tensor(tok(a.prompt, max_length=length, padding='max_length', truncation=True).input_ids)[None].to(DEVICE)
+        ids = tok(a.prompt, max_length=length, padding='max_length', truncation=True).input_ids
+        ids = torch.tensor(ids)[None].to(DEVICE)
 
         def run(module, _):
             out = module(ids)
             return out.pooler_output if name == 'pooled' else out[0][0]
-        exact, half = both(lambda d: cls.from_pretrained(os.path.join(a.checkpoint, folder), dtype=d).to(DEVICE).eval(), run)
+        path = os.path.join(a.checkpoint, folder)
+        exact, half = both(lambda d: cls.from_pretrained(path, dtype=d).to(DEVICE).eval(), run)
         report.line(name, dump(a.dumps, name), exact, half)
 
 
@@ -99,9 +102,11 @@ def transformer(a, report):
     def run(module, dtype):
         tokens = torch.cat([noise.bfloat16().float(), context])[None]
         out = module(hidden_states=tokens.to(DEVICE, dtype), encoder_hidden_states=states[None].to(DEVICE, dtype),
-                     pooled_projections=pooled.view(1, -1).to(DEVICE, dtype), timestep=torch.ones(1, device=DEVICE, dtype=dtype),
-                     guidance=torch.full([1], a.guidance, device=DEVICE), txt_ids=torch.zeros(states.shape[0], 3, device=DEVICE),
-                     img_ids=ids.to(DEVICE), return_dict=False)[0]
+                     pooled_projections=pooled.view(1, -1).to(DEVICE, dtype),
+                     timestep=torch.ones(1, device=DEVICE, dtype=dtype),
+                     guidance=torch.full([1], a.guidance, device=DEVICE),
+                     txt_ids=torch.zeros(states.shape[0], 3, device=DEVICE), img_ids=ids.to(DEVICE),
+                     return_dict=False)[0]
         return out[0, :noise.shape[0]]
     exact, half = both(load, run)
     report.line('velocity', dump(a.dumps, 'velocity'), exact, half)

@@ -135,7 +135,9 @@ def write(folder, stem, shapes, shards, device, seed):
             size = 0
         parts[-1][name] = values(name, shape, g).to(torch.bfloat16).cpu().contiguous()
         size += 2 * torch.Size(shape).numel()
-    names = [f'{stem}-{i + 1:05d}-of-{shards:05d}.safetensors' for i in range(shards)] if shards > 1 else [f'{stem}.safetensors']
+    names = [f'{stem}-{i + 1:05d}-of-{shards:05d}.safetensors' for i in range(shards)]
+    if shards == 1:
+        names = [f'{stem}.safetensors']
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda p: save_file(p[1], os.path.join(folder, p[0])), zip(names, parts)))
     if shards > 1:
@@ -158,8 +160,8 @@ def configure(folder, demo):
         shutil.copytree(os.path.join(demo, name), os.path.join(folder, name), dirs_exist_ok=True)
     edit('model_index.json')
     edit('tokenizer_2/tokenizer_config.json', model_max_length=512)
-    edit('transformer/config.json', num_layers=19, num_single_layers=38, num_attention_heads=24, joint_attention_dim=4096,
-         pooled_projection_dim=768)
+    edit('transformer/config.json', num_layers=19, num_single_layers=38, num_attention_heads=24,
+         joint_attention_dim=4096, pooled_projection_dim=768)
     edit('vae/config.json', block_out_channels=[128, 256, 512, 512], layers_per_block=2, sample_size=1024,
          scaling_factor=0.3611, shift_factor=0.1159)
     edit('text_encoder/config.json', vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,

@@ -3,10 +3,11 @@
 
 usage: peer.py --json FILE [--demo] [--full CHECKPOINT] [--size 1024] [--seconds 110] [--device cuda]
 
---demo: the golden edits by FluxKontextPipeline, PSNR against the float32 goldens: what bfloat16 costs the reference itself.
---full: transformer step (eager, eager with cuDNN attention, compiled block by block with cuDNN attention), encode, decode
-(eager, compiled) and T5, medians in milliseconds. No measurement begins after --seconds; FILE is rewritten after each, so
-that a run that is cut short keeps what it has. On another device than cuda times are those of the host's clock.
+--demo: the golden edits by FluxKontextPipeline, PSNR against the float32 goldens: what bfloat16 costs the
+reference itself.
+--full: transformer step (eager, eager with cuDNN attention, compiled block by block with cuDNN attention), encode,
+decode (eager, compiled) and T5, medians in milliseconds. No measurement begins after --seconds; FILE is rewritten after
+each, so that a run that is cut short keeps what it has. Elsewhere than on cuda times are the host clock's.
 """
 import argparse
 import json

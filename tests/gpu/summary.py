@@ -113,9 +113,11 @@ def table(folder):
     memory = os.path.join(folder, 'memory.txt')
     used = max((int(x) for x in re.findall(r'\d+', open(memory).read())), default=0) if os.path.exists(memory) else 0
     ops = large.get('ops', [])
+    edit = large['edit_ms'] / 1e3 if large.get('evaluations') == 28 else None
+    step512 = best(peer, 'step 512 compiled cudnn', 'step 512 eager')
     rows = [('transformer step 1024, ms', large.get('step_ms'), step, '250', '225'),
-            ('edit 1024, 28 steps, s', large['edit_ms'] / 1e3 if large.get('evaluations') == 28 else None, whole, '7.2', '6.4'),
-            ('transformer step 512, ms', small.get('step_ms'), best(peer, 'step 512 compiled cudnn', 'step 512 eager'), '', '50'),
+            ('edit 1024, 28 steps, s', edit, whole, '7.2', '6.4'),
+            ('transformer step 512, ms', small.get('step_ms'), step512, '', '50'),
             ('VAE encode 1024, ms', large.get('encode_ms'), encode, '30', '15'),
             ('VAE decode 1024, ms', large.get('decode_ms'), decode, '35', '25'),
             ('T5 + CLIP, 512 tokens, ms', large.get('text_ms'), t5, '20', '12'),
