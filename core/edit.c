@@ -42,7 +42,8 @@ bool fk_edit_sync(FkBackend *be, GError **error) {
   return false;
 }
 
-/* Stage boundaries wait for the backend: four waits an edit, so that times, failures and peaks belong to their stage. */
+/* Stage boundaries wait for the backend: four waits an edit, so that times, failures and peaks belong to their stage.
+ */
 typedef struct {
   FkEdit *edit;
   FkStage stage;
@@ -64,8 +65,8 @@ static StageClock stage_begin(FkEdit *e, FkStage stage) {
 static bool stage_end(const StageClock *c, GError **error) {
   FkEdit *e = c->edit;
   const bool ok = fk_edit_sync(e->be, error);
-  e->cost[c->stage] = (FkStageCost){(double)(g_get_monotonic_time() - c->start_us) / 1000.0, flop(e->be) - c->flop,
-                                    e->arena->peak};
+  e->cost[c->stage] =
+      (FkStageCost){(double)(g_get_monotonic_time() - c->start_us) / 1000.0, flop(e->be) - c->flop, e->arena->peak};
   return ok && !fk_edit_cancelled(e->cancellable, error);
 }
 

@@ -109,7 +109,7 @@ static const FkProperty table[] = {
                       "By what the first block adds, against its last computed value",
                       "The same with more blocks in front, a warm-up and blocks behind",
                       "By the accumulated change of the model's modulated input"),
-     .presets = ALL("none")},
+     .presets = {"none", "none", "teacache", "teacache"}},
     {"step-cache-threshold", "Step cache threshold",
      "Relative change of the target tokens from which an evaluation is "
      "computed; -1 = 0.08 for first-block and dbcache, 0.22 (accumulated) for teacache",
@@ -132,7 +132,7 @@ static const FkProperty table[] = {
      FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .values = NICKS("auto", "none", "taylor", "taylor2"),
      .meaning = NICKS("The preset decides", "The last computed value", "Extrapolated, first order",
                       "Extrapolated, second order"),
-     .presets = ALL("none")},
+     .presets = {"none", "none", "taylor", "taylor"}},
     {"step-cache-mask", "Step cache mask",
      "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; "
      "empty = decide",
@@ -140,7 +140,8 @@ static const FkProperty table[] = {
     {"context-reuse", "Context reuse",
      "Computes the reference image's tokens every N evaluations and keeps their keys "
      "and values in between; 1 = off, -1 = the preset decides",
-     FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 2000, .initial = "-1", .presets = ALL("1")},
+     FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 2000, .initial = "-1",
+     .presets = {"1", "1", "1", "2"}},
     {"token-merge", "Token merging",
      "Share of the image tokens that are merged with a similar neighbour in the middle "
      "blocks; 0 = off, -1 = the preset decides",
@@ -297,9 +298,9 @@ char **fk_tune_report(const FkSettings *s, const FkBackend *be) {
     const char *asked = fk_settings_get(s, p->name), *now = fk_tune_decided(s, p);
     const char *chosen = now == asked ? NULL : p->presets[choice(s, "preset")];
     const char *forbidden = chosen ? fk_interactions_yield(s, p->name, chosen) : NULL;
-    g_autofree char *why = now == asked ? g_strdup("asked for")
-                                        : g_strdup_printf("preset %s%s%s", preset, forbidden ? ", but " : "",
-                                                          forbidden ? forbidden : "");
+    g_autofree char *why =
+        now == asked ? g_strdup("asked for")
+                     : g_strdup_printf("preset %s%s%s", preset, forbidden ? ", but " : "", forbidden ? forbidden : "");
     if (!available(p, be)) {
       now = "off";
       g_free(why);

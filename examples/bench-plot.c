@@ -6,7 +6,7 @@
 #include <png.h>
 #include <string.h>
 
-enum { WIDTH = 1040, LINE = 22, TOP = 44, LEFT = 370, RIGHT = 740, SCALE = 2, ADVANCE = 6 * SCALE };
+enum { WIDTH = 1040, LINE = 22, TOP = 44, LEFT = 390, RIGHT = 760, SCALE = 2, ADVANCE = 6 * SCALE };
 enum { PAPER = 0xffffff, INK = 0x202020, BAR = 0x9ec5e8, FLOOR = 0x2f6ea5, HEADING = 0x8a3b12 };
 
 /* Rows from the top, five bits each, the leftmost pixel is bit 4. Capital letters stand for both cases. */

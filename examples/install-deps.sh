@@ -3,10 +3,9 @@
 #   usage: examples/install-deps.sh [--tests]
 set -eu
 packages="meson ninja-build pkg-config gcc g++ libc6-dev libglib2.0-dev libjson-glib-dev libsentencepiece-dev
-  libdnnl-dev libpng-dev libcairo2-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
+  libopenblas-pthread-dev libpng-dev libcairo2-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good imagemagick fonts-dejavu-core python3"
-# clang has no OpenMP of its own on Debian, which oneDNN needs: its build takes OpenBLAS.
-[ "${1:-}" != --tests ] || packages="$packages clang libopenblas-pthread-dev"
+[ "${1:-}" != --tests ] || packages="$packages clang"
 
 missing=
 for p in $packages; do

@@ -16,7 +16,7 @@ typedef struct {
 } QualityTile;
 
 /* tiles: QualityTile; [0] the original, [1] the exact result, then the settings' results, each with its difference from
- * [1] times 8 (grey: none) beside it. All of one size. */
-bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, GError **error);
+ * [1] times 8 (grey: none) beside it. All of one size, drawn with `cell` pixels on the longer side. */
+bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, int cell, GError **error);
 
 #endif

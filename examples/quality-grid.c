@@ -5,7 +5,6 @@
 #include <cairo.h>
 #include <string.h>
 
-#define CELL 160 /* side of a picture, pixels */
 #define GAP 4
 #define CAPTION 16 /* height of a label */
 #define PAIRS 5    /* of result and difference in one row */
@@ -26,9 +25,9 @@ static cairo_surface_t *surface_of(const uint8_t *rgb, int width, int height) {
   return s;
 }
 
-static void draw_picture(cairo_t *cr, double x, double y, const uint8_t *rgb, int width, int height) {
+static void draw_picture(cairo_t *cr, double x, double y, const uint8_t *rgb, int width, int height, int cell) {
   cairo_surface_t *s = surface_of(rgb, width, height);
-  const double scale = (double)CELL / MAX(width, height);
+  const double scale = (double)cell / MAX(width, height);
   cairo_save(cr);
   cairo_translate(cr, x, y);
   cairo_scale(cr, scale, scale);
@@ -41,16 +40,16 @@ static void draw_picture(cairo_t *cr, double x, double y, const uint8_t *rgb, in
 }
 
 /* 128 + 8 (a - b), clipped. */
-static void draw_difference(cairo_t *cr, double x, double y, const FkImage *a, const FkImage *b) {
+static void draw_difference(cairo_t *cr, double x, double y, const FkImage *a, const FkImage *b, int cell) {
   const int count = a->width * a->height * 3;
   g_autofree uint8_t *d = g_malloc((gsize)count);
   for (int i = 0; i < count; i++) d[i] = (uint8_t)CLAMP(128 + 8 * (a->data[i] - b->data[i]), 0, 255);
-  draw_picture(cr, x, y, d, a->width, a->height);
+  draw_picture(cr, x, y, d, a->width, a->height, cell);
 }
 
-static void caption(cairo_t *cr, double x, double y, const char *text) {
+static void caption(cairo_t *cr, double x, double y, const char *text, int width) {
   cairo_save(cr);
-  cairo_rectangle(cr, x, y - CAPTION, 2 * CELL, CAPTION + 4);
+  cairo_rectangle(cr, x, y - CAPTION, width, CAPTION + 4);
   cairo_clip(cr);
   cairo_set_source_rgb(cr, 0, 0, 0);
   cairo_move_to(cr, x, y - 4);
@@ -58,9 +57,9 @@ static void caption(cairo_t *cr, double x, double y, const char *text) {
   cairo_restore(cr);
 }
 
-bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, GError **error) {
+bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, int cell, GError **error) {
   const int pairs = (int)tiles->len - 1, rows = (pairs + PAIRS - 1) / PAIRS; /* original and exact share the first */
-  const int width = PAIRS * 2 * (CELL + GAP) + GAP, height = HEAD + rows * (CELL + CAPTION + GAP);
+  const int width = PAIRS * 2 * (cell + GAP) + GAP, height = HEAD + rows * (cell + CAPTION + GAP);
   cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
   cairo_t *cr = cairo_create(surface);
   cairo_set_source_rgb(cr, 1, 1, 1);
@@ -73,16 +72,16 @@ bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, G
   cairo_set_font_size(cr, 11);
   const QualityTile *exact = tiles->pdata[1];
   for (int i = 0; i < pairs; i++) {
-    const double x = GAP + i % PAIRS * 2 * (CELL + GAP), y = HEAD + i / PAIRS * (CELL + CAPTION + GAP) + CAPTION;
+    const double x = GAP + i % PAIRS * 2 * (cell + GAP), y = HEAD + i / PAIRS * (cell + CAPTION + GAP) + CAPTION;
     const QualityTile *left = tiles->pdata[i ? i + 1 : 0];
-    caption(cr, x, y, left->label);
-    draw_picture(cr, x, y, left->image.data, left->image.width, left->image.height);
+    caption(cr, x, y, left->label, i ? 2 * cell : cell);
+    draw_picture(cr, x, y, left->image.data, left->image.width, left->image.height, cell);
     if (i) {
-      draw_difference(cr, x + CELL + GAP, y, &left->image, &exact->image);
+      draw_difference(cr, x + cell + GAP, y, &left->image, &exact->image, cell);
       continue;
     }
-    caption(cr, x + CELL + GAP, y, exact->label);
-    draw_picture(cr, x + CELL + GAP, y, exact->image.data, exact->image.width, exact->image.height);
+    caption(cr, x + cell + GAP, y, exact->label, cell);
+    draw_picture(cr, x + cell + GAP, y, exact->image.data, exact->image.width, exact->image.height, cell);
   }
   const cairo_status_t status = cairo_surface_write_to_png(surface, path);
   cairo_destroy(cr);

@@ -144,11 +144,11 @@ static void draw_points(cairo_t *cr, const Axes *a, const GArray *summaries) {
   }
   cairo_set_font_size(cr, 11);
   cairo_set_source_rgb(cr, 0, 0, 0);
-  text(cr, WIDTH - RIGHT + 80, TOP + 12, "plain Euler (line)");
+  text(cr, WIDTH - RIGHT + 25, TOP + 12, "plain Euler (line)");
   for (guint i = 0; i < seen->len; i++) {
     const double *c = colors[i % G_N_ELEMENTS(colors)];
     cairo_set_source_rgb(cr, c[0], c[1], c[2]);
-    text(cr, WIDTH - RIGHT + 80, TOP + 28 + 15 * i, seen->pdata[i]);
+    text(cr, WIDTH - RIGHT + 25, TOP + 28 + 15 * i, seen->pdata[i]);
   }
 }
 

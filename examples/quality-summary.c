@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Medians over the cases and the rival at the same FLOP; see quality-table.h. Nothing is written here but the JSON. */
+#include "quality-metrics.h"
 #include "quality-table.h"
 
 #include <json-glib/json-glib.h>
@@ -44,51 +45,55 @@ static QualitySummary summary_of(const QualitySetting *setting, const GPtrArray 
   return s;
 }
 
-static void add_summary(GArray *out, const GPtrArray *rows, const QualitySetting *setting, QualityTier tier) {
+static void add_summary(GArray *out, const GPtrArray *rows, const GPtrArray *settings, const QualitySetting *setting,
+                        QualityTier tier) {
   g_autoptr(GPtrArray) own = g_ptr_array_new();
+  g_autofree double *gains = g_new(double, rows->len);
+  int n = 0;
   for (guint i = 0; i < rows->len; i++) {
     QualityRow *r = rows->pdata[i];
-    if (r->tier == tier && !strcmp(r->text, setting ? setting->text : "")) g_ptr_array_add(own, r);
+    if (r->tier != tier || strcmp(r->text, setting ? setting->text : "")) continue;
+    g_ptr_array_add(own, r);
+    if (!setting || setting->plain_steps) continue;
+    const double gain = r->psnr - quality_rival(rows, settings, r->id, r->model_flop);
+    if (!isnan(gain)) gains[n++] = gain;
   }
   if (!own->len) return;
-  const QualitySummary s = summary_of(setting, own);
+  QualitySummary s = summary_of(setting, own);
+  qsort(gains, (size_t)n, sizeof *gains, by_value);
+  if (n) s.gain = (gains[(n - 1) / 2] + gains[n / 2]) / 2;
   g_array_append_val(out, s);
 }
 
 GArray *quality_summarize(const GPtrArray *rows, const GPtrArray *settings, QualityTier tier) {
   GArray *out = g_array_new(FALSE, FALSE, sizeof(QualitySummary));
-  add_summary(out, rows, NULL, tier);
-  for (guint i = 0; i < settings->len; i++) add_summary(out, rows, settings->pdata[i], tier);
-  for (guint i = 0; i < out->len; i++) {
-    QualitySummary *s = &g_array_index(out, QualitySummary, i);
-    if (s->setting && !s->setting->plain_steps) s->gain = s->psnr - quality_rival(out, s->model_flop);
-  }
+  add_summary(out, rows, settings, NULL, tier);
+  for (guint i = 0; i < settings->len; i++) add_summary(out, rows, settings, settings->pdata[i], tier);
   return out;
 }
 
 static int by_flop(const void *a, const void *b) {
-  const QualitySummary *x = a, *y = b;
+  const QualityRow *x = *(QualityRow *const *)a, *y = *(QualityRow *const *)b;
   return (x->model_flop > y->model_flop) - (x->model_flop < y->model_flop);
 }
 
-double quality_rival(const GArray *summaries, double model_flop) {
-  g_autoptr(GArray) plain = g_array_new(FALSE, FALSE, sizeof(QualitySummary));
-  double exact = INFINITY;
-  for (guint i = 0; i < summaries->len; i++) {
-    const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
-    if (!s->setting)
-      exact = s->model_flop;
-    else if (s->setting->plain_steps && s->psnr < 99)
-      g_array_append_val(plain, *s);
+double quality_rival(const GPtrArray *rows, const GPtrArray *settings, const char *id, double model_flop) {
+  g_autoptr(GPtrArray) plain = g_ptr_array_new();
+  const QualityRow *exact = quality_rows_find(rows, "", id);
+  for (guint i = 0; i < settings->len; i++) {
+    const QualitySetting *s = settings->pdata[i];
+    const QualityRow *r = s->plain_steps ? quality_rows_find(rows, s->text, id) : NULL;
+    if (r && r->psnr < QUALITY_IDENTICAL) g_ptr_array_add(plain, (gpointer)r);
   }
-  g_array_sort(plain, by_flop);
-  const QualitySummary *p = (const QualitySummary *)(void *)plain->data;
-  /* A count below the fewest measured steps is a rival only by a hair's breadth of the count itself. */
-  if (plain->len < 2 || model_flop < 0.999 * p[0].model_flop || model_flop > 0.97 * exact) return NAN;
+  g_ptr_array_sort(plain, by_flop);
+  QualityRow *const *p = (QualityRow *const *)plain->pdata;
+  /* 0.1 %: a technique that adds a hair's breadth to the cheapest rival still has that one. */
+  if (!exact || plain->len < 2 || model_flop < 0.999 * p[0]->model_flop || model_flop > 0.97 * exact->model_flop)
+    return NAN;
   guint i = 1;
-  while (i + 1 < plain->len && model_flop > p[i].model_flop) i++;
-  const double at = log(model_flop / p[i - 1].model_flop) / log(p[i].model_flop / p[i - 1].model_flop);
-  return p[i - 1].psnr + at * (p[i].psnr - p[i - 1].psnr);
+  while (i + 1 < plain->len && model_flop > p[i]->model_flop) i++;
+  const double at = log(model_flop / p[i - 1]->model_flop) / log(p[i]->model_flop / p[i - 1]->model_flop);
+  return p[i - 1]->psnr + at * (p[i]->psnr - p[i - 1]->psnr);
 }
 
 char *quality_technique(const QualitySetting *setting) {

@@ -34,13 +34,13 @@ void quality_table_write(GString *out, const GArray *summaries) {
   const bool answers = exact->answers > 0;
   g_string_append_printf(
       out,
-      "%d cases.\n\n| setting | PSNR | worst | SSIM | edges |%s ms | TFLOP | times fewer | "
+      "%d cases.\n\n| setting | n | PSNR | worst | SSIM | edges |%s ms | TFLOP | times fewer | "
       "of the edit | evaluated | first mask | masks | over Euler |\n"
-      "| --- | ---: | ---: | ---: | ---: |%s ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",
+      "| --- | ---: | ---: | ---: | ---: | ---: |%s ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",
       exact->cases, answers ? " success |" : "", answers ? " ---: |" : "");
   for (guint i = 0; i < summaries->len; i++) {
     const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
-    g_string_append_printf(out, "| %s |", s->setting ? s->setting->name : "exact");
+    g_string_append_printf(out, "| %s | %d |", s->setting ? s->setting->name : "exact", s->cases);
     if (s->psnr >= 99)
       g_string_append(out, " same |");
     else
@@ -61,12 +61,17 @@ void quality_table_write(GString *out, const GArray *summaries) {
   }
 }
 
+/* Whether a setting has run on every case of the tier: others are not compared. */
+static bool complete(const GArray *summaries, const QualitySummary *s) {
+  return s->cases == g_array_index(summaries, QualitySummary, 0).cases;
+}
+
 /* The best setting of a technique in a tier. NULL: none has a rival. */
 static const QualitySummary *best_of(const GArray *summaries, const char *technique) {
   const QualitySummary *best = NULL;
   for (guint i = 0; summaries && i < summaries->len; i++) {
     const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
-    if (!s->setting || isnan(s->gain)) continue;
+    if (!s->setting || isnan(s->gain) || !complete(summaries, s)) continue;
     g_autofree char *own = quality_technique(s->setting);
     if (!strcmp(own, technique) && (!best || s->gain > best->gain)) best = s;
   }
@@ -78,7 +83,7 @@ static const QualitySummary *cheapest(const GArray *summaries, bool plain) {
   const QualitySummary *best = NULL;
   for (guint i = 1; summaries && i < summaries->len; i++) {
     const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
-    if (s->psnr < CLOSE || (plain && !s->setting->plain_steps)) continue;
+    if (s->psnr < CLOSE || (plain && !s->setting->plain_steps) || !complete(summaries, s)) continue;
     if (!best || s->model_flop < best->model_flop) best = s;
   }
   return best;
@@ -113,7 +118,7 @@ static void techniques_write(GString *out, GArray *const *all) {
                              : on_vague          ? "on vague"
                              : on_open           ? "on open"
                              : vague || open     ? "no"
-                                                 : "saves nothing here");
+                                                 : "no rival at its FLOP");
       g_ptr_array_add(seen, g_steal_pointer(&technique));
     }
 }

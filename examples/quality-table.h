@@ -14,14 +14,15 @@ typedef struct {
   int successes, answers;
   char mask[128]; /* of the tier's first case */
   int masks;      /* different ones among the cases */
-  double gain;    /* psnr less that of plain Euler at the same model_flop; NAN where there is no such thing */
+  double gain;    /* median over the cases of psnr less quality_rival; NAN where there is no such thing */
 } QualitySummary;
 
 /* The exact result's line first, then the settings in their order, those without results left out. (transfer full) */
 GArray *quality_summarize(const GPtrArray *rows, const GPtrArray *settings, QualityTier tier);
-/* psnr of plain Euler at this model_flop, linear in its logarithm between (beyond the last: along) the measured step
- * counts; NAN below the fewest steps, with under two counts, and where less than 3 % of the exact FLOP are saved. */
-double quality_rival(const GArray *summaries, double model_flop);
+/* psnr of plain Euler on this case at this model_flop, linear in its logarithm between (beyond the last: along) the
+ * measured step counts; NAN below the fewest steps, with under two counts, and where less than 3 % of the exact FLOP
+ * are saved. */
+double quality_rival(const GPtrArray *rows, const GPtrArray *settings, const char *id, double model_flop);
 /* "first-block + taylor": what a setting does beside the number of steps. (transfer full): "" for plain Euler. */
 char *quality_technique(const QualitySetting *setting);
 

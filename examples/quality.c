@@ -16,11 +16,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_LIMIT 8 /* cases of a tier */
+#define DEFAULT_LIMIT "8,4,4" /* cases of the tiers: below ten minutes on two cores */
 
 typedef struct {
-  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text;
-  int limit;
+  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit;
   gboolean full, resume, report;
 } Arguments;
 
@@ -29,6 +28,7 @@ typedef struct {
   FkEngine *engine;
   GPtrArray *cases, *settings, *rows; /* of this run; rows: also earlier results */
   unsigned tiers;
+  int limit[QUALITY_TIERS], chosen[QUALITY_TIERS], there[QUALITY_TIERS]; /* cases: most, taken, in the file */
   int total, done;
   gint64 began;
   int computed; /* since `began` */
@@ -49,14 +49,36 @@ static const QualityCase *first_case(const Lab *lab, QualityTier tier) {
   return NULL;
 }
 
+/* "8", or one number for each tier: "12,8,8". */
+static bool parse_limit(Lab *lab, GError **error) {
+  g_auto(GStrv) parts = g_strsplit(lab->arguments->limit, ",", -1);
+  const guint n = g_strv_length(parts);
+  bool good = n == 1 || n == QUALITY_TIERS;
+  for (guint t = 0; good && t < QUALITY_TIERS; t++) {
+    guint64 value;
+    good = g_ascii_string_to_unsigned(parts[n == 1 ? 0 : t], 10, 1, G_MAXINT, &value, NULL);
+    lab->limit[t] = good ? (int)value : 0;
+  }
+  if (!good)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--limit \"%s\": expected N or NAMED,VAGUE,OPEN, each at least 1",
+                lab->arguments->limit);
+  return good;
+}
+
+static bool selected(const Lab *lab, const char *id) {
+  for (guint i = 0; i < lab->cases->len; i++)
+    if (!strcmp(((const QualityCase *)lab->cases->pdata[i])->id, id)) return true;
+  return false;
+}
+
 /* Drops the cases that are not asked for: other tiers, and beyond the limit in each tier. */
 static void select_cases(Lab *lab) {
-  int count[QUALITY_TIERS] = {0};
   for (guint i = 0; i < lab->cases->len;) {
     const QualityCase *c = lab->cases->pdata[i];
     const bool wanted =
-        (lab->tiers & 1u << c->tier) && (lab->arguments->full || count[c->tier] < lab->arguments->limit);
-    count[c->tier] += wanted;
+        (lab->tiers & 1u << c->tier) && (lab->arguments->full || lab->chosen[c->tier] < lab->limit[c->tier]);
+    lab->chosen[c->tier] += wanted;
+    lab->there[c->tier]++;
     if (wanted)
       i++;
     else
@@ -210,7 +232,8 @@ static bool add_tile(GPtrArray *tiles, const char *path, char *label, GError **e
   return quality_picture_read(path, &t->image, error);
 }
 
-static bool write_grid(const Lab *lab, QualityTier tier, const char *path, GError **error) {
+/* few: only settings that run in every tier, smaller: for the document. */
+static bool write_grid(const Lab *lab, QualityTier tier, const char *path, bool few, GError **error) {
   const QualityCase *c = first_case(lab, tier);
   g_autoptr(GPtrArray) tiles = g_ptr_array_new_with_free_func(tile_free);
   g_autofree char *exact = picture_path(lab, c, "exact");
@@ -224,10 +247,12 @@ static bool write_grid(const Lab *lab, QualityTier tier, const char *path, GErro
     const QualitySetting *s = lab->settings->pdata[i];
     const QualityRow *row = quality_rows_find(lab->rows, s->text, c->id);
     g_autofree char *picture = picture_path(lab, c, s->name);
-    if (!row || !takes(lab, s, c) || !g_file_test(picture, G_FILE_TEST_EXISTS)) continue;
+    if (!row || !takes(lab, s, c) || (few && s->tiers != (1u << QUALITY_TIERS) - 1) ||
+        !g_file_test(picture, G_FILE_TEST_EXISTS))
+      continue;
     if (!add_tile(tiles, picture, g_strdup_printf("%s  %.1f dB", s->name, row->psnr), error)) return false;
   }
-  return quality_grid(path, tiles, title, error);
+  return quality_grid(path, tiles, title, few ? 104 : 160, error);
 }
 
 /* The pictures go to --out; with --doc also beside the document, in images/. */
@@ -239,7 +264,7 @@ static bool write_pictures(const Lab *lab, GArray *const *all, const char *folde
     g_autofree char *grid = g_strdup_printf("%s/%sgrid-%s.png", folder, stem, quality_tier_names[t]);
     g_autofree char *title = g_strdup_printf("%s tier: median PSNR to the exact result over FLOP, %d cases",
                                              quality_tier_names[t], g_array_index(all[t], QualitySummary, 0).cases);
-    if (!quality_plot(plot, all[t], title, error) || !write_grid(lab, (QualityTier)t, grid, error)) return false;
+    if (!quality_plot(plot, all[t], title, error) || !write_grid(lab, (QualityTier)t, grid, *stem, error)) return false;
   }
   return true;
 }
@@ -248,7 +273,11 @@ static const char *const tier_titles[QUALITY_TIERS] = {"Named edits: one right a
                                                        "Open edits: the empty prompt"};
 
 static void write_document(const Lab *lab, GArray *const *all, GString *out) {
-  g_string_append(out, "## Verdicts\n\n");
+  g_string_append_printf(out, "## What was run\n\n%s, model `%s`, %u settings, cases:", fk_engine_machine(lab->engine),
+                         lab->arguments->model, lab->settings->len);
+  for (int t = 0; t < QUALITY_TIERS; t++)
+    g_string_append_printf(out, "%s %d of %d %s", t ? "," : "", lab->chosen[t], lab->there[t], quality_tier_names[t]);
+  g_string_append(out, ".\n\n## Verdicts\n\n");
   quality_verdicts_write(out, all);
   for (int t = 0; t < QUALITY_TIERS; t++) {
     if (!all[t]) continue;
@@ -301,7 +330,7 @@ static bool open_lab(Lab *lab, GError **error) {
   const Arguments *a = lab->arguments;
   g_autofree char *file = g_build_filename(a->out, "results.jsonl", NULL);
   g_autoptr(FkOptions) options = fk_options_new();
-  if (!(lab->tiers = quality_tiers_parse(a->tiers, error))) return false;
+  if (!(lab->tiers = quality_tiers_parse(a->tiers, error)) || !parse_limit(lab, error)) return false;
   if (!(lab->cases = quality_cases_read(a->cases_file, error))) return false;
   if (!(lab->settings = quality_settings_read(a->settings_file, error))) return false;
   select_cases(lab);
@@ -314,6 +343,8 @@ static bool open_lab(Lab *lab, GError **error) {
   g_mkdir_with_parents(a->out, 0777);
   if (!a->resume && !a->report) g_remove(file);
   if (!(lab->rows = quality_rows_load(file, error))) return false;
+  for (guint i = lab->rows->len; i-- > 0;) /* earlier results of other cases stay in the file and out of the tables */
+    if (!selected(lab, ((const QualityRow *)lab->rows->pdata[i])->id)) g_ptr_array_remove_index(lab->rows, i);
   return (lab->engine = fk_engine_open(options, NULL, NULL, NULL, error));
 }
 
@@ -335,27 +366,29 @@ static bool run(const Arguments *a, GError **error) {
 }
 
 static void defaults(Arguments *a) {
-  char **const texts[] = {&a->model, &a->backend, &a->cases_file, &a->settings_file, &a->tiers, &a->out, &a->text};
+  char **const texts[] = {&a->model, &a->backend, &a->cases_file, &a->settings_file,
+                          &a->tiers, &a->out,     &a->text,       &a->limit};
   const char *const values[] = {"examples/demo-model/checkpoint",
                                 "auto",
                                 "tests/quality/cases.json",
                                 "tests/quality/settings.txt",
                                 "named,vague,open",
                                 "quality-output",
-                                "tests/quality/head.md"};
+                                "tests/quality/head.md",
+                                DEFAULT_LIMIT};
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
     if (!*texts[i]) *texts[i] = g_strdup(values[i]);
 }
 
 int main(int argc, char **argv) {
-  Arguments a = {.limit = DEFAULT_LIMIT};
+  Arguments a = {0};
   const GOptionEntry entries[] = {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"backend", 'b', 0, G_OPTION_ARG_STRING, &a.backend, "auto, cpu or cuda", "NAME"},
       {"tiers", 't', 0, G_OPTION_ARG_STRING, &a.tiers, "Tiers to run (default named,vague,open)", "LIST"},
       {"only", 0, 0, G_OPTION_ARG_STRING, &a.only, "Settings by name, e.g. \"teacache*\"; plain Euler runs anyway",
        "GLOB"},
-      {"limit", 'n', 0, G_OPTION_ARG_INT, &a.limit, "Cases of each tier (default 8)", "N"},
+      {"limit", 'n', 0, G_OPTION_ARG_STRING, &a.limit, "Cases of the tiers (default " DEFAULT_LIMIT ")", "N or N,N,N"},
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
       {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures of the results in --out", NULL},
@@ -373,10 +406,9 @@ int main(int argc, char **argv) {
   bool ok = g_option_context_parse(context, &argc, &argv, &error);
   defaults(&a);
   if (ok && argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
-  if (ok && a.limit < 1) g_set_error_literal(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "--limit: at least 1");
   ok = !error && run(&a, &error);
   if (error) fprintf(stderr, "fluxkontext-quality: %s\n", error->message);
-  char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only, a.out, a.doc, a.text};
+  char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only, a.out, a.doc, a.text, a.limit};
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) g_free(texts[i]);
   return ok ? 0 : 1;
 }

@@ -239,9 +239,9 @@ template <int N> FK_DEVICE void fk_attn_pack(uint32_t (&p)[N / 4], const float (
 
 /* Tile 128 queries x 128 keys in clusters of 2; 384 threads; 230,528 bytes shared; registers 168 at entry, then 240 in
  * the two warpgroups that compute and 24 in the one that copies. Bound by power: at 8704 x 8704 x 24 heads the H200
- * runs at 1656 MHz in a short burst and 1468 MHz for long, and the tensor cores are busy in 89 % of the clocks.
- * Measured, TFLOP/s short / long (989 on the datasheet): 8704 784 / 710 (79 % / 72 %), 4608 x 8704 771 / 700, 4608 760
- * / 690, 2560 667 / 646; cuDNN 9 in the same runs: 642 / 612, 621 / 597, 588 / 596, 492 / 569. */
+ * runs at 1659 MHz in a short burst and 1488 MHz for long, with the tensor cores busy in 89 % of the clocks. Measured,
+ * TFLOP/s short / long (989 on the datasheet): 8704 x 8704 792 / 724 (80 % / 73 %), 4608 x 8704 773 / 714,
+ * 4608 x 4608 762 / 705, 2560 x 2560 674 / 662; cuDNN 9 at 8704 x 8704 in the same run 649 / 623. */
 template <class P>
 __global__ void __launch_bounds__(P::kThreads, 1)
     fk_attn_sm90(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,

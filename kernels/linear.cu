@@ -7,9 +7,6 @@
 #include "linear_sm90.cuh"
 #include "tensormap.cuh"
 
-#ifdef FK_LINEAR_PROBE
-static long long *fk_linear_probe;
-#endif
 
 typedef struct {
   int bn, cl;  /* tile columns; blocks of a cluster */
@@ -128,9 +125,6 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
       return cudaErrorInvalidValue;
     fk_linear_rows(&a.rows[i], &g[i]);
   }
-#ifdef FK_LINEAR_PROBE
-  a.probe = fk_linear_probe;
-#endif
   a.units = (a.row_units[0] + a.row_units[1]) * a.n_tiles;
   if (!a.units) return cudaSuccess;
   a.super = plan->super, a.lead = plan->lead;
@@ -141,10 +135,6 @@ static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan,
   }
   if (plan->mg == 1 && plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false, false>(stream, plan, &a, epilogue);
   if (plan->mg == 1) return fk_linear_sm90_epi<128, 1, 1, false, false>(stream, plan, &a, epilogue);
-#ifdef FK_LINEAR_LAB
-  if (plan->bn == 256 && plan->cl == 4) return fk_linear_sm90_epi<256, 4, 2, true, false>(stream, plan, &a, epilogue);
-  if (plan->bn == 256 && plan->cl == 1) return fk_linear_sm90_epi<256, 1, 2, true, false>(stream, plan, &a, epilogue);
-#endif
   if (plan->bn == 256) return fk_linear_sm90_epi<256, 2, 2, true, false>(stream, plan, &a, epilogue);
   return fk_linear_sm90_epi<128, 2, 2, true, false>(stream, plan, &a, epilogue);
 }

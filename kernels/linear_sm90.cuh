@@ -19,12 +19,6 @@
 #include "linear_epilogue.cuh"
 
 #define FK_LINEAR_BK 64
-#ifdef FK_LINEAR_PROBE
-#define FK_PROBE(n)                                                                                                    \
-  if (a.probe && tid == 0 && i < 32) a.probe[((blockIdx.x * 2 + wg) * 32 + i) * 4 + n] = clock64()
-#else
-#define FK_PROBE(n)
-#endif
 #define FK_LINEAR_SMEM 232448 /* what a block may have on sm_90 */
 
 /* A unit is CL row tiles x one column tile; units of group 0 come first. */
@@ -38,9 +32,6 @@ typedef struct {
   int units, waves;       /* waves: full waves */
   int sharers, pieces;    /* clusters among which leftover units are cut, 0: not cut; flags of a unit */
   int lead;               /* k-blocks by which the first warpgroup starts ahead of the second */
-#ifdef FK_LINEAR_PROBE
-  long long *probe;
-#endif
   uint64_t x_policy, w_policy; /* L2 policies of the loads */
   float *partial;              /* [leftover unit][block of cluster][warpgroup][BN / 8][128][4] */
   uint32_t *flags;             /* [leftover unit][block of cluster][warpgroup][pieces], zero between launches */
@@ -275,7 +266,6 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
     if (ahead > 0 && wg == 1) fk_bar_sync(1, 256), ahead = -1;
     fk_wgmma_hold(acc);
     fk_mbar_wait(full + 8 * stage, phase);
-    FK_PROBE(0);
     fk_linear_block<BN>(acc, xd + stage * step, wd + stage * step, keep);
     /* What follows up to the loop runs under these products. */
     float v[2][BN / 128];
@@ -303,7 +293,6 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
     fk_wgmma_wait<0>();
     fk_wgmma_hold(acc);
     fk_linear_release<CL>(empty, before);
-    FK_PROBE(1);
     fk_bar_sync(2 + wg, 128); /* the vectors are there; two buffers, so nobody overwrites them early */
     if (!last) {
       fk_linear_give(partial, flag, wg, acc);
@@ -316,7 +305,6 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
       else
         fk_linear_map<Epi, 0, BN / 32, F32>(s, acc);
     }
-    FK_PROBE(2);
     w = next, t = next_t;
   }
 }

@@ -83,12 +83,14 @@ template <int N> __global__ void __launch_bounds__(128) norm_rows_kernel(const R
 
 constexpr int kAhead = 2; /* rows whose loads are in flight */
 
-/* A block of W warps takes consecutive rows of 256 W V columns, V vectors of 8 a thread, and keeps its columns' factors
- * in registers: reading those for every row would cost four times the row itself. One barrier a row: every thread knows
- * the mean of its own elements and the squares about it; lanes and then warps merge theirs. No sum of squares about a
- * far point, so no cancellation. The buffers of the barrier alternate: a warp may be one row ahead of another. */
+/* A block of W warps takes every gridDim.x-th row of 256 W V columns, V vectors of 8 a thread, and keeps its columns'
+ * factors in registers: reading those for every row would cost four times the row itself. One barrier a row: every
+ * thread knows the mean of its own elements and the squares about it; lanes and then warps merge theirs. No sum of
+ * squares about a far point, so no cancellation. The buffers of the barrier alternate: a warp may be one row ahead of
+ * another. */
 template <int W, int V>
 FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n, float2 (&part)[2][W]) {
+  const int64_t step_x = g.x.ld * gridDim.x, step_y = g.y.ld * gridDim.x;
   constexpr int kEach = 8 * V, kWarp = 32 * kEach;
   const int c = threadIdx.x * 8;
   const __nv_bfloat16 *x = (const __nv_bfloat16 *)g.x.data + first * g.x.ld + c;
@@ -99,7 +101,7 @@ FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n
   for (int u = 0; u < kAhead; u++)
 #pragma unroll
     for (int j = 0; j < V; j++)
-      if (u < n) ahead[u][j] = __ldcs((const uint4 *)(x + u * g.x.ld + j * W * 256));
+      if (u < n) ahead[u][j] = __ldcs((const uint4 *)(x + u * step_x + j * W * 256));
 #pragma unroll
   for (int j = 0; j < V; j++) {
     if (g.mul) fk_load8(g.mul + c + j * W * 256, mul[j]);
@@ -115,7 +117,7 @@ FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n
 #pragma unroll
       for (int j = 0; j < V; j++) {
         fk_unpack8(ahead[u][j], v[j]);
-        if (i + u + kAhead < n) ahead[u][j] = __ldcs((const uint4 *)(x + kAhead * g.x.ld + j * W * 256));
+        if (i + u + kAhead < n) ahead[u][j] = __ldcs((const uint4 *)(x + kAhead * step_x + j * W * 256));
         mean += ((v[j][0] + v[j][1]) + (v[j][2] + v[j][3])) + ((v[j][4] + v[j][5]) + (v[j][6] + v[j][7]));
       }
       mean *= 1.0f / kEach;
@@ -147,23 +149,22 @@ FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n
         for (int k = 0; k < 8; k++) v[j][k] = (v[j][k] - mean) * scale * mul[j][k] + add[j][k];
         fk_store8(y + j * W * 256, v[j]);
       }
-      x += g.x.ld, y += g.y.ld;
+      x += step_x, y += step_y;
     }
   }
 }
 
 template <int W, int V, int Blocks>
-__global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs a, int rows_a_block) {
+__global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs a) {
   __shared__ float2 part[2][W];
-  int64_t first = (int64_t)blockIdx.x * rows_a_block;
-  int n = rows_a_block;
+  int64_t first = blockIdx.x;
 #pragma unroll
-  for (int g = 0; g < FK_MAX_GROUPS; g++) { /* a block's rows may pass from the first group to the second */
+  for (int g = 0; g < FK_MAX_GROUPS; g++) { /* a block's rows pass from the first group to the second */
     const int64_t left = a.group[g].rows - first;
-    const int here = (int)(left < 0 ? 0 : left < n ? left : n);
-    if (here > 0) norm_long_rows<W, V>(a.group[g], a.eps, first, here, part);
+    const int n = left > 0 ? (int)((left + gridDim.x - 1) / gridDim.x) : 0;
+    if (n > 0) norm_long_rows<W, V>(a.group[g], a.eps, first, n, part);
     __syncthreads();
-    first = first + here - a.group[g].rows, n -= here;
+    first += (int64_t)n * gridDim.x - a.group[g].rows;
   }
 }
 
@@ -208,9 +209,8 @@ cudaError_t launch_rows(FkCuda *cu, const RowArgs &a, bool fast) {
   const unsigned blocks = (unsigned)((pieces + kRowWarps - 1) / kRowWarps);
   if (pieces == 0) return cudaSuccess;
   if (fast && a.center && a.cols == 3072 && pieces >= 1024) { /* enough rows to fill the machine with such blocks */
-    constexpr int resident = 4;
-    const int rows = (int)((pieces + resident * cu->sms - 1) / (resident * cu->sms));
-    norm_long_kernel<4, 3, resident><<<(unsigned)((pieces + rows - 1) / rows), 128, 0, cu->stream>>>(a, rows);
+    const int64_t resident = 4 * cu->sms;
+    norm_long_kernel<4, 3, 4><<<(unsigned)(pieces < resident ? pieces : resident), 128, 0, cu->stream>>>(a);
     return cudaGetLastError();
   }
   if (!fast || a.cols % 8 || a.cols > 4096)

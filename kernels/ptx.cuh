@@ -5,7 +5,7 @@
  * Shared-memory addresses are 32-bit (fk_smem). Matrix descriptors assume 128-byte swizzled tiles, as a tensor map with
  * CU_TENSOR_MAP_SWIZZLE_128B writes them: rows of 128 bytes, 8 rows an atom of 1024 bytes, base aligned to 1024.
  *
- * FK_WAIT_TRAP (test builds): an mbarrier wait that fails eight million times traps instead of hanging the device. */
+ * FK_WAIT_TRAP: an mbarrier wait that fails eight million times traps instead of hanging the device. */
 #ifndef FK_PTX_CUH
 #define FK_PTX_CUH
 
@@ -379,7 +379,7 @@ FK_WGMMA_DEFINE(176, 88, 89, 90, 91, 92, 93, 94)
 FK_WGMMA_DEFINE(192, 96, 97, 98, 99, 100, 101, 102)
 FK_WGMMA_DEFINE(256, 128, 129, 130, 131, 132, 133, 134)
 
-/* ---- five axes: a load whose box reorders rows (linear_sm90.cuh) ------------------------------------------------- */
+/* ---- five axes: copies whose box picks or reorders rows (conv, linear) ------------------------------------------- */
 
 FK_DEVICE void fk_tma_load_5d(uint32_t to, const CUtensorMap *map, uint32_t bar, int c0, int c1, int c2, int c3, int c4,
                               uint64_t policy = FK_L2_EVICT_NORMAL) {

@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 static char *folder_of(const char *name) {
-  g_autofree char *keep = g_build_filename(name, "keep", NULL), *path = write_text(keep, "");
+  g_autofree char *keep = g_build_filename(name, "keep", NULL);
+  g_free(write_text(keep, ""));
   return scratch_path(name);
 }
 
@@ -17,12 +18,13 @@ static void shard(const char *folder, const char *file, const char *tensor) {
   g_autofree char *name = g_build_filename(folder, file, NULL);
   g_autofree char *header =
       g_strdup_printf("{\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", tensor);
-  g_autofree char *path = write_safetensors(name, header, &value, sizeof value);
+  g_free(write_safetensors(name, header, &value, sizeof value));
 }
 
 static void write_index(const char *folder, const char *map) {
   g_autofree char *name = g_build_filename(folder, "m.safetensors.index.json", NULL);
-  g_autofree char *text = g_strdup_printf("{\"metadata\":{},\"weight_map\":%s}", map), *path = write_text(name, text);
+  g_autofree char *text = g_strdup_printf("{\"metadata\":{},\"weight_map\":%s}", map);
+  g_free(write_text(name, text));
 }
 
 static void refused(const char *folder, int code, const char *word, const char *other) {
@@ -83,7 +85,7 @@ static void disagreements(void) {
       {"{\"a\":\"m-1.safetensors\",\"z\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}", FK_ERROR_MODEL_BAD, "z", ""},
       {"{\"z\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}", FK_ERROR_MODEL_BAD, "m-1", ""},
   };
-  g_autofree char *path = folder_of("bad");
+  g_free(folder_of("bad"));
   shard("bad", "m-1.safetensors", "a");
   shard("bad", "m-2.safetensors", "b");
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -94,7 +96,7 @@ static void disagreements(void) {
 
 /* The same tensor in two shards: which one would be meant? */
 static void twice(void) {
-  g_autofree char *path = folder_of("twice");
+  g_free(folder_of("twice"));
   shard("twice", "m-1.safetensors", "a");
   shard("twice", "m-2.safetensors", "a");
   write_index("twice", "{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\"}");
@@ -103,8 +105,8 @@ static void twice(void) {
 
 /* An index that cannot be followed is told, and no single file is taken in its place. */
 static void dangling(void) {
-  g_autofree char *path = folder_of("dangling"), *link = scratch_path("dangling/m.safetensors.index.json");
-  shard("dangling", "m.safetensors", "a");
+  g_autofree char *link = scratch_path("dangling/m.safetensors.index.json");
+  shard("dangling", "m.safetensors", "a"); /* makes the folder */
   g_assert_cmpint(symlink("nothing", link), ==, 0);
   refused("dangling", FK_ERROR_MODEL_MISSING, "index.json", "");
 }

@@ -24,7 +24,6 @@ static void slots(void) {
 
 static void addresses(void) {
   FkBackend *be = open_backend("null");
-  g_autoptr(GArray) seen = g_array_new(FALSE, FALSE, sizeof(uintptr_t));
   uintptr_t end = 0;
   for (size_t i = 0; i < 50; i++) {
     const size_t bytes = i * i * 977;

@@ -24,7 +24,8 @@ static void content(void) {
                                       "tokenizer/vocab.json", "tokenizer_2/spiece.model",  "scheduler/s.json",
                                       "text_encoder/m",       "text_encoder_2/m"};
   for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
-    g_autofree char *name = g_build_filename("content", files[i], NULL), *path = write_text(name, "one");
+    g_autofree char *name = g_build_filename("content", files[i], NULL);
+    g_free(write_text(name, "one"));
   }
   g_autofree char *model = scratch_path("content"), *first = identity_of(model), *again = identity_of(model);
   assert_same(first, again, true);
@@ -44,7 +45,8 @@ static void content(void) {
 
 /* The identity holds the resolved path, so that a link that is turned to another folder is another model. */
 static void links(void) {
-  g_autofree char *a = write_text("links/a/model_index.json", "x"), *b = write_text("links/b/model_index.json", "x");
+  g_free(write_text("links/a/model_index.json", "x"));
+  g_free(write_text("links/b/model_index.json", "x"));
   g_autofree char *link = scratch_path("links/now");
   g_assert_cmpint(symlink("a", link), ==, 0);
   g_autofree char *first = identity_of(link);

@@ -3,7 +3,7 @@
 (the demo checkpoint's own edits.py) and what its autoencoder alone makes of these, as diffusers computes it in float32.
 Also golden/quality/: two pictures and their PSNR, SSIM (scikit-image) and gradient PSNR (numpy), for test-quality.c.
 
-usage: make_quality.py        (from the project's root; scikit-image on PYTHONPATH; half a minute on two cores)
+usage: make_quality.py        (from the project's root; scikit-image on PYTHONPATH; two minutes on two cores)
 """
 import json
 import math

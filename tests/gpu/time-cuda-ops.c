@@ -8,7 +8,7 @@
 enum { SAMPLES = 9, MAP = 1024 * 1024 * 256 };
 
 static FkBackend *be;
-static const char *only = ""; /* part of the name of what is timed */
+static const char *only = "";         /* part of the name of what is timed */
 static uint16_t *a, *b, *c, *weights; /* device: three maps of MAP elements, weights */
 static float *vectors;                /* device: 64 K values about 1 */
 static double sum_us[2], sum_flop[2]; /* encode, decode */
