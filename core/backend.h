@@ -33,9 +33,9 @@ typedef enum {
  * FK_EPI_ACT   y = act(.)
  * FK_EPI_GATE  y = y + gate * (.), gate [N] float32: the residual stream, read and written in place
  * FK_EPI_ADD   y = y + (.)
- * FK_EPI_QKV   N = 3 D + M with column blocks [K | V | Q | MLP], or N = 2 D: [K | V]. K and Q: RMSNorm over each head of E columns with
- *              k_norm, q_norm [E] float32 (eps 1e-6), then rotary embedding by `rope` [M, E] float32 (cos, sin pairs);
- *              V: as it is; MLP: gelu-tanh. Attention written over Q then stands beside MLP: no concatenation. */
+ * FK_EPI_QKV   N = 3 D + M with column blocks [K | V | Q | MLP], or N = 2 D: [K | V]. K and Q: RMSNorm over each head
+ * of E columns with k_norm, q_norm [E] float32 (eps 1e-6), then rotary embedding by `rope` [M, E] float32 (cos, sin
+ * pairs); V: as it is; MLP: gelu-tanh. Attention written over Q then stands beside MLP: no concatenation. */
 typedef enum { FK_EPI_ACT, FK_EPI_GATE, FK_EPI_ADD, FK_EPI_QKV } FkEpilogue;
 
 typedef struct {
@@ -89,7 +89,7 @@ typedef struct {
   void (*memory)(FkBackend *be, size_t *free_bytes, size_t *total_bytes);
   void *(*alloc)(FkBackend *be, size_t bytes); /* 256-byte aligned; NULL when refused, without marking a failure */
   void (*release)(FkBackend *be, void *memory);
-  void (*upload)(FkBackend *be, void *to, const void *from, size_t bytes); /* `from` may be reused on return */
+  void (*upload)(FkBackend *be, void *to, const void *from, size_t bytes);   /* `from` may be reused on return */
   void (*download)(FkBackend *be, void *to, const void *from, size_t bytes); /* waits: `to` is filled on return */
   void (*sync)(FkBackend *be); /* waits for everything enqueued; failures found are marked */
   /* One step in flight: mark(slot) enqueues an event, wait(slot) waits for it. Slots 0..FK_SLOTS-1. */
@@ -97,7 +97,8 @@ typedef struct {
   void (*wait)(FkBackend *be, int slot);
   double (*elapsed_ms)(FkBackend *be, int from_slot, int to_slot); /* after both have passed */
   /* Weight files go up through pinned memory: stage gives a host buffer to fill (waits until it is free),
-   * commit enqueues its copy to `to`, converting `count` elements from dtype `from` to dtype `as`. NULL slots: upload. */
+   * commit enqueues its copy to `to`, converting `count` elements from dtype `from` to dtype `as`. NULL slots: upload.
+   */
   void *(*stage)(FkBackend *be, int buffer, size_t bytes);
   void (*commit)(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count);
   /* Recording of a fixed sequence of ops (CUDA graph). begin: true if the ops must be issued now (first time, or no
@@ -115,13 +116,13 @@ typedef struct {
   void (*act)(FkBackend *be, FkTensor y, FkTensor x, FkAct act);
   void (*add)(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
   void (*mul)(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
-  void (*gate_add)(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate); /* y += gate * x, gate [cols] float32 */
-  void (*copy)(FkBackend *be, FkTensor y, FkTensor x);                    /* strided, converts dtypes */
-  void (*embed)(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids); /* ids [S] int32 */
+  void (*gate_add)(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate);     /* y += gate * x, gate [cols] float32 */
+  void (*copy)(FkBackend *be, FkTensor y, FkTensor x);                        /* strided, converts dtypes */
+  void (*embed)(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);     /* ids [S] int32 */
   void (*gather_rows)(FkBackend *be, FkTensor y, FkTensor x, FkTensor index); /* y[i] = x[index[i]], index int32 */
-  void (*conv)(FkBackend *be, const FkConv *c); /* without upsample and residual */
-  void (*group_norm)(FkBackend *be, const FkGroupNorm *n); /* without silu */
-  void (*upsample)(FkBackend *be, FkTensor y, FkTensor x); /* nearest, x2 */
+  void (*conv)(FkBackend *be, const FkConv *c);                               /* without upsample and residual */
+  void (*group_norm)(FkBackend *be, const FkGroupNorm *n);                    /* without silu */
+  void (*upsample)(FkBackend *be, FkTensor y, FkTensor x);                    /* nearest, x2 */
   /* tokens [(H/2)*(W/2), 4C] <-> latent [H, W, C]; channel c*4 + py*2 + px (spec 6.1).
    * pack: token = (latent - shift) * scale; unpack: latent = token / scale + shift. C = the latent's channels read. */
   void (*pack)(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);
@@ -140,7 +141,8 @@ typedef struct {
   /* y[i] = mean of x over rows index[first[i]]..index[first[i+1]-1], summed in that order; first [rows+1] int32. */
   void (*mean_rows)(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
 
-  /* Fused ops, NULL where there is no kernel. A slot may decline a case by returning false before enqueuing anything. */
+  /* Fused ops, NULL where there is no kernel. A slot may decline a case by returning false before enqueuing anything.
+   */
   bool (*linear_fused)(FkBackend *be, const FkLinear *l, int groups); /* any epilogue, 1..2 groups of one N, K */
   bool (*conv_fused)(FkBackend *be, const FkConv *c);                 /* with upsample and residual */
   bool (*group_norm_silu)(FkBackend *be, const FkGroupNorm *n);
@@ -156,24 +158,25 @@ typedef struct {
 
 struct FkBackend {
   const FkOps *ops;
-  void *priv;      /* the backend's own state */
-  void *module;    /* handle of the opened module, cuda only */
-  FkDtype dtype;   /* of activations and matrices: float32 on the CPU, bfloat16 on CUDA */
+  void *priv;    /* the backend's own state */
+  void *module;  /* handle of the opened module, cuda only */
+  FkDtype dtype; /* of activations and matrices: float32 on the CPU, bfloat16 on CUDA */
   int device;
   char machine[96]; /* "NVIDIA H200", "cpu (2 threads)" */
   FkFailure failure;
   bool dead; /* the process can no longer use the device */
   char message[256];
   FkCount count;
-  uint32_t clears; /* calls of fk_backend_clear */
+  uint32_t clears;           /* calls of fk_backend_clear */
   struct FkProfile *profile; /* NULL: ops are not timed; see profile.h */
-  void *scratch;   /* memory of ops.c's compositions; grows with the sizes seen, released at close */
+  void *scratch;             /* memory of ops.c's compositions; grows with the sizes seen, released at close */
   size_t scratch_bytes;
   /* Which fused slots may be used; set before an edit (fk_tune_apply). use_fused_qkv: linear_fused for FK_EPI_QKV. */
   bool use_linear_fused, use_fused_qkv, use_conv_fused, use_group_norm_silu, use_flash_attention, use_graph;
 };
 
-/* name: "cpu", "null" or "cuda". NULL with a sentence in `message` when it cannot be had; *failure says of which kind. */
+/* name: "cpu", "null" or "cuda". NULL with a sentence in `message` when it cannot be had; *failure says of which kind.
+ */
 FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, char *message, size_t size);
 void fk_backend_close(FkBackend *be);
 /* Keeps the first failure; `format` as printf. */
@@ -201,7 +204,11 @@ void *fk_arena_alloc(FkArena *arena, size_t bytes);
 FkTensor fk_arena_1d(FkArena *arena, FkDtype dtype, int64_t n);
 FkTensor fk_arena_2d(FkArena *arena, FkDtype dtype, int64_t rows, int64_t cols);
 FkTensor fk_arena_3d(FkArena *arena, FkDtype dtype, int64_t a, int64_t b, int64_t c);
-static inline size_t fk_arena_mark(const FkArena *arena) { return arena->used; }
-static inline void fk_arena_reset(FkArena *arena, size_t mark) { arena->used = mark; }
+static inline size_t fk_arena_mark(const FkArena *arena) {
+  return arena->used;
+}
+static inline void fk_arena_reset(FkArena *arena, size_t mark) {
+  arena->used = mark;
+}
 
 #endif

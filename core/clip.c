@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* CLIP text tower: embeddings, pre-norm blocks with causal attention, final norm, pooled row. Stop "prompt" of the tour.
- * Not here: the tokenizer (tokenizer-clip.c) and the text projection, which this pipeline does not use. */
+/* CLIP text tower: embeddings, pre-norm blocks with causal attention, final norm, pooled row. Stop "prompt" of the
+ * tour. Not here: the tokenizer (tokenizer-clip.c) and the text projection, which this pipeline does not use. */
 #include "clip.h"
 
 #include <glib.h>
@@ -43,7 +43,9 @@ void fk_clip_init(FkClip *clip, const FkClipConfig *config, FkBinder *b) {
   fk_bind_ignore(b, "text_projection.weight");
 }
 
-void fk_clip_clear(FkClip *clip) { g_clear_pointer(&clip->layers, g_free); }
+void fk_clip_clear(FkClip *clip) {
+  g_clear_pointer(&clip->layers, g_free);
+}
 
 static void linear(FkBackend *be, FkTensor y, FkTensor x, FkWeight w, FkTensor bias, FkEpilogue epilogue, FkAct act) {
   FkLinear l = {.x = x, .y = y, .bias = bias, .w = w, .epilogue = epilogue, .act = act};
@@ -87,7 +89,8 @@ static int pooled_position(const FkClipConfig *c, const int32_t *ids, int length
   return best;
 }
 
-void fk_clip_encode(const FkClip *clip, FkBackend *be, FkArena *arena, const int32_t *ids, int length, FkTensor pooled) {
+void fk_clip_encode(const FkClip *clip, FkBackend *be, FkArena *arena, const int32_t *ids, int length,
+                    FkTensor pooled) {
   const FkClipConfig *c = &clip->config;
   const size_t mark = fk_arena_mark(arena);
   /* Attention is causal, so rows after the pooled one cannot reach it. */

@@ -12,9 +12,9 @@
  * Threads: every function may be called from any thread. An FkEngine may be shared: edits are served one call at a time
  * in order of arrival, and waiting for one's turn can be cancelled. FkOptions and FkSettings are not locked: one thread
  * at a time each.
- * Errors: a function with a GError returns false or NULL exactly when it sets it; domain FK_ERROR. The message names the
- * file, tensor, property or size with expected and found value.
- * Units: pixels, bytes, milliseconds (names end in _ms). */
+ * Errors: a function with a GError returns false or NULL exactly when it sets it; domain FK_ERROR. The message names
+ * the file, tensor, property or size with expected and found value. Units: pixels, bytes, milliseconds (names end in
+ * _ms). */
 #ifndef FK_H
 #define FK_H
 
@@ -47,7 +47,8 @@ typedef enum {
   FK_ERROR_CANCELLED
 } FkError;
 
-/* ---- The table of properties: everything that can be set, once, for the API, the element, presets and documents ---- */
+/* ---- The table of properties: everything that can be set, once, for the API, the element, presets and documents ----
+ */
 
 typedef enum {
   FK_KIND_BOOL,
@@ -76,7 +77,7 @@ typedef struct {
   const char *const *meaning; /* FK_KIND_ENUM: one sentence for each */
   bool playing;               /* may change while frames flow */
   bool controllable;          /* may be driven by a GstController */
-  const char *presets[4];     /* what `auto` becomes under exact, quality, balanced, fast; NULL: follows from the rest */
+  const char *presets[4]; /* what `auto` becomes under exact, quality, balanced, fast; NULL: follows from the rest */
 } FkProperty;
 
 /* (transfer none): static, in the order in which they are shown. */
@@ -125,8 +126,8 @@ typedef void (*FkProgress)(const char *stage, int64_t current, int64_t total, vo
 /* Checks the model's files (headers, configurations, tokenizers) and the backend, without loading weights: fast.
  * Equal options give the engine that already exists in this process. (transfer full) */
 FK_API FkEngine *fk_engine_new(const FkOptions *options, GError **error);
-/* Loads the weights; returns at once when they are loaded, waits when another thread is loading them. After a failure or
- * cancellation the engine may be loaded again. */
+/* Loads the weights; returns at once when they are loaded, waits when another thread is loading them. After a failure
+ * or cancellation the engine may be loaded again. */
 FK_API bool fk_engine_load(FkEngine *engine, GCancellable *cancellable, FkProgress progress, void *user_data,
                            GError **error);
 /* new and load in one. */
@@ -140,7 +141,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkEngine, fk_engine_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkOptions, fk_options_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSettings, fk_settings_free)
 
-/* 8-bit interleaved pixels, 3 channels R G B or 4 with alpha last; rows `stride` bytes apart. The caller owns `data`. */
+/* 8-bit interleaved pixels, 3 channels R G B or 4 with alpha last; rows `stride` bytes apart. The caller owns `data`.
+ */
 typedef struct {
   uint8_t *data;
   int width, height, channels;
@@ -150,13 +152,13 @@ typedef struct {
 /* What one edit did. */
 typedef struct {
   uint64_t seed;
-  int width, height;         /* at which the model worked */
-  int evaluations;           /* forward passes of the model that the schedule asked for */
-  int skipped;               /* of these, answered by a step cache */
-  char mask[128];            /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
-  bool prompt_cached;        /* the text was not encoded again */
-  bool truncated;            /* the prompt was longer than the model reads */
-  double flop;               /* spent in this edit */
+  int width, height;  /* at which the model worked */
+  int evaluations;    /* forward passes of the model that the schedule asked for */
+  int skipped;        /* of these, answered by a step cache */
+  char mask[128];     /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
+  bool prompt_cached; /* the text was not encoded again */
+  bool truncated;     /* the prompt was longer than the model reads */
+  double flop;        /* spent in this edit */
   double text_ms, encode_ms, denoise_ms, decode_ms, edit_ms;
 } FkResult;
 
@@ -177,15 +179,17 @@ FK_API bool fk_engine_edit(FkEngine *engine, FkJob *jobs, int n, GCancellable *c
 /* Runs one edit of this size on made-up pixels, so that the first real one is not slower. */
 FK_API bool fk_engine_warmup(FkEngine *engine, const FkSettings *settings, int width, int height,
                              GCancellable *cancellable, GError **error);
-/* Times of one kind of op inside one stage of an edit. m, n, k: sizes of a product or of an attention (queries, keys, head
- * width); 0 where they say nothing. flop and bytes: of all `count` together; bytes: operands read and written once. */
+/* Times of one kind of op inside one stage of an edit. m, n, k: sizes of a product or of an attention (queries, keys,
+ * head width); 0 where they say nothing. flop and bytes: of all `count` together; bytes: operands read and written
+ * once. */
 typedef struct {
   const char *stage, *op;
   int64_t m, n, k;
   int count;
   double ms, flop, bytes;
 } FkProfileRow;
-/* Runs one edit of this size on made-up pixels with every op timed by itself, CUDA graphs off. (transfer full): g_free. */
+/* Runs one edit of this size on made-up pixels with every op timed by itself, CUDA graphs off. (transfer full): g_free.
+ */
 FK_API FkProfileRow *fk_engine_profile(FkEngine *engine, const FkSettings *settings, int width, int height,
                                        size_t *count, GError **error);
 /* "decided (asked; why)" for each optimization and for backend and precision, in the table's order, as it ran last or
@@ -208,7 +212,7 @@ typedef struct {
 
 typedef struct {
   FkPlanStage stage[FK_PLAN_STAGES];
-  int width, height;          /* at which the model works */
+  int width, height; /* at which the model works */
   int64_t text_tokens, target_tokens, context_tokens;
   int evaluations;
   int64_t parameters;

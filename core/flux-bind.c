@@ -20,10 +20,11 @@ typedef struct {
   const char *mod, *k, *v, *q, *out, *q_norm, *k_norm, *ff;
 } StreamNames;
 
-static const StreamNames image_names = {"norm1.linear", "attn.to_k",   "attn.to_v",   "attn.to_q",
+static const StreamNames image_names = {"norm1.linear",  "attn.to_k",   "attn.to_v",   "attn.to_q",
                                         "attn.to_out.0", "attn.norm_q", "attn.norm_k", "ff"};
-static const StreamNames text_names = {"norm1_context.linear", "attn.add_k_proj",   "attn.add_v_proj",   "attn.add_q_proj",
-                                       "attn.to_add_out",      "attn.norm_added_q", "attn.norm_added_k", "ff_context"};
+static const StreamNames text_names = {"norm1_context.linear", "attn.add_k_proj", "attn.add_v_proj",
+                                       "attn.add_q_proj",      "attn.to_add_out", "attn.norm_added_q",
+                                       "attn.norm_added_k",    "ff_context"};
 
 static void bind_stream(FkBinder *b, FkFluxStream *s, const StreamNames *n, int i, int64_t d, int64_t e) {
 #define NAME(part) g_strdup_printf("transformer_blocks.%d.%s", i, part)

@@ -2,7 +2,8 @@
 /* The op line: one function per tensor operation, checked here, executed by a backend. libc only.
  *
  * Wrong shapes are assertions (our bug, never a user's). Every function returns at once when the backend has failed.
- * A fused op is defined by the composition of basic ops that this file's .c runs where a backend has no kernel for it. */
+ * A fused op is defined by the composition of basic ops that this file's .c runs where a backend has no kernel for it.
+ */
 #ifndef FK_OPS_H
 #define FK_OPS_H
 

@@ -62,12 +62,11 @@ bool fk_profile_write_trace(const struct FkProfile *p, const char *path) {
   fputs("{\"traceEvents\":[", f);
   for (int i = 0; i < p->count; i++) {
     const FkProfileOp *o = &p->op[i];
-    fprintf(
-        f,
-        "%s\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"m\":%lld,"
-        "\"n\":%lld,\"k\":%lld,\"gflop\":%.3f,\"mb\":%.3f}}",
-        i ? "," : "", o->op, o->stage, at, o->ms * 1e3, (long long)o->m, (long long)o->n, (long long)o->k,
-        o->flop / 1e9, o->bytes / 1e6);
+    fprintf(f,
+            "%s\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,"
+            "\"args\":{\"m\":%lld,\"n\":%lld,\"k\":%lld,\"gflop\":%.3f,\"mb\":%.3f}}",
+            i ? "," : "", o->op, o->stage, at, o->ms * 1e3, (long long)o->m, (long long)o->n, (long long)o->k,
+            o->flop / 1e9, o->bytes / 1e6);
     at += o->ms * 1e3;
   }
   fprintf(f, "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{\"dropped\":%d}}\n", p->dropped);

@@ -6,7 +6,9 @@
 
 enum { ALIGN = 256 };
 
-static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
+static size_t aligned(size_t bytes) {
+  return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
 
 static size_t states_bytes(const FkModel *m, const FkBackend *be) {
   return aligned((size_t)m->config.t5.max_tokens * (size_t)m->config.t5.width * fk_dtype_size(be->dtype));
@@ -50,7 +52,9 @@ static void keep(FkPromptCache *c, const char *text, int length, const FkPrompt 
   fk_op_copy(c->be, s->pooled, p->pooled);
 }
 
-int fk_prompt_length(const FkModel *m, int asked) { return asked ? asked : m->config.t5.max_tokens; }
+int fk_prompt_length(const FkModel *m, int asked) {
+  return asked ? asked : m->config.t5.max_tokens;
+}
 
 bool fk_prompt_encode(const FkModel *m, FkBackend *be, FkArena *arena, FkPromptCache *cache, const char *text,
                       int length, FkPrompt *p, GError **error) {

@@ -12,7 +12,9 @@
 static GMutex lock;
 static GHashTable *engines; /* identity (owned by the engine) -> engine, no reference held */
 
-static int by_name(gconstpointer a, gconstpointer b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int by_name(gconstpointer a, gconstpointer b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* Names of the weight and configuration files of one folder, sorted, with what identifies their content cheaply. */
 static void append_folder(GString *s, const char *folder) {
@@ -31,7 +33,7 @@ static void append_folder(GString *s, const char *folder) {
 }
 
 char *fk_registry_identity(const FkOptions *options) {
-  static const char *const folders[] = {"",          "transformer", "vae",        "text_encoder", "text_encoder_2",
+  static const char *const folders[] = {"",          "transformer", "vae",      "text_encoder", "text_encoder_2",
                                         "tokenizer", "tokenizer_2", "scheduler"};
   g_autofree char *values = fk_options_identity(options);
   const char *model = fk_options_get(options, "model-path");

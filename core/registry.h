@@ -5,7 +5,8 @@
 
 #include "fk.h"
 
-/* Options plus path, inode, size and time of every file of the model: a changed folder is another model. (transfer full) */
+/* Options plus path, inode, size and time of every file of the model: a changed folder is another model. (transfer
+ * full) */
 char *fk_registry_identity(const FkOptions *options);
 /* (transfer full, nullable) */
 FkEngine *fk_registry_find(const char *identity);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* T5 encoder: RMS-normed blocks with a relative position bias shared by all blocks, gated GELU. Stop "prompt" of the tour.
- * Not here: the tokenizer (tokenizer-t5.c). The bias depends on j - i only, so it travels as one row of 2T - 1 values a
- * head instead of a T x T matrix. */
+/* T5 encoder: RMS-normed blocks with a relative position bias shared by all blocks, gated GELU. Stop "prompt" of the
+ * tour. Not here: the tokenizer (tokenizer-t5.c). The bias depends on j - i only, so it travels as one row of 2T - 1
+ * values a head instead of a T x T matrix. */
 #include "t5.h"
 
 #include <glib.h>
@@ -100,10 +100,11 @@ static FkTensor upload_bias(const FkT5 *t5, FkBackend *be, FkArena *arena, int l
   const FkT5Config *c = &t5->config;
   const int span = 2 * length - 1;
   FkTensor bias = fk_arena_2d(arena, FK_F32, c->heads, span);
-  g_autofree float *host = g_new0(float, (size_t)c->heads * (size_t)span);
+  g_autofree float *host = g_new0(float, (size_t)c->heads *(size_t)span);
   for (int i = 0; i < span && t5->bias_table; i++) {
     const int bucket = fk_t5_bucket(i - (length - 1), c->buckets, c->max_distance);
-    for (int h = 0; h < c->heads; h++) host[(size_t)h * (size_t)span + (size_t)i] = t5->bias_table[bucket * c->heads + h];
+    for (int h = 0; h < c->heads; h++)
+      host[(size_t)h * (size_t)span + (size_t)i] = t5->bias_table[bucket * c->heads + h];
   }
   fk_op_upload(be, bias, host);
   return bias;
@@ -114,7 +115,8 @@ void fk_t5_encode(const FkT5 *t5, FkBackend *be, FkArena *arena, const int32_t *
   const size_t mark = fk_arena_mark(arena);
   const int64_t inner = (int64_t)c->heads * c->kv, wide_cols = MAX(3 * inner, 2 * (int64_t)c->ff);
   FkTensor id = fk_arena_1d(arena, FK_I32, length), bias = upload_bias(t5, be, arena, length);
-  FkTensor x = fk_arena_2d(arena, be->dtype, length, c->width), normed = fk_arena_2d(arena, be->dtype, length, c->width);
+  FkTensor x = fk_arena_2d(arena, be->dtype, length, c->width),
+           normed = fk_arena_2d(arena, be->dtype, length, c->width);
   FkTensor wide = fk_arena_2d(arena, be->dtype, length, wide_cols);
   fk_op_upload(be, id, ids);
   fk_op_embed(be, x, t5->embedding, id);

@@ -6,7 +6,8 @@
  *   C channels, H height, W width. Images and feature maps are channels-last: [H, W, C].
  *
  * A view is row-major; the innermost axis is contiguous, and `ld` counts the elements from one row of the innermost
- * axis to the next, so a block of columns of a wider buffer is a view too. Outer axes follow each other without holes. */
+ * axis to the next, so a block of columns of a wider buffer is a view too. Outer axes follow each other without holes.
+ */
 #ifndef FK_TENSOR_H
 #define FK_TENSOR_H
 
@@ -22,7 +23,7 @@ static inline size_t fk_dtype_size(FkDtype dtype) {
 }
 
 typedef struct {
-  void *data;     /* backend memory (device memory on CUDA); NULL: no tensor, or a null backend */
+  void *data; /* backend memory (device memory on CUDA); NULL: no tensor, or a null backend */
   FkDtype dtype;
   int rank;       /* 1..3; 0: no tensor */
   int64_t dim[3]; /* outermost first */
@@ -30,8 +31,12 @@ typedef struct {
 } FkTensor;
 
 /* The absent tensor: an optional operand that is not given. */
-static inline FkTensor fk_tensor_none(void) { return (FkTensor){0}; }
-static inline bool fk_tensor_given(FkTensor t) { return t.rank > 0; }
+static inline FkTensor fk_tensor_none(void) {
+  return (FkTensor){0};
+}
+static inline bool fk_tensor_given(FkTensor t) {
+  return t.rank > 0;
+}
 
 static inline FkTensor fk_tensor_1d(void *data, FkDtype dtype, int64_t n) {
   return (FkTensor){data, dtype, 1, {n, 0, 0}, n};
@@ -45,15 +50,21 @@ static inline FkTensor fk_tensor_3d(void *data, FkDtype dtype, int64_t a, int64_
   return (FkTensor){data, dtype, 3, {a, b, c}, c};
 }
 
-static inline int64_t fk_tensor_cols(FkTensor t) { return t.dim[t.rank - 1]; }
+static inline int64_t fk_tensor_cols(FkTensor t) {
+  return t.dim[t.rank - 1];
+}
 
 /* Rows of the innermost axis: the product of the outer axes. */
 static inline int64_t fk_tensor_rows(FkTensor t) {
   return t.rank == 1 ? 1 : t.rank == 2 ? t.dim[0] : t.dim[0] * t.dim[1];
 }
 
-static inline int64_t fk_tensor_count(FkTensor t) { return fk_tensor_rows(t) * fk_tensor_cols(t); }
-static inline size_t fk_tensor_bytes(FkTensor t) { return (size_t)fk_tensor_count(t) * fk_dtype_size(t.dtype); }
+static inline int64_t fk_tensor_count(FkTensor t) {
+  return fk_tensor_rows(t) * fk_tensor_cols(t);
+}
+static inline size_t fk_tensor_bytes(FkTensor t) {
+  return (size_t)fk_tensor_count(t) * fk_dtype_size(t.dtype);
+}
 
 static inline void *fk_tensor_at(FkTensor t, int64_t element) {
   return t.data ? (char *)t.data + element * (int64_t)fk_dtype_size(t.dtype) : NULL;
@@ -88,7 +99,8 @@ static inline FkTensor fk_tensor_slice(FkTensor t, int64_t first, int64_t n) {
   return fk_tensor_1d(fk_tensor_at(t, first), t.dtype, n);
 }
 
-/* A matrix of parameters. A linear op takes this and never a bare matrix, so quantised and packed weights need no slot. */
+/* A matrix of parameters. A linear op takes this and never a bare matrix, so quantised and packed weights need no slot.
+ */
 typedef struct {
   const void *data; /* [out, in], row-major; convolution: [out, kh, kw, in] with in = kh * kw * C */
   FkDtype dtype;

@@ -53,8 +53,7 @@ static Tile run_tile(const Job *j, const Grid *g, int64_t y, int64_t x) {
   const size_t mark = fk_arena_mark(j->arena);
   FkTensor in = fk_arena_3d(j->arena, j->be->dtype, h, w, c);
   for (int64_t i = 0; i < h; i++)
-    fk_op_copy(j->be, fk_tensor_slice_rows(in, i * w, w),
-               fk_tensor_slice_rows(j->in, (y + i) * j->in.dim[1] + x, w));
+    fk_op_copy(j->be, fk_tensor_slice_rows(in, i * w, w), fk_tensor_slice_rows(j->in, (y + i) * j->in.dim[1] + x, w));
   Tile t = {NULL, j->decode ? h * f : h / f, j->decode ? w * f : w / f, j->out.dim[2]};
   FkTensor out = fk_arena_3d(j->arena, j->be->dtype, t.h, t.w, t.c);
   FkTensor wide = fk_arena_3d(j->arena, FK_F32, t.h, t.w, t.c);
@@ -66,7 +65,8 @@ static Tile run_tile(const Job *j, const Grid *g, int64_t y, int64_t x) {
   return t;
 }
 
-/* Tiles in raster order; each blends with its already blended neighbours above and to the left, as the reference does. */
+/* Tiles in raster order; each blends with its already blended neighbours above and to the left, as the reference does.
+ */
 static void run(const Job *j, const Grid *g) {
   const int64_t rows = (j->in.dim[0] + g->stride - 1) / g->stride, cols = (j->in.dim[1] + g->stride - 1) / g->stride;
   g_autofree Tile *tiles = g_new0(Tile, (size_t)(rows * cols));

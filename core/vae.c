@@ -94,7 +94,9 @@ void fk_vae_init(FkVae *vae, const FkVaeConfig *config, FkBinder *binder) {
   bind_decoder(binder, &vae->decoder, config);
 }
 
-int fk_vae_factor(const FkVae *vae) { return 1 << (vae->config.n_levels - 1); }
+int fk_vae_factor(const FkVae *vae) {
+  return 1 << (vae->config.n_levels - 1);
+}
 
 /* Three buffers of the largest feature map serve the whole half: x holds the current map, a and b are scratch. */
 typedef struct {
@@ -105,7 +107,9 @@ typedef struct {
   int groups;
 } Maps;
 
-static FkTensor map(const Maps *m, void *data, int64_t c) { return fk_tensor_3d(data, m->be->dtype, m->h, m->w, c); }
+static FkTensor map(const Maps *m, void *data, int64_t c) {
+  return fk_tensor_3d(data, m->be->dtype, m->h, m->w, c);
+}
 
 static void swap(void **a, void **b) {
   void *t = *a;
@@ -119,7 +123,14 @@ static void group_norm(const Maps *m, FkTensor y, FkTensor x, FkTensor weight, F
 }
 
 static void conv3(const Maps *m, FkTensor y, FkTensor x, FkWeight w, FkTensor bias, FkTensor residual) {
-  FkConv c = {.x = x, .y = y, .bias = bias, .residual = residual, .w = w, .kernel = 3, .stride = 1, .pad_before = 1,
+  FkConv c = {.x = x,
+              .y = y,
+              .bias = bias,
+              .residual = residual,
+              .w = w,
+              .kernel = 3,
+              .stride = 1,
+              .pad_before = 1,
               .pad_after = 1};
   fk_op_conv(m->be, m->arena, &c);
 }
@@ -184,7 +195,11 @@ static int64_t largest_map(const FkVaeHalf *h, int64_t rows, int64_t cols, bool 
 }
 
 static Maps maps_new(const FkVae *vae, const FkVaeHalf *half, FkBackend *be, FkArena *arena, FkTensor in, bool up) {
-  Maps m = {.be = be, .arena = arena, .h = in.dim[0], .w = in.dim[1], .c = half->conv_in.out,
+  Maps m = {.be = be,
+            .arena = arena,
+            .h = in.dim[0],
+            .w = in.dim[1],
+            .c = half->conv_in.out,
             .groups = vae->config.norm_groups};
   const int64_t n = largest_map(half, m.h, m.w, up);
   m.x = fk_arena_1d(arena, be->dtype, n).data;
@@ -211,8 +226,14 @@ void fk_vae_encode_tile(const FkVae *vae, FkBackend *be, FkArena *arena, FkTenso
     m.h /= 2;
     m.w /= 2;
     /* Zeros to the right and below only (spec 5.1, Downsample). */
-    FkConv c = {.x = x, .y = map(&m, m.a, m.c), .bias = h->resample_bias[i], .w = h->resample[i], .kernel = 3,
-                .stride = 2, .pad_before = 0, .pad_after = 1};
+    FkConv c = {.x = x,
+                .y = map(&m, m.a, m.c),
+                .bias = h->resample_bias[i],
+                .w = h->resample[i],
+                .kernel = 3,
+                .stride = 2,
+                .pad_before = 0,
+                .pad_after = 1};
     fk_op_conv(be, arena, &c);
     swap(&m.x, &m.a);
   }
@@ -232,8 +253,15 @@ void fk_vae_decode_tile(const FkVae *vae, FkBackend *be, FkArena *arena, FkTenso
     FkTensor x = map(&m, m.x, m.c);
     m.h *= 2;
     m.w *= 2;
-    FkConv c = {.x = x, .y = map(&m, m.a, m.c), .bias = h->resample_bias[i], .w = h->resample[i], .kernel = 3,
-                .stride = 1, .pad_before = 1, .pad_after = 1, .upsample = true};
+    FkConv c = {.x = x,
+                .y = map(&m, m.a, m.c),
+                .bias = h->resample_bias[i],
+                .w = h->resample[i],
+                .kernel = 3,
+                .stride = 1,
+                .pad_before = 1,
+                .pad_after = 1,
+                .upsample = true};
     fk_op_conv(be, arena, &c);
     swap(&m.x, &m.a);
   }

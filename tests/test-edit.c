@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whole edits through fk.h on the CPU: pixels of diffusers' pipeline in float32 (its own float64 and float32 agree to 87
- * to 95 dB), and the same bytes whatever the threads, the batch, the position and the prompt cache. */
+/* Whole edits through fk.h on the CPU: pixels of diffusers' pipeline in float32 (its own float64 and float32 agree to
+ * 87 to 95 dB), and the same bytes whatever the threads, the batch, the position and the prompt cache. */
 #include "backend.h"
 #include "fk.h"
 
@@ -156,7 +156,8 @@ static void same_bytes(void) {
   g_assert_cmpstr(alone, ==, again);
 
   g_autoptr(GError) error = NULL;
-  FkJob jobs[3] = {{.in = other, .out = b, .settings = t}, {.in = in, .out = out, .settings = s},
+  FkJob jobs[3] = {{.in = other, .out = b, .settings = t},
+                   {.in = in, .out = out, .settings = s},
                    {.in = in, .out = c, .settings = t}};
   memset(out.data, 0, out.stride);
   fk_engine_edit(engine, jobs, 3, NULL, NULL, NULL, &error);

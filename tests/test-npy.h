@@ -45,7 +45,9 @@ static inline Npy npy_load(const char *name) {
   return n;
 }
 
-static inline void npy_clear(Npy *n) { g_clear_pointer(&n->bytes, g_free); }
+static inline void npy_clear(Npy *n) {
+  g_clear_pointer(&n->bytes, g_free);
+}
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Npy, npy_clear)
 
 /* |a - b| / |b|, L2, in double; NaN anywhere gives NaN. */

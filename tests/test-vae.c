@@ -20,9 +20,16 @@ static void open_demo(Case *c) {
 }
 
 static void open_random(Case *c) {
-  const FkVaeConfig config = {.in_channels = 3, .out_channels = 3, .n_levels = 4, .channels = {8, 8, 16, 24},
-                              .layers_per_block = 2, .latent_channels = 4, .norm_groups = 4, .sample_size = 64,
-                              .scaling_factor = 1, .shift_factor = 0};
+  const FkVaeConfig config = {.in_channels = 3,
+                              .out_channels = 3,
+                              .n_levels = 4,
+                              .channels = {8, 8, 16, 24},
+                              .layers_per_block = 2,
+                              .latent_channels = 4,
+                              .norm_groups = 4,
+                              .sample_size = 64,
+                              .scaling_factor = 1,
+                              .shift_factor = 0};
   g_autofree char *path = g_build_filename(FK_TEST_DATA, "stages/vae-a", NULL);
   g_autofree char *absolute = g_canonicalize_filename(path, NULL);
   c->s = stage_open(absolute, "diffusion_pytorch_model");
@@ -31,7 +38,8 @@ static void open_random(Case *c) {
 }
 
 /* Runs one half on `in` [C, H, W] and compares with `want` [C', H', W']. */
-static void half(Case *c, bool decode, bool tiling, const Npy *in, const float *chw, const Npy *want, const char *what) {
+static void half(Case *c, bool decode, bool tiling, const Npy *in, const float *chw, const Npy *want,
+                 const char *what) {
   const int64_t ci = in->dim[0], h = in->dim[1], w = in->dim[2];
   g_autofree float *hwc = to_channels_last(chw, ci, h, w);
   g_autofree float *expected = to_channels_last(want->data, want->dim[0], want->dim[1], want->dim[2]);
