@@ -16,14 +16,8 @@ void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, 
 }
 
 /* OpenBLAS knows only one number for the whole process; another caller in it may raise it between two ops. */
-int fk_cpu_gemm_enter(void) {
+void fk_cpu_gemm_enter(void) {
 #ifdef OPENBLAS_VERSION
-  int before = openblas_get_num_threads();
-  if (before != 1) openblas_set_num_threads(1);
+  if (openblas_get_num_threads() != 1) openblas_set_num_threads(1);
 #endif
-  return 1;
-}
-
-void fk_cpu_gemm_leave(int before) {
-  (void)before;
 }

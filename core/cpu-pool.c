@@ -121,10 +121,9 @@ static bool fk_cpu_pool_reserve(FkCpuPool *pool, size_t floats) {
 bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
   assert(tasks >= 0 && tasks < UINT32_MAX);
   if (!fk_cpu_pool_reserve(pool, scratch_floats)) return false;
-  int before = fk_cpu_gemm_enter();
+  fk_cpu_gemm_enter();
   if (tasks <= 1 || pool->threads == 1) {
     for (int64_t task = 0; task < tasks; task++) run(op, task, pool->scratch[0]);
-    fk_cpu_gemm_leave(before);
     return true;
   }
   pool->run = run;
@@ -135,7 +134,6 @@ bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCp
   fk_cpu_pool_wake(pool);
   fk_cpu_pool_work(pool, 0);
   fk_cpu_pool_wait(pool);
-  fk_cpu_gemm_leave(before);
   return true;
 }
 

@@ -82,9 +82,8 @@ static inline float *fk_cpu_f32(FkTensor t, int64_t row) {
 
 void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-/* Around a thread's products: the library must not start threads of its own. enter returns what leave puts back. */
-int fk_cpu_gemm_enter(void);
-void fk_cpu_gemm_leave(int before);
+/* Before a thread's products: the library must not start threads of its own. */
+void fk_cpu_gemm_enter(void);
 
 /* cpu-math.c: loops over rows [rows, cols] of float32, `ld` floats apart. */
 

@@ -201,7 +201,7 @@ template <int BN> FK_DEVICE void fk_linear_block(float (&acc)[BN / 2], uint64_t 
 template <int CL> FK_DEVICE void fk_linear_release(uint32_t empty, int stage) {
   int lane = threadIdx.x & 31;
   if (CL == 1 && lane == 0) fk_mbar_arrive(empty + 8 * stage);
-  if (CL > 1 && lane < CL) fk_mbar_free_cluster(empty + 8 * stage, lane);
+  if (CL > 1 && lane < CL) fk_mbar_arrive_cluster(empty + 8 * stage, lane);
 }
 
 /* This thread's share of the vectors along a tile's columns. */

@@ -397,14 +397,4 @@ FK_DEVICE void fk_tma_multicast_5d(uint32_t to, const CUtensorMap *map, uint32_t
                : "memory");
 }
 
-/* Arrives on the same barrier of a block of the cluster to say that this warp's wgmma reads of a stage are over. Orders
- * no ordinary memory accesses: a release at cluster scope is a full memory barrier, 1 us a stage when measured. */
-FK_DEVICE void fk_mbar_free_cluster(uint32_t bar, uint32_t rank) {
-  asm volatile("{\n.reg .b32 remote;\n"
-               "mapa.shared::cluster.u32 remote, %0, %1;\n"
-               "mbarrier.arrive.shared::cluster.b64 _, [remote];\n}" ::"r"(bar),
-               "r"(rank)
-               : "memory");
-}
-
 #endif
