@@ -295,6 +295,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     auto queries_take = [&]() {
       fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
       fk_attn_queries(q, base + group * P::kQBytes);
+      fk_fence_async(), __syncwarp();
       if (lane == 0) fk_mbar_arrive(q_free + 8 * group);
     };
     auto scores_start = [&]() {
