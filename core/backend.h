@@ -12,7 +12,7 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 1
+#define FK_BACKEND_ABI 2
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_SLOTS 16384 /* marks a backend can hold at a time */
@@ -106,6 +106,8 @@ typedef struct {
   bool (*graph_begin)(FkBackend *be, int key);
   void (*graph_end)(FkBackend *be, int key);
   void (*graph_forget)(FkBackend *be);
+  /* Opens a named range for a profiler's timeline (NVTX), `name` NULL: closes the last one. NULL slot: no profiler. */
+  void (*range)(FkBackend *be, const char *name);
 
   /* Basic ops. */
   void (*linear)(FkBackend *be, const FkLinear *l); /* epilogue FK_EPI_ACT with FK_ACT_NONE only */

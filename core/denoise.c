@@ -150,12 +150,14 @@ static bool loop(Loop *l, GError **error) {
     const int64_t start_us = g_get_monotonic_time();
     if (fk_edit_cancelled(e->cancellable, error)) return false;
     if (e->progress && !e->plan) e->progress("step", i, n, e->user_data);
+    fk_op_range(e->be, "evaluation");
     for (int b = 0; b < l->branches; b++) fk_flux_modulate(&l->run, &l->branch[b], i);
     for (int f = 0; f < e->n; f++) {
       evaluate(l, f, i);
       if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
       solve(l, l->operands[f], i);
     }
+    fk_op_range(e->be, NULL);
     if (e->plan) continue;
     fk_op_mark(e->be, i & 1);
     const int awaited = evaluation_us >= FK_SLOW_EVALUATION_US ? i : i - 1;

@@ -59,8 +59,15 @@ static StageClock stage_begin(FkEdit *e, FkStage stage) {
   static const char *const names[FK_STAGES] = {"text", "encode", "denoise", "decode"};
   if (e->be->profile) e->be->profile->stage = names[stage];
   e->arena->peak = e->arena->used;
+  fk_op_range(e->be, names[stage]);
   return (StageClock){e, stage, g_get_monotonic_time(), flop(e->be)};
 }
+
+/* However the stage was left. */
+static void stage_clear(StageClock *c) {
+  fk_op_range(c->edit->be, NULL);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StageClock, stage_clear)
 
 static bool stage_end(const StageClock *c, GError **error) {
   FkEdit *e = c->edit;
@@ -180,7 +187,7 @@ static void draw_noise(const FkEdit *e, uint64_t seed, FkTensor latent) {
 }
 
 static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GError **error) {
-  const StageClock clock = stage_begin(e, FK_STAGE_TEXT);
+  g_auto(StageClock) clock = stage_begin(e, FK_STAGE_TEXT);
   const int length = fk_prompt_length(e->model, e->tune->max_sequence_length);
   FkPromptCache *cache = e->tune->prompt_cache ? e->cache : NULL;
   tell(e, "text", 0, 1);
@@ -194,7 +201,7 @@ static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GErro
 }
 
 static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
-  const StageClock clock = stage_begin(e, FK_STAGE_ENCODE);
+  g_auto(StageClock) clock = stage_begin(e, FK_STAGE_ENCODE);
   const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
   for (int i = 0; i < e->n; i++) {
     tell(e, "encode", i, e->n);
@@ -209,7 +216,7 @@ static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
 }
 
 static bool decode_images(FkEdit *e, const FkDenoiseFrame *frames, GError **error) {
-  const StageClock clock = stage_begin(e, FK_STAGE_DECODE);
+  g_auto(StageClock) clock = stage_begin(e, FK_STAGE_DECODE);
   for (int i = 0; i < e->n; i++) {
     tell(e, "decode", i, e->n);
     if (!decode_frame(e, frames[i].latent, &e->jobs[i], error)) return false;
@@ -244,7 +251,7 @@ bool fk_edit_run(FkEdit *e, GError **error) {
   g_autofree FkDenoiseFrame *frames = g_new0(FkDenoiseFrame, (size_t)e->n);
   bool ok = encode_text(e, &positive, &negative, error) && encode_images(e, frames, error);
   if (ok) {
-    const StageClock clock = stage_begin(e, FK_STAGE_DENOISE);
+    g_auto(StageClock) clock = stage_begin(e, FK_STAGE_DENOISE);
     ok = fk_denoise(e, &positive, e->tune->negative_prompt ? &negative : NULL, frames, error) &&
          stage_end(&clock, error);
   }

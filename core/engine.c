@@ -188,7 +188,10 @@ static bool load(FkEngine *e, GCancellable *cancellable, FkProgress progress, vo
   if (e->model->loaded) return true;
   if (!within_limit(e, 0, error)) return false;
   tell_open(0, (int64_t)fk_model_weight_bytes(e->model), &told);
-  if (!fk_model_load(e->model, cancellable, tell_open, &told, error)) {
+  fk_op_range(e->be, "load");
+  const bool loaded = fk_model_load(e->model, cancellable, tell_open, &told, error);
+  fk_op_range(e->be, NULL);
+  if (!loaded) {
     fk_backend_clear(e->be);
     return false;
   }

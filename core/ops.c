@@ -343,6 +343,10 @@ void fk_op_wait(FkBackend *be, int slot) {
   if (be->failure == FK_FAIL_NONE) be->ops->wait(be, slot);
 }
 
+void fk_op_range(FkBackend *be, const char *name) {
+  if (be->ops->range) be->ops->range(be, name);
+}
+
 bool fk_op_graph_begin(FkBackend *be, int key) {
   if (be->failure != FK_FAIL_NONE || !be->use_graph || !be->ops->graph_begin) return true;
   return be->ops->graph_begin(be, key);

@@ -38,6 +38,8 @@ void fk_op_upload(FkBackend *be, FkTensor to, const void *from);
 void fk_op_download(FkBackend *be, void *to, FkTensor from);
 void fk_op_mark(FkBackend *be, int slot);
 void fk_op_wait(FkBackend *be, int slot);
+/* Ranges of a profiler's timeline nest; name NULL closes the last. Also after a failure: they must stay paired. */
+void fk_op_range(FkBackend *be, const char *name);
 /* Record or replay what is enqueued between begin and end; see FkOps.graph_begin. */
 bool fk_op_graph_begin(FkBackend *be, int key);
 void fk_op_graph_end(FkBackend *be, int key);

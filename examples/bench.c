@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* fluxkontext-bench: medians of whole edits by stage, times of each kind of op against its floor, and what each switch
  * gains. Says machine, size, context, steps and precision; writes JSON and a plot beside the tables. On fk.h alone.
- * Not here: a timeline (property trace-file) and NVTX ranges, which need a CUDA header on the machine that builds. */
+ * Not here: a timeline (property trace-file) and NVTX ranges, which the CUDA module opens around stages and evaluations
+ * for any profiler. */
 #include "bench-plot.h"
 
 #include <fk.h>

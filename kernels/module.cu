@@ -12,6 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if __has_include(<nvtx3/nvToolsExt.h>)
+#include <nvtx3/nvToolsExt.h>
+#define FK_NVTX 1
+#endif
 
 /* ---- failures --------------------------------------------------------------------------------------------------- */
 
@@ -370,6 +374,16 @@ static void cuda_graph_forget(FkBackend *be) {
   cu->graphs = 0;
 }
 
+/* Ranges of the NVTX library: nothing unless a profiler has put itself into the process. */
+static void cuda_range(FkBackend *, const char *name) {
+#ifdef FK_NVTX
+  if (name)
+    nvtxRangePushA(name);
+  else
+    nvtxRangePop();
+#endif
+}
+
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 static const FkOps table = {
@@ -391,6 +405,7 @@ static const FkOps table = {
     .graph_begin = cuda_graph_begin,
     .graph_end = cuda_graph_end,
     .graph_forget = cuda_graph_forget,
+    .range = cuda_range,
     .linear = fk_cuda_op_linear,
     .layer_norm = fk_cuda_op_layer_norm,
     .rms_norm = fk_cuda_op_rms_norm,

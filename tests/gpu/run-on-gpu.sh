@@ -73,6 +73,16 @@ refused() { # PATTERN SETTINGS...: one message that matches, exit status not 0
   [ "$(grep -c . "$OUT/refused.txt")" = 1 ] && grep -Eq "$pattern" "$OUT/refused.txt"
 }
 
+# The ranges that a profiler would see, as a library in the profiler's place prints them.
+part_nvtx() {
+  lib=$(command -v nvtx-record.so) || return 77
+  NVTX_INJECTION64_PATH="$lib" fluxkontext-edit-image -m "$DEMO" -p "$NIGHT" "$PHOTO" "$OUT/nvtx.png" $CUDA steps=2 \
+    2>&1 | grep -a '^nvtx' > "$OUT/ranges.txt"
+  sed -n 's/.* open //p' "$OUT/ranges.txt" | tr '\n' ' '
+  [ "$(sed -n 's/.* open //p' "$OUT/ranges.txt" | tr '\n' ' ')" = \
+    'load text encode denoise evaluation evaluation decode ' ] && tail -n 1 "$OUT/ranges.txt" | grep -q '^nvtx 0 close'
+}
+
 part_refusals() {
   refused 'device 99' $CUDA cuda-device-id=99 && refused 'max-vram is 1000 bytes' $CUDA max-vram=1000 &&
     (export CUDA_VISIBLE_DEVICES= && refused 'backend=cuda' $CUDA) &&
@@ -252,7 +262,9 @@ fi
 
 step test-cuda-ops 60 test-cuda-ops
 step test-cuda-moves 60 test-cuda-moves
+step test-cuda-repeat 90 test-cuda-repeat
 step test-gpu-edit 60 test-gpu-edit --tap
+step test-gpu-steps 60 test-gpu-steps --tap
 # What only has to be right runs side by side; what is timed runs alone.
 start_part sanitizer 60 memcheck 3
 start_part sanitizer 60 initcheck 3
@@ -267,6 +279,7 @@ part demo-stages 40
 part three-processes 40
 part launch 40
 part refusals 20
+part nvtx 20
 for name in sanitizer-memcheck sanitizer-initcheck sanitizer-synccheck demo-modules peer-demo; do collect $name; done
 collect sanitizer-racecheck late-is-skipped
 part soak 60
