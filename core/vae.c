@@ -98,7 +98,8 @@ int fk_vae_factor(const FkVae *vae) {
   return 1 << (vae->config.n_levels - 1);
 }
 
-/* Three buffers of the largest feature map serve the whole half: x holds the current map, a and b are scratch. */
+/* Three buffers serve the whole half: x holds the current map, a what is made of it, each as large as the largest map;
+ * b holds what is inside a resnet, which has its result's channels only (half as much at the decoder's widest map). */
 typedef struct {
   FkBackend *be;
   FkArena *arena;
@@ -179,17 +180,18 @@ static void middle(Maps *m, const FkVaeHalf *h) {
   resnet(m, &h->mid[1]);
 }
 
-/* Elements of the largest feature map that the half passes through, for an input of rows x cols. */
-static int64_t largest_map(const FkVaeHalf *h, int64_t rows, int64_t cols, bool up) {
+/* Elements of the largest map that the half passes through for an input of rows x cols; `inside`: inside its resnets.
+ */
+static int64_t largest_map(const FkVaeHalf *h, int64_t rows, int64_t cols, bool up, bool inside) {
   int64_t best = rows * cols * h->conv_in.out, in = h->conv_in.out;
   for (int i = 0; i < h->levels; i++) {
-    const int64_t c = h->channels[i] > in ? h->channels[i] : in;
-    best = rows * cols * c > best ? rows * cols * c : best;
+    const int64_t c = inside ? h->channels[i] : MAX(h->channels[i], in);
+    best = MAX(best, rows * cols * c);
     in = h->channels[i];
     if (!h->resample[i].out) break;
     rows = up ? rows * 2 : rows / 2;
     cols = up ? cols * 2 : cols / 2;
-    best = rows * cols * in > best ? rows * cols * in : best;
+    if (!inside) best = MAX(best, rows * cols * in);
   }
   return best;
 }
@@ -201,10 +203,10 @@ static Maps maps_new(const FkVae *vae, const FkVaeHalf *half, FkBackend *be, FkA
             .w = in.dim[1],
             .c = half->conv_in.out,
             .groups = vae->config.norm_groups};
-  const int64_t n = largest_map(half, m.h, m.w, up);
+  const int64_t n = largest_map(half, m.h, m.w, up, false);
   m.x = fk_arena_1d(arena, be->dtype, n).data;
   m.a = fk_arena_1d(arena, be->dtype, n).data;
-  m.b = fk_arena_1d(arena, be->dtype, n).data;
+  m.b = fk_arena_1d(arena, be->dtype, largest_map(half, m.h, m.w, up, true)).data;
   conv3(&m, map(&m, m.x, m.c), in, half->conv_in, half->conv_in_bias, fk_tensor_none());
   return m;
 }

@@ -311,6 +311,19 @@ static void *cuda_stage(FkBackend *be, int buffer, size_t bytes) {
   return b->host;
 }
 
+/* The device side of a conversion, as large as the conversions met need it: with a checkpoint of the device's own dtype
+ * only vectors are converted. */
+static void *conversion_buffer(FkBackend *be, FkCudaBuffer *b, size_t bytes) {
+  if (bytes <= b->device_bytes) return b->device;
+  if (bytes < 1 << 20) bytes = 1 << 20; /* freeing waits for the device: few steps */
+  if (b->device) fk_cuda_ok(be, "commit", cudaFree(b->device));
+  b->device = NULL;
+  b->device_bytes = 0;
+  if (!fk_cuda_ok(be, "commit", cudaMalloc(&b->device, bytes))) return NULL;
+  b->device_bytes = bytes;
+  return b->device;
+}
+
 /* Equal dtypes go straight to their place; others through a device buffer, from which a kernel converts. */
 static void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
   FkCuda *cu = fk_cuda_enter(be);
@@ -318,8 +331,8 @@ static void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype
   FkCudaBuffer *b = &cu->ring[buffer];
   const size_t bytes = count * fk_dtype_size(from);
   assert(b->host && bytes <= FK_CUDA_RING_BYTES);
-  if (as != from && !b->device && !fk_cuda_ok(be, "commit", cudaMalloc(&b->device, FK_CUDA_RING_BYTES))) return;
-  void *landing = as == from ? to : b->device;
+  void *landing = as == from ? to : conversion_buffer(be, b, bytes);
+  if (!landing) return;
   if (!fk_cuda_ok(be, "commit", cudaMemcpyAsync(landing, b->host, bytes, cudaMemcpyHostToDevice, cu->stream))) return;
   if (as != from && !fk_cuda_ok(be, "commit", fk_cuda_convert(cu->stream, to, as, landing, from, count))) return;
   b->busy = fk_cuda_ok(be, "commit", cudaEventRecord(b->idle, cu->stream));

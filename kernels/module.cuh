@@ -22,7 +22,7 @@ extern "C" {
 
 typedef struct {
   void *host, *device; /* pinned; device side of a conversion, made when first needed */
-  size_t bytes;
+  size_t device_bytes;
   cudaEvent_t idle; /* passed when the last copy out of the buffer is done */
   bool busy;
 } FkCudaBuffer;
