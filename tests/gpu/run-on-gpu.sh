@@ -83,6 +83,22 @@ part_nvtx() {
     'load text encode denoise evaluation evaluation decode ' ] && tail -n 1 "$OUT/ranges.txt" | grep -q '^nvtx 0 close'
 }
 
+# A module that executes a trap in the middle of an edit, and one without machine code for this device.
+part_broken_device() {
+  trap=$(command -v trap-module.so) || return 77
+  (export FK_REAL_MODULE="$FK_CUDA_MODULE" FK_CUDA_MODULE="$trap" FK_TRAP_AFTER=20 && refused 'must be restarted' $CUDA) ||
+    return
+  if command -v gst-launch-1.0 > /dev/null; then
+    FK_REAL_MODULE="$FK_CUDA_MODULE" FK_CUDA_MODULE="$trap" FK_TRAP_AFTER=20 timeout 30 gst-launch-1.0 \
+      filesrc location="$PHOTO" ! pngdec ! videoconvert ! imagefreeze num-buffers=3 ! fluxkontextedit \
+      model-path="$DEMO" prompt="$NIGHT" $CUDA ! fakesink > "$OUT/trap.txt" 2>&1 && return 1
+    [ $? = 124 ] && return 1
+    grep -m 1 'must be restarted' "$OUT/trap.txt" || return
+  fi
+  old=$(command -v fkcuda-old.so) || return 0
+  (export FK_CUDA_MODULE="$old" && refused 'compute capability|architecture' $CUDA)
+}
+
 part_refusals() {
   refused 'device 99' $CUDA cuda-device-id=99 && refused 'max-vram is 1000 bytes' $CUDA max-vram=1000 &&
     (export CUDA_VISIBLE_DEVICES= && refused 'backend=cuda' $CUDA) &&
@@ -279,6 +295,7 @@ part demo-stages 40
 part three-processes 40
 part launch 40
 part refusals 20
+part broken-device 60
 part nvtx 20
 for name in sanitizer-memcheck sanitizer-initcheck sanitizer-synccheck demo-modules peer-demo; do collect $name; done
 collect sanitizer-racecheck late-is-skipped
