@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention of any head width up to 512, with a causal mask and a bias by distance: the text encoders, the VAE's
- * middle, and the plain path of the transformer. The joint attention's fast kernel is attention_sm90.cu.
+/* Attention of any head width up to 512, with a causal mask and a bias by distance: the text encoders, and the plain
+ * path of the transformer and the VAE's middle, whose fast kernels are attention_sm90.cu and attention_wide_sm90.cu.
  *
  * One block holds a tile of query rows of one head; keys and values pass by in tiles of 64 tokens, softmax online in
  * float32, so no S x S buffer exists. K of the next tile travels while V is multiplied, V while the scores are. */

@@ -17,6 +17,11 @@ bool fk_cuda_attention_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const _
                             __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk,
                             int heads, float scale);
 
+/* The same for head width 512. */
+bool fk_cuda_attention_wide_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k,
+                                 const __nv_bfloat16 *v, __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v,
+                                 int64_t ld_o, int sq, int sk, int heads, float scale);
+
 /* Head width E: a multiple of 8 up to 512. bias: NULL or [heads, sq + sk - 1] by (j - i + sq - 1), finite.
  * causal: j <= i. False: nothing was enqueued. */
 bool fk_cuda_attention_general(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k,

@@ -51,14 +51,6 @@ template <class P> struct FkAttnWalk {
   __device__ __forceinline__ int row() const { return (tile % tiles * P::Cluster + rank) * P::kRows; }
 };
 
-/* A ring position: which stage, and the parity of its "full" barrier. */
-template <int Stages> struct FkRing {
-  int stage = 0, parity = 0;
-  __device__ __forceinline__ void next() {
-    if (++stage == Stages) stage = 0, parity ^= 1;
-  }
-};
-
 /* Starts the copies of every K (or V) tile this block uses. One thread. */
 template <class P>
 FK_DEVICE void fk_attn_load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
@@ -148,7 +140,13 @@ template <int N> FK_DEVICE bool fk_attn_above(const float (&s)[N / 2], const FkA
   return above;
 }
 
-/* Takes the true maximum of a row as its reference where it lies more than 2^8 above (fresh: in any case, there is no
+/* The reference for a row whose maximum so far is `top`. A maximum a little below 0 takes 0 instead, so that the
+ * integer comparison has a true bound; weights down to 2^-64 lose nothing in float32 and bf16. */
+[[maybe_unused]] FK_DEVICE float fk_attn_reference(float top) {
+  return top < 0.f && top > -64.f ? 0.f : top;
+}
+
+/* Takes a row's true maximum for its reference where it lies more than 2^8 above (fresh: in any case, there is no
  * earlier tile). alpha: what earlier sums and products are to be multiplied with. */
 template <int N>
 FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
@@ -164,9 +162,9 @@ FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&
     a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
     a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
     if (fresh) {
-      rows.ref[r] = a * scale, rows.sum[r] = 0.f, alpha[r] = 1.f;
+      rows.ref[r] = fk_attn_reference(a * scale), rows.sum[r] = 0.f, alpha[r] = 1.f;
     } else {
-      float top = fmaf(a, scale, -rows.ref[r]) > 8.f ? a * scale : rows.ref[r];
+      float top = fmaf(a, scale, -rows.ref[r]) > 8.f ? fk_attn_reference(a * scale) : rows.ref[r];
       alpha[r] = fk_exp2(rows.ref[r] - top);
       rows.ref[r] = top, rows.sum[r] *= alpha[r];
     }
@@ -178,7 +176,10 @@ FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&
 template <int N>
 FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
   bool moved = fresh || __any_sync(~0u, fk_attn_above<N>(s, rows, scale));
-  if (moved) fk_attn_raise<N>(s, rows, alpha, scale, fresh);
+  if (moved) {
+    fk_attn_raise<N>(s, rows, alpha, scale, fresh);
+    if (!fresh) moved = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f); /* not if only the bound was weak */
+  }
   float sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
 #pragma unroll
   for (int i = 0; i < N / 2; i++) {
@@ -295,6 +296,8 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     auto queries_take = [&]() {
       fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
       fk_attn_queries(q, base + group * P::kQBytes);
+      /* Every lane's reads must end before the arrival lets the next copy write here: nothing else waits for them, and
+       * the copy engine is another proxy. Without this, rows of a block's first query tile were at times wrong. */
       fk_fence_async(), __syncwarp();
       if (lane == 0) fk_mbar_arrive(q_free + 8 * group);
     };

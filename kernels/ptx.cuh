@@ -73,6 +73,14 @@ FK_DEVICE void fk_mbar_wait(uint32_t bar, uint32_t parity) {
 #endif
 }
 
+/* A ring position: which stage, and the parity of its "full" barrier. */
+template <int Stages> struct FkRing {
+  int stage = 0, parity = 0;
+  __device__ __forceinline__ void next() {
+    if (++stage == Stages) stage = 0, parity ^= 1;
+  }
+};
+
 /* ---- named barriers (ids 1..15; 0 is __syncthreads), counts in threads ----------------------------------------- */
 
 FK_DEVICE void fk_bar_sync(int id, int threads) {

@@ -82,14 +82,15 @@ void fk_cuda_op_attention(FkBackend *be, const FkAttention *a) {
   fk_cuda_ok(be, "attention", cudaGetLastError());
 }
 
-/* Hopper, heads of 128, no mask; everything else is the basic slot's. */
+/* Hopper, heads of 128 or 512, no mask; everything else is the basic slot's. */
 bool fk_cuda_op_flash_attention(FkBackend *be, const FkAttention *a) {
   FkCuda *cu = fk_cuda_enter(be);
   if (cu->arch != 90 || !attention_types(a) || a->causal || fk_tensor_given(a->bias)) return false;
-  if (fk_tensor_cols(a->q) != 128 * a->heads) return false;
-  const bool done = fk_cuda_attention_sm90(cu->stream, bf16(a->q), bf16(a->k), bf16(a->v), (__nv_bfloat16 *)a->o.data,
-                                           a->q.ld, a->k.ld, a->v.ld, a->o.ld, (int)fk_tensor_rows(a->q),
-                                           (int)fk_tensor_rows(a->k), (int)a->heads, a->scale);
+  const int64_t width = fk_tensor_cols(a->q) / a->heads;
+  if (width != 128 && width != 512) return false;
+  const bool done = (width == 128 ? fk_cuda_attention_sm90 : fk_cuda_attention_wide_sm90)(
+      cu->stream, bf16(a->q), bf16(a->k), bf16(a->v), (__nv_bfloat16 *)a->o.data, a->q.ld, a->k.ld, a->v.ld, a->o.ld,
+      (int)fk_tensor_rows(a->q), (int)fk_tensor_rows(a->k), (int)a->heads, a->scale);
   if (done) fk_cuda_ok(be, "attention", cudaGetLastError());
   return done;
 }

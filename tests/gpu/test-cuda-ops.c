@@ -121,6 +121,8 @@ static void test_attention(void) {
       {77, 77, 12, 64, true, false, false, true},    {128, 128, 4, 64, false, true, false, true},
       {1, 1, 2, 64, false, false, false, true},      {512, 512, 4, 64, false, true, true, true},
       {576, 576, 1, 512, false, false, true, true},  {256, 256, 1, 128, false, false, true, true},
+      {1, 65, 2, 512, false, false, false, true},    {130, 300, 3, 512, false, false, false, true},
+      {128, 128, 1, 512, false, false, true, false},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) attention_case(&cases[i]);
 }

@@ -222,6 +222,7 @@ int main(void) {
   linear("of T5", 0, 512, 10240, 4096, FK_EPI_ACT, FK_ACT_GELU_TANH);
   attention(1613); /* ragged */
   attention_wide(16384, 512);
+  attention_wide(4096, 512);
   conv(1024, 128, 128, 1, false, true);
   conv(512, 256, 256, 2, false, false);
   conv(256, 512, 512, 1, true, false);

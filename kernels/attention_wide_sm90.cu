@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention forward for Hopper, head width 512, no mask but the end of the keys: the middle of the autoencoder.
+ * Heads of 128 are attention_sm90.cu, everything else is attention.cu.
+ *
+ * A block has 64 queries of one head. Neither the scores' operands nor the output of such a head fit one warpgroup's
+ * registers, so the work is divided by kind: one warpgroup holds the queries in registers, makes the scores of a tile
+ * of 64 keys and their softmax and leaves the weights in shared memory as bf16; two warpgroups multiply them with one
+ * half of the value columns each and hold that half of the output; one warpgroup only starts copies. Keys and values
+ * pass through two rings of shared memory. Two blocks have the same queries and one half of the keys each, so that a
+ * small image, too, fills the processors; at the end each hands the other one half of its output columns.
+ * Tiles are taken from the end of the keys to the front: only the very last one is ragged and needs a mask.
+ * A row's result depends on its q and on k and v alone, never on the tile, block or machine that computed it. */
+#include "attention.h"
+#include "ptx.cuh"
+#include "tensormap.cuh"
+
+namespace {
+
+/* Stages_ of K and of V in shared memory, each a tile's keys x one half of the columns. */
+template <int Stages_> struct FkWidePlan {
+  static constexpr int Stages = Stages_, kRows = 64, kKeys = 64, kThreads = 512;
+  static constexpr int kQHeld = 24; /* of 32 sixteen-column parts of the queries, those in registers */
+  static constexpr int kQBytes = (32 - kQHeld) * 16 * 2 * kRows, kPBytes = kRows * kKeys * 2;
+  static constexpr int kPiece = kKeys * 128, kStage = 4 * kPiece; /* 64 columns, 256 columns; bytes */
+  static constexpr int kV = Stages * kStage, kP = kV + Stages * kStage, kQ = kP + 2 * kPBytes;
+  static constexpr int kAlpha = kQ + kQBytes, kSums = kAlpha + 2 * kRows * 4, kBars = kSums + 2 * kRows * 8;
+  /* Barriers, 8 bytes each: K full, K free, V full, V free [Stages each], P full, P free [2 each], Q full. */
+  static constexpr int kShared = kBars + 8 * (4 * Stages + 5) + 1024; /* 1024: room to align the base */
+  static_assert(kShared <= 232448 && kV >= kRows * 256 * 4, "tile");
+};
+
+struct FkWideArgs {
+  const __nv_bfloat16 *q;
+  __nv_bfloat16 *o;
+  int64_t ld_q, ld_o;
+  int sq, sk;
+  float scale; /* softmax scale times log2(e) */
+};
+
+/* What a block works on: its place in the pair, its first query, its tiles of keys [bottom, top). The lower half of
+ * the keys is never empty, the upper one may be. */
+template <class P> struct FkWidePart {
+  int rank, row, bottom, top;
+  __device__ __forceinline__ explicit FkWidePart(int sk) {
+    const int tiles = (sk + P::kKeys - 1) / P::kKeys, half = (tiles + 1) / 2;
+    rank = blockIdx.x % 2, row = blockIdx.x / 2 * P::kRows;
+    bottom = rank ? half : 0, top = rank ? tiles : half;
+  }
+};
+
+/* Starts the copies of every stage of K, or of V: of both, the two halves of the columns follow each other. One thread.
+ */
+template <class P>
+FK_DEVICE void fk_wide_load(const CUtensorMap *map, uint32_t to, uint32_t full, const FkWidePart<P> &part) {
+  FkRing<P::Stages> ring;
+  for (int j = part.top - 1; j >= part.bottom; j--) {
+    for (int half = 0; half < 2; half++, ring.next()) {
+      const uint32_t at = to + ring.stage * P::kStage, bar = full + 8 * ring.stage;
+      fk_mbar_wait(bar + 8 * P::Stages, ring.parity ^ 1);
+      fk_mbar_expect(bar, P::kStage);
+      fk_tma_load_3d(at, map, bar, 0, j * P::kKeys, 8 * blockIdx.y + 4 * half, FK_L2_EVICT_LAST);
+    }
+  }
+}
+
+/* The A operands of 64 rows and 16 Held columns of queries, rows past the end zero. */
+template <int Held> FK_DEVICE void fk_wide_queries(uint32_t (&q)[Held][4], const FkWideArgs &args, int row) {
+  const __nv_bfloat16 *from = args.q + (int64_t)row * args.ld_q + blockIdx.y * 512 + threadIdx.x % 4 * 2;
+  const bool in[2] = {row < args.sq, row + 8 < args.sq};
+#pragma unroll
+  for (int i = 0; i < Held; i++)
+#pragma unroll
+    for (int a = 0; a < 4; a++)
+      q[i][a] = in[a % 2] ? *(const uint32_t *)(from + a % 2 * 8 * args.ld_q + 16 * i + a / 2 * 8) : 0u;
+}
+
+/* What a thread keeps of its two rows (g and g + 8): the reference the exponents are taken against, in units of log2,
+ * and its part of the row's sum. */
+struct FkWideRows {
+  float ref[2], sum[2];
+};
+
+/* s becomes exp2(scale * s - reference). The reference moves only where the tile's maximum lies more than 2^8 above
+ * it; the first tile moves it from -inf. alpha: what earlier products are to be multiplied with. */
+[[maybe_unused]] FK_DEVICE void fk_wide_softmax(float (&s)[32], FkWideRows &rows, float (&alpha)[2], float scale) {
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float a = fmaxf(s[2 * r], s[2 * r + 1]), b = fmaxf(s[2 * r + 4], s[2 * r + 5]);
+#pragma unroll
+    for (int i = 8; i < 32; i += 8) {
+      a = fmaxf(a, fmaxf(s[i + 2 * r], s[i + 2 * r + 1]));
+      b = fmaxf(b, fmaxf(s[i + 2 * r + 4], s[i + 2 * r + 5]));
+    }
+    a = fmaxf(a, b);
+    a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
+    a = fmaxf(a, __shfl_xor_sync(~0u, a, 2)) * scale;
+    alpha[r] = 1.f;
+    if (a - rows.ref[r] > 8.f) {
+      alpha[r] = fk_exp2(rows.ref[r] - a);
+      rows.ref[r] = a, rows.sum[r] *= alpha[r];
+    }
+  }
+  float sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
+#pragma unroll
+  for (int i = 0; i < 32; i++) {
+    int r = (i >> 1) & 1;
+    s[i] = fk_exp2(fmaf(s[i], scale, -rows.ref[r]));
+    sum[r][i & 1] += s[i];
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) rows.sum[r] += sum[r][0] + sum[r][1];
+}
+
+/* Writes the weights of a warp's 16 rows as the swizzled A operand [64 rows][64 keys]: piece c (16 bytes) of row r
+ * stands at c ^ r % 8. */
+[[maybe_unused]] FK_DEVICE void fk_wide_weights(uint32_t at, const float (&s)[32]) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
+#pragma unroll
+  for (int j = 0; j < 4; j++) /* 16 keys: rows 0-7 and 8-15 of 8 keys, then of the next 8 */
+    fk_stmatrix_x4(at + row * 128 + ((2 * j + lane / 16) ^ row % 8) * 16, fk_pack_bf16(s[8 * j], s[8 * j + 1]),
+                   fk_pack_bf16(s[8 * j + 2], s[8 * j + 3]), fk_pack_bf16(s[8 * j + 4], s[8 * j + 5]),
+                   fk_pack_bf16(s[8 * j + 6], s[8 * j + 7]));
+}
+
+/* Shared addresses of one block. sums[half of the keys][row]: reference and sum. */
+template <class P> struct FkWideShared {
+  uint32_t k, v, p, q, sums_at, k_full, k_free, v_full, v_free, p_full, p_free, q_full;
+  float *alpha;
+  const float2 *sums;
+  const float4 *given; /* what the other block sent: 32 x 128 threads x 4 accumulators, over the stages of K */
+  __device__ __forceinline__ explicit FkWideShared(char *shared) {
+    char *aligned = shared + (1024 - fk_smem(shared) % 1024) % 1024;
+    k = fk_smem(aligned), v = k + P::kV, p = k + P::kP, q = k + P::kQ, sums_at = k + P::kSums;
+    k_full = k + P::kBars, k_free = k_full + 8 * P::Stages, v_full = k_free + 8 * P::Stages;
+    v_free = v_full + 8 * P::Stages, p_full = v_free + 8 * P::Stages, p_free = p_full + 16, q_full = p_free + 16;
+    alpha = (float *)(aligned + P::kAlpha), sums = (const float2 *)(aligned + P::kSums);
+    given = (const float4 *)aligned;
+  }
+};
+
+/* The same shared address in block `rank` of the cluster, and stores there. */
+[[maybe_unused]] FK_DEVICE uint32_t fk_wide_remote(uint32_t at, uint32_t rank) {
+  uint32_t remote;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(at), "r"(rank));
+  return remote;
+}
+[[maybe_unused]] FK_DEVICE void fk_wide_send(uint32_t remote, float a, float b) {
+  asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(remote), "f"(a), "f"(b) : "memory");
+}
+[[maybe_unused]] FK_DEVICE void fk_wide_send(uint32_t remote, float a, float b, float c, float d) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote), "f"(a), "f"(b), "f"(c), "f"(d)
+               : "memory");
+}
+
+/* All threads of both blocks, what they wrote before seen by all. */
+[[maybe_unused]] FK_DEVICE void fk_wide_meet() {
+  __syncwarp();
+  fk_cluster_arrive(), fk_cluster_wait();
+}
+
+/* One arrival a warp, after all its lanes' reads and writes of shared memory. */
+[[maybe_unused]] FK_DEVICE void fk_wide_arrive(uint32_t bar) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) fk_mbar_arrive(bar);
+}
+
+/* s (+)= Q K^T over one half of the inner product, started. The last columns of the queries come from shared memory. */
+template <class P>
+FK_DEVICE void fk_wide_inner(float (&s)[32], const uint32_t (&q)[P::kQHeld][4], uint64_t q_rest, uint64_t k, int half) {
+#pragma unroll
+  for (int i = 0; i < 16; i++) {
+    const uint64_t b = k + i / 4 * (P::kPiece >> 4) + i % 4 * FK_DESC_K_STEP;
+    const int c = half * 16 + i;
+    if (c < P::kQHeld)
+      FkWgmma<64>::rs<0>(s, q[c < P::kQHeld ? c : 0], b, c > 0);
+    else
+      FkWgmma<64>::ss<0>(s, q_rest + (c - P::kQHeld) / 4 * (P::kPiece >> 4) + c % 4 * FK_DESC_K_STEP, b, 1);
+  }
+  fk_wgmma_commit();
+}
+
+/* The warpgroup of scores and softmax. */
+template <class P>
+FK_DEVICE void fk_wide_scores(const FkWideShared<P> &at, const FkWideArgs &args, const FkWidePart<P> &part) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4; /* of the block's 64, and row + 8 */
+  const uint64_t k_desc = fk_desc(at.k), q_desc = fk_desc(at.q);
+  uint32_t q[P::kQHeld][4];
+  float s[32], alpha[2];
+  FkWideRows rows = {{-INFINITY, -INFINITY}, {0.f, 0.f}};
+  FkRing<P::Stages> ring;
+  FkRing<2> weights;
+  fk_wide_queries(q, args, part.row + row);
+  fk_mbar_wait(at.q_full, 0);
+  for (int j = part.top - 1; j >= part.bottom; j--) {
+    fk_wgmma_hold(s);
+    for (int i = 0; i < P::kQHeld; i++) fk_wgmma_hold(q[i]);
+    const int first = ring.stage; /* the stage of the first half */
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      fk_mbar_wait(at.k_full + 8 * ring.stage, ring.parity);
+      if (half == 0) fk_wgmma_fence();
+      fk_wide_inner<P>(s, q, q_desc, k_desc + ring.stage * (P::kStage >> 4), half);
+      if (half == 0) ring.next();
+    }
+    fk_wgmma_wait<1>();
+    fk_wide_arrive(at.k_free + 8 * first);
+    fk_wgmma_wait<0>();
+    fk_wgmma_hold(s);
+    fk_wide_arrive(at.k_free + 8 * ring.stage), ring.next();
+    const int left = args.sk - j * P::kKeys; /* keys at or past this get weight 0 */
+    if (left < P::kKeys) {
+      for (int i = 0; i < 32; i++)
+        if (2 * (lane % 4) + 8 * (i / 4) + (i & 1) >= left) s[i] = -INFINITY;
+    }
+    fk_wide_softmax(s, rows, alpha, args.scale);
+    fk_mbar_wait(at.p_free + 8 * weights.stage, weights.parity ^ 1);
+    fk_wide_weights(at.p + weights.stage * P::kPBytes, s);
+    if (lane % 4 < 2) at.alpha[weights.stage * P::kRows + row + lane % 4 * 8] = lane % 4 ? alpha[1] : alpha[0];
+    fk_fence_async();
+    fk_wide_arrive(at.p_full + 8 * weights.stage);
+    weights.next();
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float sum = rows.sum[r] + __shfl_xor_sync(~0u, rows.sum[r], 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    /* Lanes 0 and 1 of a quad write to one block each. */
+    if (lane % 4 < 2)
+      fk_wide_send(fk_wide_remote(at.sums_at + (part.rank * P::kRows + row + 8 * r) * 8, lane % 4), rows.ref[r], sum);
+  }
+}
+
+/* Joins this block's products of half `rank` of the columns with the other block's, divides by the sums and writes
+ * them. row: of the block's 64, and row + 8. */
+template <class P>
+FK_DEVICE void fk_wide_store(const FkWideShared<P> &at, const FkWideArgs &args, const FkWidePart<P> &part,
+                             const float (&o)[2][64], int row) {
+  float own[2], other[2];
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    const float2 a = at.sums[part.rank * P::kRows + row + 8 * r], b = at.sums[(1 - part.rank) * P::kRows + row + 8 * r];
+    const float top = fmaxf(a.x, b.x);
+    own[r] = fk_exp2(a.x - top), other[r] = fk_exp2(b.x - top);
+    const float inverse = 1.f / fmaf(own[r], a.y, other[r] * b.y);
+    own[r] *= inverse, other[r] *= inverse;
+  }
+  const int first = part.row + row;
+  __nv_bfloat16 *to = args.o + (int64_t)first * args.ld_o + blockIdx.y * 512 + part.rank * 256 + threadIdx.x % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < 32; i++) {
+    const float4 given = at.given[i * 128 + threadIdx.x % 128];
+    const float *x = o[i / 16] + i % 16 * 4;
+    if (first < args.sq)
+      *(uint32_t *)(to + 8 * i) =
+          fk_pack_bf16(fmaf(x[0], own[0], given.x * other[0]), fmaf(x[1], own[0], given.y * other[0]));
+    if (first + 8 < args.sq)
+      *(uint32_t *)(to + 8 * args.ld_o + 8 * i) =
+          fk_pack_bf16(fmaf(x[2], own[1], given.z * other[1]), fmaf(x[3], own[1], given.w * other[1]));
+  }
+}
+
+/* The warpgroup of output columns [256 half, 256 half + 256). */
+template <class P>
+FK_DEVICE void fk_wide_values(const FkWideShared<P> &at, const FkWideArgs &args, const FkWidePart<P> &part, int half) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4; /* of the block's 64, and row + 8 */
+  const uint64_t p_desc = fk_desc(at.p), v_desc = fk_desc(at.v, P::kPiece);
+  float o[2][64]; /* two products of 128 columns: one of 256 is not compiled for the registers of 512 threads */
+  FkRing<P::Stages> ring;
+  FkRing<2> weights;
+#pragma unroll
+  for (int i = 0; i < 64; i++) o[0][i] = o[1][i] = 0.f;
+  if (half) ring.next();
+  for (int left = part.top - part.bottom; left > 0; left--) {
+    fk_mbar_wait(at.p_full + 8 * weights.stage, weights.parity);
+    const float *alpha = at.alpha + weights.stage * P::kRows + row;
+    if (__any_sync(~0u, alpha[0] != 1.f || alpha[8] != 1.f)) {
+      const float by[2] = {alpha[0], alpha[8]};
+#pragma unroll
+      for (int i = 0; i < 64; i++) o[0][i] *= by[(i >> 1) & 1], o[1][i] *= by[(i >> 1) & 1];
+    }
+    fk_mbar_wait(at.v_full + 8 * ring.stage, ring.parity);
+    fk_wgmma_hold(o[0]), fk_wgmma_hold(o[1]), fk_wgmma_fence();
+    const uint64_t p = p_desc + weights.stage * (P::kPBytes >> 4), v = v_desc + ring.stage * (P::kStage >> 4);
+#pragma unroll
+    for (int i = 0; i < P::kKeys / 16; i++)
+#pragma unroll
+      for (int c = 0; c < 2; c++)
+        FkWgmma<128>::ss<1>(o[c], p + i * FK_DESC_K_STEP, v + c * (2 * P::kPiece >> 4) + i * FK_DESC_MN_STEP, 1);
+    fk_wgmma_commit();
+    fk_wgmma_wait<0>();
+    fk_wgmma_hold(o[0]), fk_wgmma_hold(o[1]);
+    fk_wide_arrive(at.v_free + 8 * ring.stage), ring.next(), ring.next();
+    fk_wide_arrive(at.p_free + 8 * weights.stage), weights.next();
+  }
+  fk_wide_meet(); /* the sums are there, and neither block needs its stages any more */
+  if (half != part.rank) {
+    const uint32_t to = fk_wide_remote(at.k, half) + threadIdx.x % 128 * 16;
+#pragma unroll
+    for (int i = 0; i < 32; i++)
+      fk_wide_send(to + i * 2048, o[i / 16][i % 16 * 4], o[i / 16][i % 16 * 4 + 1], o[i / 16][i % 16 * 4 + 2],
+                   o[i / 16][i % 16 * 4 + 3]);
+  }
+  fk_wide_meet();
+  if (half == part.rank) fk_wide_store(at, args, part, o, row); /* half 0 by block 0, half 1 by block 1 */
+}
+
+/* Tile 64 queries x 64 keys; 512 threads; 232,072 bytes shared; registers 128 at entry, then 168 (scores), 160 (each
+ * half of the output), 24 (copies). By arithmetic bound by shared memory: at the
+ * products' full rate it would fill 64 bytes a clock and read 88, of the 128 there are.
+ * Measured on an H200, TFLOP/s short / long (989 on the datasheet): 1 head, 16384 tokens 614 / 550 (895 us),
+ * 4096 tokens 489 / 510 (70 us). */
+template <class P>
+__global__ void __launch_bounds__(P::kThreads, 1)
+    fk_attn_wide_sm90(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
+                      const __grid_constant__ CUtensorMap map_v, const FkWideArgs args) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ char shared[];
+  const FkWideShared<P> at(shared);
+  const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
+  const int lane = threadIdx.x % 32;
+  const FkWidePart<P> part(args.sk);
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < P::Stages; i++) {
+      fk_mbar_init(at.k_full + 8 * i, 1), fk_mbar_init(at.k_free + 8 * i, 4);
+      fk_mbar_init(at.v_full + 8 * i, 1), fk_mbar_init(at.v_free + 8 * i, 4);
+    }
+    for (int i = 0; i < 2; i++) fk_mbar_init(at.p_full + 8 * i, 4), fk_mbar_init(at.p_free + 8 * i, 8);
+    fk_mbar_init(at.q_full, 1);
+    fk_fence_mbar_init();
+  }
+  fk_wide_meet(); /* the other block's shared memory may be written from here on */
+  if (group == 1 || group == 2) {
+    fk_regs_inc<160>();
+    fk_wide_values<P>(at, args, part, group - 1);
+    return;
+  }
+  if (group == 0) {
+    fk_regs_inc<168>();
+    fk_wide_scores<P>(at, args, part);
+  } else {
+    fk_regs_dec<24>();
+    if (warp == 0 && lane == 0) fk_wide_load<P>(&map_k, at.k, at.k_full, part);
+    if (warp == 1 && lane == 0) fk_wide_load<P>(&map_v, at.v, at.v_full, part);
+    if (warp == 2 && lane == 0) {
+      fk_mbar_expect(at.q_full, P::kQBytes);
+      fk_tma_load_3d(at.q, &map_q, at.q_full, 0, part.row, 8 * blockIdx.y + P::kQHeld / 4);
+    }
+  }
+  fk_wide_meet();
+  fk_wide_meet();
+#endif
+}
+
+/* [64 columns, rows, eighths of heads] over columns 0..512*heads of a strided buffer. */
+bool fk_wide_map(CUtensorMap *map, const __nv_bfloat16 *base, int64_t ld, int rows, int heads, int box_rows,
+                 int pieces) {
+  const cuuint64_t dims[3] = {64, (cuuint64_t)rows, (cuuint64_t)heads * 8}, strides[2] = {(cuuint64_t)ld * 2, 128};
+  const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, (cuuint32_t)pieces};
+  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
+}
+
+template <class P>
+bool fk_wide_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
+                    __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk, int heads,
+                    float scale) {
+  auto kernel = fk_attn_wide_sm90<P>;
+  static bool ready[FK_ATTN_DEVICES]; /* the shared-memory limit has been raised on this device */
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || device >= FK_ATTN_DEVICES) return false;
+  if (!ready[device] &&
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess)
+    return false;
+  ready[device] = true;
+  CUtensorMap map_q, map_k, map_v;
+  if (!fk_wide_map(&map_q, q, ld_q, sq, heads, P::kRows, (32 - P::kQHeld) / 4) ||
+      !fk_wide_map(&map_k, k, ld_k, sk, heads, P::kKeys, 4) || !fk_wide_map(&map_v, v, ld_v, sk, heads, P::kKeys, 4))
+    return false;
+  const FkWideArgs args = {q, o, ld_q, ld_o, sq, sk, scale * 1.4426950408889634f};
+  cudaLaunchAttribute attribute;
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3((sq + P::kRows - 1) / P::kRows * 2, heads), config.blockDim = dim3(P::kThreads);
+  config.dynamicSmemBytes = P::kShared, config.stream = stream;
+  config.attrs = &attribute, config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args) == cudaSuccess;
+}
+
+} // namespace
+
+bool fk_cuda_attention_wide_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k,
+                                 const __nv_bfloat16 *v, __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v,
+                                 int64_t ld_o, int sq, int sk, int heads, float scale) {
+  if (sq < 1 || sk < 1 || heads < 1 || !(scale > 0.f)) return false;
+  return fk_wide_launch<FkWidePlan<3>>(stream, q, k, v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, heads, scale);
+}
