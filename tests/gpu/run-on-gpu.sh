@@ -149,6 +149,16 @@ PY
 
 part_full_forwards() { test-gpu-edit --hash "$CHECKPOINT" 1024x1024 20 steps=1 $LARGE; }
 
+# The same with every op's output hashed, which changes the timing between ops and names the op that races.
+part_full_ops() {
+  hash=$(command -v hash-module.so) || return 77
+  FK_HASHES="$OUT/hashes.tsv" FK_REAL_MODULE="$FK_CUDA_MODULE" FK_CUDA_MODULE="$hash" \
+    test-gpu-edit --hash "$CHECKPOINT" 1024x1024 20 steps=1 $LARGE && "$PYTHON" "$HERE/hashes.py" "$OUT/hashes.tsv"
+  code=$?
+  rm -f "$OUT/hashes.tsv"
+  return $code
+}
+
 # One evaluation recorded and replayed against the same one issued op by op.
 part_full_graphs() {
   for g in on off; do
@@ -265,6 +275,7 @@ if [ $# -gt 0 ]; then
 else
   build=${BUILD:-$FK_SOURCE/build}
   export PATH="$build/examples:$build/tests/gpu:$PATH" GST_PLUGIN_PATH="$build/gst" FK_MODULE_DIR="$build/kernels"
+  export FK_CUDA_MODULE="${FK_CUDA_MODULE:-$build/kernels/fkcuda.so}"
 fi
 export OUT="${OUT:-$(mktemp -d /tmp/run-on-gpu.XXXXXX)}"
 export GST_REGISTRY="$OUT/registry.bin"
@@ -304,6 +315,7 @@ if [ -n "$full" ]; then
   collect checkpoint
   part full-stages 90
   part full-forwards 45
+  part full-ops 60
   part full-graphs 40
   part full-cancel 45
   part full-memory 40
@@ -315,7 +327,7 @@ if [ -n "$full" ]; then
 fi
 part bench-demo 20
 
-for name in full-stages full-forwards full-graphs full-cancel full-memory soak refusals peer-demo bench-demo \
+for name in full-stages full-forwards full-ops full-graphs full-cancel full-memory soak refusals peer-demo bench-demo \
   bench-1024 bench-512 bench-switches peer-full; do
   if [ -s "$OUT/$name.txt" ]; then
     echo "--- $name"
