@@ -112,8 +112,8 @@ static const FkProperty table[] = {
      .presets = {"none", "none", "teacache", "teacache"}},
     {"step-cache-threshold", "Step cache threshold",
      "Relative change of the target tokens from which an evaluation is "
-     "computed; -1 = 0.08 for first-block and dbcache, 0.22 (accumulated) for teacache",
-     FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
+     "computed; -1 = 0.08 for first-block and dbcache, 0.22 (accumulated) for teacache, 0.3 where a preset chose it",
+     FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1", .presets = {"-1", "-1", "0.3", "0.3"}},
     {"step-cache-front", "Step cache front",
      "Blocks that always run before the decision; -1 = 1 for first-block, 8 for "
      "dbcache, at most a third of the model",
@@ -122,12 +122,14 @@ static const FkProperty table[] = {
      FK_SCOPE_SETTING, .min = 0, .max = 1000, .initial = "0"},
     {"step-cache-warmup", "Step cache warm-up",
      "Evaluations at the start that are always computed; -1 = 1 for "
-     "first-block, 8 for dbcache, a fifth of all for teacache",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
+     "first-block, 8 for dbcache, a fifth of all for teacache, 5 where preset=fast chose it",
+     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "5"}},
     {"step-cache-max", "Step cache limit", "Evaluations that may be skipped in all; -1 = any number", FK_KIND_INT,
      FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
-    {"step-cache-last", "Step cache run", "Evaluations that may be skipped one after the other; -1 = any number",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
+    {"step-cache-last", "Step cache run",
+     "Evaluations that may be skipped one after the other; -1 = any number, 3 where preset=balanced chose the cache, "
+     "4 where preset=fast did",
+     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "4"}},
     {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones", FK_KIND_ENUM,
      FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .values = NICKS("auto", "none", "taylor", "taylor2"),
      .meaning = NICKS("The preset decides", "The last computed value", "Extrapolated, first order",
@@ -140,8 +142,7 @@ static const FkProperty table[] = {
     {"context-reuse", "Context reuse",
      "Computes the reference image's tokens every N evaluations and keeps their keys "
      "and values in between; 1 = off, -1 = the preset decides",
-     FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 2000, .initial = "-1",
-     .presets = {"1", "1", "1", "2"}},
+     FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 2000, .initial = "-1", .presets = ALL("1")},
     {"token-merge", "Token merging",
      "Share of the image tokens that are merged with a similar neighbour in the middle "
      "blocks; 0 = off, -1 = the preset decides",
@@ -178,11 +179,18 @@ bool fk_tune_automatic(const FkProperty *p, const char *value) {
   return (p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE) && p->min < 0 && g_ascii_strtod(value, NULL) < 0;
 }
 
+/* Rows with presets and without a class say how the preset's own step cache is tuned. A cache that was asked for by
+ * name has another signal or was asked for as it is: none of these numbers is meant for it. */
+static bool tunes_another_cache(const FkSettings *s, const FkProperty *p) {
+  return p->optimization == FK_CLASS_NONE && strcmp(fk_settings_get(s, "step-cache"), "auto");
+}
+
 /* The explicit value wins whatever the order of setting. A preset's choice gives way to explicit settings that it
  * cannot be combined with; its `exact` column is "off". */
 const char *fk_tune_decided(const FkSettings *s, const FkProperty *p) {
   const char *asked = fk_settings_get(s, p->name);
   if (!asked || !p->presets[0] || !fk_tune_automatic(p, asked)) return asked;
+  if (tunes_another_cache(s, p)) return p->presets[0];
   const char *preset = p->presets[choice(s, "preset")];
   return fk_interactions_yield(s, p->name, preset) ? p->presets[0] : preset;
 }

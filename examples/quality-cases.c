@@ -90,6 +90,15 @@ GPtrArray *quality_cases_read(const char *path, GError **error) {
   return NULL;
 }
 
+QualitySetting *quality_setting_new(const char *name, const char *text, unsigned tiers) {
+  QualitySetting *s = g_new0(QualitySetting, 1);
+  s->name = g_strdup(name);
+  s->text = g_strdup(text);
+  s->pairs = g_new0(char *, 1);
+  s->tiers = tiers;
+  return s;
+}
+
 /* The line is "name: pairs". */
 static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **error) {
   g_autoptr(FkSettings) probe = fk_settings_new();
@@ -98,11 +107,10 @@ static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\": expected \"name: property=value ...\"", line);
     return NULL;
   }
-  QualitySetting *s = g_new0(QualitySetting, 1);
-  s->name = g_strndup(line, (gsize)(colon - line));
-  s->text = g_strstrip(g_strdup(colon + 1));
+  g_autofree char *name = g_strndup(line, (gsize)(colon - line)), *text = g_strstrip(g_strdup(colon + 1));
+  QualitySetting *s = quality_setting_new(name, text, tiers);
+  g_strfreev(s->pairs);
   s->pairs = g_strsplit(s->text, " ", -1);
-  s->tiers = tiers;
   if (g_str_has_prefix(s->text, "steps=") && !s->pairs[1]) s->plain_steps = (int)g_ascii_strtoll(s->text + 6, NULL, 10);
   for (char **p = s->pairs; *p; p++) {
     g_auto(GStrv) pair = g_strsplit(*p, "=", 2);

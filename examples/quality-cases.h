@@ -30,6 +30,8 @@ GPtrArray *quality_cases_read(const char *path, GError **error);
 /* Lines "name: property=value ..."; "[named vague]" says for which tiers the following lines are; # comments.
  * (transfer full): array of QualitySetting. */
 GPtrArray *quality_settings_read(const char *path, GError **error);
+/* Without pairs: what has results and is not run. (transfer full) */
+QualitySetting *quality_setting_new(const char *name, const char *text, unsigned tiers);
 /* Settings of an edit of `c`: preset=exact, the case's prompt and seed, then the pairs. setting NULL: none. */
 FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityCase *c, GError **error);
 /* Bit mask of a list of tiers, e.g. "vague,open"; 0 with an error for an unknown one. */

@@ -6,10 +6,10 @@
 #include <math.h>
 #include <string.h>
 
-#define WIDTH 1200
-#define HEIGHT 800
+#define WIDTH 1600
+#define HEIGHT 900
 #define LEFT 60
-#define RIGHT 210
+#define RIGHT 390
 #define TOP 40
 #define BOTTOM 50
 #define LABEL_HEIGHT 11.0
@@ -108,7 +108,7 @@ static double free_height(GArray *taken, double x, double y) {
     const double here = y + (attempt % 2 ? -1 : 1) * ((attempt + 1) / 2) * LABEL_HEIGHT;
     bool clear = true;
     for (guint i = 0; i + 1 < taken->len && clear; i += 2)
-      clear = fabs(g_array_index(taken, double, i) - x) > 130 ||
+      clear = fabs(g_array_index(taken, double, i) - x) > 170 ||
               fabs(g_array_index(taken, double, i + 1) - here) >= LABEL_HEIGHT;
     if (!clear) continue;
     g_array_append_val(taken, x);
@@ -124,7 +124,7 @@ static void draw_points(cairo_t *cr, const Axes *a, const GArray *summaries) {
   for (guint i = 1; i < summaries->len; i++) {
     const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
     guint which = 0;
-    if (s->setting->plain_steps) continue;
+    if (s->setting->plain_steps || s->model_flop > 0.97 * a->exact) continue; /* nothing saved: no point */
     g_autofree char *technique = quality_technique(s->setting);
     if (!g_ptr_array_find_with_equal_func(seen, technique, g_str_equal, &which)) {
       which = seen->len;

@@ -28,6 +28,14 @@ void quality_row_free(gpointer data) {
   g_free(row);
 }
 
+QualityRow *quality_row_copy(const QualityRow *row, const QualitySetting *setting) {
+  QualityRow *copy = g_memdup2(row, sizeof *row);
+  copy->setting = g_strdup(setting->name);
+  copy->text = g_strdup(setting->text);
+  copy->id = g_strdup(row->id);
+  return copy;
+}
+
 bool quality_success(double answer, double ceiling) {
   return answer > ceiling - 6 || answer > 26;
 }

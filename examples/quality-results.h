@@ -19,6 +19,8 @@ typedef struct {
 } QualityRow;
 
 void quality_row_free(gpointer row);
+/* The same numbers under another setting's name. (transfer full) */
+QualityRow *quality_row_copy(const QualityRow *row, const QualitySetting *setting);
 /* The demo checkpoint's measure: within 6 dB of what the autoencoder alone makes of the right answer, or over 26. */
 bool quality_success(double answer, double ceiling);
 /* One line without its end. (transfer full) */

@@ -24,7 +24,7 @@ static double median(const GPtrArray *rows, size_t offset) {
 static QualitySummary summary_of(const QualitySetting *setting, const GPtrArray *rows) {
   const QualityRow *first = rows->pdata[0];
   g_autoptr(GHashTable) masks = g_hash_table_new(g_str_hash, g_str_equal);
-  QualitySummary s = {.setting = setting, .cases = (int)rows->len, .worst = first->psnr, .gain = NAN};
+  QualitySummary s = {.setting = setting, .cases = (int)rows->len, .worst = first->psnr, .gain = NAN, .elsewhere = NAN};
   for (guint i = 0; i < rows->len; i++) {
     const QualityRow *r = rows->pdata[i];
     s.worst = MIN(s.worst, r->psnr);
@@ -34,6 +34,7 @@ static QualitySummary summary_of(const QualitySetting *setting, const GPtrArray 
     s.skipped += (double)r->skipped / rows->len;
     s.successes += r->success == 1;
     s.answers += r->success >= 0;
+    s.close += r->psnr >= QUALITY_CLOSE;
     g_hash_table_add(masks, (gpointer)r->mask);
   }
   s.psnr = median(rows, G_STRUCT_OFFSET(QualityRow, psnr));
@@ -70,6 +71,17 @@ GArray *quality_summarize(const GPtrArray *rows, const GPtrArray *settings, Qual
   add_summary(out, rows, settings, NULL, tier);
   for (guint i = 0; i < settings->len; i++) add_summary(out, rows, settings, settings->pdata[i], tier);
   return out;
+}
+
+void quality_summaries_join(GArray *summaries, const GArray *elsewhere) {
+  for (guint i = 0; i < summaries->len; i++)
+    for (guint k = 0; k < elsewhere->len; k++) {
+      QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
+      const QualitySummary *other = &g_array_index(elsewhere, QualitySummary, k);
+      if (!s->setting || s->setting != other->setting || s->cases != other->cases) continue;
+      s->elsewhere = other->psnr;
+      s->close_elsewhere = other->close;
+    }
 }
 
 static int by_flop(const void *a, const void *b) {
@@ -138,6 +150,7 @@ static void add_summary_json(JsonBuilder *b, const QualitySummary *s) {
   add_number(b, "edges", s->edges);
   add_number(b, "successes", s->successes);
   add_number(b, "answers", s->answers);
+  add_number(b, "close", s->close);
   add_number(b, "ms", s->ms);
   add_number(b, "flop", s->flop);
   add_number(b, "model_flop", s->model_flop);
@@ -145,6 +158,8 @@ static void add_summary_json(JsonBuilder *b, const QualitySummary *s) {
   add_number(b, "skipped", s->skipped);
   add_number(b, "masks", s->masks);
   add_number(b, "gain", s->gain);
+  add_number(b, "elsewhere", s->elsewhere);
+  add_number(b, "close_elsewhere", isnan(s->elsewhere) ? NAN : s->close_elsewhere);
   json_builder_end_object(b);
 }
 

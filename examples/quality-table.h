@@ -6,19 +6,26 @@
 
 #include "quality-results.h"
 
+#define QUALITY_CLOSE 30.0 /* dB from which a result counts as 28-step Euler's */
+
 typedef struct {
   const QualitySetting *setting; /* NULL: the exact result itself */
   int cases;
   double psnr, worst, ssim, edges, ms;           /* medians over the cases; worst: least psnr */
   double flop, model_flop, evaluations, skipped; /* means */
   int successes, answers;
-  char mask[128]; /* of the tier's first case */
-  int masks;      /* different ones among the cases */
-  double gain;    /* median over the cases of psnr less quality_rival; NAN where there is no such thing */
+  int close;        /* cases of at least QUALITY_CLOSE dB */
+  char mask[128];   /* of the tier's first case */
+  int masks;        /* different ones among the cases */
+  double gain;      /* median over the cases of psnr less quality_rival; NAN where there is no such thing */
+  double elsewhere; /* psnr as measured on another machine, on as many cases; NAN: not measured */
+  int close_elsewhere;
 } QualitySummary;
 
 /* The exact result's line first, then the settings in their order, those without results left out. (transfer full) */
 GArray *quality_summarize(const GPtrArray *rows, const GPtrArray *settings, QualityTier tier);
+/* Fills `elsewhere` from summaries of the same settings. */
+void quality_summaries_join(GArray *summaries, const GArray *elsewhere);
 /* psnr of plain Euler on this case at this model_flop, linear in its logarithm between (beyond the last: along) the
  * measured step counts; NAN below the fewest steps, with under two counts, and where less than 3 % of the exact FLOP
  * are saved. */

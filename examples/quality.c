@@ -5,12 +5,14 @@
  *
  *   fluxkontext-quality --doc docs/quality.md          the default: some cases of each tier
  *   fluxkontext-quality --full --resume                every case; goes on where an earlier run was stopped
+ *   fluxkontext-quality --full -b cuda --jobs 16       the cases shared out to 16 processes on one GPU
  *
- * Results are kept in --out as they come: results.jsonl, one line each; pictures of the exact results and of each
- * tier's first case. Drawing and tables are in the other quality-*.c. */
+ * Results are kept in --out as they come: results.jsonl (results-N.jsonl of job N), one line each; pictures of the
+ * exact results and of each tier's first case. Drawing and tables are in the other quality-*.c. */
 #include "quality-draw.h"
 #include "quality-metrics.h"
 
+#include <gio/gio.h>
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,14 +21,18 @@
 #define DEFAULT_LIMIT "8,4,4" /* cases of the tiers: below ten minutes on two cores */
 
 typedef struct {
-  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit;
+  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit, *other, *shard;
   gboolean full, resume, report;
+  int jobs;
 } Arguments;
 
 typedef struct {
   const Arguments *arguments;
   FkEngine *engine;
+  char *machine;
   GPtrArray *cases, *settings, *rows; /* of this run; rows: also earlier results */
+  GPtrArray *elsewhere;               /* results of another machine; NULL: not asked for */
+  int shard, shards;                  /* of the cases, every shards-th is edited here */
   unsigned tiers;
   int limit[QUALITY_TIERS], chosen[QUALITY_TIERS], there[QUALITY_TIERS]; /* cases: most, taken, in the file */
   int total, done;
@@ -71,6 +77,10 @@ static bool selected(const Lab *lab, const char *id) {
   return false;
 }
 
+static bool own_case(const Lab *lab, guint index) {
+  return (int)index % lab->shards == lab->shard;
+}
+
 /* Drops the cases that are not asked for: other tiers, and beyond the limit in each tier. */
 static void select_cases(Lab *lab) {
   for (guint i = 0; i < lab->cases->len;) {
@@ -85,6 +95,7 @@ static void select_cases(Lab *lab) {
       g_ptr_array_remove_index(lab->cases, i);
   }
   for (guint i = 0; i < lab->cases->len; i++) {
+    if (!own_case(lab, i)) continue;
     lab->total++;
     for (guint k = 0; k < lab->settings->len; k++)
       lab->total += takes(lab, lab->settings->pdata[k], lab->cases->pdata[i]);
@@ -100,8 +111,14 @@ static char *picture_path(const Lab *lab, const QualityCase *c, const char *sett
   return g_build_filename(folder, file, NULL);
 }
 
+/* Each job has a file of its own, so that none writes into another's line. */
+static char *results_path(const Lab *lab) {
+  g_autofree char *name = lab->arguments->shard ? g_strdup_printf("results-%d.jsonl", lab->shard) : NULL;
+  return g_build_filename(lab->arguments->out, name ? name : "results.jsonl", NULL);
+}
+
 static void show_progress(const Lab *lab, const QualityCase *c, const char *setting) {
-  if (!isatty(STDERR_FILENO)) return;
+  if (lab->shard || !isatty(STDERR_FILENO)) return;
   const double spent = (double)(g_get_monotonic_time() - lab->began) / 1e6;
   const int left = lab->computed ? (int)(spent / lab->computed * (lab->total - lab->done)) : 0;
   char bar[31];
@@ -175,7 +192,7 @@ static bool measure(QualityRow *row, const QualityCase *c, const FkImage *image,
 /* Edits, measures, keeps. exact: NULL for the exact edit itself, whose picture is handed out in *image. */
 static bool run_one(Lab *lab, const QualitySetting *setting, const QualityCase *c, const FkImage *exact, FkImage *image,
                     GError **error) {
-  g_autofree char *file = g_build_filename(lab->arguments->out, "results.jsonl", NULL);
+  g_autofree char *file = results_path(lab);
   show_progress(lab, c, setting ? setting->name : "exact");
   QualityRow *row = edit(lab, setting, c, image, error);
   if (!row) return false;
@@ -273,7 +290,7 @@ static const char *const tier_titles[QUALITY_TIERS] = {"Named edits: one right a
                                                        "Open edits: the empty prompt"};
 
 static void write_document(const Lab *lab, GArray *const *all, GString *out) {
-  g_string_append_printf(out, "## What was run\n\n%s, model `%s`, %u settings, cases:", fk_engine_machine(lab->engine),
+  g_string_append_printf(out, "## What was run\n\n%s, model `%s`, %u settings, cases:", lab->machine,
                          lab->arguments->model, lab->settings->len);
   for (int t = 0; t < QUALITY_TIERS; t++)
     g_string_append_printf(out, "%s %d of %d %s", t ? "," : "", lab->chosen[t], lab->there[t], quality_tier_names[t]);
@@ -306,10 +323,14 @@ static bool write_report(const Lab *lab, GError **error) {
   for (int t = 0; t < QUALITY_TIERS; t++) {
     if (!first_case(lab, (QualityTier)t)) continue;
     all[t] = quality_summarize(lab->rows, lab->settings, (QualityTier)t);
+    if (lab->elsewhere) {
+      g_autoptr(GArray) other = quality_summarize(lab->elsewhere, lab->settings, (QualityTier)t);
+      quality_summaries_join(all[t], other);
+    }
     if (!all[t]->len) g_clear_pointer(&all[t], g_array_unref);
   }
   write_document(lab, all, body);
-  g_autofree char *json = quality_summary_json(all, fk_engine_machine(lab->engine), a->model);
+  g_autofree char *json = quality_summary_json(all, lab->machine, a->model);
   bool ok = g_file_set_contents(json_path, json, -1, error) && g_file_set_contents(table_path, body->str, -1, error) &&
             write_pictures(lab, all, a->out, "", error);
   if (ok && a->doc) {
@@ -326,11 +347,45 @@ static bool write_report(const Lab *lab, GError **error) {
 
 /* ---- The run ---- */
 
+/* Results in a folder, of every job, for the selected cases. (transfer full) */
+static GPtrArray *load_rows(const Lab *lab, const char *out, GError **error) {
+  g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
+  g_autoptr(GDir) folder = g_dir_open(out, 0, error);
+  if (!folder) return NULL;
+  for (const char *name; (name = g_dir_read_name(folder));) {
+    if (!g_pattern_match_simple("results*.jsonl", name)) continue;
+    g_autofree char *path = g_build_filename(out, name, NULL);
+    GPtrArray *more = quality_rows_load(path, error);
+    if (!more) return NULL;
+    g_ptr_array_extend_and_steal(rows, more);
+  }
+  for (guint i = rows->len; i-- > 0;) /* earlier results of other cases stay in the file and out of the tables */
+    if (!selected(lab, ((const QualityRow *)rows->pdata[i])->id)) g_ptr_array_remove_index(rows, i);
+  return g_steal_pointer(&rows);
+}
+
+static void forget_results(const Arguments *a) {
+  g_autoptr(GDir) folder = g_dir_open(a->out, 0, NULL);
+  for (const char *name; folder && (name = g_dir_read_name(folder));) {
+    g_autofree char *path = g_build_filename(a->out, name, NULL);
+    if (g_pattern_match_simple("results*.jsonl", name)) g_remove(path);
+  }
+}
+
+static bool parse_shard(Lab *lab, GError **error) {
+  const char *text = lab->arguments->shard;
+  lab->shards = 1;
+  if (!text || (sscanf(text, "%d/%d", &lab->shard, &lab->shards) == 2 && lab->shard >= 0 && lab->shard < lab->shards))
+    return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--shard \"%s\": expected I/N with I below N", text);
+  return false;
+}
+
+/* Cases, settings and earlier results; no engine. */
 static bool open_lab(Lab *lab, GError **error) {
   const Arguments *a = lab->arguments;
-  g_autofree char *file = g_build_filename(a->out, "results.jsonl", NULL);
-  g_autoptr(FkOptions) options = fk_options_new();
-  if (!(lab->tiers = quality_tiers_parse(a->tiers, error)) || !parse_limit(lab, error)) return false;
+  if (!(lab->tiers = quality_tiers_parse(a->tiers, error)) || !parse_limit(lab, error) || !parse_shard(lab, error))
+    return false;
   if (!(lab->cases = quality_cases_read(a->cases_file, error))) return false;
   if (!(lab->settings = quality_settings_read(a->settings_file, error))) return false;
   select_cases(lab);
@@ -338,30 +393,97 @@ static bool open_lab(Lab *lab, GError **error) {
     g_autoptr(FkSettings) probe = quality_settings_apply(lab->settings->pdata[i], lab->cases->pdata[0], error);
     if (!probe) return false;
   }
-  if (!fk_options_set(options, "model-path", a->model, error)) return false;
-  if (!fk_options_set(options, "backend", a->backend, error)) return false;
   g_mkdir_with_parents(a->out, 0777);
-  if (!a->resume && !a->report) g_remove(file);
-  if (!(lab->rows = quality_rows_load(file, error))) return false;
-  for (guint i = lab->rows->len; i-- > 0;) /* earlier results of other cases stay in the file and out of the tables */
-    if (!selected(lab, ((const QualityRow *)lab->rows->pdata[i])->id)) g_ptr_array_remove_index(lab->rows, i);
-  return (lab->engine = fk_engine_open(options, NULL, NULL, NULL, error));
+  if (!a->resume && !a->report && !a->shard) forget_results(a);
+  return (lab->rows = load_rows(lab, a->out, error));
 }
 
-static bool run(const Arguments *a, GError **error) {
-  Lab lab = {.arguments = a};
-  bool ok = open_lab(&lab, error);
-  lab.began = g_get_monotonic_time();
-  for (guint i = 0; ok && !a->report && i < lab.cases->len; i++) {
-    ok = run_case(&lab, lab.cases->pdata[i], error);
-    if (!isatty(STDERR_FILENO)) fprintf(stderr, "%d of %d\n", lab.done, lab.total);
+/* The machine is noted beside the results, for reports that are written elsewhere. */
+static bool open_engine(Lab *lab, GError **error) {
+  const Arguments *a = lab->arguments;
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autofree char *file = g_build_filename(a->out, "machine.txt", NULL);
+  if (!fk_options_set(options, "model-path", a->model, error) ||
+      !fk_options_set(options, "backend", a->backend, error) ||
+      !(lab->engine = fk_engine_open(options, NULL, NULL, NULL, error)))
+    return false;
+  return g_file_set_contents(file, fk_engine_machine(lab->engine), -1, error);
+}
+
+static bool run_cases(Lab *lab, GError **error) {
+  if (!open_engine(lab, error)) return false;
+  lab->began = g_get_monotonic_time();
+  for (guint i = 0; i < lab->cases->len; i++) {
+    if (!own_case(lab, i)) continue;
+    if (!run_case(lab, lab->cases->pdata[i], error)) return false;
+    if (!lab->shard && !isatty(STDERR_FILENO)) fprintf(stderr, "%d of %d\n", lab->done, lab->total);
   }
-  if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%100s\r", "");
-  ok = ok && write_report(&lab, error);
+  if (!lab->shard && isatty(STDERR_FILENO)) fprintf(stderr, "\r%100s\r", "");
+  return true;
+}
+
+/* This program once for each share of the cases; the first shows how far it is. */
+static bool run_jobs(Lab *lab, char **argv, GError **error) {
+  const int jobs = lab->arguments->jobs;
+  g_autoptr(GPtrArray) running = g_ptr_array_new_with_free_func(g_object_unref);
+  bool ok = true;
+  for (int i = 0; ok && i < jobs; i++) {
+    g_autoptr(GPtrArray) own = g_ptr_array_new();
+    g_autofree char *shard = g_strdup_printf("--shard=%d/%d", i, jobs);
+    for (char **p = argv; *p; p++) g_ptr_array_add(own, *p);
+    g_ptr_array_add(own, shard);
+    g_ptr_array_add(own, NULL);
+    GSubprocess *job = g_subprocess_newv((const char *const *)own->pdata, G_SUBPROCESS_FLAGS_NONE, error);
+    if ((ok = job)) g_ptr_array_add(running, job);
+  }
+  for (guint i = 0; i < running->len; i++)
+    ok = g_subprocess_wait_check(running->pdata[i], NULL, ok ? error : NULL) && ok;
+  g_clear_pointer(&lab->rows, g_ptr_array_unref);
+  return ok && (lab->rows = load_rows(lab, lab->arguments->out, error));
+}
+
+/* What another machine measured; and a line that says how far its exact results are from this one's. */
+static bool join_elsewhere(Lab *lab, GError **error) {
+  g_autofree char *file = g_build_filename(lab->arguments->other, "machine.txt", NULL), *machine = NULL;
+  if (!(lab->elsewhere = load_rows(lab, lab->arguments->other, error)) ||
+      !g_file_get_contents(file, &machine, NULL, error))
+    return false;
+  QualitySetting *s = quality_setting_new("exact-elsewhere", machine, (1u << QUALITY_TIERS) - 1);
+  g_ptr_array_insert(lab->settings, 0, s);
+  for (guint i = 0; i < lab->cases->len; i++) {
+    const QualityCase *c = lab->cases->pdata[i];
+    const QualityRow *own = quality_rows_find(lab->rows, "", c->id);
+    g_autofree char *here = picture_path(lab, c, "exact");
+    g_autofree char *there = g_build_filename(lab->arguments->other, "pictures", c->id, "exact.png", NULL);
+    FkImage a = {0}, b = {0};
+    if (!own || !g_file_test(there, G_FILE_TEST_EXISTS)) continue;
+    bool ok = quality_picture_read(here, &a, error) && quality_picture_read(there, &b, error);
+    if (ok) {
+      QualityRow *row = quality_row_copy(own, s);
+      ok = measure(row, c, &b, &a, error);
+      g_ptr_array_add(lab->rows, row);
+    }
+    g_free(a.data);
+    g_free(b.data);
+    if (!ok) return false;
+  }
+  return true;
+}
+
+static bool run(const Arguments *a, char **argv, GError **error) {
+  Lab lab = {.arguments = a};
+  g_autofree char *file = g_build_filename(a->out, "machine.txt", NULL);
+  bool ok = open_lab(&lab, error);
+  if (ok && !a->report) ok = a->jobs > 1 && !a->shard ? run_jobs(&lab, argv, error) : run_cases(&lab, error);
+  if (ok && !a->shard)
+    ok = g_file_get_contents(file, &lab.machine, NULL, error) && (!a->other || join_elsewhere(&lab, error)) &&
+         write_report(&lab, error);
   fk_engine_unref(lab.engine);
+  g_free(lab.machine);
   g_clear_pointer(&lab.cases, g_ptr_array_unref);
   g_clear_pointer(&lab.settings, g_ptr_array_unref);
   g_clear_pointer(&lab.rows, g_ptr_array_unref);
+  g_clear_pointer(&lab.elsewhere, g_ptr_array_unref);
   return ok;
 }
 
@@ -392,6 +514,10 @@ int main(int argc, char **argv) {
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
       {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures of the results in --out", NULL},
+      {"jobs", 'j', 0, G_OPTION_ARG_INT, &a.jobs, "Processes that share the cases out (default 1)", "N"},
+      {"shard", 0, 0, G_OPTION_ARG_STRING, &a.shard, "Only share I of N, without a report: what --jobs starts", "I/N"},
+      {"elsewhere", 0, 0, G_OPTION_ARG_FILENAME, &a.other,
+       "Another machine's --out: a line says how far its exact results are", "FOLDER"},
       {"cases", 0, 0, G_OPTION_ARG_FILENAME, &a.cases_file, "List of cases", "FILE"},
       {"settings", 's', 0, G_OPTION_ARG_FILENAME, &a.settings_file, "List of settings", "FILE"},
       {"out", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Where results go (default quality-output)", "FOLDER"},
@@ -403,12 +529,14 @@ int main(int argc, char **argv) {
   g_autoptr(GError) error = NULL;
   g_option_context_set_summary(context, "Measures what settings cost in quality, against the exact result.");
   g_option_context_add_main_entries(context, entries, NULL);
+  g_auto(GStrv) command = g_strdupv(argv);
   bool ok = g_option_context_parse(context, &argc, &argv, &error);
   defaults(&a);
   if (ok && argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
-  ok = !error && run(&a, &error);
+  ok = !error && run(&a, command, &error);
   if (error) fprintf(stderr, "fluxkontext-quality: %s\n", error->message);
-  char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only, a.out, a.doc, a.text, a.limit};
+  char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only,
+                   a.out,   a.doc,     a.text,       a.limit,         a.other, a.shard};
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) g_free(texts[i]);
   return ok ? 0 : 1;
 }
