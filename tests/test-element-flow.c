@@ -1,44 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Frames through the element on the null engine: batches, order, events, flushes, cancelling, latency, QoS, pools. */
+/* Frames through the element on the null engine: batches, order, events, latency, QoS, pools.
+ * Not here: flushing, cancelling and refusals downstream (test-element-stop.c). */
 #include "test-element-util.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static void push(Tester *t, guint n) {
-  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, n, n)), ==, GST_FLOW_OK);
-}
-
-/* Takes every buffer that came out so far; they must be first, first + 1, ... by PTS and offset. */
-static guint take_in_order(Tester *t, guint first) {
-  GstBuffer *buffer;
-  guint n = first;
-  while ((buffer = gst_harness_try_pull(t->h))) {
-    g_assert_cmpuint(GST_BUFFER_PTS(buffer), ==, n * 100 * GST_MSECOND);
-    g_assert_cmpuint(GST_BUFFER_DURATION(buffer), ==, 100 * GST_MSECOND);
-    g_assert_cmpuint(GST_BUFFER_OFFSET(buffer), ==, n);
-    gst_buffer_unref(buffer);
-    n++;
-  }
-  return n - first;
-}
-
 /* ---- Batches ---- */
-
-static Tester *batch_tester(gint batch) {
-  g_autofree gchar *properties = g_strdup_printf(NULL_ENGINE "batch-size=%d", batch);
-  return tester_new_playing(properties, SMALL);
-}
 
 /* EOS with 0..batch frames waiting: all come out, in order, before EOS. */
 static void test_eos(gconstpointer data) {
   gint batch = GPOINTER_TO_INT(data);
   for (gint frames = 0; frames <= batch + 1; frames++) {
-    g_autoptr(Tester) t = batch_tester(batch);
-    for (gint n = 0; n < frames; n++) push(t, (guint)n);
+    g_autoptr(Tester) t = tester_new_batch(batch);
+    for (gint n = 0; n < frames; n++) tester_push(t, (guint)n);
     g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, frames / batch * batch);
     g_assert_true(gst_harness_push_event(t->h, gst_event_new_eos()));
-    g_assert_cmpuint(take_in_order(t, 0), ==, frames);
+    g_assert_cmpuint(tester_take(t, 0), ==, frames);
     tester_collect(t);
     g_assert_cmpuint(t->errors, ==, 0);
     g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, frames);
@@ -47,7 +25,7 @@ static void test_eos(gconstpointer data) {
 
 /* A hundred streams one after the other, as concat sends them: other ids, caps and segments, one load. */
 static void test_serial_streams(void) {
-  g_autoptr(Tester) t = batch_tester(3);
+  g_autoptr(Tester) t = tester_new_batch(3);
   for (guint n = 0; n < 100; n++) {
     g_autofree gchar *id = g_strdup_printf("stream %u", n);
     GstSegment segment;
@@ -65,11 +43,11 @@ static void test_serial_streams(void) {
 }
 
 static void test_eos_is_last(void) {
-  g_autoptr(Tester) t = batch_tester(4);
-  push(t, 0);
-  push(t, 1);
+  g_autoptr(Tester) t = tester_new_batch(4);
+  tester_push(t, 0);
+  tester_push(t, 1);
   gst_harness_push_event(t->h, gst_event_new_eos());
-  g_assert_cmpuint(take_in_order(t, 0), ==, 2);
+  g_assert_cmpuint(tester_take(t, 0), ==, 2);
   GstEvent *event, *last = NULL;
   while ((event = gst_harness_try_pull_event(t->h))) {
     gst_clear_event(&last);
@@ -96,40 +74,40 @@ static GstEvent *make_event(GstEventType type) {
 /* A serialized event in the middle of a batch comes out after the frames that were before it. */
 static void test_event_drains(gconstpointer data) {
   GstEventType type = (GstEventType)GPOINTER_TO_INT(data);
-  g_autoptr(Tester) t = batch_tester(4);
-  push(t, 0);
-  push(t, 1);
+  g_autoptr(Tester) t = tester_new_batch(4);
+  tester_push(t, 0);
+  tester_push(t, 1);
   g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, 0);
   g_assert_true(gst_harness_push_event(t->h, make_event(type)));
-  g_assert_cmpuint(take_in_order(t, 0), ==, 2);
-  push(t, 2);
+  g_assert_cmpuint(tester_take(t, 0), ==, 2);
+  tester_push(t, 2);
   gst_harness_push_event(t->h, gst_event_new_eos());
-  g_assert_cmpuint(take_in_order(t, 2), ==, 1);
+  g_assert_cmpuint(tester_take(t, 2), ==, 1);
 }
 
 /* Upstream that needs its buffers back asks for it. */
 static void test_drain_query(void) {
-  g_autoptr(Tester) t = batch_tester(4);
-  push(t, 0);
+  g_autoptr(Tester) t = tester_new_batch(4);
+  tester_push(t, 0);
   g_autoptr(GstQuery) query = gst_query_new_drain();
   gst_pad_peer_query(t->h->srcpad, query);
-  g_assert_cmpuint(take_in_order(t, 0), ==, 1);
+  g_assert_cmpuint(tester_take(t, 0), ==, 1);
 }
 
 static void test_same_caps_do_not_drain(void) {
-  g_autoptr(Tester) t = batch_tester(3);
-  push(t, 0);
+  g_autoptr(Tester) t = tester_new_batch(3);
+  tester_push(t, 0);
   g_autoptr(GstCaps) caps = gst_caps_from_string(SMALL);
   gst_harness_push_event(t->h, gst_event_new_caps(caps));
   g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, 0);
-  push(t, 1);
-  push(t, 2);
-  g_assert_cmpuint(take_in_order(t, 0), ==, 3);
+  tester_push(t, 1);
+  tester_push(t, 2);
+  g_assert_cmpuint(tester_take(t, 0), ==, 3);
 }
 
 static void test_new_caps_drain(void) {
-  g_autoptr(Tester) t = batch_tester(3);
-  push(t, 0);
+  g_autoptr(Tester) t = tester_new_batch(3);
+  tester_push(t, 0);
   gst_harness_set_src_caps_str(t->h, RGB_CAPS(32, 16));
   g_autoptr(GstBuffer) old = gst_harness_pull(t->h);
   g_assert_cmpuint(gst_buffer_get_size(old), ==, 64 * 48 * 3);
@@ -141,23 +119,23 @@ static void test_new_caps_drain(void) {
 
 /* Settings of another kind do not share a batch; another seed does. */
 static void test_settings_drain(void) {
-  g_autoptr(Tester) t = batch_tester(3);
-  push(t, 0);
+  g_autoptr(Tester) t = tester_new_batch(3);
+  tester_push(t, 0);
   g_object_set(t->element, "steps", 3, NULL);
-  push(t, 1);
-  g_assert_cmpuint(take_in_order(t, 0), ==, 1);
+  tester_push(t, 1);
+  g_assert_cmpuint(tester_take(t, 0), ==, 1);
   g_object_set(t->element, "seed", (guint64)9, NULL);
-  push(t, 2);
-  g_assert_cmpuint(take_in_order(t, 1), ==, 0);
-  push(t, 3);
-  g_assert_cmpuint(take_in_order(t, 1), ==, 3);
+  tester_push(t, 2);
+  g_assert_cmpuint(tester_take(t, 1), ==, 0);
+  tester_push(t, 3);
+  g_assert_cmpuint(tester_take(t, 1), ==, 3);
 }
 
 /* Settings belong to the frame that entered with them. */
 static void test_settings_are_snapshots(void) {
-  g_autoptr(Tester) t = batch_tester(2);
+  g_autoptr(Tester) t = tester_new_batch(2);
   g_object_set(t->element, "seed", (guint64)5, NULL);
-  push(t, 0);
+  tester_push(t, 0);
   g_object_set(t->element, "seed", (guint64)6, NULL);
   gst_harness_push_event(t->h, gst_event_new_eos());
   g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, 5);
@@ -189,7 +167,7 @@ static void test_small_pool(void) {
   gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_QUERY_DOWNSTREAM, offer_small_pool, pool, NULL);
   gst_harness_set_src_caps_str(t->h, SMALL);
   GThread *taker = g_thread_new("taker", take_four, t->h);
-  for (guint n = 0; n < 4; n++) push(t, n);
+  for (guint n = 0; n < 4; n++) tester_push(t, n);
   g_thread_join(taker);
 }
 
@@ -215,7 +193,7 @@ static void test_still_image(void) {
 
 static void test_flags(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
-  push(t, 0); /* the first one is a discontinuity anyway */
+  tester_push(t, 0); /* the first one is a discontinuity anyway */
   gst_buffer_unref(gst_harness_pull(t->h));
   GstBuffer *buffer = test_frame(SMALL, 1, 1);
   GST_BUFFER_DTS(buffer) = 7 * GST_MSECOND;
@@ -228,7 +206,7 @@ static void test_flags(void) {
 }
 
 static void test_reverse_segment(void) {
-  g_autoptr(Tester) t = batch_tester(2);
+  g_autoptr(Tester) t = tester_new_batch(2);
   GstSegment segment;
   gst_segment_init(&segment, GST_FORMAT_TIME);
   segment.rate = -1;
@@ -241,193 +219,11 @@ static void test_reverse_segment(void) {
   }
 }
 
-/* ---- Flushing and stopping ---- */
-
-static void flush(Tester *t) {
-  GstSegment segment;
-  gst_segment_init(&segment, GST_FORMAT_TIME);
-  g_assert_true(gst_harness_push_event(t->h, gst_event_new_flush_start()));
-  g_assert_true(gst_harness_push_event(t->h, gst_event_new_flush_stop(TRUE)));
-  g_assert_true(gst_harness_push_event(t->h, gst_event_new_segment(&segment)));
-}
-
-static void test_flush_discards(void) {
-  g_autoptr(Tester) t = batch_tester(3);
-  push(t, 0);
-  push(t, 1);
-  flush(t);
-  for (guint n = 2; n < 5; n++) push(t, n);
-  g_assert_cmpuint(take_in_order(t, 2), ==, 3);
-  g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, 3);
-}
-
-typedef struct {
-  GstHarness *h;
-  GstFlowReturn flow;
-} Push;
-
-static gpointer push_one(gpointer data) {
-  Push *p = data;
-  p->flow = gst_harness_push(p->h, test_frame(SMALL, 1, 0));
-  return NULL;
-}
-
-static gdouble ms_since(gint64 began) {
-  return (gdouble)(g_get_monotonic_time() - began) / 1000.0;
-}
-
-#define STEP_MS 40
-#define CANCELS 9
-
-static void wait_for_step(Tester *t) {
-  for (guint i = 0; i < 10000 && t->steps == 0; i++) {
-    g_usleep(1000);
-    tester_collect(t);
-  }
-  g_assert_cmpuint(t->steps, >, 0);
-}
-
-static gint compare_ms(gconstpointer a, gconstpointer b) {
-  return (*(const gdouble *)a > *(const gdouble *)b) - (*(const gdouble *)a < *(const gdouble *)b);
-}
-
-/* An edit of 25 steps of 40 ms each is left within one step. The median may take 100 ms more, for the scheduler of a
- * busy machine; the worst must show at least that the edit was not finished. */
-static void test_cancel_mid_step(gconstpointer data) {
-  gboolean by_flush = GPOINTER_TO_INT(data);
-  gdouble ms[CANCELS];
-  null_engine(STEP_MS, 0, 0);
-  for (guint run = 0; run < CANCELS; run++) {
-    g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=25", SMALL);
-    Push p = {t->h, GST_FLOW_OK};
-    GThread *thread = g_thread_new("push", push_one, &p);
-    wait_for_step(t);
-    g_usleep(5000 * run);
-    gint64 began = g_get_monotonic_time();
-    if (by_flush)
-      gst_harness_push_event(t->h, gst_event_new_flush_start());
-    else
-      gst_element_set_state(t->element, GST_STATE_NULL);
-    g_thread_join(thread);
-    ms[run] = ms_since(began);
-    g_assert_cmpint(p.flow, ==, GST_FLOW_FLUSHING);
-    tester_collect(t);
-    g_assert_cmpuint(t->errors, ==, 0);
-    g_assert_cmpuint(t->canceled, ==, 1);
-    if (by_flush) gst_harness_push_event(t->h, gst_event_new_flush_stop(TRUE));
-  }
-  qsort(ms, CANCELS, sizeof(ms[0]), compare_ms);
-  g_assert_cmpfloat(ms[CANCELS / 2], <, STEP_MS + 100);
-  g_assert_cmpfloat(ms[CANCELS - 1], <, 25 * STEP_MS / 2.0);
-  null_engine(0, 0, 0);
-}
-
-/* After a cancelled edit the next one gives the bytes that it would have given. */
-static void test_cancel_then_edit(void) {
-  null_engine(5, 0, 0);
-  g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=6", SMALL);
-  push(t, 0);
-  g_autoptr(GstBuffer) first = gst_harness_pull(t->h);
-  g_autofree gchar *expected = buffer_hash(first);
-  g_autoptr(GRand) random = g_rand_new_with_seed(7);
-  for (guint run = 0; run < 40; run++) {
-    Push p = {t->h, GST_FLOW_OK};
-    GThread *thread = g_thread_new("push", push_one, &p);
-    g_usleep((gulong)g_rand_int_range(random, 0, 40000));
-    flush(t);
-    g_thread_join(thread);
-    while (gst_harness_buffers_in_queue(t->h)) gst_buffer_unref(gst_harness_pull(t->h));
-    push(t, 0);
-    g_autoptr(GstBuffer) again = gst_harness_pull(t->h);
-    g_autofree gchar *hash = buffer_hash(again);
-    g_assert_cmpstr(hash, ==, expected);
-  }
-  tester_collect(t);
-  g_assert_cmpuint(t->errors, ==, 0);
-  null_engine(0, 0, 0);
-}
-
-/* Stopped at random instants of loading and editing: every progress ends exactly once, nothing is an error. */
-static void test_random_stops(void) {
-  null_engine(3, 0, 0);
-  g_autoptr(GRand) random = g_rand_new_with_seed(11);
-  guint starts = 0;
-  for (guint run = 0; run < 150; run++) {
-    g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "batch-size=2", SMALL);
-    Push p = {t->h, GST_FLOW_OK}, q = {t->h, GST_FLOW_OK};
-    GThread *one = g_thread_new("push", push_one, &p), *two = g_thread_new("push", push_one, &q);
-    g_usleep((gulong)g_rand_int_range(random, 0, 20000));
-    gst_element_set_state(t->element, GST_STATE_NULL);
-    g_thread_join(one);
-    g_thread_join(two);
-    tester_collect(t);
-    g_assert_cmpuint(t->errors, ==, 0);
-    g_assert_cmpuint(t->starts, ==, t->ends);
-    starts += t->starts;
-  }
-  g_assert_cmpuint(starts, >, 150);
-  null_engine(0, 0, 0);
-}
-
-static void test_downstream_flushing(void) {
-  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
-  gst_pad_set_active(t->h->sinkpad, FALSE);
-  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, 1, 0)), ==, GST_FLOW_FLUSHING);
-  tester_collect(t);
-  g_assert_cmpuint(t->errors, ==, 0);
-  gst_pad_set_active(t->h->sinkpad, TRUE);
-}
-
-static GstPadProbeReturn refuse_buffers(GstPad *pad, GstPadProbeInfo *info, gpointer data) {
-  (void)pad;
-  GST_PAD_PROBE_INFO_FLOW_RETURN(info) = (GstFlowReturn)GPOINTER_TO_INT(data);
-  gst_clear_buffer((GstBuffer **)&info->data);
-  return GST_PAD_PROBE_HANDLED;
-}
-
-/* What downstream answers is what upstream hears, at once or, for a push that an event caused, with the next frame. */
-static void test_downstream_answers(gconstpointer data) {
-  GstFlowReturn answer = (GstFlowReturn)GPOINTER_TO_INT(data);
-  for (gint batch = 1; batch <= 2; batch++) {
-    g_autoptr(Tester) t = batch_tester(batch);
-    g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, "src");
-    gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_BUFFER, refuse_buffers, (gpointer)data, NULL);
-    GstFlowReturn flow = gst_harness_push(t->h, test_frame(SMALL, 0, 0));
-    if (batch == 2) {
-      g_assert_cmpint(flow, ==, GST_FLOW_OK);
-      gst_harness_push_event(t->h, make_event(GST_EVENT_TAG));
-      flow = gst_harness_push(t->h, test_frame(SMALL, 1, 1));
-    }
-    g_assert_cmpint(flow, ==, answer);
-    tester_collect(t);
-    g_assert_cmpuint(t->errors, ==, 0);
-  }
-}
-
-static GstPadProbeReturn refuse_first(GstPad *pad, GstPadProbeInfo *info, gpointer data) {
-  gint *left = data;
-  if ((*left)-- <= 0) return GST_PAD_PROBE_OK;
-  return refuse_buffers(pad, info, GINT_TO_POINTER(GST_FLOW_NOT_LINKED));
-}
-
-/* What was left of a batch that downstream did not take is not pushed later in front of newer frames. */
-static void test_refused_once(void) {
-  g_autoptr(Tester) t = batch_tester(2);
-  g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, "src");
-  gint left = 1;
-  gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_BUFFER, refuse_first, &left, NULL);
-  push(t, 0);
-  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, 1, 1)), ==, GST_FLOW_NOT_LINKED);
-  push(t, 2);
-  push(t, 3);
-  g_assert_cmpuint(take_in_order(t, 2), ==, 2);
-}
-
 /* ---- What it tells ---- */
 
 static void test_progress(void) {
   g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=7 batch-size=2", SMALL);
-  for (guint n = 0; n < 4; n++) push(t, n);
+  for (guint n = 0; n < 4; n++) tester_push(t, n);
   tester_collect(t);
   g_assert_cmpuint(t->steps, ==, 2 * 7);
   g_assert_cmpint(t->percent, ==, 100);
@@ -437,7 +233,7 @@ static void test_progress(void) {
 
 static void test_no_progress(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "progress=false", SMALL);
-  push(t, 0);
+  tester_push(t, 0);
   tester_collect(t);
   g_assert_cmpuint(t->steps, ==, 0);
   g_assert_cmpuint(t->starts, ==, 0);
@@ -452,7 +248,7 @@ static void test_latency(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
   gst_harness_set_upstream_latency(t->h, 10 * GST_MSECOND);
   g_assert_cmpuint(asked_latency(t), ==, 10 * GST_MSECOND); /* nothing measured yet */
-  push(t, 0);
+  tester_push(t, 0);
   GstClockTime one = asked_latency(t);
   g_assert_cmpuint(one, >, (10 + 40) * GST_MSECOND); /* two steps of 20 ms on top */
   g_assert_cmpuint(one, <, 1500 * GST_MSECOND);
@@ -465,16 +261,16 @@ static void test_latency(void) {
 
 /* Frames of a batch wait for it to fill: 3 more at 10 per second. */
 static void test_latency_of_batch(void) {
-  g_autoptr(Tester) t = batch_tester(4);
+  g_autoptr(Tester) t = tester_new_batch(4);
   gst_harness_set_upstream_latency(t->h, 0);
-  for (guint n = 0; n < 4; n++) push(t, n);
+  for (guint n = 0; n < 4; n++) tester_push(t, n);
   g_assert_cmpuint(asked_latency(t), >=, 300 * GST_MSECOND);
 }
 
 static void test_latency_not_live(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, SMALL);
   gst_harness_set_live(t->h, FALSE);
-  push(t, 0);
+  tester_push(t, 0);
   g_assert_cmpuint(asked_latency(t), ==, 0);
 }
 
@@ -484,7 +280,7 @@ static void test_qos(gconstpointer data) {
   /* Everything before 350 ms is late. */
   gst_harness_push_upstream_event(t->h,
                                   gst_event_new_qos(GST_QOS_TYPE_UNDERFLOW, 2, 100 * GST_MSECOND, 250 * GST_MSECOND));
-  for (guint n = 0; n < 6; n++) push(t, n);
+  for (guint n = 0; n < 6; n++) tester_push(t, n);
   guint64 frames = stat_uint64(t->element, "frames"), dropped = stat_uint64(t->element, "dropped");
   g_assert_cmpuint(frames + dropped, ==, 6);
   g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, frames);
@@ -496,8 +292,8 @@ static void test_qos(gconstpointer data) {
 
 static void test_stats(void) {
   g_autoptr(Tester) t = tester_new_playing("backend=null max-area=65536 steps=5 seed=77", SMALL);
-  push(t, 0);
-  push(t, 1);
+  tester_push(t, 0);
+  tester_push(t, 1);
   g_autoptr(GstStructure) stats = NULL;
   g_object_get(t->element, "stats", &stats, NULL);
   gint evaluations, skipped;
@@ -517,7 +313,7 @@ static void test_stats(void) {
 
 static void test_active(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "prompt-cache=off", SMALL);
-  push(t, 0);
+  tester_push(t, 0);
   g_autoptr(GstStructure) active = NULL;
   g_object_get(t->element, "active", &active, NULL);
   g_assert_true(g_str_has_prefix(gst_structure_get_string(active, "backend"), "null (null;"));
@@ -527,8 +323,8 @@ static void test_active(void) {
 
 static void test_useless_settings(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "negative-prompt=blurry", SMALL);
-  push(t, 0);
-  push(t, 1);
+  tester_push(t, 0);
+  tester_push(t, 1);
   tester_collect(t);
   g_assert_cmpuint(t->warnings, ==, 1);
   g_assert_nonnull(strstr(t->warning, "true-cfg-scale"));
@@ -538,22 +334,22 @@ static void test_seed_mode(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "seed=5 seed-mode=increment", SMALL);
   guint64 seed;
   for (guint n = 0; n < 3; n++) {
-    push(t, n);
+    tester_push(t, n);
     g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, 5 + n);
   }
   g_object_get(t->element, "seed", &seed, NULL);
   g_assert_cmpuint(seed, ==, 5);
   g_object_set(t->element, "seed", G_MAXUINT64, NULL);
-  push(t, 3);
+  tester_push(t, 3);
   g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, G_MAXUINT64);
-  push(t, 4);
+  tester_push(t, 4);
   g_assert_cmpuint(stat_uint64(t->element, "seed"), ==, 0);
 }
 
 static void test_warmup(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "warmup=true", SMALL);
-  push(t, 0);
-  g_assert_cmpuint(take_in_order(t, 0), ==, 1);
+  tester_push(t, 0);
+  g_assert_cmpuint(tester_take(t, 0), ==, 1);
   g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, 1);
 }
 
@@ -579,17 +375,6 @@ static void add_tests(void) {
   g_test_add_func("/element/flow/still-image", test_still_image);
   g_test_add_func("/element/flow/flags", test_flags);
   g_test_add_func("/element/flow/reverse-segment", test_reverse_segment);
-  g_test_add_func("/element/flow/flush/discards", test_flush_discards);
-  g_test_add_data_func("/element/flow/cancel/stop-mid-step", GINT_TO_POINTER(FALSE), test_cancel_mid_step);
-  g_test_add_data_func("/element/flow/cancel/flush-mid-step", GINT_TO_POINTER(TRUE), test_cancel_mid_step);
-  g_test_add_func("/element/flow/cancel/then-edit", test_cancel_then_edit);
-  g_test_add_func("/element/flow/cancel/random-stops", test_random_stops);
-  g_test_add_func("/element/flow/downstream/inactive", test_downstream_flushing);
-  g_test_add_data_func("/element/flow/downstream/flushing", GINT_TO_POINTER(GST_FLOW_FLUSHING),
-                       test_downstream_answers);
-  g_test_add_data_func("/element/flow/downstream/eos", GINT_TO_POINTER(GST_FLOW_EOS), test_downstream_answers);
-  g_test_add_func("/element/flow/downstream/refuses-once", test_refused_once);
-  g_test_add_data_func("/element/flow/downstream/error", GINT_TO_POINTER(GST_FLOW_ERROR), test_downstream_answers);
   g_test_add_func("/element/flow/progress/each-step", test_progress);
   g_test_add_func("/element/flow/progress/off", test_no_progress);
   g_test_add_func("/element/flow/latency/live", test_latency);

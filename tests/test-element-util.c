@@ -175,3 +175,25 @@ guint64 stat_uint64(GstElement *element, const gchar *field) {
   g_assert_true(gst_structure_get_uint64(stats, field, &value));
   return value;
 }
+
+void tester_push(Tester *t, guint n) {
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, n, n)), ==, GST_FLOW_OK);
+}
+
+guint tester_take(Tester *t, guint first) {
+  GstBuffer *buffer;
+  guint n = first;
+  while ((buffer = gst_harness_try_pull(t->h))) {
+    g_assert_cmpuint(GST_BUFFER_PTS(buffer), ==, n * 100 * GST_MSECOND);
+    g_assert_cmpuint(GST_BUFFER_DURATION(buffer), ==, 100 * GST_MSECOND);
+    g_assert_cmpuint(GST_BUFFER_OFFSET(buffer), ==, n);
+    gst_buffer_unref(buffer);
+    n++;
+  }
+  return n - first;
+}
+
+Tester *tester_new_batch(gint batch) {
+  g_autofree gchar *properties = g_strdup_printf(NULL_ENGINE "batch-size=%d", batch);
+  return tester_new_playing(properties, SMALL);
+}

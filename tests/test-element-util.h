@@ -32,6 +32,8 @@ Tester *tester_new(const gchar *properties);
 /* Into PLAYING inside a harness; the change must succeed. `caps` may be NULL: set later. */
 void tester_play(Tester *t, const gchar *caps);
 Tester *tester_new_playing(const gchar *properties, const gchar *caps);
+/* On the null engine, with frames of SMALL size. */
+Tester *tester_new_batch(gint batch);
 /* Sets NULL and checks that every progress that was started has ended. */
 void tester_free(Tester *t);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tester, tester_free)
@@ -47,6 +49,10 @@ void null_engine(gint step_ms, gint fail_step, gint fail_alloc);
 /* A buffer of these caps whose bytes follow from `seed`, PTS n * 100 ms, duration 100 ms, offset n. */
 GstBuffer *test_frame(const gchar *caps, guint seed, guint n);
 gchar *buffer_hash(GstBuffer *buffer);
+/* Pushes frame n of SMALL size, which must be taken. */
+void tester_push(Tester *t, guint n);
+/* Takes every buffer that came out so far, which must be first, first + 1, ... by PTS and offset. */
+guint tester_take(Tester *t, guint first);
 guint64 stat_uint64(GstElement *element, const gchar *field);
 
 #define RGB_CAPS(w, h) "video/x-raw,format=RGB,width=" #w ",height=" #h ",framerate=10/1"
