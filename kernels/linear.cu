@@ -1,41 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Launch side of the bf16 linear layer: chooses the path and the tile for a shape (static, offline), makes the tensor
- * maps and launches. Kernels: linear_sm90.cuh (main path). */
+ * maps and launches. Kernels: linear_pingpong_sm90.cuh (many rows), linear_sm90.cuh (few rows), linear_any.cuh. */
 #include "common.cuh"
 #include "linear.h"
 #include "linear_any.cuh"
+#include "linear_pingpong_sm90.cuh"
 #include "linear_sm90.cuh"
 #include "tensormap.cuh"
 
-
-typedef struct {
-  int bn, cl;  /* tile columns; blocks of a cluster */
-  int mg;      /* math warpgroups, 64 rows each */
-  int step;    /* columns used of a tile, 0: all; multiple of 8, not where reordered or in clusters */
-  int super;   /* row units of a band */
-  int lead;    /* k-blocks between the math warpgroups */
-  int cut;     /* cut the last wave along K */
-  int reorder; /* weight rows reordered by the tensor map */
-  int keep;    /* L2: 1 x stays, 2 x goes first, 4 w stays, 8 w goes first */
-} FkLinearPlan;
-
-static bool fk_linear_x_map(CUtensorMap *map, const FkCudaLinearGroup *g, int k, int rows) {
-  cuuint64_t dims[2] = {(cuuint64_t)k, (cuuint64_t)g->m}, strides[1] = {(cuuint64_t)g->ldx * 2};
-  cuuint32_t box[2] = {FK_LINEAR_BK, (cuuint32_t)rows};
-  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, g->x, 2, dims, strides, box);
+/* A row of a box is 128 bytes: L2 fetches no more than that (256: 6 to 8 % more bytes through L2). */
+static bool fk_linear_map(CUtensorMap *map, const void *base, int rank, const cuuint64_t *dims,
+                          const cuuint64_t *strides, const cuuint32_t *box) {
+  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, rank, dims, strides, box,
+                       CU_TENSOR_MAP_L2_PROMOTION_L2_128B);
 }
 
-/* rows: of one copy. Reordered: axes k, e, p, i, t of row 32t + 8p + 2i + e (linear_sm90.cuh). */
-static bool fk_linear_w_map(CUtensorMap *map, const FkCudaLinearGroup *g, int n, int k, int rows, int reorder) {
+/* rows: of one copy. x, or W in its own order. */
+static bool fk_linear_plain_map(CUtensorMap *map, const void *base, int64_t ld, int k, int m, int rows) {
+  cuuint64_t dims[2] = {(cuuint64_t)k, (cuuint64_t)m}, strides[1] = {(cuuint64_t)ld * 2};
+  cuuint32_t box[2] = {FK_LINEAR_BK, (cuuint32_t)rows};
+  return fk_linear_map(map, base, 2, dims, strides, box);
+}
+
+/* Axes k, g, h, w, s of weight row 32w + 4g + 2s + h (linear_pingpong_sm90.cuh). */
+static bool fk_linear_paired_map(CUtensorMap *map, const FkCudaLinearGroup *g, int n, int k) {
   cuuint64_t ld = (cuuint64_t)k * 2;
-  if (!reorder) {
-    cuuint64_t dims[2] = {(cuuint64_t)k, (cuuint64_t)n}, strides[1] = {ld};
-    cuuint32_t box[2] = {FK_LINEAR_BK, (cuuint32_t)rows};
-    return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, g->w, 2, dims, strides, box);
-  }
-  cuuint64_t dims[5] = {(cuuint64_t)k, 2, 4, 4, (cuuint64_t)n / 32}, strides[4] = {ld, 8 * ld, 2 * ld, 32 * ld};
-  cuuint32_t box[5] = {FK_LINEAR_BK, 2, 4, 4, (cuuint32_t)rows / 32};
-  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, g->w, 5, dims, strides, box);
+  cuuint64_t dims[5] = {(cuuint64_t)k, 8, 2, (cuuint64_t)n / 32, 2}, strides[4] = {4 * ld, ld, 32 * ld, 2 * ld};
+  cuuint32_t box[5] = {FK_PP_BK, 8, 2, 4, 2};
+  return fk_linear_map(map, g->w, 5, dims, strides, box);
 }
 
 static void fk_linear_rows(FkLinearRows *r, const FkCudaLinearGroup *g) {
@@ -46,125 +38,135 @@ static void fk_linear_rows(FkLinearRows *r, const FkCudaLinearGroup *g) {
   r->m = g->m;
 }
 
-/* Hand-over buffer: leftover units are fewer than the clusters of a 132-processor machine. */
-#define FK_LINEAR_FLAG_BYTES 65536
-#define FK_LINEAR_PARTIAL_BYTES ((size_t)132 * 128 * 256 * 4)
-/* k-blocks by which cutting must shorten the last wave: handing over costs about as much as eight. */
-#define FK_LINEAR_CUT_GAIN 12
+/* ---- many rows -------------------------------------------------------------------------------------------------- */
 
-typedef void (*FkLinearKernel)(const FkLinearArgs);
-
-/* Clusters of this kernel that the device runs at once, 0 if it cannot. */
-static int fk_linear_clusters(FkLinearKernel kernel, int cl, int threads, int smem) {
+/* Blocks of a cluster of two that the device runs at once in this kernel, 0 if it cannot. */
+static int fk_pp_clusters(const void *kernel, cudaLaunchConfig_t *config) {
   int device = 0, sms = 0, clusters = 0;
-  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem) != cudaSuccess) return 0;
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)config->dynamicSmemBytes) !=
+      cudaSuccess)
+    return 0;
   if (cudaGetDevice(&device) != cudaSuccess) return 0;
   cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device);
-  if (cl == 1) return sms;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = cl, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(sms / cl * cl), config.blockDim = dim3(threads), config.dynamicSmemBytes = smem;
-  config.attrs = &attribute, config.numAttrs = 1;
-  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, &config) != cudaSuccess) return 0;
-  return clusters;
+  config->gridDim = dim3(sms / 2 * 2);
+  return cudaOccupancyMaxActiveClusters(&clusters, kernel, config) == cudaSuccess ? clusters : 0;
 }
 
-template <int Epi, int BN, int CL, int MG, bool Reorder, bool F32>
-static cudaError_t fk_linear_sm90_run(cudaStream_t stream, const FkLinearPlan *plan, FkLinearArgs *a) {
-  FkLinearKernel kernel = linear_bf16_sm90_kernel<Epi, BN, CL, MG, Reorder, F32>;
+template <int Epi, int BT> static cudaError_t fk_pp_run(cudaStream_t stream, const FkPpArgs *a) {
   static int most = 0;
-  using S = FkLinearShape<BN, MG>;
-  if (!most) most = fk_linear_clusters(kernel, CL, S::threads, S::smem_bytes);
-  if (!most) return cudaErrorNotSupported;
-  int clusters = min(most, a->units), rest = a->units % clusters;
-  a->waves = a->units / clusters;
-  int sharers = min(clusters, rest * (a->waves + 1));
-  if (plan->cut && rest && a->partial && a->k_blocks - rest * a->k_blocks / sharers >= FK_LINEAR_CUT_GAIN)
-    a->sharers = sharers, a->pieces = sharers / rest + 2;
+  auto kernel = linear_pingpong_sm90_kernel<Epi, BT>;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = CL, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(clusters * CL), config.blockDim = dim3(S::threads), config.dynamicSmemBytes = S::smem_bytes;
+  config.blockDim = dim3(384), config.dynamicSmemBytes = FkPpShape<BT>::smem_bytes;
   config.stream = stream, config.attrs = &attribute, config.numAttrs = 1;
+  if (!most) most = fk_pp_clusters((const void *)kernel, &config);
+  if (!most) return cudaErrorNotSupported;
+  config.gridDim = dim3(2 * min(most, a->units));
   return cudaLaunchKernelEx(&config, kernel, *a);
 }
 
-template <int BN, int CL, int MG, bool Reorder, bool F32>
-static cudaError_t fk_linear_sm90_epi(cudaStream_t stream, const FkLinearPlan *plan, FkLinearArgs *a, int epilogue) {
-  switch (epilogue) {
-  case FK_LINEAR_NONE: return fk_linear_sm90_run<FK_LINEAR_NONE, BN, CL, MG, Reorder, F32>(stream, plan, a);
-  case FK_LINEAR_SILU: return fk_linear_sm90_run<FK_LINEAR_SILU, BN, CL, MG, Reorder, F32>(stream, plan, a);
-  case FK_LINEAR_GELU: return fk_linear_sm90_run<FK_LINEAR_GELU, BN, CL, MG, Reorder, F32>(stream, plan, a);
-  case FK_LINEAR_QUICK_GELU: return fk_linear_sm90_run<FK_LINEAR_QUICK_GELU, BN, CL, MG, Reorder, F32>(stream, plan, a);
+template <int BT>
+static cudaError_t fk_pp(cudaStream_t stream, int groups, const FkCudaLinearGroup *g, int n, int k, int epilogue,
+                         int width) {
+  FkPpArgs a = {};
+  constexpr int half = FkPpShape<BT>::half;
+  a.k_blocks = (k + FK_PP_BK - 1) / FK_PP_BK, a.width = width, a.pairs = n / (2 * FK_PP_FEATURES);
+  a.band = 11; /* x 6 pairs at once on 132 processors: as square as 66 units of 160 x 256 can be */
+  for (int i = 0; i < groups; i++) {
+    a.row_tiles[i] = (g[i].m + BT - 1) / BT;
+    if (!a.row_tiles[i]) continue;
+    if (!fk_linear_plain_map(&a.x[i][0], g[i].x, g[i].ldx, k, g[i].m, half) ||
+        !fk_linear_plain_map(&a.x[i][1], g[i].x, g[i].ldx, k, g[i].m, BT - half) ||
+        !fk_linear_paired_map(&a.w[i], &g[i], n, k))
+      return cudaErrorInvalidValue;
+    fk_linear_rows(&a.rows[i], &g[i]);
   }
-  if constexpr (!F32) {
-    if (epilogue == FK_LINEAR_GATE)
-      return fk_linear_sm90_run<FK_LINEAR_GATE, BN, CL, MG, Reorder, F32>(stream, plan, a);
-    if (epilogue == FK_LINEAR_QKV) return fk_linear_sm90_run<FK_LINEAR_QKV, BN, CL, MG, Reorder, F32>(stream, plan, a);
+  a.units = (a.row_tiles[0] + a.row_tiles[1]) * a.pairs;
+  switch (epilogue) {
+  case FK_LINEAR_NONE: return fk_pp_run<FK_LINEAR_NONE, BT>(stream, &a);
+  case FK_LINEAR_SILU: return fk_pp_run<FK_LINEAR_SILU, BT>(stream, &a);
+  case FK_LINEAR_GELU: return fk_pp_run<FK_LINEAR_GELU, BT>(stream, &a);
+  case FK_LINEAR_QUICK_GELU: return fk_pp_run<FK_LINEAR_QUICK_GELU, BT>(stream, &a);
+  case FK_LINEAR_GATE: return fk_pp_run<FK_LINEAR_GATE, BT>(stream, &a);
+  case FK_LINEAR_QKV: return fk_pp_run<FK_LINEAR_QKV, BT>(stream, &a);
   }
   return cudaErrorInvalidValue;
 }
 
-static cudaError_t fk_linear_sm90(cudaStream_t stream, const FkLinearPlan *plan, int groups, const FkCudaLinearGroup *g,
-                                  int n, int k, int epilogue, int width, int y_f32, void *workspace) {
+/* Tokens of a tile: fewest cycles in whole waves of the machine's clusters. A tile costs about twelve tokens more than
+ * it has; one of 128 as much as one of 140, because its operands then come slower than it multiplies. At 8704 rows 160
+ * fills 55 x 24 of 10 x 132 tiles of 3072 columns; 512 + 8192 rows get 176 or 184. */
+static int fk_pp_tokens(int groups, const FkCudaLinearGroup *g, int n, int sms) {
+  static const int tokens[4] = {184, 176, 160, 128}, costs[4] = {196, 188, 172, 152};
+  int best = 0, least = 0;
+  for (int i = 0; i < 4; i++) {
+    int tiles = 0;
+    for (int j = 0; j < groups; j++) tiles += (g[j].m + tokens[i] - 1) / tokens[i];
+    int waves = (tiles * (n / (2 * FK_PP_FEATURES)) + sms / 2 - 1) / (sms / 2);
+    if (!best || waves * costs[i] < least) best = tokens[i], least = waves * costs[i];
+  }
+  return best;
+}
+
+/* ---- few rows --------------------------------------------------------------------------------------------------- */
+
+template <int Epi, int BN, bool F32>
+static cudaError_t fk_linear_few_run(cudaStream_t stream, const FkLinearArgs *a, int sms) {
+  static bool ready = false;
+  constexpr int smem = FkLinearShape<BN>::smem_bytes;
+  auto kernel = linear_few_sm90_kernel<Epi, BN, F32>;
+  if (!ready) FK_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, smem));
+  ready = true;
+  kernel<<<min(sms, a->units), 256, smem, stream>>>(*a);
+  return cudaGetLastError();
+}
+
+template <int BN, bool F32>
+static cudaError_t fk_linear_few_epi(cudaStream_t stream, const FkLinearArgs *a, int sms, int epilogue) {
+  switch (epilogue) {
+  case FK_LINEAR_NONE: return fk_linear_few_run<FK_LINEAR_NONE, BN, F32>(stream, a, sms);
+  case FK_LINEAR_SILU: return fk_linear_few_run<FK_LINEAR_SILU, BN, F32>(stream, a, sms);
+  case FK_LINEAR_GELU: return fk_linear_few_run<FK_LINEAR_GELU, BN, F32>(stream, a, sms);
+  case FK_LINEAR_QUICK_GELU: return fk_linear_few_run<FK_LINEAR_QUICK_GELU, BN, F32>(stream, a, sms);
+  }
+  if constexpr (!F32) {
+    if (epilogue == FK_LINEAR_GATE) return fk_linear_few_run<FK_LINEAR_GATE, BN, F32>(stream, a, sms);
+    if (epilogue == FK_LINEAR_QKV) return fk_linear_few_run<FK_LINEAR_QKV, BN, F32>(stream, a, sms);
+  }
+  return cudaErrorInvalidValue;
+}
+
+/* Bound by reading the weights once, so columns are dealt out evenly over the machine. */
+static cudaError_t fk_linear_few(cudaStream_t stream, int groups, const FkCudaLinearGroup *g, int n, int k,
+                                 int epilogue, int width, int y_f32, int sms) {
   FkLinearArgs a = {};
-  a.n = n, a.k_blocks = (k + FK_LINEAR_BK - 1) / FK_LINEAR_BK, a.width = width;
-  a.step = plan->step ? plan->step : plan->bn;
-  a.n_tiles = (n + a.step - 1) / a.step;
-  a.x_policy = plan->keep & 1 ? FK_L2_EVICT_LAST : plan->keep & 2 ? FK_L2_EVICT_FIRST : FK_L2_EVICT_NORMAL;
-  a.w_policy = plan->keep & 4 ? FK_L2_EVICT_LAST : plan->keep & 8 ? FK_L2_EVICT_FIRST : FK_L2_EVICT_NORMAL;
-  int rows = 64 * plan->mg;
+  int64_t columns = 0;
   for (int i = 0; i < groups; i++) {
-    a.row_units[i] = (g[i].m + rows * plan->cl - 1) / (rows * plan->cl);
-    if (!a.row_units[i]) continue;
-    if (!fk_linear_x_map(&a.x[i], &g[i], k, rows) ||
-        !fk_linear_w_map(&a.w[i], &g[i], n, k, a.step / plan->cl, plan->reorder))
+    a.row_tiles[i] = (g[i].m + FK_LINEAR_ROWS - 1) / FK_LINEAR_ROWS;
+    columns += (int64_t)n * a.row_tiles[i];
+  }
+  int64_t waves = (columns + sms * 256 - 1) / (sms * 256);
+  a.step = (int)((columns + sms * waves - 1) / (sms * waves) + 7) / 8 * 8;
+  if (epilogue == FK_LINEAR_QKV) a.step = (a.step + 127) / 128 * 128;
+  a.n = n, a.k_blocks = (k + FK_LINEAR_BK - 1) / FK_LINEAR_BK, a.width = width;
+  a.n_tiles = (n + a.step - 1) / a.step;
+  a.units = (a.row_tiles[0] + a.row_tiles[1]) * a.n_tiles;
+  for (int i = 0; i < groups; i++) {
+    if (!a.row_tiles[i]) continue;
+    if (!fk_linear_plain_map(&a.x[i], g[i].x, g[i].ldx, k, g[i].m, FK_LINEAR_ROWS) ||
+        !fk_linear_plain_map(&a.w[i], g[i].w, k, k, n, a.step))
       return cudaErrorInvalidValue;
     fk_linear_rows(&a.rows[i], &g[i]);
   }
-  a.units = (a.row_units[0] + a.row_units[1]) * a.n_tiles;
-  if (!a.units) return cudaSuccess;
-  a.super = plan->super, a.lead = plan->lead;
-  if (workspace) a.flags = (uint32_t *)workspace, a.partial = (float *)((char *)workspace + FK_LINEAR_FLAG_BYTES);
-  if (plan->mg == 1 && y_f32) {
-    if (plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false, true>(stream, plan, &a, epilogue);
-    return fk_linear_sm90_epi<128, 1, 1, false, true>(stream, plan, &a, epilogue);
-  }
-  if (plan->mg == 1 && plan->bn == 256) return fk_linear_sm90_epi<256, 1, 1, false, false>(stream, plan, &a, epilogue);
-  if (plan->mg == 1) return fk_linear_sm90_epi<128, 1, 1, false, false>(stream, plan, &a, epilogue);
-  if (plan->bn == 256) return fk_linear_sm90_epi<256, 2, 2, true, false>(stream, plan, &a, epilogue);
-  return fk_linear_sm90_epi<128, 2, 2, true, false>(stream, plan, &a, epilogue);
+  if (y_f32 && a.step > 128) return fk_linear_few_epi<256, true>(stream, &a, sms, epilogue);
+  if (y_f32) return fk_linear_few_epi<128, true>(stream, &a, sms, epilogue);
+  if (a.step > 128) return fk_linear_few_epi<256, false>(stream, &a, sms, epilogue);
+  return fk_linear_few_epi<128, false>(stream, &a, sms, epilogue);
 }
 
-/* Few rows: bound by reading the weights once, so columns are dealt out evenly over the machine. */
-static FkLinearPlan fk_linear_plan_few(int groups, const FkCudaLinearGroup *g, int n, int epilogue, int sms) {
-  FkLinearPlan p = {256, 1, 1, 0, 1, 0, 0, 0, 0};
-  int64_t columns = 0;
-  for (int i = 0; i < groups; i++) columns += (int64_t)n * ((g[i].m + 63) / 64);
-  int64_t waves = (columns + sms * 256 - 1) / (sms * 256);
-  p.step = (int)((columns + sms * waves - 1) / (sms * waves) + 7) / 8 * 8;
-  if (epilogue == FK_LINEAR_QKV) p.step = (p.step + 127) / 128 * 128;
-  if (p.step <= 128) p.bn = 128;
-  return p;
-}
-
-/* Time of a tile width in full waves of 256 columns: whole waves, or a cut last one; a 128-wide tile takes 0.55. */
-static double fk_linear_cost(int row_units, int n, int bn, int clusters) {
-  int units = row_units * ((n + bn - 1) / bn), waves = units / clusters, rest = units % clusters;
-  double last = rest == 0 ? 0 : waves == 0 || rest > clusters * 3 / 4 ? 1 : (double)rest / clusters + 0.1;
-  return (waves + last) * (bn == 256 ? 1.0 : 0.55);
-}
-
-static FkLinearPlan fk_linear_plan_many(int groups, const FkCudaLinearGroup *g, int n, int sms) {
-  FkLinearPlan p = {256, 2, 2, 0, 8, 2, 1, 1, 0};
-  int row_units = 0;
-  for (int i = 0; i < groups; i++) row_units += (g[i].m + 255) / 256;
-  if (fk_linear_cost(row_units, n, 128, sms / 2) < fk_linear_cost(row_units, n, 256, sms / 2)) p.bn = 128;
-  return p;
-}
+/* ---- all -------------------------------------------------------------------------------------------------------- */
 
 static bool fk_linear_aligned(const FkCudaLinearGroup *g, int n, int k, int y_f32) {
   uintptr_t bits = (uintptr_t)g->x | (uintptr_t)g->w | (uintptr_t)g->y | (uintptr_t)g->bias | (uintptr_t)g->gate |
@@ -184,12 +186,8 @@ static cudaError_t fk_linear_any(cudaStream_t stream, int groups, const FkCudaLi
   return cudaGetLastError();
 }
 
-size_t fk_cuda_linear_workspace(void) {
-  return FK_LINEAR_FLAG_BYTES + FK_LINEAR_PARTIAL_BYTES;
-}
-
 cudaError_t fk_cuda_linear(cudaStream_t stream, int groups, const FkCudaLinearGroup *g, int n, int k, int epilogue,
-                           int width, int y_f32, void *workspace) {
+                           int width, int y_f32) {
   static int major = 0, sms = 0;
   int device = 0, most = 0;
   bool aligned = true;
@@ -202,7 +200,12 @@ cudaError_t fk_cuda_linear(cudaStream_t stream, int groups, const FkCudaLinearGr
   if (most == 0 || n == 0) return cudaSuccess;
   if (major != 9 || !aligned || (y_f32 && epilogue == FK_LINEAR_GATE))
     return fk_linear_any(stream, groups, g, n, k, epilogue, y_f32);
-  bool few = most <= 128 || y_f32 || n % 32;
-  FkLinearPlan plan = few ? fk_linear_plan_few(groups, g, n, epilogue, sms) : fk_linear_plan_many(groups, g, n, sms);
-  return fk_linear_sm90(stream, &plan, groups, g, n, k, epilogue, width, y_f32, workspace);
+  if (most <= 128 || y_f32 || n % (2 * FK_PP_FEATURES))
+    return fk_linear_few(stream, groups, g, n, k, epilogue, width, y_f32, sms);
+  switch (fk_pp_tokens(groups, g, n, sms)) {
+  case 128: return fk_pp<128>(stream, groups, g, n, k, epilogue, width);
+  case 160: return fk_pp<160>(stream, groups, g, n, k, epilogue, width);
+  case 176: return fk_pp<176>(stream, groups, g, n, k, epilogue, width);
+  default: return fk_pp<184>(stream, groups, g, n, k, epilogue, width);
+  }
 }

@@ -31,13 +31,10 @@ typedef struct {
   int m;
 } FkCudaLinearGroup;
 
-/* Bytes of device memory that one stream's calls share, zeroed once before the first call. */
-size_t fk_cuda_linear_workspace(void);
-
 /* Enqueues one launch for 1 or 2 groups. width: D of the QKV epilogue. Asynchronous; fit for graph capture.
  * cudaErrorNotSupported, with nothing enqueued: a QKV case that has no kernel here (other architecture, alignment).
  * A row's bytes depend on neither m, nor the other group, nor the tile chosen. */
 cudaError_t fk_cuda_linear(cudaStream_t stream, int groups, const FkCudaLinearGroup *g, int n, int k, int epilogue,
-                           int width, int y_f32, void *workspace);
+                           int width, int y_f32);
 
 #endif

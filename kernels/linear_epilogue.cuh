@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Epilogues of linear_sm90.cuh: from float32 accumulators in registers to the result in memory.
+/* Epilogues of linear_sm90.cuh: from float32 accumulators in registers to the result in memory; and what
+ * linear_pingpong_sm90.cuh must round in the same way.
  *
  * A thread holds two rows (8 apart) and, of each 32 columns, eight neighbours. Everything here is straight-line code
  * with predicated accesses: a branch would keep the compiler from starting the next loads early, and a lone warp on its
@@ -39,14 +40,6 @@ FK_DEVICE uint4 fk_load16_if(const void *p, bool wanted) {
 }
 
 FK_DEVICE void fk_store16_if(void *p, uint4 v, bool wanted) {
-#ifdef FK_STORE_FIRST
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p st.global.L2::cache_hint.v4.b32 [%4], {%0, %1, %2, %3}, %6;\n}" ::
-          "r"(v.x),
-      "r"(v.y), "r"(v.z), "r"(v.w), "l"(p), "r"((int)wanted), "l"(FK_L2_EVICT_FIRST)
-      : "memory");
-  return;
-#endif
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %5, 0;\n@p st.global.v4.b32 [%4], {%0, %1, %2, %3};\n}" ::"r"(v.x),
                "r"(v.y), "r"(v.z), "r"(v.w), "l"(p), "r"((int)wanted)
                : "memory");
@@ -107,11 +100,11 @@ FK_DEVICE void fk_linear_map(const FkLinearSpot &s, const float (&acc)[Regs]) {
 }
 
 /* The residual, asked for before the last products are done. */
-template <int Blocks> FK_DEVICE void fk_linear_residual(const FkLinearSpot &s, bool wanted, uint4 (&old)[Blocks][2]) {
+template <int Blocks> FK_DEVICE void fk_linear_residual(const FkLinearSpot &s, uint4 (&old)[Blocks][2]) {
 #pragma unroll
   for (int t = 0; t < Blocks; t++)
 #pragma unroll
-    for (int h = 0; h < 2; h++) old[t][h] = fk_load16_if(s.y[h] + 64 * t, wanted && s.ok[h] && 32 * t < s.left);
+    for (int h = 0; h < 2; h++) old[t][h] = fk_load16_if(s.y[h] + 64 * t, s.ok[h] && 32 * t < s.left);
 }
 
 template <int Blocks, int Regs>
@@ -126,105 +119,78 @@ FK_DEVICE void fk_linear_gate(const FkLinearSpot &s, const float (&acc)[Regs], c
       float v[8];
       fk_unpack8(old[t][h], v);
 #pragma unroll
-      for (int i = 0; i < 8; i++) v[i] += gate[i] * (acc[fk_linear_at(t, h, i)] + b[i]);
+      for (int i = 0; i < 8; i++) v[i] = __fmaf_rn(gate[i], acc[fk_linear_at(t, h, i)] + b[i], v[i]);
       fk_linear_store<false>(s, t, h, v);
     }
   }
 }
 
-/* Heads First..First+Count-1 of the tile, 128 columns each: bias, RMS norm over the head (a quad holds a row), rotation
- * of neighbouring pairs. The angles of a row are the same in all heads. */
-template <int First, int Count, int Regs> FK_DEVICE void fk_linear_heads(const FkLinearSpot &s, float (&acc)[Regs]) {
-  float scale[Count][2] = {};
-  float4 angle[2][2][2]; /* [t of this and the next block][row][16 bytes] */
-#pragma unroll
-  for (int h = 0; h < 2; h++) angle[0][h][0] = __ldg(s.rope[h]), angle[0][h][1] = __ldg(s.rope[h] + 1);
-#pragma unroll
-  for (int n = 0; n < Count; n++) {
-#pragma unroll
-    for (int t = 4 * (First + n); t < 4 * (First + n) + 4; t++) {
-      float b[8];
-      fk_linear_shared8(s.bias + 32 * t, b);
-#pragma unroll
-      for (int h = 0; h < 2; h++)
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-          float &x = acc[fk_linear_at(t, h, i)];
-          x += b[i];
-          scale[n][h] += x * x;
-        }
-    }
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      float &x = scale[n][h];
-      x += __shfl_xor_sync(0xffffffffu, x, 1);
-      x += __shfl_xor_sync(0xffffffffu, x, 2);
-      x = rsqrtf(x * (1.0f / 128) + 1e-6f);
-    }
-  }
+/* Arithmetic of a head, every rounding fixed, so that all kernels give it the same bytes. Squares: of four neighbouring
+ * columns; two of these are added, then two of those, until 32 columns are together. */
+FK_DEVICE float fk_linear_squares(float a, float b, float c, float d) {
+  return __fmaf_rn(d, d, __fmaf_rn(c, c, __fmaf_rn(b, b, __fmul_rn(a, a))));
+}
+/* 1 / RMS from the four sums of 32 squares. */
+FK_DEVICE float fk_linear_scale(float a, float b, float c, float d) {
+  return rsqrtf(__fmaf_rn(__fadd_rn(__fadd_rn(a, b), __fadd_rn(c, d)), 1.0f / 128, 1e-6f));
+}
+/* A pair, turned. */
+FK_DEVICE uint32_t fk_linear_rotate(float x, float y, float cosine, float sine) {
+  return fk_pack_bf16(__fmaf_rn(x, cosine, -__fmul_rn(y, sine)), __fmaf_rn(y, cosine, __fmul_rn(x, sine)));
+}
+
+/* Head n of the tile, 128 columns: bias, RMS norm over the head (a quad holds a row), rotation of neighbouring pairs.
+ */
+template <int N, int Regs> FK_DEVICE void fk_linear_head(const FkLinearSpot &s, float (&acc)[Regs]) {
+  float sum[2][4], scale[2];
 #pragma unroll
   for (int t = 0; t < 4; t++) {
+    float b[8];
+    fk_linear_shared8(s.bias + 128 * N + 32 * t, b);
 #pragma unroll
-    for (int h = 0; h < 2 && t < 3; h++)
+    for (int h = 0; h < 2; h++) {
+      float v[8];
 #pragma unroll
-      for (int i = 0; i < 2; i++) angle[(t + 1) & 1][h][i] = __ldg(s.rope[h] + 8 * (t + 1) + i);
+      for (int i = 0; i < 8; i++) v[i] = acc[fk_linear_at(4 * N + t, h, i)] += b[i];
+      float x = fk_linear_squares(v[0], v[1], v[2], v[3]) + fk_linear_squares(v[4], v[5], v[6], v[7]);
+      x += __shfl_xor_sync(0xffffffffu, x, 1);
+      sum[h][t] = x + __shfl_xor_sync(0xffffffffu, x, 2);
+    }
+  }
 #pragma unroll
-    for (int n = 0; n < Count; n++) {
-      float w[8];
-      fk_linear_shared8(s.second + 128 * (First + n) + 32 * t, w);
+  for (int h = 0; h < 2; h++) scale[h] = fk_linear_scale(sum[h][0], sum[h][1], sum[h][2], sum[h][3]);
 #pragma unroll
-      for (int h = 0; h < 2; h++) {
-        const float *cs = (const float *)angle[t & 1][h];
-        float v[8], x[8];
+  for (int t = 0; t < 4; t++) {
+    float w[8];
+    fk_linear_shared8(s.second + 128 * N + 32 * t, w);
 #pragma unroll
-        for (int i = 0; i < 8; i++) x[i] = acc[fk_linear_at(4 * (First + n) + t, h, i)] * (scale[n][h] * w[i]);
+    for (int h = 0; h < 2; h++) {
+      float x[8], cs[8];
+      fk_load8((const float *)(s.rope[h] + 8 * t), cs);
 #pragma unroll
-        for (int i = 0; i < 8; i += 2) {
-          v[i] = x[i] * cs[i] - x[i + 1] * cs[i + 1];
-          v[i + 1] = x[i + 1] * cs[i] + x[i] * cs[i + 1];
-        }
-        fk_linear_store<false>(s, 4 * (First + n) + t, h, v);
-      }
+      for (int i = 0; i < 8; i++) x[i] = acc[fk_linear_at(4 * N + t, h, i)] * (scale[h] * w[i]);
+      uint4 v = make_uint4(fk_linear_rotate(x[0], x[1], cs[0], cs[1]), fk_linear_rotate(x[2], x[3], cs[2], cs[3]),
+                           fk_linear_rotate(x[4], x[5], cs[4], cs[5]), fk_linear_rotate(x[6], x[7], cs[6], cs[7]));
+      fk_store16_if(s.y[h] + 64 * (4 * N + t), v, s.ok[h] && 32 * (4 * N + t) < s.left);
     }
   }
 }
 
-/* part: [K | V | Q | MLP] = 0, 1, 2, 3 and above. */
-template <int First, int Count, int Regs>
-FK_DEVICE void fk_linear_part(const FkLinearSpot &s, int part, float (&acc)[Regs]) {
+/* Head N of a QKV tile. col: the tile's first column; width: D; columns are [K | V | Q | MLP]. */
+template <int N, int Regs>
+FK_DEVICE void fk_linear_part(const FkLinearSpot &s, int col, int width, float (&acc)[Regs]) {
+  int part = (col + 128 * N) / width;
   if (part == 0 || part == 2)
-    fk_linear_heads<First, Count>(s, acc);
+    fk_linear_head<N>(s, acc);
   else if (part == 1)
-    fk_linear_map<FK_LINEAR_NONE, 4 * First, 4 * (First + Count), false>(s, acc);
+    fk_linear_map<FK_LINEAR_NONE, 4 * N, 4 * N + 4, false>(s, acc);
   else
-    fk_linear_map<FK_LINEAR_GELU, 4 * First, 4 * (First + Count), false>(s, acc);
+    fk_linear_map<FK_LINEAR_GELU, 4 * N, 4 * N + 4, false>(s, acc);
 }
 
-/* col: the tile's first column; width: D. Tiles that straddle two parts take a head at a time. */
 template <int Regs> FK_DEVICE void fk_linear_qkv(const FkLinearSpot &s, int col, int width, float (&acc)[Regs]) {
-  int part = col / width;
-  if constexpr (Regs == 64) {
-    fk_linear_part<0, 1>(s, part, acc);
-  } else {
-    int next = (col + 128) / width;
-    if (part == next || part >= 3) {
-      fk_linear_part<0, 2>(s, part, acc);
-    } else {
-      fk_linear_part<0, 1>(s, part, acc);
-      fk_linear_part<1, 1>(s, next, acc);
-    }
-  }
-}
-
-/* Starts the residual's way into L2: 64 rows, two threads a row. */
-template <int BN> FK_DEVICE void fk_linear_warm(const FkLinearRows &g, int row, int col, int end) {
-  int tid = threadIdx.x & 127;
-  row += tid / 2;
-  col += (tid & 1) * (BN / 2);
-  const char *at = (const char *)g.y + (row * g.ldy + col) * 2;
-#pragma unroll
-  for (int i = 0; i < BN / 128; i++)
-    if (row < g.m && col + 64 * i < end) asm volatile("prefetch.global.L2 [%0];" ::"l"(at + 128 * i));
+  fk_linear_part<0>(s, col, width, acc);
+  if constexpr (Regs == 128) fk_linear_part<1>(s, col, width, acc);
 }
 
 #endif

@@ -5,7 +5,6 @@
  * so scratch memory needs no further ordering.
  *
  * The host library is not linked: failures are written into FkBackend directly. */
-#include "linear.h"
 #include "module.cuh"
 
 #include <stdarg.h>
@@ -151,8 +150,6 @@ static bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t 
 static bool furnish(FkCuda *cu, char *message, size_t size) {
   cudaError_t status = cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking);
   if (status == cudaSuccess) status = cudaMalloc((void **)&cu->scratch, FK_CUDA_SCRATCH_BYTES);
-  if (status == cudaSuccess) status = cudaMalloc(&cu->linear_workspace, fk_cuda_linear_workspace());
-  if (status == cudaSuccess) status = cudaMemsetAsync(cu->linear_workspace, 0, fk_cuda_linear_workspace(), cu->stream);
   if (status == cudaSuccess) status = cudaMalloc((void **)&cu->counter, 256);
   if (status == cudaSuccess) status = cudaMemsetAsync(cu->counter, 0, 256, cu->stream);
   if (status == cudaSuccess)
@@ -183,7 +180,6 @@ static void cuda_close(FkBackend *be) {
   for (int i = 0; i < FK_SLOTS; i++)
     if (cu->mark[i]) cudaEventDestroy(cu->mark[i]);
   if (cu->scratch) cudaFree(cu->scratch);
-  if (cu->linear_workspace) cudaFree(cu->linear_workspace);
   if (cu->counter) cudaFree(cu->counter);
   if (cu->flags) cudaFreeHost(cu->flags);
   if (cu->stream) cudaStreamDestroy(cu->stream);

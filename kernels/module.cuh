@@ -41,8 +41,7 @@ typedef struct {
   cudaEvent_t mark[FK_SLOTS]; /* made when first marked */
   FkCudaBuffer ring[FK_CUDA_RING];
   char *scratch;
-  void *linear_workspace; /* of linear.h, zeroed once */
-  unsigned *counter;      /* device, zero between launches: which block of a reduction is the last */
+  unsigned *counter; /* device, zero between launches: which block of a reduction is the last */
   /* One word for each stage named to `check`, in host memory that the device writes: 1 when it met NaN or infinity. */
   int *flags, *flags_device;
   const char *stage[FK_CUDA_STAGES];

@@ -300,7 +300,7 @@ FK_DEVICE uint64_t fk_desc(uint32_t at, uint32_t mn_stride = 16) {
  *   d[8j/2 + 0..1] = row 16w + g, columns 8j + 2t + 0..1;  d[8j/2 + 2..3] = row 16w + g + 8, same columns.
  * A in registers a[4]: rows g, g+8 (k 2t, 2t+1), then rows g, g+8 (k 2t+8, 2t+9): pairs packed low first.
  * ss: A, B K-major in shared memory (TransB = 1: B MN-major). rs: A in registers. keep = 0 starts from zero.
- * ss_e4m3: m64nNk32, e4m3 x e4m3, both K-major. N: 64, 80, 96, 112, 128, 144, 160, 176, 192, 256. */
+ * ss_e4m3: m64nNk32, e4m3 x e4m3, both K-major. N: 64, 80, 96, 112, 128, 144, 160, 176, 184, 192, 256. */
 template <int N> struct FkWgmma;
 
 #define FK_G0 "%0,%1,%2,%3,%4,%5,%6,%7"
@@ -328,6 +328,7 @@ template <int N> struct FkWgmma;
 #define FK_LIST_144 FK_LIST_128 "," FK_G8
 #define FK_LIST_160 FK_LIST_144 "," FK_G9
 #define FK_LIST_176 FK_LIST_160 "," FK_G10
+#define FK_LIST_184 FK_LIST_176 ",%88,%89,%90,%91"
 #define FK_LIST_192 FK_LIST_176 "," FK_G11
 #define FK_LIST_256 FK_LIST_192 "," FK_G12 "," FK_G13 "," FK_G14 "," FK_G15
 
@@ -342,6 +343,7 @@ template <int N> struct FkWgmma;
 #define FK_REGS_144 FK_REGS_128, FK_D8(64)
 #define FK_REGS_160 FK_REGS_144, FK_D8(72)
 #define FK_REGS_176 FK_REGS_160, FK_D8(80)
+#define FK_REGS_184 FK_REGS_176, "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91])
 #define FK_REGS_192 FK_REGS_176, FK_D8(88)
 #define FK_REGS_256 FK_REGS_192, FK_D8(96), FK_D8(104), FK_D8(112), FK_D8(120)
 
@@ -384,6 +386,7 @@ FK_WGMMA_DEFINE(128, 64, 65, 66, 67, 68, 69, 70)
 FK_WGMMA_DEFINE(144, 72, 73, 74, 75, 76, 77, 78)
 FK_WGMMA_DEFINE(160, 80, 81, 82, 83, 84, 85, 86)
 FK_WGMMA_DEFINE(176, 88, 89, 90, 91, 92, 93, 94)
+FK_WGMMA_DEFINE(184, 92, 93, 94, 95, 96, 97, 98)
 FK_WGMMA_DEFINE(192, 96, 97, 98, 99, 100, 101, 102)
 FK_WGMMA_DEFINE(256, 128, 129, 130, 131, 132, 133, 134)
 

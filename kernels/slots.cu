@@ -47,7 +47,7 @@ static cudaError_t run_linear(FkCuda *cu, const FkLinear *l, int groups) {
     if (l[i].epilogue == FK_EPI_QKV && (l[i].q_norm.dim[0] != 128 || l[i].rope.ld != 128)) return cudaErrorNotSupported;
   }
   return fk_cuda_linear(cu->stream, groups, g, (int)l->w.out, (int)l->w.in, epilogue_of(l), (int)l->width,
-                        l->y.dtype == FK_F32, cu->linear_workspace);
+                        l->y.dtype == FK_F32);
 }
 
 void fk_cuda_op_linear(FkBackend *be, const FkLinear *l) {

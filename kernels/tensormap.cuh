@@ -26,15 +26,16 @@ static inline FkTensorMapEncode fk_tensor_map_encoder(void) {
 }
 
 /* A 128-byte swizzled map: dims and box innermost first (elements), strides of axes 1..rank-1 in bytes (multiples of
- * 16), base 16-byte aligned, box[0] * element size <= 128. Elements outside read as zero and are not written. */
+ * 16), base 16-byte aligned, box[0] * element size <= 128. Elements outside read as zero and are not written. fetch:
+ * bytes that L2 takes from memory at a time. */
 static inline bool fk_tensor_map(CUtensorMap *map, CUtensorMapDataType type, const void *base, int rank,
-                                 const cuuint64_t *dims, const cuuint64_t *strides, const cuuint32_t *box) {
+                                 const cuuint64_t *dims, const cuuint64_t *strides, const cuuint32_t *box,
+                                 CUtensorMapL2promotion fetch = CU_TENSOR_MAP_L2_PROMOTION_L2_256B) {
   FkTensorMapEncode encode = fk_tensor_map_encoder();
   const cuuint32_t ones[5] = {1, 1, 1, 1, 1};
   if (!encode) return false;
   return encode(map, type, (cuuint32_t)rank, (void *)base, dims, strides, box, ones, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
+                CU_TENSOR_MAP_SWIZZLE_128B, fetch, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
 #endif
