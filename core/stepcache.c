@@ -26,10 +26,11 @@ static const struct {
 
 /* Computed whatever the signal says. TeaCache for Kontext is active between 20 % and 90 % of the schedule. */
 static FkFullRange full_range(const FkTune *t, int evaluations) {
-  if (t->step_cache != FK_CACHE_TEACACHE)
-    return (FkFullRange){MAX(1, t->step_cache_warmup < 0 ? defaults[t->step_cache].warmup : t->step_cache_warmup), 0};
-  const int first = t->step_cache_warmup < 0 ? (evaluations + 4) / 5 : t->step_cache_warmup;
-  return (FkFullRange){MAX(1, first), MAX(1, evaluations - 1 - evaluations * 9 / 10)};
+  const bool tea = t->step_cache == FK_CACHE_TEACACHE;
+  const int first = tea ? (evaluations + 4) / 5 : defaults[t->step_cache].warmup;
+  const int last = tea ? MAX(1, evaluations - 1 - evaluations * 9 / 10) : 0;
+  return (FkFullRange){MAX(1, t->step_cache_warmup < 0 ? first : t->step_cache_warmup),
+                       t->step_cache_cooldown < 0 ? last : t->step_cache_cooldown};
 }
 
 bool fk_step_policy_init(FkStepPolicy *p, const FkTune *t, int blocks, int evaluations, GError **error) {
@@ -43,6 +44,7 @@ bool fk_step_policy_init(FkStepPolicy *p, const FkTune *t, int blocks, int evalu
                       .full = full_range(t, evaluations),
                       .max_skipped = t->step_cache_max,
                       .max_run = t->step_cache_last,
+                      .growth = t->step_cache_growth,
                       .order = t->step_cache_forecast,
                       .mask = t->step_cache_mask && *t->step_cache_mask ? t->step_cache_mask : NULL};
   memcpy(p->polynomial, kontext_polynomial, sizeof p->polynomial);
@@ -59,7 +61,7 @@ int fk_step_forced(const FkStepPolicy *p, const FkStepState *s, int i) {
   if (p->mask) return p->mask[i] == '1';
   if (i == 0 || fk_range_full(p->full, i, p->evaluations)) return 1;
   if (p->max_skipped >= 0 && s->skipped >= p->max_skipped) return 1;
-  return p->max_run >= 0 && s->run >= p->max_run ? 1 : -1;
+  return p->max_run >= 0 && s->run >= p->max_run + p->growth * s->runs ? 1 : -1;
 }
 
 /* A change that is not a number counts as a large one. */
@@ -74,6 +76,7 @@ static bool similar(const FkStepPolicy *p, FkStepState *s, double change) {
 bool fk_step_decide(const FkStepPolicy *p, FkStepState *s, int i, double change) {
   const int forced = fk_step_forced(p, s, i);
   s->compute = forced < 0 ? !similar(p, s, change) : forced;
+  s->runs += s->compute && s->run > 0;
   s->run = s->compute ? 0 : s->run + 1;
   s->skipped += !s->compute;
   if (s->compute) s->sum = 0;

@@ -29,7 +29,8 @@ typedef struct {
   double threshold;
   int front, back; /* blocks */
   FkFullRange full;
-  int max_skipped, max_run; /* in all, and one after the other; -1: no limit */
+  int max_skipped, max_run; /* in all, and one after the other at first; -1: no limit */
+  int growth;               /* of max_run, with every run that has ended */
   int order;                /* of the forecast */
   const char *mask;         /* NULL: decide; (transfer none) */
   double polynomial[5];     /* teacache: coefficients of x^4 .. 1 */
@@ -38,6 +39,7 @@ typedef struct {
 /* What one frame remembers. */
 typedef struct {
   int skipped, run; /* skipped in all, and since the last computed evaluation */
+  int runs;         /* that have ended */
   double sum;       /* teacache: change accumulated since then */
   bool compute;     /* the decision at hand */
   char mask[128];   /* decisions; at most 127 are kept */

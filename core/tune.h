@@ -27,9 +27,10 @@ typedef struct {
   bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, prompt_cache;
   const char *trace_file; /* NULL: none */
   FkCacheKind step_cache;
-  double step_cache_threshold; /* below 0: the policy's own; as front and warmup */
-  int step_cache_front, step_cache_back, step_cache_warmup;
+  double step_cache_threshold; /* below 0: the policy's own; as front, warmup and cooldown */
+  int step_cache_front, step_cache_back, step_cache_warmup, step_cache_cooldown;
   int step_cache_max, step_cache_last; /* -1: no limit */
+  int step_cache_growth;               /* of the longest run, from run to run */
   const char *step_cache_mask;         /* "" none */
   int step_cache_forecast;             /* order of the Taylor forecast; 0 none */
   int context_reuse;                   /* refresh every N evaluations; 1: off */

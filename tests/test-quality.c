@@ -31,18 +31,12 @@ static void metrics(void) {
   int seen = 0;
   for (char **line = lines; *line; line++) {
     g_auto(GStrv) word = g_strsplit(*line, " ", -1);
-    if (**line == '#' || g_strv_length(word) != 4)
-      continue;
+    if (**line == '#' || g_strv_length(word) != 4) continue;
     const FkImage b = picture(word[0]);
-    const double want[] = {g_ascii_strtod(word[1], NULL),
-                           g_ascii_strtod(word[2], NULL),
-                           g_ascii_strtod(word[3], NULL)};
-    g_assert_cmpfloat_with_epsilon(
-        quality_psnr(a.data, b.data, a.width, a.height), want[0], 2e-9);
-    g_assert_cmpfloat_with_epsilon(
-        quality_ssim(a.data, b.data, a.width, a.height), want[1], 2e-9);
-    g_assert_cmpfloat_with_epsilon(
-        quality_edges(a.data, b.data, a.width, a.height), want[2], 2e-9);
+    const double want[] = {g_ascii_strtod(word[1], NULL), g_ascii_strtod(word[2], NULL), g_ascii_strtod(word[3], NULL)};
+    g_assert_cmpfloat_with_epsilon(quality_psnr(a.data, b.data, a.width, a.height), want[0], 2e-9);
+    g_assert_cmpfloat_with_epsilon(quality_ssim(a.data, b.data, a.width, a.height), want[1], 2e-9);
+    g_assert_cmpfloat_with_epsilon(quality_edges(a.data, b.data, a.width, a.height), want[2], 2e-9);
     g_free(b.data);
     seen++;
   }
@@ -52,12 +46,9 @@ static void metrics(void) {
 
 static void identical(void) {
   const FkImage a = picture("a");
-  g_assert_cmpfloat(quality_psnr(a.data, a.data, a.width, a.height), ==,
-                    QUALITY_IDENTICAL);
-  g_assert_cmpfloat(quality_edges(a.data, a.data, a.width, a.height), ==,
-                    QUALITY_IDENTICAL);
-  g_assert_cmpfloat_with_epsilon(
-      quality_ssim(a.data, a.data, a.width, a.height), 1, 1e-12);
+  g_assert_cmpfloat(quality_psnr(a.data, a.data, a.width, a.height), ==, QUALITY_IDENTICAL);
+  g_assert_cmpfloat(quality_edges(a.data, a.data, a.width, a.height), ==, QUALITY_IDENTICAL);
+  g_assert_cmpfloat_with_epsilon(quality_ssim(a.data, a.data, a.width, a.height), 1, 1e-12);
   g_free(a.data);
 }
 
@@ -70,8 +61,7 @@ static void success(void) {
 
 /* ---- Results ---- */
 
-static QualityRow *row_new(const char *setting, const char *text,
-                           const char *id, double psnr, double flop) {
+static QualityRow *row_new(const char *setting, const char *text, const char *id, double psnr, double flop) {
   QualityRow *row = g_new0(QualityRow, 1);
   row->setting = g_strdup(setting);
   row->text = g_strdup(text);
@@ -102,8 +92,7 @@ static void scratch_remove(const char *path) {
 }
 
 static void round_trip(void) {
-  QualityRow *row =
-      row_new("reuse \"2\"\n", "context-reuse=2", "open-coffee-0", 33.25, 1e11);
+  QualityRow *row = row_new("reuse \"2\"\n", "context-reuse=2", "open-coffee-0", 33.25, 1e11);
   g_autofree char *line = quality_row_to_json(row);
   QualityRow *again = quality_row_from_json(line);
   g_assert_null(strchr(line, '\n'));
@@ -128,15 +117,12 @@ static void round_trip(void) {
 static void resume(void) {
   g_autoptr(GError) error = NULL;
   g_autofree char *path = scratch_file("results.jsonl"), *text = NULL;
-  QualityRow *one = row_new("a", "steps=4", "x", 20, 1),
-             *two = row_new("a", "steps=4", "y", 21, 1);
+  QualityRow *one = row_new("a", "steps=4", "x", 20, 1), *two = row_new("a", "steps=4", "y", 21, 1);
   g_autoptr(GPtrArray) none = quality_rows_load(path, &error);
   g_assert_cmpuint(none->len, ==, 0);
-  g_assert_true(quality_rows_append(path, one, &error) &&
-                quality_rows_append(path, two, &error));
+  g_assert_true(quality_rows_append(path, one, &error) && quality_rows_append(path, two, &error));
   g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
-  g_assert_true(
-      g_file_set_contents(path, text, (gssize)strlen(text) - 20, NULL));
+  g_assert_true(g_file_set_contents(path, text, (gssize)strlen(text) - 20, NULL));
   g_autoptr(GPtrArray) cut = quality_rows_load(path, &error);
   g_assert_no_error(error);
   g_assert_cmpuint(cut->len, ==, 1);
@@ -167,9 +153,7 @@ static GPtrArray *parse(const char *text, GError **error) {
 
 static void settings_file(void) {
   g_autoptr(GError) error = NULL;
-  g_autoptr(GPtrArray) s =
-      parse("# all\na: steps=4\n[vague, open]\n b: scheduler=heun steps=3 \n",
-            &error);
+  g_autoptr(GPtrArray) s = parse("# all\na: steps=4\n[vague, open]\n b: scheduler=heun steps=3 \n", &error);
   g_assert_no_error(error);
   g_assert_cmpuint(s->len, ==, 2);
   const QualitySetting *a = s->pdata[0], *b = s->pdata[1];
@@ -189,8 +173,7 @@ static void settings_file(void) {
 }
 
 static void settings_errors(void) {
-  const char *const bad[] = {"a steps=4",  "a: steps",      "a: stepps=4",
-                             "a: steps=0", "[named, wide]", "# nothing"};
+  const char *const bad[] = {"a steps=4", "a: steps", "a: stepps=4", "a: steps=0", "[named, wide]", "# nothing"};
   for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
     g_autoptr(GError) error = NULL;
     g_assert_null(parse(bad[i], &error));
@@ -209,22 +192,17 @@ static void add_rows(GPtrArray *rows) {
     g_ptr_array_add(rows, row_new("exact", "", id[i], 100, 28));
     g_ptr_array_add(rows, row_new("four", "steps=4", id[i], 20 + 5 * i, 4));
     g_ptr_array_add(rows, row_new("two", "steps=2", id[i], 10 + 5 * i, 1));
-    g_ptr_array_add(rows,
-                    row_new("c", "context-reuse=2", id[i], 18 + 12 * i, 2));
+    g_ptr_array_add(rows, row_new("c", "context-reuse=2", id[i], 18 + 12 * i, 2));
   }
 }
 
 static void rival(void) {
   g_autoptr(GError) error = NULL;
-  g_autoptr(GPtrArray) settings = parse(
-      "two: steps=2\nfour: steps=4\nc: context-reuse=2\nd: token-merge=0.5",
-      &error);
+  g_autoptr(GPtrArray) settings = parse("two: steps=2\nfour: steps=4\nc: context-reuse=2\nd: token-merge=0.5", &error);
   g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
   add_rows(rows);
-  g_assert_cmpfloat_with_epsilon(quality_rival(rows, settings, "x", 2), 15,
-                                 1e-9);
-  g_assert_cmpfloat_with_epsilon(quality_rival(rows, settings, "y", 16), 35,
-                                 1e-9);
+  g_assert_cmpfloat_with_epsilon(quality_rival(rows, settings, "x", 2), 15, 1e-9);
+  g_assert_cmpfloat_with_epsilon(quality_rival(rows, settings, "y", 16), 35, 1e-9);
   g_assert_true(isnan(quality_rival(rows, settings, "x", 0.5)));
   g_assert_true(isnan(quality_rival(rows, settings, "x", 27.9)));
   g_assert_true(isnan(quality_rival(rows, settings, "z", 2)));
@@ -239,9 +217,7 @@ static void rival(void) {
   g_autoptr(GString) text = g_string_new(NULL);
   GArray *const tiers[QUALITY_TIERS] = {[QUALITY_OPEN] = all};
   quality_verdicts_write(text, tiers);
-  g_assert_nonnull(
-      strstr(text->str,
-             "| context-reuse | -- | +6.5 (c: 24.0 dB, 14.0x) | on open |"));
+  g_assert_nonnull(strstr(text->str, "| context-reuse | -- | +6.5 (c: 24.0 dB, 14.0x) | on open |"));
   g_assert_nonnull(strstr(text->str, "| open | median | none | none |"));
   g_autofree char *json = quality_summary_json(tiers, "machine", "model");
   g_assert_nonnull(strstr(json, "\"gain\" : null"));
@@ -250,8 +226,7 @@ static void rival(void) {
 /* What another machine measured joins a setting's line where it has as many
  * cases; results above 30 dB are counted. */
 static void elsewhere(void) {
-  g_autoptr(GPtrArray) settings =
-      parse("two: steps=2\nfour: steps=4\nc: context-reuse=2", NULL);
+  g_autoptr(GPtrArray) settings = parse("two: steps=2\nfour: steps=4\nc: context-reuse=2", NULL);
   g_autoptr(GPtrArray) here = g_ptr_array_new_with_free_func(quality_row_free);
   g_autoptr(GPtrArray) there = g_ptr_array_new_with_free_func(quality_row_free);
   add_rows(here);
@@ -261,15 +236,13 @@ static void elsewhere(void) {
   g_autoptr(GArray) all = quality_summarize(here, settings, QUALITY_OPEN);
   g_autoptr(GArray) other = quality_summarize(there, settings, QUALITY_OPEN);
   quality_summaries_join(all, other);
-  const QualitySummary *two = &g_array_index(all, QualitySummary, 1),
-                       *c = &g_array_index(all, QualitySummary, 3);
+  const QualitySummary *two = &g_array_index(all, QualitySummary, 1), *c = &g_array_index(all, QualitySummary, 3);
   g_assert_true(isnan(two->elsewhere)); /* one case of two */
   g_assert_cmpfloat(c->elsewhere, ==, 41);
   g_assert_cmpint(c->close, ==, 1);
   g_autoptr(GString) text = g_string_new(NULL);
   quality_table_write(text, all);
-  g_assert_nonnull(
-      strstr(text->str, "| c | 2 | 24.0 | 41.0, 2/2 | 18.0 | 1/2 |"));
+  g_assert_nonnull(strstr(text->str, "| c | 2 | 24.0 | 41.0, 2/2 | 18.0 | 1/2 |"));
   g_assert_nonnull(strstr(text->str, "| two | 2 | 12.5 | -- | 10.0 | 0/2 |"));
   QualityRow *copy = quality_row_copy(here->pdata[3], settings->pdata[0]);
   g_assert_cmpstr(copy->text, ==, "steps=2");

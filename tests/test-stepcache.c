@@ -24,7 +24,8 @@ static FkTune tune_of(FkCacheKind kind) {
                   .step_cache_front = -1,
                   .step_cache_warmup = -1,
                   .step_cache_max = -1,
-                  .step_cache_last = -1};
+                  .step_cache_last = -1,
+                  .step_cache_cooldown = -1};
 }
 
 static FkStepPolicy policy_of(const FkTune *tune, int blocks, int evaluations) {
@@ -300,6 +301,31 @@ static void rules(void) {
   g_assert_cmpstr(mask, ==, "110000");
 }
 
+/* Runs that may grow: the cadence that the quality table has as the hand-written mask fixed-9, for any number of
+ * evaluations; and a signal that ends runs before they reach their length. */
+static void growing_runs(void) {
+  FkTune tune = tune_of(FK_CACHE_TEACACHE);
+  char mask[128];
+  tune.step_cache_threshold = 100;
+  tune.step_cache_warmup = 4;
+  tune.step_cache_cooldown = 0;
+  tune.step_cache_last = tune.step_cache_growth = 1;
+  FkStepPolicy p = policy_of(&tune, 7, 28);
+  computed_by(&p, 0.01, mask);
+  g_assert_cmpstr(mask, ==, "1111010010001000010000010000");
+  p = policy_of(&tune, 7, 10);
+  computed_by(&p, 0.01, mask);
+  g_assert_cmpstr(mask, ==, "1111010010");
+  tune.step_cache_growth = 2;
+  tune.step_cache_cooldown = 3;
+  p = policy_of(&tune, 7, 20);
+  computed_by(&p, 0.01, mask);
+  g_assert_cmpstr(mask, ==, "11110100010000010111");
+  p.threshold = 0; /* the signal decides first */
+  computed_by(&p, 0.01, mask);
+  g_assert_cmpstr(mask, ==, "11111111111111111111");
+}
+
 /* Longer runs than the mask holds are decided all the same. */
 static void long_run(void) {
   const FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
@@ -333,6 +359,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/stepcache/teacache-published", teacache_published);
   g_test_add_func("/stepcache/defaults", defaults);
   g_test_add_func("/stepcache/rules", rules);
+  g_test_add_func("/stepcache/growing-runs", growing_runs);
   g_test_add_func("/stepcache/long-run", long_run);
   g_test_add_func("/stepcache/nothing-between", nothing_between);
   return g_test_run();

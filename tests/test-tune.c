@@ -21,25 +21,18 @@ static void table_rules(void) {
     g_assert_true(g_hash_table_add(names, (gpointer)p[i].name));
     g_assert_true(p[i].nick && *p[i].nick && p[i].help && *p[i].help);
     g_assert_cmpint(p[i].help[strlen(p[i].help) - 1], !=, '.');
-    for (const char *c = p[i].name; *c; c++)
-      g_assert_true(g_ascii_islower(*c) || g_ascii_isdigit(*c) || *c == '-');
+    for (const char *c = p[i].name; *c; c++) g_assert_true(g_ascii_islower(*c) || g_ascii_isdigit(*c) || *c == '-');
     g_assert_true(fk_tune_find(p[i].name) == &p[i]);
     if (p[i].kind == FK_KIND_ENUM)
-      g_assert_cmpuint(g_strv_length((char **)p[i].values), ==,
-                       g_strv_length((char **)p[i].meaning));
-    if (p[i].controllable)
-      g_assert_true(p[i].playing);
-    if (p[i].scope == FK_SCOPE_OPTION)
-      g_assert_false(p[i].playing);
-    if (p[i].optimization == FK_CLASS_NONE)
-      continue;
+      g_assert_cmpuint(g_strv_length((char **)p[i].values), ==, g_strv_length((char **)p[i].meaning));
+    if (p[i].controllable) g_assert_true(p[i].playing);
+    if (p[i].scope == FK_SCOPE_OPTION) g_assert_false(p[i].playing);
+    if (p[i].optimization == FK_CLASS_NONE) continue;
     /* An optimization is left to the preset unless somebody says otherwise, and
      * every preset says what it is. */
     g_assert_true(fk_tune_automatic(&p[i], p[i].initial));
-    for (int k = 0; k < 4; k++)
-      g_assert_nonnull(p[i].presets[k]);
-    if (p[i].optimization == FK_CLASS_LOSSY)
-      g_assert_cmpstr(p[i].presets[0], ==, p[i].presets[1]);
+    for (int k = 0; k < 4; k++) g_assert_nonnull(p[i].presets[k]);
+    if (p[i].optimization == FK_CLASS_LOSSY) g_assert_cmpstr(p[i].presets[0], ==, p[i].presets[1]);
   }
   g_assert_null(fk_tune_find("no-such-row"));
 }
@@ -109,11 +102,12 @@ static void values_arrive(void) {
                                          {"step-cache-warmup", "5"},
                                          {"step-cache-max", "6"},
                                          {"step-cache-last", "4"},
+                                         {"step-cache-growth", "2"},
+                                         {"step-cache-cooldown", "3"},
                                          {"step-cache-forecast", "taylor2"},
                                          {"token-merge", "0.25"}};
   for (size_t i = 0; i < G_N_ELEMENTS(pairs); i++)
-    if (!fk_settings_set(s, pairs[i][0], pairs[i][1], &error))
-      g_error("%s", error->message);
+    if (!fk_settings_set(s, pairs[i][0], pairs[i][1], &error)) g_error("%s", error->message);
   fk_tune_resolve(s, be, &t, &error);
   g_assert_no_error(error);
   g_assert_cmpstr(t.negative_prompt, ==, "n");
@@ -130,10 +124,10 @@ static void values_arrive(void) {
   g_assert_cmpint(t.max_area, ==, 262144);
   g_assert_cmpint(t.step_cache, ==, FK_CACHE_DBCACHE);
   g_assert_cmpfloat(t.step_cache_threshold, ==, 0.5);
-  g_assert_cmpint(t.step_cache_front * 1000 + t.step_cache_back * 100 +
-                      t.step_cache_warmup * 10 + t.step_cache_max,
-                  ==, 3256);
+  g_assert_cmpint(t.step_cache_front * 1000 + t.step_cache_back * 100 + t.step_cache_warmup * 10 + t.step_cache_max, ==,
+                  3256);
   g_assert_cmpint(t.step_cache_last, ==, 4);
+  g_assert_cmpint(t.step_cache_growth * 10 + t.step_cache_cooldown, ==, 23);
   g_assert_cmpint(t.step_cache_forecast, ==, 2);
   g_assert_cmpfloat(t.token_merge, ==, 0.25);
   fk_backend_close(be);
@@ -163,11 +157,9 @@ static void explicit_wins(void) {
   for (int order = 0; order < 2; order++) {
     FkTune t;
     g_autoptr(FkSettings) s = fk_settings_new();
-    if (order)
-      fk_settings_set(s, "preset", "exact", NULL);
+    if (order) fk_settings_set(s, "preset", "exact", NULL);
     fk_settings_set(s, "vae-tiling", "on", NULL);
-    if (!order)
-      fk_settings_set(s, "preset", "exact", NULL);
+    if (!order) fk_settings_set(s, "preset", "exact", NULL);
     g_assert_true(fk_tune_resolve(s, be, &t, NULL));
     g_assert_true(t.vae_tiling);
     g_assert_cmpstr(fk_settings_get(s, "step-cache"), ==, "auto");
@@ -215,13 +207,10 @@ static void report(void) {
   fk_settings_set(s, "preset", "exact", NULL);
   g_auto(GStrv) list = fk_tune_report(s, be);
   for (size_t i = 0; i < n; i++) {
-    if (p[i].optimization == FK_CLASS_NONE)
-      continue;
+    if (p[i].optimization == FK_CLASS_NONE) continue;
     g_assert_cmpstr(list[at], ==, p[i].name);
-    if (!strcmp(p[i].name, "vae-tiling"))
-      g_assert_true(g_str_has_prefix(list[at + 1], "on (on; asked for"));
-    if (!strcmp(p[i].name, "step-cache"))
-      g_assert_cmpstr(list[at + 1], ==, "none (auto; preset exact)");
+    if (!strcmp(p[i].name, "vae-tiling")) g_assert_true(g_str_has_prefix(list[at + 1], "on (on; asked for"));
+    if (!strcmp(p[i].name, "step-cache")) g_assert_cmpstr(list[at + 1], ==, "none (auto; preset exact)");
     at += 2;
   }
   g_assert_null(list[at]);
@@ -250,8 +239,7 @@ static void masks(void) {
   fk_settings_set(s, "steps", "4", NULL);
   fk_settings_set(s, "step-cache-mask", "1010", NULL);
   g_assert_true(fk_settings_check(s, NULL));
-  fk_settings_set(s, "scheduler", "heun",
-                  NULL); /* seven evaluations for four steps */
+  fk_settings_set(s, "scheduler", "heun", NULL); /* seven evaluations for four steps */
   g_assert_false(fk_settings_check(s, NULL));
   fk_settings_set(s, "step-cache-mask", "1010101", NULL);
   g_assert_true(fk_settings_check(s, NULL));
