@@ -70,12 +70,14 @@ static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, 
   return gst_caps_fixate(other);
 }
 
-/* Posts why caps cannot be used; FALSE for the caller to return. */
+/* Posts why caps cannot be used; FALSE for the caller to return. A load that still runs ends first: if it fails, its
+ * error is the one message, and an error while the pipeline is still being set to PAUSED is not noticed by every
+ * application (gst-launch-1.0 then waits for ever). */
 static gboolean refuse(GstFluxKontextEdit *self, const gchar *text, const GstVideoInfo *in, const GstVideoInfo *out) {
   g_autofree gchar *debug =
       g_strdup_printf("%dx%d %s to %dx%d", in->width, in->height, gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)),
                       out->width, out->height);
-  gst_flux_kontext_edit_post_format(self, text, debug);
+  if (gst_flux_kontext_edit_wait(self) == GST_FLOW_OK) gst_flux_kontext_edit_post_format(self, text, debug);
   return FALSE;
 }
 
@@ -121,7 +123,8 @@ static gboolean set_caps(GstBaseTransform *trans, GstCaps *in_caps, GstCaps *out
   if (self->refused && gst_caps_is_equal(self->refused, in_caps)) return FALSE;
   if (!gst_video_info_from_caps(&in, in_caps) || !gst_video_info_from_caps(&out, out_caps)) return FALSE;
   gboolean taken = configure(self, &in, &out);
-  gst_caps_replace(&self->refused, taken ? NULL : in_caps);
+  gboolean told = !taken && !g_cancellable_is_cancelled(self->flow);
+  gst_caps_replace(&self->refused, told ? in_caps : NULL);
   return taken;
 }
 

@@ -205,7 +205,47 @@ static void test_eos_while_loading(void) {
   g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, 2);
 }
 
+/* Caps that cannot be edited are refused after the load that still runs, not in the middle of it: an error that comes
+ * while the application still sets the state may go unnoticed. */
+static void test_refused_after_load(void) {
+  g_autoptr(Tester) t = model_tester("");
+  gboolean loaded = FALSE;
+  tester_play(t, NULL);
+  gst_harness_set_src_caps_str(t->h, "video/x-raw,format=RGB,width=8000,height=16,framerate=10/1");
+  g_autoptr(GstMessage) error = NULL;
+  while (!error) {
+    GstMessage *m = gst_bus_timed_pop_filtered(t->bus, 10 * GST_SECOND, GST_MESSAGE_ERROR | GST_MESSAGE_PROGRESS);
+    g_assert_nonnull(m);
+    GstProgressType type = GST_PROGRESS_TYPE_START;
+    if (GST_MESSAGE_TYPE(m) == GST_MESSAGE_PROGRESS) gst_message_parse_progress(m, &type, NULL, NULL);
+    t->starts += GST_MESSAGE_TYPE(m) == GST_MESSAGE_PROGRESS && type == GST_PROGRESS_TYPE_START;
+    t->ends += type == GST_PROGRESS_TYPE_COMPLETE;
+    loaded |= type == GST_PROGRESS_TYPE_COMPLETE;
+    if (GST_MESSAGE_TYPE(m) == GST_MESSAGE_ERROR)
+      error = m;
+    else
+      gst_message_unref(m);
+  }
+  g_assert_true(loaded);
+}
+
+/* Stopped and started again: the same caps are judged anew, with one message. */
+static void test_refused_after_restart(void) {
+  for (guint run = 0; run < 10; run++) {
+    g_autoptr(Tester) t = model_tester("");
+    tester_play(t, NULL);
+    gst_element_set_state(t->element, GST_STATE_READY);
+    gst_element_set_state(t->element, GST_STATE_PLAYING);
+    gst_harness_set_src_caps_str(t->h, "video/x-raw,format=RGB,width=8000,height=16,framerate=10/1");
+    tester_collect(t);
+    g_assert_cmpuint(t->errors, ==, 1);
+    tester_forget(t);
+  }
+}
+
 static void add_tests(void) {
+  g_test_add_func("/element/model/refused-after-load", test_refused_after_load);
+  g_test_add_func("/element/model/refused-after-restart", test_refused_after_restart);
   g_test_add_func("/element/model/batches", test_batches);
   g_test_add_func("/element/model/settings", test_settings);
   g_test_add_func("/element/model/formats", test_formats);
