@@ -28,7 +28,7 @@ mkdir -p build
 failed_setup=0
 suite plain "--werror"
 if [ -z "$quick" ]; then
-  suite sanitize "-Db_sanitize=address,undefined -Db_lundef=false -Dexamples=false -Dcuda=disabled" --suite core
+  suite sanitize "-Db_sanitize=address,undefined -Db_lundef=false -Dexamples=false -Dcuda=disabled" --suite core --suite harness
   CC=clang CXX=clang++ suite clang "--werror -Dcuda=disabled" --suite smoke
 fi
 exec python3 tests/count.py "$failed_setup" $logs
