@@ -383,14 +383,6 @@ __global__ void __launch_bounds__(P::kThreads, 1)
 #endif
 }
 
-/* [64 columns, rows, halves of heads] over columns 0..128*heads of a strided buffer; one box brings `halves` halves. */
-bool fk_attn_map(CUtensorMap *map, const __nv_bfloat16 *base, int64_t ld, int rows, int heads, int box_rows,
-                 int halves) {
-  const cuuint64_t dims[3] = {64, (cuuint64_t)rows, (cuuint64_t)heads * 2}, strides[2] = {(cuuint64_t)ld * 2, 128};
-  const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, (cuuint32_t)halves};
-  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
-}
-
 template <class P>
 bool fk_attn_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
                     __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk, int heads,
@@ -408,9 +400,9 @@ bool fk_attn_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bflo
   }
   const int blocks = resident[device];
   CUtensorMap map_q, map_k, map_v;
-  if (!fk_attn_map(&map_q, q, ld_q, sq, heads, 64, 2) ||
-      !fk_attn_map(&map_k, k, ld_k, sk, heads, P::N, 2 / P::Cluster) ||
-      !fk_attn_map(&map_v, v, ld_v, sk, heads, P::N, 2 / P::Cluster))
+  if (!fk_tensor_map_heads(&map_q, q, ld_q, sq, 2 * heads, 64, 2) ||
+      !fk_tensor_map_heads(&map_k, k, ld_k, sk, 2 * heads, P::N, 2 / P::Cluster) ||
+      !fk_tensor_map_heads(&map_v, v, ld_v, sk, 2 * heads, P::N, 2 / P::Cluster))
     return false;
   const FkAttnArgs args = {o, ld_o, sq, sk, heads, scale * 1.4426950408889634f};
   int tiles = (sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster) * heads * P::Cluster;

@@ -351,14 +351,6 @@ __global__ void __launch_bounds__(P::kThreads, 1)
 #endif
 }
 
-/* [64 columns, rows, eighths of heads] over columns 0..512*heads of a strided buffer. */
-bool fk_wide_map(CUtensorMap *map, const __nv_bfloat16 *base, int64_t ld, int rows, int heads, int box_rows,
-                 int pieces) {
-  const cuuint64_t dims[3] = {64, (cuuint64_t)rows, (cuuint64_t)heads * 8}, strides[2] = {(cuuint64_t)ld * 2, 128};
-  const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, (cuuint32_t)pieces};
-  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
-}
-
 template <class P>
 bool fk_wide_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
                     __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk, int heads,
@@ -372,8 +364,9 @@ bool fk_wide_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bflo
     return false;
   ready[device] = true;
   CUtensorMap map_q, map_k, map_v;
-  if (!fk_wide_map(&map_q, q, ld_q, sq, heads, P::kRows, (32 - P::kQHeld) / 4) ||
-      !fk_wide_map(&map_k, k, ld_k, sk, heads, P::kKeys, 4) || !fk_wide_map(&map_v, v, ld_v, sk, heads, P::kKeys, 4))
+  if (!fk_tensor_map_heads(&map_q, q, ld_q, sq, 8 * heads, P::kRows, (32 - P::kQHeld) / 4) ||
+      !fk_tensor_map_heads(&map_k, k, ld_k, sk, 8 * heads, P::kKeys, 4) ||
+      !fk_tensor_map_heads(&map_v, v, ld_v, sk, 8 * heads, P::kKeys, 4))
     return false;
   const FkWideArgs args = {q, o, ld_q, ld_o, sq, sk, scale * 1.4426950408889634f};
   cudaLaunchAttribute attribute;

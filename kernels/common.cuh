@@ -111,12 +111,6 @@ FK_DEVICE float fk_warp_sum(float x) {
   return x;
 }
 
-FK_DEVICE float fk_warp_max(float x) {
-#pragma unroll
-  for (int i = 16; i; i >>= 1) x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, i));
-  return x;
-}
-
 /* Sum over the block, to every thread. `scratch`: one float a warp; free again after the next __syncthreads. */
 FK_DEVICE float fk_block_sum(float x, float *scratch) {
   x = fk_warp_sum(x);

@@ -68,17 +68,14 @@ FK_DEVICE constexpr int fk_linear_at(int t, int h, int i) {
   return 16 * t + 4 * (i / 2) + 2 * h + i % 2;
 }
 
-template <int Epi> FK_DEVICE void fk_linear_act(float (&v)[8]) {
-#pragma unroll
-  for (int i = 0; i < 8; i += 4) {
-    if (Epi == FK_LINEAR_SILU)
-      fk_gated_four(v + i, fk_silu_arg(v[i]), fk_silu_arg(v[i + 1]), fk_silu_arg(v[i + 2]), fk_silu_arg(v[i + 3]));
-    if (Epi == FK_LINEAR_GELU)
-      fk_gated_four(v + i, fk_gelu_arg(v[i]), fk_gelu_arg(v[i + 1]), fk_gelu_arg(v[i + 2]), fk_gelu_arg(v[i + 3]));
-    if (Epi == FK_LINEAR_QUICK_GELU)
-      fk_gated_four(v + i, fk_quick_gelu_arg(v[i]), fk_quick_gelu_arg(v[i + 1]), fk_quick_gelu_arg(v[i + 2]),
-                    fk_quick_gelu_arg(v[i + 3]));
-  }
+template <int Epi> FK_DEVICE void fk_linear_act4(float *x) {
+  if (Epi == FK_LINEAR_SILU)
+    fk_gated_four(x, fk_silu_arg(x[0]), fk_silu_arg(x[1]), fk_silu_arg(x[2]), fk_silu_arg(x[3]));
+  if (Epi == FK_LINEAR_GELU)
+    fk_gated_four(x, fk_gelu_arg(x[0]), fk_gelu_arg(x[1]), fk_gelu_arg(x[2]), fk_gelu_arg(x[3]));
+  if (Epi == FK_LINEAR_QUICK_GELU)
+    fk_gated_four(x, fk_quick_gelu_arg(x[0]), fk_quick_gelu_arg(x[1]), fk_quick_gelu_arg(x[2]),
+                  fk_quick_gelu_arg(x[3]));
 }
 
 /* Bias and an element-wise function, blocks From..To-1. */
@@ -93,7 +90,7 @@ FK_DEVICE void fk_linear_map(const FkLinearSpot &s, const float (&acc)[Regs]) {
       float v[8];
 #pragma unroll
       for (int i = 0; i < 8; i++) v[i] = acc[fk_linear_at(t, h, i)] + b[i];
-      fk_linear_act<Epi>(v);
+      fk_linear_act4<Epi>(v), fk_linear_act4<Epi>(v + 4);
       fk_linear_store<F32>(s, t, h, v);
     }
   }

@@ -149,13 +149,7 @@ FK_DEVICE float4 fk_pp_value(const FkPpSpot &s, const float (&lo)[Regs], const f
 
 template <int Epi> FK_DEVICE float4 fk_pp_act(float4 v) {
   float x[4] = {v.x, v.y, v.z, v.w};
-  if (Epi == FK_LINEAR_SILU)
-    fk_gated_four(x, fk_silu_arg(x[0]), fk_silu_arg(x[1]), fk_silu_arg(x[2]), fk_silu_arg(x[3]));
-  if (Epi == FK_LINEAR_GELU)
-    fk_gated_four(x, fk_gelu_arg(x[0]), fk_gelu_arg(x[1]), fk_gelu_arg(x[2]), fk_gelu_arg(x[3]));
-  if (Epi == FK_LINEAR_QUICK_GELU)
-    fk_gated_four(x, fk_quick_gelu_arg(x[0]), fk_quick_gelu_arg(x[1]), fk_quick_gelu_arg(x[2]),
-                  fk_quick_gelu_arg(x[3]));
+  fk_linear_act4<Epi>(x);
   return make_float4(x[0], x[1], x[2], x[3]);
 }
 

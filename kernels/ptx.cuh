@@ -117,14 +117,6 @@ FK_DEVICE void fk_tma_load_3d(uint32_t to, const CUtensorMap *map, uint32_t bar,
                : "memory");
 }
 
-FK_DEVICE void fk_tma_load_4d(uint32_t to, const CUtensorMap *map, uint32_t bar, int c0, int c1, int c2, int c3,
-                              uint64_t policy = FK_L2_EVICT_NORMAL) {
-  asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-               "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(to),
-               "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "l"(policy)
-               : "memory");
-}
-
 /* The tile lands at the same offset in every block of `mask`, and each such block's barrier counts the bytes. */
 FK_DEVICE void fk_tma_multicast_2d(uint32_t to, const CUtensorMap *map, uint32_t bar, uint16_t mask, int c0, int c1,
                                    uint64_t policy = FK_L2_EVICT_NORMAL) {
@@ -142,32 +134,6 @@ FK_DEVICE void fk_tma_multicast_3d(uint32_t to, const CUtensorMap *map, uint32_t
                : "memory");
 }
 
-FK_DEVICE void fk_tma_store_2d(const CUtensorMap *map, uint32_t from, int c0, int c1) {
-  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map), "r"(from),
-               "r"(c0), "r"(c1)
-               : "memory");
-}
-
-FK_DEVICE void fk_tma_store_3d(const CUtensorMap *map, uint32_t from, int c0, int c1, int c2) {
-  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map), "r"(from),
-               "r"(c0), "r"(c1), "r"(c2)
-               : "memory");
-}
-
-FK_DEVICE void fk_tma_commit() {
-  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-}
-
-/* Until at most `Left` of this thread's groups still read their shared memory (it may then be written again). */
-template <int Left> FK_DEVICE void fk_tma_wait_read() {
-  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Left) : "memory");
-}
-
-/* Until at most `Left` of this thread's groups are not yet written to device memory. */
-template <int Left> FK_DEVICE void fk_tma_wait() {
-  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Left) : "memory");
-}
-
 /* Each thread that wrote shared memory with ordinary stores, before the barrier that hands it to wgmma or the copies.
  */
 FK_DEVICE void fk_fence_async() {
@@ -182,13 +148,6 @@ template <int Count> FK_DEVICE void fk_regs_inc() {
 }
 template <int Count> FK_DEVICE void fk_regs_dec() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Count));
-}
-
-/* True in one lane of a converged warp. */
-FK_DEVICE bool fk_elect() {
-  uint32_t lead;
-  asm volatile("{\n.reg .pred p;\nelect.sync _|p, 0xffffffff;\nselp.b32 %0, 1, 0, p;\n}" : "=r"(lead));
-  return lead != 0;
 }
 
 FK_DEVICE uint32_t fk_cluster_rank() {
@@ -397,14 +356,6 @@ FK_DEVICE void fk_tma_load_5d(uint32_t to, const CUtensorMap *map, uint32_t bar,
   asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
                "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
                "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "l"(policy)
-               : "memory");
-}
-
-FK_DEVICE void fk_tma_multicast_5d(uint32_t to, const CUtensorMap *map, uint32_t bar, uint16_t mask, int c0, int c1,
-                                   int c2, int c3, int c4, uint64_t policy = FK_L2_EVICT_NORMAL) {
-  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster"
-               ".L2::cache_hint [%0], [%1, {%4, %5, %6, %7, %8}], [%2], %3, %9;" ::"r"(to),
-               "l"(map), "r"(bar), "h"(mask), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "l"(policy)
                : "memory");
 }
 

@@ -38,4 +38,12 @@ static inline bool fk_tensor_map(CUtensorMap *map, CUtensorMapDataType type, con
                 CU_TENSOR_MAP_SWIZZLE_128B, fetch, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
+/* bf16 heads side by side as [64 columns, rows, pieces]: columns 0..64*pieces of a buffer with `ld` elements a row. */
+static inline bool fk_tensor_map_heads(CUtensorMap *map, const void *base, int64_t ld, int rows, int pieces,
+                                       int box_rows, int box_pieces) {
+  const cuuint64_t dims[3] = {64, (cuuint64_t)rows, (cuuint64_t)pieces}, strides[2] = {(cuuint64_t)ld * 2, 128};
+  const cuuint32_t box[3] = {64, (cuuint32_t)box_rows, (cuuint32_t)box_pieces};
+  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, base, 3, dims, strides, box);
+}
+
 #endif
