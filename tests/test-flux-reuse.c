@@ -3,18 +3,9 @@
  * slots that do not disturb each other, FLOP saved exactly, and the forward in pieces equal to the whole. */
 #include "flux-cond.h"
 #include "latent.h"
+#include "test-networks.h"
 #include "test-stage.h"
 
-static const FkFluxConfig tiny = {.patch_size = 1,
-                                  .in_channels = 16,
-                                  .out_channels = 16,
-                                  .layers = 1,
-                                  .single_layers = 2,
-                                  .heads = 3,
-                                  .head_width = 16,
-                                  .joint_width = 40,
-                                  .pooled_width = 24,
-                                  .axes = {4, 6, 6}};
 enum { TEXT = 7, TARGET = 15, CONTEXT = 20, SLOTS = 3 };
 
 typedef struct {
@@ -34,7 +25,7 @@ static Network *network_open(void) {
       .text = TEXT, .grid_h = 3, .grid_w = 5, .context_h = 5, .context_w = 4, .keep_context = SLOTS};
   Network *n = g_new0(Network, 1);
   n->stage = stage_open(folder, "diffusion_pytorch_model");
-  fk_flux_init(&n->flux, &tiny, n->stage.binder);
+  fk_flux_init(&n->flux, &flux_a, n->stage.binder);
   stage_load(&n->stage);
   fk_flux_run_open(&n->run, &n->flux, n->stage.be, &n->stage.arena, &shape);
   fk_flux_condition(&n->run, &n->stage.arena, &n->cond, stage_upload(&n->stage, states.data, TEXT, 40),

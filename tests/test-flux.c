@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flux.c against diffusers' FluxTransformer2DModel in float32: the demo checkpoint, and random networks without
  * guidance embedding, with other head counts and widths, with a context of another size and with none. */
-#include "flux.h"
 #include "latent.h"
+#include "test-networks.h"
 #include "test-stage.h"
 
 typedef struct {
   const char *name, *folder;
-  FkFluxConfig config;
+  const FkFluxConfig *config;
   FkFluxShape shape;
   float timestep, guidance; /* sigma times 1000, as the scheduler gives it */
 } Case;
@@ -28,7 +28,7 @@ static void forward(gconstpointer data) {
   g_autofree char *golden = g_canonicalize_filename(FK_TEST_DATA, NULL);
   g_autofree char *folder = c->folder ? g_strdup(c->folder) : g_build_filename(golden, "stages", c->name, NULL);
   Stage s = stage_open(folder, "diffusion_pytorch_model");
-  fk_flux_init(&flux, &c->config, s.binder);
+  fk_flux_init(&flux, c->config, s.binder);
   stage_load(&s);
   fk_flux_run_open(&run, &flux, s.be, &s.arena, &c->shape);
   s.be->ops->upload(s.be, run.tokens.data, tokens.data, fk_tensor_bytes(run.tokens));
@@ -43,54 +43,15 @@ static void forward(gconstpointer data) {
   stage_close(&s);
 }
 
-static const Case cases[] = {{"demo-flux",
-                              "transformer",
-                              {.patch_size = 1,
-                               .in_channels = 64,
-                               .out_channels = 64,
-                               .layers = 2,
-                               .single_layers = 5,
-                               .heads = 2,
-                               .head_width = 128,
-                               .joint_width = 256,
-                               .pooled_width = 128,
-                               .guidance_embeds = true,
-                               .axes = {16, 56, 56}},
-                              {.text = 64, .grid_h = 4, .grid_w = 6, .context_h = 4, .context_w = 6},
-                              750,
-                              2.5f},
-                             {"flux-a",
-                              NULL,
-                              {.patch_size = 1,
-                               .in_channels = 16,
-                               .out_channels = 16,
-                               .layers = 1,
-                               .single_layers = 2,
-                               .heads = 3,
-                               .head_width = 16,
-                               .joint_width = 40,
-                               .pooled_width = 24,
-                               .guidance_embeds = false,
-                               .axes = {4, 6, 6}},
-                              {.text = 7, .grid_h = 3, .grid_w = 5, .context_h = 5, .context_w = 4},
-                              988.408625f,
-                              1},
-                             {"flux-b",
-                              NULL,
-                              {.patch_size = 1,
-                               .in_channels = 16,
-                               .out_channels = 16,
-                               .layers = 2,
-                               .single_layers = 1,
-                               .heads = 2,
-                               .head_width = 32,
-                               .joint_width = 24,
-                               .pooled_width = 32,
-                               .guidance_embeds = true,
-                               .axes = {8, 12, 12}},
-                              {.text = 9, .grid_h = 6, .grid_w = 2},
-                              104.720898f,
-                              3.5f}};
+static const Case cases[] = {
+    {"demo-flux",
+     "transformer",
+     &demo_flux,
+     {.text = 64, .grid_h = 4, .grid_w = 6, .context_h = 4, .context_w = 6},
+     750,
+     2.5f},
+    {"flux-a", NULL, &flux_a, {.text = 7, .grid_h = 3, .grid_w = 5, .context_h = 5, .context_w = 4}, 988.408625f, 1},
+    {"flux-b", NULL, &flux_b, {.text = 9, .grid_h = 6, .grid_w = 2}, 104.720898f, 3.5f}};
 
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);

@@ -3,6 +3,7 @@
  * feed it, a whole forward with a merged block, and ratio 0. */
 #include "latent.h"
 #include "merge.h"
+#include "test-networks.h"
 #include "test-stage.h"
 
 typedef struct {
@@ -117,18 +118,6 @@ static void sizes(void) {
   }
 }
 
-static const FkFluxConfig demo = {.patch_size = 1,
-                                  .in_channels = 64,
-                                  .out_channels = 64,
-                                  .layers = 2,
-                                  .single_layers = 5,
-                                  .heads = 2,
-                                  .head_width = 128,
-                                  .joint_width = 256,
-                                  .pooled_width = 128,
-                                  .guidance_embeds = true,
-                                  .axes = {16, 56, 56}};
-
 static Npy stage_input(const char *name, const char *what) {
   g_autofree char *path = g_strdup_printf("stages/%s-%s", name, what);
   return npy_load(path);
@@ -171,9 +160,9 @@ static float *forward(const char *name, const FkFluxConfig *config, const FkFlux
 static void identity(void) {
   double plain_flop, merged_flop, less_flop;
   const FkFluxShape shape = {.text = 64, .grid_h = 4, .grid_w = 6, .context_h = 4, .context_w = 6};
-  g_autofree float *plain = forward("demo-flux", &demo, &shape, -1, &plain_flop);
-  g_autofree float *merged = forward("demo-flux", &demo, &shape, 0, &merged_flop);
-  g_autofree float *less = forward("demo-flux", &demo, &shape, 0.5, &less_flop);
+  g_autofree float *plain = forward("demo-flux", &demo_flux, &shape, -1, &plain_flop);
+  g_autofree float *merged = forward("demo-flux", &demo_flux, &shape, 0, &merged_flop);
+  g_autofree float *less = forward("demo-flux", &demo_flux, &shape, 0.5, &less_flop);
   g_assert_cmpmem(plain, 24 * 64 * 4, merged, 24 * 64 * 4);
   g_assert_cmpint(memcmp(plain, less, 24 * 64 * 4), !=, 0);
   g_assert_cmpfloat(less_flop, <, 0.9 * plain_flop);
@@ -182,20 +171,10 @@ static void identity(void) {
 
 /* flux-a has one block that may run merged; the reference runs it on means and hands out their gains. */
 static void reference(void) {
-  static const FkFluxConfig tiny = {.patch_size = 1,
-                                    .in_channels = 16,
-                                    .out_channels = 16,
-                                    .layers = 1,
-                                    .single_layers = 2,
-                                    .heads = 3,
-                                    .head_width = 16,
-                                    .joint_width = 40,
-                                    .pooled_width = 24,
-                                    .axes = {4, 6, 6}};
   const FkFluxShape shape = {.text = 7, .grid_h = 3, .grid_w = 5, .context_h = 5, .context_w = 4};
   g_auto(Npy) want = npy_load("cache/merged-velocity");
   double flop;
-  g_autofree float *have = forward("flux-a", &tiny, &shape, 0.4, &flop);
+  g_autofree float *have = forward("flux-a", &flux_a, &shape, 0.4, &flop);
   assert_close("merged", have, want.data, 15 * 16, 1e-5);
 }
 

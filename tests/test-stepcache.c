@@ -4,19 +4,8 @@
  * force a decision. */
 #include "latent.h"
 #include "stepcache.h"
+#include "test-networks.h"
 #include "test-stage.h"
-
-static const FkFluxConfig tiny = {.patch_size = 1,
-                                  .in_channels = 16,
-                                  .out_channels = 16,
-                                  .layers = 2,
-                                  .single_layers = 1,
-                                  .heads = 2,
-                                  .head_width = 32,
-                                  .joint_width = 24,
-                                  .pooled_width = 32,
-                                  .guidance_embeds = true,
-                                  .axes = {8, 12, 12}};
 
 static FkTune tune_of(FkCacheKind kind) {
   return (FkTune){.step_cache = kind,
@@ -53,7 +42,7 @@ static void network_open(Network *n, const Npy *states, const Npy *pooled, const
   const int steps = (int)sigmas->dim[0];
   g_autofree float *t = g_new(float, (size_t)steps);
   n->stage = stage_open(folder, "diffusion_pytorch_model");
-  fk_flux_init(&n->flux, &tiny, n->stage.binder);
+  fk_flux_init(&n->flux, &flux_b, n->stage.binder);
   stage_load(&n->stage);
   fk_flux_run_open(&n->run, &n->flux, n->stage.be, &n->stage.arena, &shape);
   for (int i = 0; i < steps; i++) t[i] = fk_timestep_seen(((const float *)sigmas->data)[i] * 1000, false);

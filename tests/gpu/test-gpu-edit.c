@@ -8,10 +8,8 @@
  *   test-gpu-edit --hash MODEL WIDTHxHEIGHT RUNS [PROPERTY=VALUE ...]    one line with the hash that all runs have
  *   test-gpu-edit --cancel MODEL WIDTHxHEIGHT RUNS [PROPERTY=VALUE ...]  times from cancelling to return
  * Not here: single ops (test-cuda-ops.c, test-cuda-moves.c) and stages of the full model (compare_full.py). */
-#include "fk.h"
+#include "../test-picture.h"
 
-#include <math.h>
-#include <png.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,21 +26,16 @@ static bool gpu;
 
 /* ---- Pictures ---- */
 
-static FkImage read_png(const char *folder, const char *name) {
+static FkImage picture(const char *folder, const char *name) {
   g_autofree char *path = g_build_filename(root, folder, name, NULL);
-  png_image png = {.version = PNG_IMAGE_VERSION};
-  if (!png_image_begin_read_from_file(&png, path)) g_error("%s: %s", path, png.message);
-  png.format = PNG_FORMAT_RGB;
-  FkImage image = {g_malloc(PNG_IMAGE_SIZE(png)), (int)png.width, (int)png.height, 3, (size_t)png.width * 3};
-  if (!png_image_finish_read(&png, NULL, image.data, 0, NULL)) g_error("%s: %s", path, png.message);
-  return image;
+  return read_png(path);
 }
 
 static FkImage golden(const char *name) {
-  return read_png("tests/golden/edits", name);
+  return picture("tests/golden/edits", name);
 }
 static FkImage photo(const char *name) {
-  return read_png("examples/demo-model/photos", name);
+  return picture("examples/demo-model/photos", name);
 }
 
 static FkImage blank(int width, int height) {
@@ -58,14 +51,6 @@ static FkImage made_up(int width, int height) {
     image.data[i] = (uint8_t)((i / 3 % width) * 160 / width + (i / 3 / width) * 60 / height + (int)(state >> 27));
   }
   return image;
-}
-
-/* Peak signal to noise ratio in dB; 999 for equal pictures. */
-static double psnr(const FkImage *a, const FkImage *b) {
-  const size_t n = a->stride * (size_t)a->height;
-  double sum = 0;
-  for (size_t i = 0; i < n; i++) sum += (a->data[i] - b->data[i]) * (a->data[i] - b->data[i]);
-  return sum > 0 ? 10 * log10(255.0 * 255.0 * (double)n / sum) : 999;
 }
 
 static char *hash(const FkImage *image) {

@@ -7,10 +7,8 @@
  * Environment as for test-gpu-edit.c: BACKEND (default cuda; cpu runs the same checks with fewer steps and
  * repetitions), FK_SOURCE. Without a usable device everything counts as skipped. Not here: what a setting costs in
  * quality (docs/quality.md), the policies themselves (tests/test-denoise.c). */
-#include "fk.h"
+#include "../test-picture.h"
 
-#include <math.h>
-#include <png.h>
 #include <string.h>
 
 /* What bfloat16 may be off, in dB, where nothing hangs on a comparison: diffusers' own reaches 49 to 54 on this edit,
@@ -86,12 +84,7 @@ static int finished; /* all tests: no more references are needed */
 
 static FkImage read_photo(void) {
   g_autofree char *path = g_build_filename(root, "examples", "demo-model", "photos", "coffee_256.png", NULL);
-  png_image png = {.version = PNG_IMAGE_VERSION};
-  if (!png_image_begin_read_from_file(&png, path)) g_error("%s: %s", path, png.message);
-  png.format = PNG_FORMAT_RGB;
-  FkImage image = {g_malloc(PNG_IMAGE_SIZE(png)), (int)png.width, (int)png.height, 3, (size_t)png.width * 3};
-  if (!png_image_finish_read(&png, NULL, image.data, 0, NULL)) g_error("%s: %s", path, png.message);
-  return image;
+  return read_png(path);
 }
 
 /* (transfer full, nullable) */
@@ -158,17 +151,6 @@ static bool same(const Edit *a, const Edit *b) {
          !strcmp(a->result.mask, b->result.mask);
 }
 
-/* dB; 999 for equal pictures. */
-static double psnr(const Edit *a, const Edit *b) {
-  const size_t n = photo.stride * (size_t)photo.height;
-  double sum = 0;
-  for (size_t i = 0; i < n; i++) {
-    const double d = a->image.data[i] - b->image.data[i];
-    sum += d * d;
-  }
-  return sum > 0 ? 10 * log10(255.0 * 255.0 * (double)n / sum) : 999;
-}
-
 /* ---- One setting ---- */
 
 /* Frames of a batch have the bytes and decisions that each has alone. */
@@ -222,7 +204,7 @@ static void check_near(int index, const Edit *own) {
   const Edit *cpu = reference_of(index);
   g_autofree char *mask = g_strconcat("step-cache-mask=", cpu->result.mask, NULL);
   g_autoptr(Edit) followed = edit(engine, pairs, cpu->result.skipped ? mask : NULL);
-  const double db = psnr(cpu, followed);
+  const double db = psnr(&cpu->image, &followed->image);
   g_test_message("near %s: %.1f dB (limit %d), decisions %s, the CPU's %s", settings[index].name, db,
                  settings[index].db, own->result.mask, cpu->result.mask);
   g_assert_cmpfloat(db, >=, settings[index].db);
@@ -235,7 +217,7 @@ static void setting(gconstpointer data) {
   g_autoptr(Edit) first = edit(engine, pairs, NULL);
   g_autoptr(FkSettings) s = settings_of(pairs);
   int different = 0;
-  g_assert_cmpfloat(psnr(first, plain), <, 999); /* else nothing is tested */
+  g_assert_cmpfloat(psnr(&first->image, &plain->image), <, 999); /* else nothing is tested */
   if (strstr(pairs, "step-cache=")) g_assert_cmpint(first->result.skipped, >, 0);
   for (int i = 0; i < runs; i++) {
     g_autoptr(Edit) again = edit_with(engine, s);
@@ -271,7 +253,7 @@ static void off(void) {
   for (size_t i = 0; i < G_N_ELEMENTS(list); i++)
     for (int k = 0; k < 3; k++) { /* issued, recorded, replayed */
       g_autoptr(Edit) e = edit(engine, list[i], NULL);
-      if (!same(plain, e)) g_test_message("off: %s differs: %.1f dB", list[i], psnr(plain, e));
+      if (!same(plain, e)) g_test_message("off: %s differs: %.1f dB", list[i], psnr(&plain->image, &e->image));
       g_assert_true(same(plain, e));
     }
 }
