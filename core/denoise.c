@@ -108,17 +108,14 @@ static void forward(Loop *l, int frame, int branch, int i) {
   const bool reuse = l->run.saved_kv && l->refreshed[slot] >= 0 && i - l->refreshed[slot] < every;
   const FkFluxPass pass = {.evaluation = i, .slot = slot, .reuse_context = reuse};
   bool computed = true;
+  fk_flux_load(&l->run, &l->branch[branch], i);
   if (l->cache)
-    computed = fk_stepcache_forward(l->cache, &l->run, &l->branch[branch], &pass, l->merge, frame, branch);
+    computed = fk_stepcache_forward(l->cache, &l->run, &pass, l->merge, frame, branch);
   else if (l->merge)
-    fk_merge_forward(l->merge, &l->run, &l->branch[branch], &pass);
+    fk_merge_forward(l->merge, &l->run, &pass);
   else
-    fk_flux_forward(&l->run, &l->branch[branch], &pass);
+    fk_flux_forward(&l->run, &pass);
   if (computed && !reuse) l->refreshed[slot] = i;
-}
-
-static double flop(const FkBackend *be) {
-  return be->count.linear_flop + be->count.attention_flop;
 }
 
 /* Velocity of one frame at evaluation i, with true CFG if there is a negative branch (spec 8). */
@@ -126,7 +123,7 @@ static void evaluate(Loop *l, int f, int i) {
   FkBackend *be = l->edit->be;
   FkFluxRun *r = &l->run;
   const FkDenoiseFrame *frame = &l->frames[f];
-  const double before = flop(be);
+  const double before = fk_job_flop(be);
   for (int b = 0; b < l->branches; b++) {
     fk_op_copy(be, fk_tensor_slice_rows(r->tokens, 0, r->target), frame->latent);
     if (r->context) fk_op_copy(be, fk_tensor_slice_rows(r->tokens, r->target, r->context), frame->context);
@@ -134,7 +131,7 @@ static void evaluate(Loop *l, int f, int i) {
     if (l->branches == 2 && b == 0) fk_op_copy(be, l->positive, r->velocity);
   }
   if (l->branches == 2) fk_op_combine(be, r->velocity, 2, (const FkTensor[]){r->velocity, l->positive}, l->cfg_coefs);
-  l->edit->jobs[f].result.flop += flop(be) - before;
+  l->edit->jobs[f].result.flop += fk_job_flop(be) - before;
 }
 
 /* Slow evaluations run one at a time, so that a cancellation waits for the rest of one; the gap between two costs
@@ -148,7 +145,7 @@ static bool loop(Loop *l, GError **error) {
   int64_t evaluation_us = FK_SLOW_EVALUATION_US; /* of the last one; the first counts as slow */
   for (int i = 0; i < n; i++) {
     const int64_t start_us = g_get_monotonic_time();
-    if (fk_edit_cancelled(e->cancellable, error)) return false;
+    if (fk_job_cancelled(e->cancellable, error)) return false;
     if (e->progress && !e->plan) e->progress("step", i, n, e->user_data);
     fk_op_range(e->be, "evaluation");
     for (int b = 0; b < l->branches; b++) fk_flux_modulate(&l->run, &l->branch[b], i);
@@ -166,7 +163,7 @@ static bool loop(Loop *l, GError **error) {
     if (e->be->failure) break;
   }
   if (!e->plan) fk_op_wait(e->be, (n - 1) & 1);
-  if (!fk_edit_sync(e->be, error)) return false;
+  if (!fk_job_sync(e->be, error)) return false;
   if (e->progress && !e->plan) e->progress("step", n, n, e->user_data);
   return true;
 }
@@ -179,8 +176,8 @@ static bool open_policies(Loop *l, const FkFluxShape *shape, GError **error) {
   l->refreshed = g_new(int, (size_t)slots);
   for (int i = 0; i < slots; i++) l->refreshed[i] = -1;
   if (e->tune->token_merge > 0) l->merge = fk_merge_open(&l->run, shape, e->tune->token_merge, e->arena, e->plan);
-  if (e->tune->step_cache == FK_CACHE_NONE) return true;
-  if (!fk_step_policy_init(&policy, e->tune, blocks, l->schedule->evaluations, error)) return false;
+  if (e->tune->step_cache.kind == FK_CACHE_NONE) return true;
+  if (!fk_step_policy_init(&policy, &e->tune->step_cache, blocks, l->schedule->evaluations, error)) return false;
   l->cache = fk_stepcache_open(&policy, &l->run, e->arena, e->n, l->branches, e->plan);
   return true;
 }

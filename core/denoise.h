@@ -3,7 +3,7 @@
 #ifndef FK_DENOISE_H
 #define FK_DENOISE_H
 
-#include "edit.h"
+#include "job.h"
 
 /* One frame of the batch inside the loop. */
 typedef struct {

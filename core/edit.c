@@ -18,30 +18,6 @@ void fk_edit_sizes(const FkModel *m, const FkTune *t, int width, int height, int
   *oh = t->native_size ? *mh : height;
 }
 
-static FkError error_code(const FkBackend *be) {
-  switch (be->failure) {
-  case FK_FAIL_MEMORY: return FK_ERROR_MEMORY;
-  case FK_FAIL_NONFINITE: return FK_ERROR_NONFINITE;
-  case FK_FAIL_UNSUPPORTED: return FK_ERROR_BACKEND_MISSING;
-  default: return be->dead ? FK_ERROR_DEVICE_LOST : FK_ERROR_DEVICE;
-  }
-}
-
-bool fk_edit_cancelled(GCancellable *cancellable, GError **error) {
-  if (!g_cancellable_is_cancelled(cancellable)) return false;
-  g_set_error_literal(error, FK_ERROR, FK_ERROR_CANCELLED, "cancelled");
-  return true;
-}
-
-bool fk_edit_sync(FkBackend *be, GError **error) {
-  if (fk_backend_sync(be)) return true;
-  if (be->failure == FK_FAIL_NONFINITE)
-    g_set_error(error, FK_ERROR, FK_ERROR_NONFINITE, "%s: NaN or infinity", be->message);
-  else
-    g_set_error_literal(error, FK_ERROR, (int)error_code(be), be->message);
-  return false;
-}
-
 /* Stage boundaries wait for the backend: four waits an edit, so that times, failures and peaks belong to their stage.
  */
 typedef struct {
@@ -51,16 +27,12 @@ typedef struct {
   double flop;
 } StageClock;
 
-static double flop(const FkBackend *be) {
-  return be->count.linear_flop + be->count.attention_flop + be->count.conv_flop;
-}
-
 static StageClock stage_begin(FkEdit *e, FkStage stage) {
   static const char *const names[FK_STAGES] = {"text", "encode", "denoise", "decode"};
   if (e->be->profile) e->be->profile->stage = names[stage];
   e->arena->peak = e->arena->used;
   fk_op_range(e->be, names[stage]);
-  return (StageClock){e, stage, g_get_monotonic_time(), flop(e->be)};
+  return (StageClock){e, stage, g_get_monotonic_time(), fk_job_flop(e->be)};
 }
 
 /* However the stage was left. */
@@ -71,10 +43,10 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StageClock, stage_clear)
 
 static bool stage_end(const StageClock *c, GError **error) {
   FkEdit *e = c->edit;
-  const bool ok = fk_edit_sync(e->be, error);
-  e->cost[c->stage] =
-      (FkStageCost){(double)(g_get_monotonic_time() - c->start_us) / 1000.0, flop(e->be) - c->flop, e->arena->peak};
-  return ok && !fk_edit_cancelled(e->cancellable, error);
+  const bool ok = fk_job_sync(e->be, error);
+  e->cost[c->stage] = (FkStageCost){(double)(g_get_monotonic_time() - c->start_us) / 1000.0,
+                                    fk_job_flop(e->be) - c->flop, e->arena->peak};
+  return ok && !fk_job_cancelled(e->cancellable, error);
 }
 
 static void tell(const FkEdit *e, const char *stage, int64_t current, int64_t total) {
@@ -161,7 +133,7 @@ static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **
   fk_debug_dump(e->be, "final_latents", map);
   fk_debug_dump(e->be, "decoded", image);
   fk_arena_reset(e->arena, mark);
-  if (e->plan || !fk_edit_sync(e->be, error)) return e->plan;
+  if (e->plan || !fk_job_sync(e->be, error)) return e->plan;
 
   const FkImage model = {pixels, e->width, e->height, 3, (size_t)e->width * 3};
   g_autofree uint8_t *sized = resized(&model, 0, 3, job->out.width, job->out.height, error);

@@ -6,7 +6,6 @@
 #include "image.h"
 #include "plan.h"
 #include "profile.h"
-#include "registry.h"
 #include "values.h"
 
 #include <errno.h>
@@ -85,36 +84,40 @@ static void engine_free(FkEngine *e) {
   if (e->be) fk_backend_close(e->be);
   fk_settings_free(e->planned);
   fk_options_free(e->options);
-  g_free(e->identity);
+  g_free(e->shared.identity);
   g_free(e->why);
   g_mutex_clear(&e->lock);
   g_cond_clear(&e->turn);
   g_free(e);
 }
 
+static void free_shared(FkShared *shared) {
+  engine_free((FkEngine *)shared);
+}
+
 FkEngine *fk_engine_new(const FkOptions *options, GError **error) {
   g_autofree char *identity = fk_registry_identity(options);
-  FkEngine *e = fk_registry_find(identity);
+  FkEngine *e = (FkEngine *)fk_registry_find(identity);
   if (e) return e;
   e = g_new0(FkEngine, 1);
-  e->refs = 1;
+  e->shared.refs = 1;
   e->options = fk_options_copy(options);
-  e->identity = g_steal_pointer(&identity);
+  e->shared.identity = g_steal_pointer(&identity);
   g_mutex_init(&e->lock);
   g_cond_init(&e->turn);
   g_queue_init(&e->waiting);
-  if (engine_setup(e, error)) return fk_registry_add(e, engine_free);
+  if (engine_setup(e, error)) return (FkEngine *)fk_registry_add(&e->shared, free_shared);
   engine_free(e);
   return NULL;
 }
 
 FkEngine *fk_engine_ref(FkEngine *e) {
-  g_atomic_int_inc(&e->refs);
+  g_atomic_int_inc(&e->shared.refs);
   return e;
 }
 
 void fk_engine_unref(FkEngine *e) {
-  if (e && fk_registry_drop(e)) engine_free(e);
+  if (e && fk_registry_drop(&e->shared)) engine_free(e);
 }
 
 const char *fk_engine_machine(FkEngine *e) {
@@ -142,7 +145,7 @@ static bool engine_enter(FkEngine *e, GCancellable *cancellable, GError **error)
   while ((e->busy || g_queue_peek_head(&e->waiting) != &mine) && !g_cancellable_is_cancelled(cancellable))
     g_cond_wait(&e->turn, &e->lock);
   g_queue_remove(&e->waiting, &mine);
-  const bool cancelled = fk_edit_cancelled(cancellable, error);
+  const bool cancelled = fk_job_cancelled(cancellable, error);
   if (!cancelled) e->busy = true;
   g_cond_broadcast(&e->turn);
   g_mutex_unlock(&e->lock);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an FkEngine holds. Private to engine.c and registry.c; everything is freed in reverse order. */
+/* What an FkEngine holds. Private to engine.c; everything is freed in reverse order. */
 #ifndef FK_ENGINE_H
 #define FK_ENGINE_H
 
 #include "edit.h"
+#include "registry.h"
 
 struct FkEngine {
-  int refs;
-  char *identity;
+  FkShared shared; /* first: what the registry knows of it */
   FkOptions *options;
   FkBackend *be;
   char *why; /* why this backend */

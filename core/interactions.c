@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of settings that refuse each other, from which checks, tests and documents come, and the two questions
- * asked of it. An explicit value is refused when another explicit one forbids it; a preset's choice gives way instead.
- */
+/* The table of settings that refuse each other, from which checks, tests and documents come. An explicit value
+ * is refused when another explicit one forbids it (fk_settings_check, tune.c); a preset's choice gives way instead. */
 #include "interactions.h"
 
-#include <string.h>
+#include "properties.h"
 
-#include "tune.h"
+#include <string.h>
 
 static const FkInteraction table[] = {
     {"token-merge", ">0", "context-reuse", ">1",
@@ -25,22 +24,10 @@ const FkInteraction *fk_interactions(size_t *count) {
   return table;
 }
 
-static bool holds(const char *when, const char *value) {
+bool fk_interactions_holds(const char *when, const char *value) {
   if (!value) return false;
   if (*when == '>') return g_ascii_strtod(value, NULL) > g_ascii_strtod(when + 1, NULL);
   return !strcmp(value, when + 1) == (*when == '=');
-}
-
-bool fk_interactions_check(const FkSettings *s, GError **error) {
-  for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
-    const FkInteraction *t = &table[i];
-    const char *a = fk_tune_decided(s, fk_tune_find(t->a)), *b = fk_tune_decided(s, fk_tune_find(t->b));
-    if (!holds(t->a_when, a) || !holds(t->b_when, b)) continue;
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=%s and %s=%s refuse each other: %s", t->a, a, t->b, b,
-                t->reason);
-    return false;
-  }
-  return true;
 }
 
 const char *fk_interactions_yield(const FkSettings *s, const char *name, const char *value) {
@@ -48,10 +35,12 @@ const char *fk_interactions_yield(const FkSettings *s, const char *name, const c
     const FkInteraction *t = &table[i];
     const bool first = !strcmp(t->a, name);
     if (!first && strcmp(t->b, name)) continue;
-    const FkProperty *other = fk_tune_find(first ? t->b : t->a);
+    const FkProperty *other = fk_properties_find(first ? t->b : t->a);
     const char *asked = fk_settings_get(s, other->name);
-    if (fk_tune_automatic(other, asked)) continue;
-    if (holds(first ? t->a_when : t->b_when, value) && holds(first ? t->b_when : t->a_when, asked)) return t->reason;
+    if (fk_properties_automatic(other, asked)) continue;
+    if (fk_interactions_holds(first ? t->a_when : t->b_when, value) &&
+        fk_interactions_holds(first ? t->b_when : t->a_when, asked))
+      return t->reason;
   }
   return NULL;
 }

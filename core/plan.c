@@ -2,6 +2,8 @@
 /* Plans: the edit itself, run on the null backend, which only counts. Nothing here knows the model's structure. */
 #include "plan.h"
 
+#include "edit.h"
+
 #include <string.h>
 
 static FkBackend *null_backend(FkDtype dtype, GError **error) {

@@ -3,7 +3,7 @@
 #ifndef FK_PLAN_H
 #define FK_PLAN_H
 
-#include "edit.h"
+#include "job.h"
 
 /* Bytes of work memory that this edit needs on its backend. */
 bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error);

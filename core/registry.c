@@ -2,7 +2,6 @@
 /* Sharing: one engine per identity, found as long as somebody holds it. Not here: what an engine is (engine.c). */
 #include "registry.h"
 
-#include "engine.h"
 #include "values.h"
 
 #include <glib/gstdio.h>
@@ -48,29 +47,29 @@ char *fk_registry_identity(const FkOptions *options) {
   return g_string_free(s, FALSE);
 }
 
-FkEngine *fk_registry_find(const char *identity) {
+FkShared *fk_registry_find(const char *identity) {
   g_mutex_lock(&lock);
-  FkEngine *e = engines ? g_hash_table_lookup(engines, identity) : NULL;
+  FkShared *e = engines ? g_hash_table_lookup(engines, identity) : NULL;
   if (e) g_atomic_int_inc(&e->refs);
   g_mutex_unlock(&lock);
   return e;
 }
 
-FkEngine *fk_registry_add(FkEngine *e, void (*free_engine)(FkEngine *)) {
+FkShared *fk_registry_add(FkShared *e, void (*free_shared)(FkShared *)) {
   g_mutex_lock(&lock);
   if (!engines) engines = g_hash_table_new(g_str_hash, g_str_equal);
-  FkEngine *other = g_hash_table_lookup(engines, e->identity);
+  FkShared *other = g_hash_table_lookup(engines, e->identity);
   if (other)
     g_atomic_int_inc(&other->refs);
   else
     g_hash_table_insert(engines, e->identity, e);
   g_mutex_unlock(&lock);
   if (!other) return e;
-  free_engine(e);
+  free_shared(e);
   return other;
 }
 
-bool fk_registry_drop(FkEngine *e) {
+bool fk_registry_drop(FkShared *e) {
   /* Under the lock, so that nobody finds an engine whose last reference goes. */
   g_mutex_lock(&lock);
   const bool last = g_atomic_int_dec_and_test(&e->refs);

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* THE switch table: every option and setting once, presets, and their resolution into what runs.
- * Above the op line. Nothing here computes; nothing elsewhere knows a default. */
+/* What the settings of one edit resolve to. Nothing here computes. */
 #ifndef FK_TUNE_H
 #define FK_TUNE_H
 
@@ -8,9 +7,9 @@
 #include "fk.h"
 #include "random.h"
 #include "scheduler.h"
+#include "stepcache.h"
 
 typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE } FkTask;
-typedef enum { FK_CACHE_NONE, FK_CACHE_FIRST_BLOCK, FK_CACHE_DBCACHE, FK_CACHE_TEACACHE } FkCacheKind;
 
 /* Settings resolved: plain values, no `auto` left. Chosen once per edit, then run blindly (rule 3). */
 typedef struct {
@@ -26,15 +25,9 @@ typedef struct {
   int64_t max_area; /* 0: the square of vae.sample_size */
   bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, prompt_cache;
   const char *trace_file; /* NULL: none */
-  FkCacheKind step_cache;
-  double step_cache_threshold; /* below 0: the policy's own; as front, warmup and cooldown */
-  int step_cache_front, step_cache_back, step_cache_warmup, step_cache_cooldown;
-  int step_cache_max, step_cache_last; /* -1: no limit */
-  int step_cache_growth;               /* of the longest run, from run to run */
-  const char *step_cache_mask;         /* "" none */
-  int step_cache_forecast;             /* order of the Taylor forecast; 0 none */
-  int context_reuse;                   /* refresh every N evaluations; 1: off */
-  double token_merge;                  /* ratio; 0: off */
+  FkCacheTune step_cache;
+  int context_reuse;  /* refresh every N evaluations; 1: off */
+  double token_merge; /* ratio; 0: off */
 } FkTune;
 
 /* Resolves `auto` by preset, backend and the other switches, and refuses what cannot be had (rule 7).
@@ -44,9 +37,6 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *tu
 void fk_tune_apply(const FkTune *tune, FkBackend *be);
 /* "decided (asked; why)" pairs as fk_engine_active returns them; (transfer full). */
 char **fk_tune_report(const FkSettings *settings, const FkBackend *be);
-const FkProperty *fk_tune_find(const char *name);
-/* `value` leaves the choice to the preset. */
-bool fk_tune_automatic(const FkProperty *p, const char *value);
 /* What a property is after the preset and its interactions; NULL: it follows from the rest, or is a string not set. */
 const char *fk_tune_decided(const FkSettings *settings, const FkProperty *p);
 /* A mask of decisions: the right length and nothing but 0 and 1, the first 1. */

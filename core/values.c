@@ -7,8 +7,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "interactions.h"
-#include "tune.h"
+#include "properties.h"
 
 typedef struct {
   FkScope scope;
@@ -71,7 +70,7 @@ static bool number_in_range(const FkProperty *p, const char *value, GError **err
   return true;
 }
 
-static bool parse(const FkProperty *p, const char *value, GError **error) {
+bool fk_values_parse(const FkProperty *p, const char *value, GError **error) {
   static const char *const boolean[] = {"true", "false", NULL}, *const sw[] = {"auto", "on", "off", NULL};
   const char *end = NULL;
   switch (p->kind) {
@@ -93,14 +92,14 @@ static bool parse(const FkProperty *p, const char *value, GError **error) {
 
 static bool bag_set(Bag *bag, const char *name, const char *value, GError **error) {
   size_t n;
-  const FkProperty *first = fk_properties(&n), *p = fk_tune_find(name);
+  const FkProperty *first = fk_properties(&n), *p = fk_properties_find(name);
   if (!p || p->scope != bag->scope) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "no %s is called \"%s\"",
                 bag->scope == FK_SCOPE_OPTION ? "option" : "setting", name);
     return false;
   }
   const char *text = value ? value : p->initial;
-  if (text && !parse(p, text, error)) return false;
+  if (text && !fk_values_parse(p, text, error)) return false;
   char *copy = g_strdup(text); /* before the old value goes: they may be one */
   g_free(bag->text[p - first]);
   bag->text[p - first] = copy;
@@ -109,7 +108,7 @@ static bool bag_set(Bag *bag, const char *name, const char *value, GError **erro
 
 static const char *bag_get(const Bag *bag, const char *name) {
   size_t n;
-  const FkProperty *first = fk_properties(&n), *p = fk_tune_find(name);
+  const FkProperty *first = fk_properties(&n), *p = fk_properties_find(name);
   return p && p->scope == bag->scope ? bag->text[p - first] : NULL;
 }
 
@@ -181,13 +180,4 @@ bool fk_settings_batchable(const FkSettings *a, const FkSettings *b) {
   for (size_t i = 0; i < n; i++)
     if (strcmp(p[i].name, "seed") && g_strcmp0(a->bag.text[i], b->bag.text[i])) return false;
   return true;
-}
-
-bool fk_settings_check(const FkSettings *settings, GError **error) {
-  static const char *const text[] = {"prompt", "negative-prompt"};
-  for (size_t i = 0; i < G_N_ELEMENTS(text); i++) {
-    const char *value = fk_settings_get(settings, text[i]);
-    if (value && !parse(fk_tune_find(text[i]), value, error)) return false;
-  }
-  return fk_tune_check_mask(settings, error) && fk_interactions_check(settings, error);
 }

@@ -5,6 +5,8 @@
 
 #include "fk.h"
 
+/* False with FK_ERROR_OPTION_BAD when `value` is none of the property's. */
+bool fk_values_parse(const FkProperty *property, const char *value, GError **error);
 /* All option values in one line: engines with equal identity are one engine. (transfer full) */
 char *fk_options_identity(const FkOptions *options);
 

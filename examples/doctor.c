@@ -128,7 +128,7 @@ static void print_properties(void) {
   printf(
       "# Tuning: every property of the engine\n\n"
       "<!-- generated: fluxkontext-doctor --properties > docs/tuning.md -->\n\n"
-      "Made from the table in `core/tune.c`, from which the element's properties, the presets and the `active` report "
+      "Made from the table in `core/properties.c`, from which the element's properties, the presets and the `active` report "
       "come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit value wins over the "
       "preset whatever\nthe order of setting, and one that cannot be had is an error before the first frame.\n\n"
       "Classes are promises that tests hold: *same*: not one byte of the result changes; *rounding*: results differ "

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The bf16 linear layer of the CUDA module, as its other files call it. The operation is that of core/backend.h
+/* The bf16 linear layer of the CUDA module, as its other files call it. The operation is that of core/ops/backend.h
  * (FkLinear): y = epilogue(x W^T + bias); shapes below are per group, N and K are common to both groups. */
 #ifndef FK_LINEAR_H
 #define FK_LINEAR_H

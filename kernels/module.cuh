@@ -11,7 +11,7 @@
 static const int FK_SCALE_ROW = 2;
 
 extern "C" {
-#include "../core/backend.h"
+#include "../core/ops/backend.h"
 }
 
 #define FK_CUDA_RING 8                   /* pinned buffers of the weight loader */

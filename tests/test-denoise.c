@@ -5,6 +5,7 @@
 #include "backend.h"
 #include "fk.h"
 #include "interactions.h"
+#include "properties.h"
 #include "tune.h"
 
 #include <math.h>
@@ -255,7 +256,7 @@ static void table(void) {
   size_t n;
   const FkInteraction *t = fk_interactions(&n);
   for (size_t i = 0; i < n; i++) {
-    g_assert_true(fk_tune_find(t[i].a) && fk_tune_find(t[i].b));
+    g_assert_true(fk_properties_find(t[i].a) && fk_properties_find(t[i].b));
     g_assert_true(strchr("=!>", t[i].a_when[0]) && strchr("=!>", t[i].b_when[0]));
     g_assert_cmpint((int)strlen(t[i].reason), >, 10);
   }

@@ -44,7 +44,8 @@ static void network_close(Network *n) {
 static float *forward(Network *n, const char *tokens, FkFluxPass pass) {
   g_auto(Npy) x = npy_load(tokens);
   n->stage.be->ops->upload(n->stage.be, n->run.tokens.data, x.data, fk_tensor_bytes(n->run.tokens));
-  fk_flux_forward(&n->run, &n->cond, &pass);
+  fk_flux_load(&n->run, &n->cond, pass.evaluation);
+  fk_flux_forward(&n->run, &pass);
   return stage_download(&n->stage, n->run.velocity);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* flux.c against diffusers' FluxTransformer2DModel in float32: the demo checkpoint, and random networks without
  * guidance embedding, with other head counts and widths, with a context of another size and with none. */
+#include "flux-cond.h"
 #include "latent.h"
 #include "test-networks.h"
 #include "test-stage.h"
@@ -35,7 +36,8 @@ static void forward(gconstpointer data) {
   const float t = fk_timestep_seen(c->timestep, false);
   fk_flux_condition(&run, &s.arena, &cond, stage_upload(&s, states.data, states.dim[0], states.dim[1]),
                     stage_upload(&s, pooled.data, 1, pooled.dim[1]), &t, 1, fk_guidance_seen(c->guidance, false));
-  fk_flux_forward(&run, &cond, &(FkFluxPass){.evaluation = 0});
+  fk_flux_load(&run, &cond, 0);
+  fk_flux_forward(&run, &(FkFluxPass){.evaluation = 0});
   g_autofree float *have = stage_download(&s, run.velocity);
   assert_close(c->name, have, want.data, fk_tensor_count(run.velocity), 1e-4);
   fk_flux_run_clear(&run);

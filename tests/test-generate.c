@@ -3,6 +3,7 @@
  * own schedule without dynamic shift) and a dev-like one, and what refuses to go together. */
 #include "config.h"
 #include "fk.h"
+#include "scheduler.h"
 
 #include <math.h>
 #include <png.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Resize against Pillow's bytes; sizes against the specification's examples and the reference's own rule. */
-#include "../core/image.h"
+#include "image.h"
 
 #include <glib.h>
 #include <stdio.h>

@@ -3,6 +3,7 @@
  * way; nothing else is refused. */
 #include "interactions.h"
 #include "test-files.h"
+#include "properties.h"
 #include "tune.h"
 
 /* A value of `p` for which `when` holds. (transfer full) */
@@ -23,7 +24,7 @@ static void every_row_refuses(void) {
   const FkInteraction *t = fk_interactions(&n);
   g_assert_cmpuint(n, >=, 1);
   for (size_t i = 0; i < n; i++) {
-    const FkProperty *a = fk_tune_find(t[i].a), *b = fk_tune_find(t[i].b);
+    const FkProperty *a = fk_properties_find(t[i].a), *b = fk_properties_find(t[i].b);
     g_assert_true(a && b && a != b);
     g_assert_true(t[i].reason && *t[i].reason);
     g_autofree char *x = holding(a, t[i].a_when), *y = holding(b, t[i].b_when);
@@ -33,7 +34,7 @@ static void every_row_refuses(void) {
       for (int k = 0; k < 2; k++)
         if (!fk_settings_set(s, k == order ? a->name : b->name, k == order ? x : y, &error))
           g_error("%s", error->message);
-      g_assert_false(fk_interactions_check(s, &error));
+      g_assert_false(fk_settings_check(s, &error));
       assert_error(error, FK_ERROR_OPTION_BAD, a->name, b->name);
       g_assert_false(fk_settings_check(s, NULL)); /* and so nothing can run */
     }
@@ -45,14 +46,14 @@ static void alone(void) {
   size_t n;
   const FkInteraction *t = fk_interactions(&n);
   g_autoptr(FkSettings) none = fk_settings_new();
-  g_assert_true(fk_interactions_check(none, NULL));
+  g_assert_true(fk_settings_check(none, NULL));
   for (size_t i = 0; i < n; i++) {
     g_autoptr(GError) error = NULL;
     g_autoptr(FkSettings) s = fk_settings_new();
-    const FkProperty *a = fk_tune_find(t[i].a);
+    const FkProperty *a = fk_properties_find(t[i].a);
     g_autofree char *x = holding(a, t[i].a_when);
     fk_settings_set(s, a->name, x, NULL);
-    fk_interactions_check(s, &error);
+    fk_settings_check(s, &error);
     g_assert_no_error(error);
   }
 }
@@ -63,7 +64,7 @@ static void presets_yield(void) {
   const FkInteraction *t = fk_interactions(&n);
   for (size_t i = 0; i < n; i++) {
     g_autoptr(FkSettings) s = fk_settings_new();
-    const FkProperty *a = fk_tune_find(t[i].a), *b = fk_tune_find(t[i].b);
+    const FkProperty *a = fk_properties_find(t[i].a), *b = fk_properties_find(t[i].b);
     g_autofree char *x = holding(a, t[i].a_when), *y = holding(b, t[i].b_when);
     g_assert_null(fk_interactions_yield(s, "no-such-row", x));
     fk_settings_set(s, b->name, y, NULL);
@@ -75,7 +76,7 @@ static void presets_yield(void) {
 static void presets_combine(void) {
   size_t n;
   const FkProperty *p = fk_properties(&n);
-  const FkProperty *preset = fk_tune_find("preset");
+  const FkProperty *preset = fk_properties_find("preset");
   for (int k = 0; preset->values[k]; k++)
     for (size_t i = 0; i < n; i++) {
       if (p[i].optimization == FK_CLASS_NONE || p[i].kind != FK_KIND_ENUM) continue;

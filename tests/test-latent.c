@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Packing, rotary tables, sinusoid and model times against diffusers and the specification's numbers. */
-#include "../core/latent.h"
+#include "latent.h"
 
 #include <glib.h>
 #include <math.h>

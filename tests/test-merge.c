@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* merge.c: the choice of tokens against an independent one with a stable order (features with exact ties), the ops that
  * feed it, a whole forward with a merged block, and ratio 0. */
+#include "flux-cond.h"
 #include "latent.h"
 #include "merge.h"
 #include "test-networks.h"
@@ -143,10 +144,11 @@ static float *forward(const char *name, const FkFluxConfig *config, const FkFlux
   fk_flux_condition(&run, &s.arena, &cond, stage_upload(&s, states.data, states.dim[0], states.dim[1]),
                     stage_upload(&s, pooled.data, 1, pooled.dim[1]), &t, 1, fk_guidance_seen(2.5f, false));
   s.be->count = (FkCount){0};
+  fk_flux_load(&run, &cond, 0);
   if (merge)
-    fk_merge_forward(merge, &run, &cond, &(FkFluxPass){0});
+    fk_merge_forward(merge, &run, &(FkFluxPass){0});
   else
-    fk_flux_forward(&run, &cond, &(FkFluxPass){0});
+    fk_flux_forward(&run, &(FkFluxPass){0});
   *flop = s.be->count.linear_flop + s.be->count.attention_flop;
   float *velocity = stage_download(&s, run.velocity);
   fk_merge_free(merge);

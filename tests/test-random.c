@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Noise against torch: bits for the CPU generator; published H200 values, word order and grid for the CUDA one. */
-#include "../core/random.h"
+#include "random.h"
 
 #include <glib.h>
 #include <math.h>

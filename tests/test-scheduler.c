@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ladders and trajectories against diffusers, and the order of convergence on a flow with a known solution. */
-#include "../core/scheduler.h"
+#include "scheduler.h"
 
 #include <glib.h>
 #include <math.h>

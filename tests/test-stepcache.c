@@ -2,22 +2,18 @@
 /* stepcache.c: decisions and outputs of diffusers' FirstBlockCache hook, of DBCache and of TeaCache on the same network
  * and inputs, the published check values of TaylorSeer and TeaCache, forecasts on random patterns, and the rules that
  * force a decision. */
+#include "fk-error.h"
+#include "flux-cond.h"
 #include "latent.h"
 #include "stepcache.h"
 #include "test-networks.h"
 #include "test-stage.h"
 
-static FkTune tune_of(FkCacheKind kind) {
-  return (FkTune){.step_cache = kind,
-                  .step_cache_threshold = -1,
-                  .step_cache_front = -1,
-                  .step_cache_warmup = -1,
-                  .step_cache_max = -1,
-                  .step_cache_last = -1,
-                  .step_cache_cooldown = -1};
+static FkCacheTune tune_of(FkCacheKind kind) {
+  return (FkCacheTune){.kind = kind, .threshold = -1, .front = -1, .warmup = -1, .max = -1, .last = -1, .cooldown = -1};
 }
 
-static FkStepPolicy policy_of(const FkTune *tune, int blocks, int evaluations) {
+static FkStepPolicy policy_of(const FkCacheTune *tune, int blocks, int evaluations) {
   g_autoptr(GError) error = NULL;
   FkStepPolicy p;
   fk_step_policy_init(&p, tune, blocks, evaluations, &error);
@@ -57,7 +53,7 @@ static void network_close(Network *n) {
 }
 
 /* One run of a policy on golden tokens; decisions and velocities are those of the reference. */
-static void compare(const char *tokens_name, const char *result_name, FkFluxShape shape, const FkTune *tune,
+static void compare(const char *tokens_name, const char *result_name, FkFluxShape shape, const FkCacheTune *tune,
                     const FkFullRange *full) {
   static const char *const inputs[] = {"tokens", "states", "pooled", "sigmas"};
   Npy in[4], velocity, mask;
@@ -79,7 +75,8 @@ static void compare(const char *tokens_name, const char *result_name, FkFluxShap
   for (int i = 0; i < steps; i++) {
     n.stage.be->ops->upload(n.stage.be, n.run.tokens.data, (const float *)in[0].data + i * read,
                             fk_tensor_bytes(n.run.tokens));
-    const bool computed = fk_stepcache_forward(cache, &n.run, &n.cond, &(FkFluxPass){.evaluation = i}, NULL, 0, 0);
+    fk_flux_load(&n.run, &n.cond, i);
+    const bool computed = fk_stepcache_forward(cache, &n.run, &(FkFluxPass){.evaluation = i}, NULL, 0, 0);
     g_assert_cmpint(computed, ==, ((const int32_t *)mask.data)[i]);
     g_autofree float *have = stage_download(&n.stage, n.run.velocity);
     assert_close(result_name, have, (const float *)velocity.data + i * count, count, 1e-5);
@@ -93,22 +90,22 @@ static void compare(const char *tokens_name, const char *result_name, FkFluxShap
 
 /* Without a context the target is the whole image stream, which is what diffusers' hook measures. */
 static void first_block(void) {
-  FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
-  tune.step_cache_threshold = 0.4;
+  FkCacheTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
+  tune.threshold = 0.4;
   compare("first", "first", alone_shape, &tune, NULL);
 }
 
 static void dbcache(void) {
-  FkTune tune = tune_of(FK_CACHE_DBCACHE);
-  tune.step_cache_threshold = 0.4;
-  tune.step_cache_warmup = 2;
-  tune.step_cache_back = 1;
+  FkCacheTune tune = tune_of(FK_CACHE_DBCACHE);
+  tune.threshold = 0.4;
+  tune.warmup = 2;
+  tune.back = 1;
   compare("policy", "policy-dbcache", context_shape, &tune, NULL);
 }
 
 static void teacache(void) {
-  FkTune tune = tune_of(FK_CACHE_TEACACHE);
-  tune.step_cache_threshold = 0.12;
+  FkCacheTune tune = tune_of(FK_CACHE_TEACACHE);
+  tune.threshold = 0.12;
   compare("policy", "policy-teacache", context_shape, &tune, &(FkFullRange){1, 1});
 }
 
@@ -116,10 +113,10 @@ static void teacache(void) {
  * conditioning serves both; they differ in their tokens. (transfer full) [steps, count] */
 static float *masked(const Npy *tokens, const Npy *other, const char *mask, const Npy *states, const Npy *pooled,
                      const Npy *sigmas) {
-  FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
+  FkCacheTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
   Network n;
-  tune.step_cache_mask = mask;
-  tune.step_cache_forecast = 2;
+  tune.mask = mask;
+  tune.forecast = 2;
   network_open(&n, states, pooled, sigmas, alone_shape);
   const int steps = (int)sigmas->dim[0], branches = other ? 2 : 1;
   const int64_t count = fk_tensor_count(n.run.velocity);
@@ -130,7 +127,8 @@ static float *masked(const Npy *tokens, const Npy *other, const char *mask, cons
     for (int b = 0; b < branches; b++) {
       const float *x = (const float *)(b < branches - 1 ? other : tokens)->data + i * count;
       n.stage.be->ops->upload(n.stage.be, n.run.tokens.data, x, fk_tensor_bytes(n.run.tokens));
-      fk_stepcache_forward(cache, &n.run, &n.cond, &(FkFluxPass){.evaluation = i}, NULL, 0, b);
+      fk_flux_load(&n.run, &n.cond, i);
+      fk_stepcache_forward(cache, &n.run, &(FkFluxPass){.evaluation = i}, NULL, 0, b);
       g_autofree float *have = stage_download(&n.stage, n.run.velocity);
       memcpy(all + i * count, have, (size_t)count * sizeof *have);
     }
@@ -235,7 +233,7 @@ static void teacache_published(void) {
   static const double thresholds[] = {0.25, 0.4, 0.6, 0.8},
                       flux[] = {498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861};
   static const int want[] = {15, 10, 8, 7};
-  const FkTune tune = tune_of(FK_CACHE_TEACACHE);
+  const FkCacheTune tune = tune_of(FK_CACHE_TEACACHE);
   for (int k = 0; k < 4; k++) {
     FkStepPolicy p = policy_of(&tune, 57, 28);
     char mask[128];
@@ -248,7 +246,8 @@ static void teacache_published(void) {
 
 /* What each policy is by default, on the large model and on a small one. */
 static void defaults(void) {
-  const FkTune first = tune_of(FK_CACHE_FIRST_BLOCK), db = tune_of(FK_CACHE_DBCACHE), tea = tune_of(FK_CACHE_TEACACHE);
+  const FkCacheTune first = tune_of(FK_CACHE_FIRST_BLOCK), db = tune_of(FK_CACHE_DBCACHE),
+                    tea = tune_of(FK_CACHE_TEACACHE);
   const FkStepPolicy a = policy_of(&first, 57, 28), b = policy_of(&db, 57, 28), c = policy_of(&tea, 57, 28);
   g_assert_cmpfloat(a.threshold, ==, 0.08);
   g_assert_true(a.front == 1 && a.back == 0 && a.full.first == 1 && a.full.last == 0);
@@ -260,7 +259,7 @@ static void defaults(void) {
 
 /* Warm-up, limits, runs, masks and numbers that are none. */
 static void rules(void) {
-  FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
+  FkCacheTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
   FkStepPolicy p = policy_of(&tune, 7, 10);
   char mask[128];
   computed_by(&p, 0.01, mask);
@@ -282,9 +281,9 @@ static void rules(void) {
   p.mask = "1011011101";
   computed_by(&p, 0.01, mask);
   g_assert_cmpstr(mask, ==, p.mask);
-  FkTune always = tune_of(FK_CACHE_DBCACHE);
-  always.step_cache_threshold = 1;
-  always.step_cache_warmup = 2;
+  FkCacheTune always = tune_of(FK_CACHE_DBCACHE);
+  always.threshold = 1;
+  always.warmup = 2;
   p = policy_of(&always, 7, 6);
   computed_by(&p, 50, mask);
   g_assert_cmpstr(mask, ==, "110000");
@@ -293,20 +292,20 @@ static void rules(void) {
 /* Runs that may grow: the cadence that the quality table has as the hand-written mask fixed-9, for any number of
  * evaluations; and a signal that ends runs before they reach their length. */
 static void growing_runs(void) {
-  FkTune tune = tune_of(FK_CACHE_TEACACHE);
+  FkCacheTune tune = tune_of(FK_CACHE_TEACACHE);
   char mask[128];
-  tune.step_cache_threshold = 100;
-  tune.step_cache_warmup = 4;
-  tune.step_cache_cooldown = 0;
-  tune.step_cache_last = tune.step_cache_growth = 1;
+  tune.threshold = 100;
+  tune.warmup = 4;
+  tune.cooldown = 0;
+  tune.last = tune.growth = 1;
   FkStepPolicy p = policy_of(&tune, 7, 28);
   computed_by(&p, 0.01, mask);
   g_assert_cmpstr(mask, ==, "1111010010001000010000010000");
   p = policy_of(&tune, 7, 10);
   computed_by(&p, 0.01, mask);
   g_assert_cmpstr(mask, ==, "1111010010");
-  tune.step_cache_growth = 2;
-  tune.step_cache_cooldown = 3;
+  tune.growth = 2;
+  tune.cooldown = 3;
   p = policy_of(&tune, 7, 20);
   computed_by(&p, 0.01, mask);
   g_assert_cmpstr(mask, ==, "11110100010000010111");
@@ -317,7 +316,7 @@ static void growing_runs(void) {
 
 /* Longer runs than the mask holds are decided all the same. */
 static void long_run(void) {
-  const FkTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
+  const FkCacheTune tune = tune_of(FK_CACHE_FIRST_BLOCK);
   const FkStepPolicy p = policy_of(&tune, 7, 1999);
   char mask[128];
   g_assert_cmpint(computed_by(&p, 0.01, mask), ==, 1);
@@ -325,11 +324,11 @@ static void long_run(void) {
 }
 
 static void nothing_between(void) {
-  FkTune tune = tune_of(FK_CACHE_DBCACHE);
+  FkCacheTune tune = tune_of(FK_CACHE_DBCACHE);
   g_autoptr(GError) error = NULL;
   FkStepPolicy p;
-  tune.step_cache_front = 4;
-  tune.step_cache_back = 3;
+  tune.front = 4;
+  tune.back = 3;
   g_assert_false(fk_step_policy_init(&p, &tune, 7, 28, &error));
   g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
   g_assert_nonnull(strstr(error->message, "step-cache-front 4"));

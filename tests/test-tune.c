@@ -2,6 +2,7 @@
 /* The switch table: it keeps its own rules, presets promise what their classes
  * say, explicit values win in any order, and what was decided is told. */
 #include "test-files.h"
+#include "properties.h"
 #include "tune.h"
 
 static FkBackend *open_null(void) {
@@ -22,7 +23,7 @@ static void table_rules(void) {
     g_assert_true(p[i].nick && *p[i].nick && p[i].help && *p[i].help);
     g_assert_cmpint(p[i].help[strlen(p[i].help) - 1], !=, '.');
     for (const char *c = p[i].name; *c; c++) g_assert_true(g_ascii_islower(*c) || g_ascii_isdigit(*c) || *c == '-');
-    g_assert_true(fk_tune_find(p[i].name) == &p[i]);
+    g_assert_true(fk_properties_find(p[i].name) == &p[i]);
     if (p[i].kind == FK_KIND_ENUM)
       g_assert_cmpuint(g_strv_length((char **)p[i].values), ==, g_strv_length((char **)p[i].meaning));
     if (p[i].controllable) g_assert_true(p[i].playing);
@@ -30,11 +31,11 @@ static void table_rules(void) {
     if (p[i].optimization == FK_CLASS_NONE) continue;
     /* An optimization is left to the preset unless somebody says otherwise, and
      * every preset says what it is. */
-    g_assert_true(fk_tune_automatic(&p[i], p[i].initial));
+    g_assert_true(fk_properties_automatic(&p[i], p[i].initial));
     for (int k = 0; k < 4; k++) g_assert_nonnull(p[i].presets[k]);
     if (p[i].optimization == FK_CLASS_LOSSY) g_assert_cmpstr(p[i].presets[0], ==, p[i].presets[1]);
   }
-  g_assert_null(fk_tune_find("no-such-row"));
+  g_assert_null(fk_properties_find("no-such-row"));
 }
 
 /* Nothing lossy under exact and quality: all lossy rows are at their "off". */
@@ -48,8 +49,8 @@ static void presets_keep_their_word(void) {
     fk_settings_set(s, "preset", presets[i], NULL);
     fk_tune_resolve(s, be, &t, &error);
     g_assert_no_error(error);
-    g_assert_cmpint(t.step_cache, ==, FK_CACHE_NONE);
-    g_assert_cmpint(t.step_cache_forecast, ==, 0);
+    g_assert_cmpint(t.step_cache.kind, ==, FK_CACHE_NONE);
+    g_assert_cmpint(t.step_cache.forecast, ==, 0);
     g_assert_cmpint(t.context_reuse, ==, 1);
     g_assert_cmpfloat(t.token_merge, ==, 0);
     g_assert_false(t.vae_tiling);
@@ -122,13 +123,13 @@ static void values_arrive(void) {
   g_assert_cmpint(t.task, ==, FK_TASK_GENERATE);
   g_assert_true(t.native_size && t.vae_tiling && !t.prompt_cache);
   g_assert_cmpint(t.max_area, ==, 262144);
-  g_assert_cmpint(t.step_cache, ==, FK_CACHE_DBCACHE);
-  g_assert_cmpfloat(t.step_cache_threshold, ==, 0.5);
-  g_assert_cmpint(t.step_cache_front * 1000 + t.step_cache_back * 100 + t.step_cache_warmup * 10 + t.step_cache_max, ==,
+  g_assert_cmpint(t.step_cache.kind, ==, FK_CACHE_DBCACHE);
+  g_assert_cmpfloat(t.step_cache.threshold, ==, 0.5);
+  g_assert_cmpint(t.step_cache.front * 1000 + t.step_cache.back * 100 + t.step_cache.warmup * 10 + t.step_cache.max, ==,
                   3256);
-  g_assert_cmpint(t.step_cache_last, ==, 4);
-  g_assert_cmpint(t.step_cache_growth * 10 + t.step_cache_cooldown, ==, 23);
-  g_assert_cmpint(t.step_cache_forecast, ==, 2);
+  g_assert_cmpint(t.step_cache.last, ==, 4);
+  g_assert_cmpint(t.step_cache.growth * 10 + t.step_cache.cooldown, ==, 23);
+  g_assert_cmpint(t.step_cache.forecast, ==, 2);
   g_assert_cmpfloat(t.token_merge, ==, 0.25);
   fk_backend_close(be);
 }
@@ -189,9 +190,9 @@ static void preset_cache_numbers(void) {
     g_assert_true(fk_settings_set(s, "preset", cases[i].preset, NULL));
     g_assert_true(fk_settings_set(s, cases[i].name, cases[i].value, NULL));
     g_assert_true(fk_tune_resolve(s, be, &t, NULL));
-    g_assert_cmpfloat(t.step_cache_threshold, ==, cases[i].threshold);
-    g_assert_cmpint(t.step_cache_warmup, ==, cases[i].warmup);
-    g_assert_cmpint(t.step_cache_last, ==, cases[i].last);
+    g_assert_cmpfloat(t.step_cache.threshold, ==, cases[i].threshold);
+    g_assert_cmpint(t.step_cache.warmup, ==, cases[i].warmup);
+    g_assert_cmpint(t.step_cache.last, ==, cases[i].last);
   }
   fk_backend_close(be);
 }

@@ -10,7 +10,7 @@
 #ifndef FK_TEST_OPERANDS_H
 #define FK_TEST_OPERANDS_H
 
-#include "../../core/ops.h"
+#include "ops.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -10,7 +10,7 @@
 #include "safetensors.h"
 
 #include "file.h"
-#include "fk.h"
+#include "fk-error.h"
 
 #include <stdarg.h>
 #include <stdlib.h>

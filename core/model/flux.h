@@ -48,14 +48,6 @@ static inline int fk_flux_blocks(const FkFlux *flux) {
   return flux->config.layers + flux->config.single_layers;
 }
 
-/* Conditioning of one branch (positive or negative prompt) for all evaluations of an edit. */
-typedef struct {
-  FkTensor text; /* [T, D]: context_embedder's output */
-  FkTensor temb; /* [evaluations, D]: silu of the conditioning vector */
-  FkTensor mod;  /* [up to 32, mod_total] float32: modulations of evaluations first..first+rows */
-  int first, rows;
-} FkFluxCond;
-
 /* Buffers of one forward of a fixed size, from an arena. */
 typedef struct {
   const FkFlux *flux;
@@ -80,9 +72,8 @@ typedef struct {
 void fk_flux_run_open(FkFluxRun *run, const FkFlux *flux, FkBackend *be, FkArena *arena, const FkFluxShape *shape);
 void fk_flux_run_clear(FkFluxRun *run);
 
-/* text_states [T, joint width], pooled [1, pooled width]; t [n] and guidance as the model sees them (times 1000). */
-void fk_flux_condition(const FkFluxRun *run, FkArena *arena, FkFluxCond *cond, FkTensor text_states, FkTensor pooled,
-                       const float *t, int n, float guidance);
+/* Offset of block i's modulation in FkFluxRun.mod; double blocks image then text; i = blocks: norm_out. */
+int64_t fk_flux_mod_offset(const FkFlux *flux, int block);
 
 /* How one evaluation runs. */
 typedef struct {
@@ -91,10 +82,10 @@ typedef struct {
   bool reuse_context; /* the context rows are not computed: their keys and values are the slot's saved ones */
 } FkFluxPass;
 
-/* run->tokens -> run->velocity. */
-void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass);
+/* run->tokens -> run->velocity, with the evaluation's modulation and text rows in the run (fk_flux_load). */
+void fk_flux_forward(FkFluxRun *run, const FkFluxPass *pass);
 
-/* The same forward in pieces, for policies that look or skip in between: fk_flux_load (flux-cond.h), embed, blocks
+/* The same forward in pieces, for policies that look or skip in between: embed, blocks
  * first..last of the list [double blocks, single blocks] in order, output. After the last block only the target rows of
  * run->hidden are defined. part 1..7: which piece of the edit this is; equal parts have equal first, last and run. */
 void fk_flux_embed(FkFluxRun *run, const FkFluxPass *pass);

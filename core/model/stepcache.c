@@ -3,7 +3,7 @@
  * Not here: blocks (flux.c), when evaluations happen (denoise.c), defaults of the switches (tune.c). */
 #include "stepcache.h"
 
-#include "flux-cond.h"
+#include "fk-error.h"
 
 #include <math.h>
 #include <string.h>
@@ -25,28 +25,26 @@ static const struct {
 };
 
 /* Computed whatever the signal says. TeaCache for Kontext is active between 20 % and 90 % of the schedule. */
-static FkFullRange full_range(const FkTune *t, int evaluations) {
-  const bool tea = t->step_cache == FK_CACHE_TEACACHE;
-  const int first = tea ? (evaluations + 4) / 5 : defaults[t->step_cache].warmup;
+static FkFullRange full_range(const FkCacheTune *t, int evaluations) {
+  const bool tea = t->kind == FK_CACHE_TEACACHE;
+  const int first = tea ? (evaluations + 4) / 5 : defaults[t->kind].warmup;
   const int last = tea ? MAX(1, evaluations - 1 - evaluations * 9 / 10) : 0;
-  return (FkFullRange){MAX(1, t->step_cache_warmup < 0 ? first : t->step_cache_warmup),
-                       t->step_cache_cooldown < 0 ? last : t->step_cache_cooldown};
+  return (FkFullRange){MAX(1, t->warmup < 0 ? first : t->warmup), t->cooldown < 0 ? last : t->cooldown};
 }
 
-bool fk_step_policy_init(FkStepPolicy *p, const FkTune *t, int blocks, int evaluations, GError **error) {
-  const int front = MIN(defaults[t->step_cache].front, MAX(1, blocks / 3));
-  *p = (FkStepPolicy){.kind = t->step_cache,
+bool fk_step_policy_init(FkStepPolicy *p, const FkCacheTune *t, int blocks, int evaluations, GError **error) {
+  const int front = MIN(defaults[t->kind].front, MAX(1, blocks / 3));
+  *p = (FkStepPolicy){.kind = t->kind,
                       .evaluations = evaluations,
-                      .threshold =
-                          t->step_cache_threshold < 0 ? defaults[t->step_cache].threshold : t->step_cache_threshold,
-                      .front = t->step_cache_front < 0 ? front : t->step_cache_front,
-                      .back = t->step_cache_back,
+                      .threshold = t->threshold < 0 ? defaults[t->kind].threshold : t->threshold,
+                      .front = t->front < 0 ? front : t->front,
+                      .back = t->back,
                       .full = full_range(t, evaluations),
-                      .max_skipped = t->step_cache_max,
-                      .max_run = t->step_cache_last,
-                      .growth = t->step_cache_growth,
-                      .order = t->step_cache_forecast,
-                      .mask = t->step_cache_mask && *t->step_cache_mask ? t->step_cache_mask : NULL};
+                      .max_skipped = t->max,
+                      .max_run = t->last,
+                      .growth = t->growth,
+                      .order = t->forecast,
+                      .mask = t->mask && *t->mask ? t->mask : NULL};
   memcpy(p->polynomial, kontext_polynomial, sizeof p->polynomial);
   if (p->kind == FK_CACHE_TEACACHE) p->front = p->back = 0;
   if (p->front + p->back < blocks) return true;
@@ -210,14 +208,13 @@ static bool run_front(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, in
   return branch == 0 ? decide(c, run, frame, pass->evaluation) : c->state[frame].compute;
 }
 
-bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass, FkMerge *merge,
-                          int frame, int branch) {
+bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, int frame,
+                          int branch) {
   const FkStepPolicy *p = &c->policy;
   const int blocks = fk_flux_blocks(run->flux), i = pass->evaluation;
   FkForecast *residual = &c->residual[frame * c->branches + branch];
   FkTensor hidden = p->back ? fk_tensor_slice_rows(run->hidden, 0, fk_flux_active(run, pass)) : target_rows(run);
   FkTensor middle = rows_of(c->middle, hidden);
-  fk_flux_load(run, cond, i);
   const bool compute = run_front(c, run, pass, frame, branch);
   if (compute) {
     fk_op_copy(run->be, middle, hidden);

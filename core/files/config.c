@@ -6,7 +6,7 @@
 #include "config.h"
 
 #include "file.h"
-#include "fk.h"
+#include "fk-error.h"
 
 #include <json-glib/json-glib.h>
 #include <math.h>

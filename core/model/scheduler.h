@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sigmas and solver steps in flow-matching form (spec 7): pure functions over small arrays, no tensors. libc and libm.
+/* Sigmas and solver steps in flow-matching form (spec 7): pure functions over small arrays, no tensors.
  *
  * Conventions: x = alpha * x0 + sigma * noise with alpha = 1 - sigma; the model returns the velocity v = noise - x0, so
  * x0 = x - sigma * v. A solver is told as linear combinations, which the denoising loop runs on any backend:
@@ -14,7 +14,8 @@
 #ifndef FK_SCHEDULER_H
 #define FK_SCHEDULER_H
 
-#include <stdbool.h>
+#include "config.h"
+
 #include <stdint.h>
 
 typedef enum {
@@ -27,17 +28,6 @@ typedef enum {
 
 /* flow: the shifted ladder, or what the model's own configuration names. The others run between its ends. */
 typedef enum { FK_SIGMAS_FLOW, FK_SIGMAS_KARRAS, FK_SIGMAS_EXPONENTIAL, FK_SIGMAS_BETA } FkSigmasKind;
-
-typedef enum { FK_TIME_SHIFT_EXPONENTIAL, FK_TIME_SHIFT_LINEAR } FkTimeShift;
-
-/* scheduler/scheduler_config.json, by its own words. */
-typedef struct {
-  int base_image_seq_len, max_image_seq_len, num_train_timesteps;
-  double base_shift, max_shift, shift;
-  double shift_terminal; /* NAN: none */
-  bool use_dynamic_shifting, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas;
-  FkTimeShift time_shift_type;
-} FkSchedulerConfig;
 
 typedef struct {
   FkSchedulerKind kind;

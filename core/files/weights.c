@@ -3,7 +3,7 @@
  * weights-load.c. */
 #include "weights-internal.h"
 
-#include "fk.h"
+#include "fk-error.h"
 
 #include <stdarg.h>
 #include <string.h>

@@ -7,7 +7,7 @@
  * way no tensor is held twice. Convolutions are transposed by the reader, as both sides then want the same order. */
 #include "weights-internal.h"
 
-#include "fk.h"
+#include "fk-error.h"
 
 #include <string.h>
 

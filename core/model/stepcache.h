@@ -3,10 +3,14 @@
  *
  * All of them are one scheme. The blocks are cut in front | middle | back. Front and back always run; when an
  * evaluation is skipped, the middle's effect is taken from earlier ones: hidden += R, R = what the middle added when it
- * last ran, or its Taylor forecast. The policies differ in the signal that decides: first-block, dbcache   what the
- * front added to the target rows, against its value at the last computed evaluation teacache               block 0's
- * modulated input (front is empty), against the evaluation before; changes add up The signal covers the target rows
- * alone: the reference image's are nearly static and would dilute it.
+ * last ran, or its Taylor forecast. The policies differ in the signal that decides:
+ *
+ * clang-format off
+ *   first-block, dbcache   what the front added to the target rows, against its value at the last computed evaluation
+ *   teacache               block 0's modulated input (front is empty), against the evaluation before; changes add up
+ * clang-format on
+ *
+ * The signal covers the target rows alone: the reference image's are nearly static and would dilute it.
  *
  * Every frame of a batch decides for itself. With true CFG the positive branch decides and the negative one follows,
  * each with its own R, so that guidance never mixes a fresh velocity with a stale one. (The sources decide per branch.)
@@ -17,10 +21,22 @@
 #include "flux.h"
 #include "merge.h"
 #include "range.h"
-#include "tune.h"
 
 #define FK_FORECAST_ORDER 2 /* at most */
 #define FK_FORECAST_COEFS 6 /* columns of a coefficient row, see fk_forecast_coefs */
+
+typedef enum { FK_CACHE_NONE, FK_CACHE_FIRST_BLOCK, FK_CACHE_DBCACHE, FK_CACHE_TEACACHE } FkCacheKind;
+
+/* The resolved step-cache settings. */
+typedef struct {
+  FkCacheKind kind;
+  double threshold; /* below 0: the policy's own; as front, warmup and cooldown */
+  int front, back, warmup, cooldown;
+  int max, last;    /* -1: no limit */
+  int growth;       /* of the longest run, from run to run */
+  int forecast;     /* order of the Taylor forecast; 0 none */
+  const char *mask; /* "" none */
+} FkCacheTune;
 
 /* Fixed for an edit. */
 typedef struct {
@@ -46,7 +62,7 @@ typedef struct {
 } FkStepState;
 
 /* `blocks` of the model. False with FK_ERROR_OPTION_BAD when front and back leave nothing between them. */
-bool fk_step_policy_init(FkStepPolicy *policy, const FkTune *tune, int blocks, int evaluations, GError **error);
+bool fk_step_policy_init(FkStepPolicy *policy, const FkCacheTune *tune, int blocks, int evaluations, GError **error);
 /* 1: evaluation is to be computed, 0: skipped, whatever has changed; -1: it depends on the change. */
 int fk_step_forced(const FkStepPolicy *policy, const FkStepState *state, int evaluation);
 /* change = mean|s - s_before| / mean|s_before|; read only where fk_step_forced says -1. Writes and returns
@@ -76,8 +92,8 @@ FkStepCache *fk_stepcache_open(const FkStepPolicy *policy, const FkFluxRun *run,
                                int branches, bool plan);
 void fk_stepcache_free(FkStepCache *cache); /* (nullable) */
 /* fk_flux_forward with the policy: branch 0 of a frame first. True when the middle was computed. merge: nullable */
-bool fk_stepcache_forward(FkStepCache *cache, FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass, FkMerge *merge,
-                          int frame, int branch);
+bool fk_stepcache_forward(FkStepCache *cache, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, int frame,
+                          int branch);
 const FkStepState *fk_stepcache_state(const FkStepCache *cache, int frame);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include "config.h"
 #include "file.h"
-#include "fk.h"
+#include "fk-error.h"
 
 #include <json-glib/json-glib.h>
 #include <string.h>

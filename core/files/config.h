@@ -6,8 +6,6 @@
 #ifndef FK_CONFIG_H
 #define FK_CONFIG_H
 
-#include "scheduler.h"
-
 #include <glib.h>
 #include <stdbool.h>
 
@@ -58,6 +56,17 @@ typedef struct {
   int buckets, max_distance; /* of the relative position bias */
   int max_tokens;            /* model_max_length of its tokenizer, at most 512 */
 } FkT5Config;
+
+typedef enum { FK_TIME_SHIFT_EXPONENTIAL, FK_TIME_SHIFT_LINEAR } FkTimeShift;
+
+/* scheduler/scheduler_config.json, by its own words. */
+typedef struct {
+  int base_image_seq_len, max_image_seq_len, num_train_timesteps;
+  double base_shift, max_shift, shift;
+  double shift_terminal; /* NAN: none */
+  bool use_dynamic_shifting, use_karras_sigmas, use_exponential_sigmas, use_beta_sigmas;
+  FkTimeShift time_shift_type;
+} FkSchedulerConfig;
 
 typedef struct {
   FkPipelineKind pipeline;

@@ -2,9 +2,42 @@
 /* The one forward: embedders, double blocks, single blocks, output layer (spec 6). Stop "model" of the tour.
  * Not here: conditioning and modulation (flux-cond.c), names and shapes of the weights (flux-bind.c), steps and solvers
  * (denoise.c). */
-#include "flux-cond.h"
+#include "flux.h"
 
+#include "latent.h"
+
+#include <glib.h>
 #include <math.h>
+
+int64_t fk_flux_mod_offset(const FkFlux *f, int block) {
+  const int doubles = f->config.layers;
+  return f->width * (block < doubles ? 12 * block : 12 * doubles + 3 * (block - doubles));
+}
+
+void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *arena, const FkFluxShape *s) {
+  const int64_t target = s->grid_h * s->grid_w, context = s->context_h * s->context_w;
+  const int64_t rows = s->text + target + context, e = f->config.head_width, d = f->width;
+  *r = (FkFluxRun){.flux = f, .be = be, .text = s->text, .target = target, .context = context};
+  r->tokens = fk_arena_2d(arena, be->dtype, target + context, f->config.in_channels);
+  r->hidden = fk_arena_2d(arena, be->dtype, rows, d);
+  r->normed = fk_arena_2d(arena, be->dtype, rows, d);
+  r->wide = fk_arena_2d(arena, be->dtype, rows, 7 * d);
+  r->rope = fk_arena_2d(arena, FK_F32, rows, e);
+  r->mod = fk_arena_1d(arena, FK_F32, f->mod_total);
+  r->velocity = fk_arena_2d(arena, FK_F32, target, f->config.out_channels);
+  g_autofree float *rope = g_new(float, (size_t)(rows * e));
+  fk_rope_table(rope, (int)s->text, (int)s->grid_h, (int)s->grid_w, (int)s->context_h, (int)s->context_w,
+                f->config.axes, 10000.0);
+  fk_op_upload(be, r->rope, rope);
+  if (!s->keep_context || !context) return;
+  const int tensors = s->keep_context * fk_flux_blocks(f);
+  r->saved_kv = g_new(FkTensor, (size_t)tensors);
+  for (int i = 0; i < tensors; i++) r->saved_kv[i] = fk_arena_2d(arena, be->dtype, context, 2 * d);
+}
+
+void fk_flux_run_clear(FkFluxRun *r) {
+  g_clear_pointer(&r->saved_kv, g_free);
+}
 
 /* Rows that take part, and which of them only serve as keys and values. */
 typedef struct {
@@ -238,7 +271,6 @@ FkTensor fk_flux_probe(FkFluxRun *run) {
   return norm.y;
 }
 
-void fk_flux_forward(FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass) {
-  fk_flux_load(run, cond, pass->evaluation);
+void fk_flux_forward(FkFluxRun *run, const FkFluxPass *pass) {
   run_piece(run, pass, 0, &(Piece){0, fk_flux_blocks(run->flux), true});
 }

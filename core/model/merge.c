@@ -3,8 +3,6 @@
  * so that it is the same on every machine. Not here: blocks (flux.c). */
 #include "merge.h"
 
-#include "flux-cond.h"
-
 #include <math.h>
 #include <string.h>
 
@@ -232,8 +230,7 @@ void fk_merge_run_blocks(FkMerge *m, FkFluxRun *run, const FkFluxPass *pass, int
   fk_flux_run_blocks(run, pass, part + 2, b, last);
 }
 
-void fk_merge_forward(FkMerge *m, FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass) {
-  fk_flux_load(run, cond, pass->evaluation);
+void fk_merge_forward(FkMerge *m, FkFluxRun *run, const FkFluxPass *pass) {
   fk_flux_embed(run, pass);
   fk_merge_run_blocks(m, run, pass, 1, 0, fk_flux_blocks(run->flux));
   fk_flux_output(run);

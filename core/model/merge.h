@@ -39,6 +39,6 @@ void fk_merge_free(FkMerge *merge); /* (nullable) */
  * merge NULL: nowhere. The pass may not reuse the context. */
 void fk_merge_run_blocks(FkMerge *merge, FkFluxRun *run, const FkFluxPass *pass, int part, int first, int last);
 /* fk_flux_forward with merging. */
-void fk_merge_forward(FkMerge *merge, FkFluxRun *run, FkFluxCond *cond, const FkFluxPass *pass);
+void fk_merge_forward(FkMerge *merge, FkFluxRun *run, const FkFluxPass *pass);
 
 #endif

@@ -3,7 +3,7 @@
 #define _POSIX_C_SOURCE 200809L
 #include "file.h"
 
-#include "fk.h"
+#include "fk-error.h"
 
 #include <errno.h>
 #include <fcntl.h>

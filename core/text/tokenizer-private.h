@@ -3,7 +3,7 @@
 #ifndef FK_TOKENIZER_PRIVATE_H
 #define FK_TOKENIZER_PRIVATE_H
 
-#include "fk.h"
+#include "fk-error.h"
 #include "tokenizer.h"
 
 /* Ids above this are taken for damage: no text encoder has an embedding table of that size. */

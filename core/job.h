@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What belongs to one running batch, for everything that takes part in it: its frames, its backend and memory, who
+ * listens, and how it is stopped. */
+#ifndef FK_JOB_H
+#define FK_JOB_H
+
+#include "prompt.h"
+#include "tune.h"
+
+typedef enum { FK_STAGE_TEXT, FK_STAGE_ENCODE, FK_STAGE_DENOISE, FK_STAGE_DECODE, FK_STAGES } FkStage;
+
+typedef struct {
+  double ms, flop;
+  size_t peak_bytes; /* of the arena inside the stage */
+} FkStageCost;
+
+typedef struct {
+  const FkModel *model;
+  FkBackend *be;
+  FkArena *arena;
+  FkPromptCache *cache; /* nullable */
+  const FkTune *tune;
+  FkJob *jobs;
+  int n;
+  int width, height; /* at which the model works; multiples of 16 */
+  GCancellable *cancellable;
+  FkProgress progress;
+  void *user_data;
+  bool plan;                   /* a walk on the null backend: no pixels, no noise, no text */
+  FkStageCost cost[FK_STAGES]; /* written */
+} FkEdit;
+
+/* True, with FK_ERROR_CANCELLED, when the work is to stop. cancellable: nullable */
+bool fk_job_cancelled(GCancellable *cancellable, GError **error);
+/* Waits for the backend and turns its first failure into a GError. */
+bool fk_job_sync(FkBackend *be, GError **error);
+/* FLOP asked of the backend so far. */
+double fk_job_flop(const FkBackend *be);
+
+#endif
