@@ -248,7 +248,7 @@ static bool plan_memory(FkEngine *e, const FkEdit *edit, GError **error) {
 /* The edit with every op timed: recordings are off, so that each op is issued by itself. */
 static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   const char *path = edit->tune->trace_file;
-  e->be->use_graph = false;
+  e->be->use &= ~(uint32_t)FK_CAN_GRAPH;
   if (!fk_profile_start(e->be)) {
     g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "trace: out of memory");
     return false;

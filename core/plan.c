@@ -45,8 +45,9 @@ bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error) {
   g_autofree FkJob *jobs = g_memdup2(edit->jobs, sizeof(FkJob) * (size_t)edit->n);
   FkBackend *be = null_backend(edit->be->dtype, error);
   if (!be) return false;
-  /* The same fused ops as the backend that will run: a composition may need scratch. */
-  be->use_conv_fused = edit->be->use_conv_fused && edit->be->ops->conv_fused;
+  /* The same fused ops and kernels as the backend that will run: they and compositions need scratch. */
+  be->real = edit->be;
+  be->use = edit->be->use;
   copy.jobs = jobs;
   const bool ok = walk(&copy, be, &arena, false, error);
   *bytes = peak(&copy);

@@ -39,10 +39,15 @@ const char *fk_tune_decided(const FkSettings *s, const FkProperty *p) {
 
 /* Whether the backend has what a switch turns on. */
 static bool available(const FkProperty *p, const FkBackend *be) {
-  if (!strcmp(p->name, "fused-qkv")) return be->ops->linear_fused;
-  if (!strcmp(p->name, "flash-attention")) return be->ops->flash_attention;
-  if (!strcmp(p->name, "channels-last")) return be->ops->conv_fused && be->ops->group_norm_silu;
-  if (!strcmp(p->name, "cuda-graph")) return be->ops->graph_begin;
+  static const struct {
+    const char *name;
+    uint32_t needs;
+  } needs[] = {{"fused-qkv", FK_CAN_FUSED_QKV},
+               {"flash-attention", FK_CAN_FLASH},
+               {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
+               {"cuda-graph", FK_CAN_GRAPH}};
+  for (size_t i = 0; i < G_N_ELEMENTS(needs); i++)
+    if (!strcmp(p->name, needs[i].name)) return (be->can & needs[i].needs) == needs[i].needs;
   return true;
 }
 
@@ -70,10 +75,10 @@ static bool check_machine(const FkSettings *s, const FkBackend *be, GError **err
 }
 
 void fk_tune_apply(const FkTune *t, FkBackend *be) {
-  be->use_fused_qkv = t->fused_qkv;
-  be->use_flash_attention = t->flash_attention;
-  be->use_conv_fused = be->use_group_norm_silu = t->channels_last;
-  be->use_graph = t->cuda_graph;
+  const uint32_t off = (t->fused_qkv ? 0u : FK_CAN_FUSED_QKV) | (t->flash_attention ? 0u : FK_CAN_FLASH) |
+                       (t->channels_last ? 0u : FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM) |
+                       (t->cuda_graph ? 0u : FK_CAN_GRAPH);
+  be->use = be->can & ~off;
 }
 
 static bool on(const FkSettings *s, const char *name) {

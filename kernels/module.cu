@@ -198,8 +198,6 @@ static bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   }
   be->device = cu->device;
   be->dtype = FK_BF16;
-  be->use_linear_fused = be->use_conv_fused = be->use_group_norm_silu = true;
-  be->use_flash_attention = be->use_graph = true;
   return true;
 }
 
@@ -347,7 +345,7 @@ static FkCudaGraph *find_graph(FkCuda *cu, int key) {
 
 static bool cuda_graph_begin(FkBackend *be, int key) {
   FkCuda *cu = fk_cuda_enter(be);
-  FkCudaGraph *g = be->use_graph ? find_graph(cu, key) : NULL;
+  FkCudaGraph *g = (be->use & FK_CAN_GRAPH) ? find_graph(cu, key) : NULL;
   if (!g) return true;
   if (g->exec) {
     fk_cuda_ok(be, "graph", cudaGraphLaunch(g->exec, cu->stream));
@@ -360,7 +358,7 @@ static bool cuda_graph_begin(FkBackend *be, int key) {
 
 static void cuda_graph_end(FkBackend *be, int key) {
   FkCuda *cu = fk_cuda_enter(be);
-  FkCudaGraph *g = be->use_graph ? find_graph(cu, key) : NULL;
+  FkCudaGraph *g = (be->use & FK_CAN_GRAPH) ? find_graph(cu, key) : NULL;
   cudaGraph_t graph = NULL;
   if (!g || !cu->recording) return;
   cu->recording = false;
@@ -397,6 +395,7 @@ static void cuda_range(FkBackend *, const char *name) {
 
 static const FkOps table = {
     .abi = FK_BACKEND_ABI,
+    .sizes = FK_BACKEND_SIZES,
     .name = "cuda",
     .open = cuda_open,
     .close = cuda_close,

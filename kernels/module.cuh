@@ -7,9 +7,6 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-/* tensor.h is C, where an enumerator of a nested enum is visible in the whole file; in C++ only inside its struct. */
-static const int FK_SCALE_ROW = 2;
-
 extern "C" {
 #include "../core/ops/backend.h"
 }

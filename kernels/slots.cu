@@ -26,7 +26,7 @@ static int epilogue_of(const FkLinear *l) {
 
 /* bf16 in; bf16 or float32 out; weights without scales. */
 static bool linear_types(const FkLinear *l) {
-  return l->x.dtype == FK_BF16 && l->w.dtype == FK_BF16 && !l->w.scale &&
+  return l->x.dtype == FK_BF16 && l->w.dtype == FK_BF16 && l->w.scale.kind == FK_SCALE_NONE &&
          (l->y.dtype == FK_BF16 || l->y.dtype == FK_F32);
 }
 

@@ -56,7 +56,10 @@ static void run_linear(Case *c, const LinearShape *s) {
     }
     before[i] = case_read(l[i].y);
   }
-  fk_op_linear(c->be, l, groups);
+  FkArena arena;
+  g_assert_true(fk_arena_open(&arena, c->be, 64 << 20));
+  fk_op_linear(c->be, &arena, l, groups);
+  fk_arena_close(&arena);
   for (int i = 0; i < groups; i++) {
     case_expect(c, l[i].y, expect_linear(&l[i], before[i]));
     g_free(before[i]);
@@ -119,7 +122,7 @@ static void run_layer_norm(Case *c, gboolean modulated, gboolean in_place) {
                  at(shift, 0, k);
     }
   }
-  fk_op_layer_norm(c->be, n, 2);
+  fk_op_layer_norm(c->be, NULL, n, 2);
   for (int i = 0; i < 2; i++) case_expect(c, n[i].y, y[i]);
 }
 

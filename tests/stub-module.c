@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A module that looks like the CUDA one from outside, for test-backend.c. Environment FK_STUB: "abi" has another
- * interface number, "open" finds no device, else it opens and does nothing. */
+ * interface number, "sizes" another FkBackend, "open" finds no device, else it opens and does nothing. */
 #include "backend.h"
 
 #include <stdio.h>
@@ -32,7 +32,12 @@ static void stub_sync(FkBackend *be) {
 
 const FkOps *fk_cuda_backend(void) {
   static FkOps ops;
-  ops = (FkOps){.abi = FK_BACKEND_ABI + stub_is("abi"), .name = "cuda", .open = stub_open, .close = stub_close};
+  ops = (FkOps){.abi = FK_BACKEND_ABI + stub_is("abi"),
+                .sizes = FK_BACKEND_SIZES,
+                .name = "cuda",
+                .open = stub_open,
+                .close = stub_close};
+  ops.sizes[1] += stub_is("sizes");
   ops.sync = stub_sync;
   return &ops;
 }

@@ -38,8 +38,9 @@ static void test_names(void) {
     FkBackend *be = open_backend(names[i]);
     g_assert_cmpstr(be->ops->name, ==, names[i]);
     g_assert_cmpuint(be->ops->abi, ==, FK_BACKEND_ABI);
-    g_assert_true(be->use_linear_fused && be->use_conv_fused && be->use_group_norm_silu && be->use_flash_attention);
-    g_assert_true(be->use_graph && be->use_fused_qkv);
+    g_assert_true(fk_backend_uses(be, FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FUSED_CONV));
+    g_assert_cmpuint(be->use, ==, be->can);
+    g_assert_false(fk_backend_uses(be, FK_CAN_GRAPH)); /* neither has the slots */
     gsize free_bytes = 0, total_bytes = 0;
     be->ops->memory(be, &free_bytes, &total_bytes);
     g_assert_cmpuint(free_bytes, >, 1 << 20);
@@ -109,8 +110,8 @@ static void test_null_walk(void) {
   FkArena arena;
   g_assert_true(fk_arena_open(&arena, be, (gsize)1 << 40));
   FkTensor x = fk_arena_2d(&arena, FK_BF16, 8704, 3072), y = fk_arena_2d(&arena, FK_BF16, 8704, 21504);
-  FkLinear l = {.x = x, .y = y, .w = {NULL, FK_BF16, 21504, 3072, NULL, FK_SCALE_NONE}, .act = FK_ACT_SILU};
-  fk_op_linear(be, &l, 1);
+  FkLinear l = {.x = x, .y = y, .w = {.data = NULL, .dtype = FK_BF16, .out = 21504, .in = 3072}, .act = FK_ACT_SILU};
+  fk_op_linear(be, NULL, &l, 1);
   FkTensor q = fk_tensor_slice_cols(y, 0, 3072);
   fk_op_attention(be, &(FkAttention){.q = q, .k = q, .v = q, .o = q, .heads = 24, .scale = 1});
   g_assert_cmpfloat(be->count.linear_flop, ==, 2.0 * 8704 * 3072 * 21504);
@@ -163,22 +164,49 @@ static void test_null_step_ms(void) {
   fk_backend_close(be);
 }
 
-/* No memory for a composition's scratch is a failure of the backend, not a crash. */
-static void test_scratch_refused(void) {
-  g_setenv("FK_NULL_FAIL_ALLOC", "1", TRUE);
+/* A composition takes what it keeps from the arena: none left is a failure of the backend, not a crash. */
+static void test_scratch(void) {
   FkBackend *be = open_backend("null");
-  g_unsetenv("FK_NULL_FAIL_ALLOC");
-  be->use_linear_fused = false;
+  FkArena arena;
+  be->use = 0;
   FkTensor x = fk_tensor_2d(NULL, FK_BF16, 8, 4), gate = fk_tensor_1d(NULL, FK_F32, 6);
   FkLinear l = {.x = x, .y = fk_tensor_2d(NULL, FK_BF16, 8, 6), .gate = gate, .epilogue = FK_EPI_GATE};
-  l.w = (FkWeight){NULL, FK_BF16, 6, 4, NULL, FK_SCALE_NONE};
-  fk_op_linear(be, &l, 1);
+  l.w = (FkWeight){.dtype = FK_BF16, .out = 6, .in = 4};
+  g_assert_true(fk_arena_open(&arena, be, 90));
+  fk_op_linear(be, &arena, &l, 1);
   g_assert_false(fk_backend_sync(be));
   g_assert_cmpint(be->failure, ==, FK_FAIL_MEMORY);
   fk_backend_clear(be);
-  fk_op_linear(be, &l, 1);
+  fk_arena_close(&arena);
+  g_assert_true(fk_arena_open(&arena, be, 0)); /* counts only */
+  fk_op_linear(be, &arena, &l, 1);
   g_assert_true(fk_backend_sync(be));
-  g_assert_cmpuint(be->scratch_bytes, ==, 8 * 6 * 2);
+  g_assert_cmpuint(arena.peak, ==, 256); /* 8 * 6 * 2, aligned */
+  g_assert_cmpuint(arena.used, ==, 0);
+  fk_arena_close(&arena);
+  fk_backend_close(be);
+}
+
+static size_t big_scratch(const FkBackend *be, const FkLinear *l, int groups) {
+  g_assert_cmpuint(be->can, ==, 77);
+  return (size_t)(groups * 1000 * fk_tensor_rows(l->x));
+}
+
+/* A walk on the null backend counts the scratch of the backend that will run. */
+static void test_scratch_of_real(void) {
+  FkBackend *be = open_backend("null");
+  const FkOps ops = {.scratch = big_scratch};
+  const FkBackend real = {.ops = &ops, .can = 77};
+  FkArena arena;
+  g_assert_true(fk_arena_open(&arena, be, 0));
+  FkLinear l = {.x = fk_tensor_2d(NULL, FK_BF16, 8, 4), .y = fk_tensor_2d(NULL, FK_BF16, 8, 6)};
+  l.w = (FkWeight){.dtype = FK_BF16, .out = 6, .in = 4};
+  fk_op_linear(be, &arena, &l, 1);
+  g_assert_cmpuint(arena.peak, ==, 0);
+  be->real = &real;
+  fk_op_linear(be, &arena, &l, 1);
+  g_assert_cmpuint(arena.peak, ==, 8192); /* 8000, aligned */
+  fk_arena_close(&arena);
   fk_backend_close(be);
 }
 
@@ -255,7 +283,8 @@ int main(int argc, char **argv) {
   g_test_add_func("/backend/null-walk", test_null_walk);
   g_test_add_func("/backend/null-fail-step", test_null_fail_step);
   g_test_add_func("/backend/null-step-ms", test_null_step_ms);
-  g_test_add_func("/backend/scratch-refused", test_scratch_refused);
+  g_test_add_func("/backend/scratch", test_scratch);
+  g_test_add_func("/backend/scratch-of-real", test_scratch_of_real);
   g_test_add_func("/backend/dump", test_dump);
   g_test_add_func("/backend/module-missing", test_module_missing);
   g_test_add_func("/backend/module-foreign", test_module_foreign);

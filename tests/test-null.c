@@ -61,9 +61,9 @@ static void counts(void) {
     FkTensor x = fk_arena_2d(&arena, FK_F32, 8, 32), y = fk_arena_2d(&arena, FK_F32, 8, 16);
     FkTensor w = fk_arena_2d(&arena, FK_F32, 16, 32), o = fk_arena_2d(&arena, FK_F32, 8, 32);
     if (i) memset(arena.base, 0, arena.used);
-    FkLinear l = {.x = x, .y = y, .w = {w.data, FK_F32, 16, 32, NULL, FK_SCALE_NONE}};
+    FkLinear l = {.x = x, .y = y, .w = {.data = w.data, .dtype = FK_F32, .out = 16, .in = 32}};
     FkAttention a = {.q = x, .k = x, .v = x, .o = o, .heads = 2, .scale = 1};
-    fk_op_linear(be, &l, 1);
+    fk_op_linear(be, NULL, &l, 1);
     fk_op_attention(be, &a);
     g_assert_true(fk_backend_sync(be));
     count[i] = be->count;

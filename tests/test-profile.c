@@ -20,7 +20,7 @@ static void product(FkBackend *be, float *data, int64_t m, int64_t n, int64_t k)
   const FkLinear l = {.x = fk_tensor_2d(data, FK_F32, m, k),
                       .y = fk_tensor_2d(data + m * k + n * k, FK_F32, m, n),
                       .w = {.data = data + m * k, .dtype = FK_F32, .out = n, .in = k}};
-  fk_op_linear(be, &l, 1);
+  fk_op_linear(be, NULL, &l, 1);
 }
 
 /* Three products and a copy: names, sizes, work of each alone, and times that fit between the clock's readings. */

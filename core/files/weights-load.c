@@ -8,6 +8,7 @@
 #include "weights-internal.h"
 
 #include "fk-error.h"
+#include "number.h"
 
 #include <string.h>
 
@@ -46,42 +47,21 @@ typedef struct {
 
 /* ---- Numbers ---- */
 
-/* The significand is exact in float; a subnormal is significand * 2^-24. */
-static float f16_to_f32(uint16_t h) {
-  uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = (h >> 10) & 31, fraction = h & 1023u;
-  if (exponent == 0) {
-    float value = (float)fraction * 0x1p-24f;
-    return sign ? -value : value;
-  }
-  uint32_t bits = sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | fraction << 13;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-/* Round to nearest even; NaN stays NaN. */
-static uint16_t f32_to_bf16(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
-  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
 /* n elements; `to` and `from` do not overlap and are aligned to their types. */
 static void convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64_t n) {
   const uint16_t *half = from;
   assert(as == FK_F32 || as == FK_BF16);
   if (as == FK_F32) {
     float *out = to;
-    for (int64_t i = 0; dtype == FK_F16 && i < n; i++) out[i] = f16_to_f32(half[i]);
+    for (int64_t i = 0; dtype == FK_F16 && i < n; i++) out[i] = fk_f16_to_f32(half[i]);
     uint32_t *bits = to;
     for (int64_t i = 0; dtype == FK_BF16 && i < n; i++) bits[i] = (uint32_t)half[i] << 16;
     return;
   }
   uint16_t *out = to;
   const float *wide = from;
-  for (int64_t i = 0; dtype == FK_F16 && i < n; i++) out[i] = f32_to_bf16(f16_to_f32(half[i]));
-  for (int64_t i = 0; dtype == FK_F32 && i < n; i++) out[i] = f32_to_bf16(wide[i]);
+  for (int64_t i = 0; dtype == FK_F16 && i < n; i++) out[i] = fk_f32_to_bf16(fk_f16_to_f32(half[i]));
+  for (int64_t i = 0; dtype == FK_F32 && i < n; i++) out[i] = fk_f32_to_bf16(wide[i]);
 }
 
 /* A row [channels, taps] becomes [taps, channels]. */

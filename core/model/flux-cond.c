@@ -12,17 +12,12 @@
  */
 enum { CHUNK = 32, SINUSOID = 256 };
 
-static void linear(FkBackend *be, FkTensor y, FkTensor x, FkWeight w, FkTensor bias, FkEpilogue epilogue, FkAct act) {
-  FkLinear l = {.x = x, .y = y, .w = w, .bias = bias, .epilogue = epilogue, .act = act};
-  fk_op_linear(be, &l, 1);
-}
-
 /* sum (+)= linear_2(silu(linear_1(x))). */
 static void add_mlp(FkBackend *be, FkArena *arena, FkTensor sum, FkTensor x, const FkFluxMlp *m, bool first) {
   const size_t mark = fk_arena_mark(arena);
   FkTensor h = fk_arena_2d(arena, be->dtype, fk_tensor_rows(x), m->linear_1.out);
-  linear(be, h, x, m->linear_1, m->bias_1, FK_EPI_ACT, FK_ACT_SILU);
-  linear(be, sum, h, m->linear_2, m->bias_2, first ? FK_EPI_ACT : FK_EPI_ADD, FK_ACT_NONE);
+  fk_op_project(be, arena, h, x, m->linear_1, m->bias_1, FK_EPI_ACT, FK_ACT_SILU);
+  fk_op_project(be, arena, sum, h, m->linear_2, m->bias_2, first ? FK_EPI_ACT : FK_EPI_ADD, FK_ACT_NONE);
   fk_arena_reset(arena, mark);
 }
 
@@ -44,7 +39,8 @@ void fk_flux_condition(const FkFluxRun *r, FkArena *arena, FkFluxCond *c, FkTens
                     .temb = fk_arena_2d(arena, be->dtype, n, f->width),
                     .mod = fk_arena_2d(arena, FK_F32, MIN(n, CHUNK), f->mod_total)};
   const size_t mark = fk_arena_mark(arena);
-  linear(be, c->text, text_states, f->context_embedder, f->context_embedder_bias, FK_EPI_ACT, FK_ACT_NONE);
+  fk_op_project(be, arena, c->text, text_states, f->context_embedder, f->context_embedder_bias, FK_EPI_ACT,
+                FK_ACT_NONE);
   add_mlp(be, arena, c->temb, sinusoids(be, arena, t, n, 1), &f->time, true);
   if (f->config.guidance_embeds)
     add_mlp(be, arena, c->temb, sinusoids(be, arena, &guidance, n, 0), &f->guidance, false);
@@ -64,17 +60,18 @@ static void modulate(const FkFluxRun *r, FkFluxCond *c, int first) {
   for (int i = 0; i < f->config.layers; i++) {
     const int64_t at = fk_flux_mod_offset(f, i);
     const FkFluxStream *const image = &f->doubles[i].image, *const text = &f->doubles[i].text;
-    linear(r->be, fk_tensor_slice_cols(mod, at, 6 * f->width), x, image->mod, image->mod_bias, FK_EPI_ACT, FK_ACT_NONE);
-    linear(r->be, fk_tensor_slice_cols(mod, at + 6 * f->width, 6 * f->width), x, text->mod, text->mod_bias, FK_EPI_ACT,
-           FK_ACT_NONE);
+    fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, at, 6 * f->width), x, image->mod, image->mod_bias,
+                  FK_EPI_ACT, FK_ACT_NONE);
+    fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, at + 6 * f->width, 6 * f->width), x, text->mod,
+                  text->mod_bias, FK_EPI_ACT, FK_ACT_NONE);
   }
   for (int i = 0; i < f->config.single_layers; i++) {
     const FkFluxSingle *s = &f->singles[i];
-    linear(r->be, fk_tensor_slice_cols(mod, fk_flux_mod_offset(f, f->config.layers + i), 3 * f->width), x, s->mod,
-           s->mod_bias, FK_EPI_ACT, FK_ACT_NONE);
+    fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, fk_flux_mod_offset(f, f->config.layers + i), 3 * f->width),
+                  x, s->mod, s->mod_bias, FK_EPI_ACT, FK_ACT_NONE);
   }
-  linear(r->be, fk_tensor_slice_cols(mod, fk_flux_mod_offset(f, fk_flux_blocks(f)), 2 * f->width), x, f->norm_out,
-         f->norm_out_bias, FK_EPI_ACT, FK_ACT_NONE);
+  fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, fk_flux_mod_offset(f, fk_flux_blocks(f)), 2 * f->width), x,
+                f->norm_out, f->norm_out_bias, FK_EPI_ACT, FK_ACT_NONE);
 }
 
 void fk_flux_modulate(const FkFluxRun *r, FkFluxCond *c, int evaluation) {

@@ -17,7 +17,7 @@ int64_t fk_flux_mod_offset(const FkFlux *f, int block) {
 void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *arena, const FkFluxShape *s) {
   const int64_t target = s->grid_h * s->grid_w, context = s->context_h * s->context_w;
   const int64_t rows = s->text + target + context, e = f->config.head_width, d = f->width;
-  *r = (FkFluxRun){.flux = f, .be = be, .text = s->text, .target = target, .context = context};
+  *r = (FkFluxRun){.flux = f, .be = be, .arena = arena, .text = s->text, .target = target, .context = context};
   r->tokens = fk_arena_2d(arena, be->dtype, target + context, f->config.in_channels);
   r->hidden = fk_arena_2d(arena, be->dtype, rows, d);
   r->normed = fk_arena_2d(arena, be->dtype, rows, d);
@@ -122,17 +122,17 @@ static void double_block(const Rows *rows, int i) {
   const FkFluxStream *const x = &b->image, *const c = &b->text;
 
   FkLayerNorm norm1[2] = {modulated(r, 0, t, text, 0), modulated(r, t, n, image, 0)};
-  fk_op_layer_norm(r->be, norm1, 2);
+  fk_op_layer_norm(r->be, r->arena, norm1, 2);
   FkLinear qkv[2] = {project_qkv(r, 0, t, c->qkv, c->qkv_bias, c->q_norm, c->k_norm),
                      project_qkv(r, t, n, x->qkv, x->qkv_bias, x->q_norm, x->k_norm)};
-  fk_op_linear(r->be, qkv, 2);
+  fk_op_linear(r->be, r->arena, qkv, 2);
   attend(rows, i, 0, rows->active);
   FkLinear out[2] = {gated_out(r, 0, t, 2 * d, c->out, c->out_bias, mod_chunk(r, text, 2)),
                      gated_out(r, t, n, 2 * d, x->out, x->out_bias, mod_chunk(r, image, 2))};
-  fk_op_linear(r->be, out, 2);
+  fk_op_linear(r->be, r->arena, out, 2);
 
   FkLayerNorm norm2[2] = {modulated(r, 0, t, text, 3), modulated(r, t, n, image, 3)};
-  fk_op_layer_norm(r->be, norm2, 2);
+  fk_op_layer_norm(r->be, r->arena, norm2, 2);
   FkLinear up[2] = {{.x = fk_tensor_slice_rows(r->normed, 0, t), .y = wide(r, 0, t, 3 * d, 4 * d)},
                     {.x = fk_tensor_slice_rows(r->normed, t, n), .y = wide(r, t, n, 3 * d, 4 * d)}};
   const FkFluxStream *const stream[2] = {c, x};
@@ -142,10 +142,10 @@ static void double_block(const Rows *rows, int i) {
     up[g].epilogue = FK_EPI_ACT;
     up[g].act = FK_ACT_GELU_TANH;
   }
-  fk_op_linear(r->be, up, 2);
+  fk_op_linear(r->be, r->arena, up, 2);
   FkLinear down[2] = {gated_out(r, 0, t, 3 * d, c->ff_out, c->ff_out_bias, mod_chunk(r, text, 5)),
                       gated_out(r, t, n, 3 * d, x->ff_out, x->ff_out_bias, mod_chunk(r, image, 5))};
-  fk_op_linear(r->be, down, 2);
+  fk_op_linear(r->be, r->arena, down, 2);
 }
 
 /* Keys and values only, for the rows of the last block whose result nobody reads. */
@@ -156,7 +156,7 @@ static void keys_and_values(const Rows *rows, const FkFluxSingle *b) {
   const FkTensor bias = fk_tensor_slice(b->in_bias, 0, 2 * d);
   FkLinear kv[2] = {project_qkv(r, 0, rows->text, w, bias, b->q_norm, b->k_norm)};
   if (rows->active > after) kv[1] = project_qkv(r, after, rows->active - after, w, bias, b->q_norm, b->k_norm);
-  fk_op_linear(r->be, kv, rows->active > after ? 2 : 1);
+  fk_op_linear(r->be, r->arena, kv, rows->active > after ? 2 : 1);
 }
 
 /* Spec 6.6. Modulation chunks: shift, scale, gate. In the last block only the target rows go on (spec 6.7). */
@@ -167,13 +167,13 @@ static void single_block(const Rows *rows, int i, bool last) {
   const int64_t from = last ? rows->text : 0, n = last ? r->target : rows->active;
 
   FkLayerNorm norm = modulated(r, 0, rows->active, mod, 0);
-  fk_op_layer_norm(r->be, &norm, 1);
+  fk_op_layer_norm(r->be, r->arena, &norm, 1);
   if (last) keys_and_values(rows, b);
   FkLinear in = project_qkv(r, from, n, b->in, b->in_bias, b->q_norm, b->k_norm);
-  fk_op_linear(r->be, &in, 1);
+  fk_op_linear(r->be, r->arena, &in, 1);
   attend(rows, r->flux->config.layers + i, from, n);
   FkLinear out = gated_out(r, from, n, 2 * d, b->out, b->out_bias, mod_chunk(r, mod, 2));
-  fk_op_linear(r->be, &out, 1);
+  fk_op_linear(r->be, r->arena, &out, 1);
 }
 
 /* Blocks first..last of the list [double blocks, single blocks]. */
@@ -197,7 +197,7 @@ static void embed_tokens(const Rows *rows) {
                 .bias = r->flux->x_embedder_bias,
                 .w = r->flux->x_embedder,
                 .epilogue = FK_EPI_ACT};
-  fk_op_linear(r->be, &l, 1);
+  fk_op_linear(r->be, r->arena, &l, 1);
 }
 
 /* norm_out and proj_out on the target rows. Modulation chunks: scale, shift. */
@@ -209,9 +209,9 @@ static void output_layer(const Rows *rows) {
                    .scale = mod_chunk(r, mod, 0),
                    .shift = mod_chunk(r, mod, 1),
                    .eps = 1e-6f};
-  fk_op_layer_norm(r->be, &n, 1);
+  fk_op_layer_norm(r->be, r->arena, &n, 1);
   FkLinear l = {.x = n.y, .y = r->velocity, .w = r->flux->proj_out, .bias = r->flux->proj_out_bias};
-  fk_op_linear(r->be, &l, 1);
+  fk_op_linear(r->be, r->arena, &l, 1);
 }
 
 /* One recorded piece of the forward; whole: with embedders and output layer. */
@@ -229,8 +229,8 @@ static void issue(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) 
 
 /* A replayed recording issues no ops, so what it spends is counted by issuing them to a backend that only counts. */
 static void count_replay(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) {
-  FkBackend counter = {.ops = &fk_null_ops, .dtype = run->be->dtype};
-  counter.use_linear_fused = counter.use_conv_fused = counter.use_group_norm_silu = counter.use_flash_attention = true;
+  FkBackend counter = {
+      .ops = &fk_null_ops, .dtype = run->be->dtype, .use = FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FLASH};
   FkFluxRun shadow = *run;
   FkCount *sum = &run->be->count;
   shadow.be = &counter;
@@ -267,7 +267,7 @@ void fk_flux_output(FkFluxRun *run) {
 
 FkTensor fk_flux_probe(FkFluxRun *run) {
   FkLayerNorm norm = modulated(run, run->text, run->target, fk_flux_mod_offset(run->flux, 0), 0);
-  fk_op_layer_norm(run->be, &norm, 1);
+  fk_op_layer_norm(run->be, run->arena, &norm, 1);
   return norm.y;
 }
 

@@ -52,6 +52,7 @@ static inline int fk_flux_blocks(const FkFlux *flux) {
 typedef struct {
   const FkFlux *flux;
   FkBackend *be;
+  FkArena *arena;                /* for kernel scratch: what an op takes it gives back */
   int64_t text, target, context; /* rows */
   FkTensor tokens;               /* [target + context, in_channels]: the model's input */
   FkTensor hidden, normed;       /* [rows, D] */

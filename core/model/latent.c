@@ -3,6 +3,8 @@
  * factors is the op line's. */
 #include "latent.h"
 
+#include "number.h"
+
 #include <assert.h>
 #include <math.h>
 #include <stddef.h>
@@ -84,13 +86,8 @@ void fk_sinusoid(float *out, float t) {
   }
 }
 
-/* Nearest bfloat16, ties to even; finite values only. */
 static float round_bf16(float x) {
-  uint32_t u;
-  memcpy(&u, &x, sizeof u);
-  u = (u + 0x7fffu + (u >> 16 & 1u)) & 0xffff0000u;
-  memcpy(&x, &u, sizeof x);
-  return x;
+  return fk_bf16_to_f32(fk_f32_to_bf16(x));
 }
 
 float fk_timestep_seen(float timestep, bool bf16) {

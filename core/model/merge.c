@@ -165,7 +165,7 @@ static void match(const FkMerge *m, Grid *g, const FkFluxRun *r) {
   FkTensor destination = fk_tensor_slice_cols(fk_tensor_slice_rows(r->wide, 0, p->destinations), d, d);
   FkLayerNorm norm = {.x = fk_tensor_slice_rows(r->hidden, g->from, p->tokens), .y = x, .eps = 1e-6f};
   if (p->sources > 0) {
-    fk_op_layer_norm(r->be, &norm, 1);
+    fk_op_layer_norm(r->be, NULL, &norm, 1);
     fk_op_gather_rows(r->be, source, x, g->source);
     fk_op_gather_rows(r->be, destination, x, g->destination);
     fk_op_match(r->be, g->best, g->score, source, destination);

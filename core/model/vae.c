@@ -160,7 +160,7 @@ static void attention(Maps *m, const FkVaeAttention *t) {
   FkTensor qkv = fk_arena_2d(m->arena, m->be->dtype, m->h * m->w, 3 * m->c);
   group_norm(m, map(m, m->b, m->c), map(m, m->x, m->c), t->norm, t->norm_bias, false);
   FkLinear in = {.x = normed, .y = qkv, .w = t->qkv, .bias = t->qkv_bias, .epilogue = FK_EPI_ACT};
-  fk_op_linear(m->be, &in, 1);
+  fk_op_linear(m->be, m->arena, &in, 1);
   FkTensor q = fk_tensor_slice_cols(qkv, 0, m->c);
   FkAttention a = {.q = q,
                    .k = fk_tensor_slice_cols(qkv, m->c, m->c),
@@ -170,7 +170,7 @@ static void attention(Maps *m, const FkVaeAttention *t) {
                    .scale = 1.0f / sqrtf((float)m->c)};
   fk_op_attention(m->be, &a);
   FkLinear out = {.x = q, .y = x, .w = t->out, .bias = t->out_bias, .epilogue = FK_EPI_ADD};
-  fk_op_linear(m->be, &out, 1);
+  fk_op_linear(m->be, m->arena, &out, 1);
   fk_arena_reset(m->arena, mark);
 }
 

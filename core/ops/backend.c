@@ -48,7 +48,8 @@ static const FkOps *fk_backend_module(void **module, char *message, size_t size)
     return NULL;
   }
   const FkOps *ops = found.entry();
-  if (ops && ops->abi == FK_BACKEND_ABI) return ops;
+  static const uint32_t sizes[] = FK_BACKEND_SIZES;
+  if (ops && ops->abi == FK_BACKEND_ABI && memcmp(ops->sizes, sizes, sizeof sizes) == 0) return ops;
   snprintf(message, size, "%s has backend interface %u, this program needs %u: install the two from one build", path,
            ops ? ops->abi : 0, FK_BACKEND_ABI);
   return NULL;
@@ -61,6 +62,14 @@ static const FkOps *fk_backend_table(const char *name, void **module, char *mess
   if (strcmp(name, "cuda") == 0) return fk_backend_module(module, message, size);
   snprintf(message, size, "there is no backend '%s' (cpu, cuda, null)", name);
   return NULL;
+}
+
+/* Capabilities that follow from the table; open adds those that depend on the device. */
+static uint32_t fk_backend_slots(const FkOps *ops) {
+  return (ops->linear_fused ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : 0u) |
+         (ops->flash_attention ? FK_CAN_FLASH : 0u) | (ops->conv_fused ? FK_CAN_FUSED_CONV : 0u) |
+         (ops->group_norm_silu ? FK_CAN_FUSED_GROUP_NORM : 0u) |
+         (ops->graph_begin && ops->graph_end ? FK_CAN_GRAPH : 0u);
 }
 
 FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, char *message, size_t size) {
@@ -80,13 +89,13 @@ FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, cha
   be->ops = ops;
   be->module = module;
   be->device = device;
-  be->use_linear_fused = be->use_fused_qkv = be->use_conv_fused = be->use_group_norm_silu = true;
-  be->use_flash_attention = be->use_graph = true;
   if (!ops->open(be, device, message, size)) {
     if (be->failure != FK_FAIL_NONE) *failure = be->failure;
     free(be);
     return NULL;
   }
+  be->can |= fk_backend_slots(ops); /* open has added what depends on the device */
+  be->use = be->can;
   *failure = FK_FAIL_NONE;
   return be;
 }
@@ -94,7 +103,6 @@ FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, cha
 /* The module stays mapped: the CUDA runtime inside it has exit handlers and driver callbacks of its own. */
 void fk_backend_close(FkBackend *be) {
   if (!be) return;
-  if (be->scratch) be->ops->release(be, be->scratch);
   be->ops->close(be);
   free(be);
 }

@@ -12,14 +12,26 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 2
+#define FK_BACKEND_ABI 3
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
-#define FK_SLOTS 16384 /* marks a backend can hold at a time */
+#define FK_QUANT_BLOCK 128 /* columns under one scale where a row has several */
+#define FK_SLOTS 16384     /* marks a backend can hold at a time */
 
 typedef struct FkBackend FkBackend;
 
 typedef enum { FK_ACT_NONE, FK_ACT_SILU, FK_ACT_GELU_TANH, FK_ACT_QUICK_GELU } FkAct;
+
+/* What a backend can do beyond the basic ops, and which of it is used (FkBackend.can, .use). */
+enum {
+  FK_CAN_FUSED_LINEAR = 1u << 0,     /* linear_fused */
+  FK_CAN_FUSED_QKV = 1u << 1,        /* linear_fused for FK_EPI_QKV */
+  FK_CAN_FLASH = 1u << 2,            /* flash_attention */
+  FK_CAN_FUSED_CONV = 1u << 3,       /* conv_fused */
+  FK_CAN_FUSED_GROUP_NORM = 1u << 4, /* group_norm_silu */
+  FK_CAN_GRAPH = 1u << 5,            /* graph_begin and graph_end */
+  FK_CAN_FP8 = 1u << 6               /* products of E4M3 codes in linear and linear_fused */
+};
 
 typedef enum {
   FK_FAIL_NONE,
@@ -38,18 +50,24 @@ typedef enum {
  * pairs); V: as it is; MLP: gelu-tanh. Attention written over Q then stands beside MLP: no concatenation. */
 typedef enum { FK_EPI_ACT, FK_EPI_GATE, FK_EPI_ADD, FK_EPI_QKV } FkEpilogue;
 
+/* Quantised operands: x may be codes (E4M3, I8) with x_scale [M] or [M, K / 128] float32, value = code * scale; then w
+ * is quantised too. With y_scale, [M] or [M, N / 128], the result is codes: the op is then defined as the float32
+ * result followed by `quantize`. */
 typedef struct {
   FkTensor x, y, bias, gate;
+  FkTensor x_scale, y_scale; /* not given: x, y are numbers */
   FkWeight w;
   FkEpilogue epilogue;
   FkAct act;
   FkTensor q_norm, k_norm, rope;
   int64_t width; /* FK_EPI_QKV: D */
+  void *scratch; /* set by fk_op_linear: what FkOps.scratch asked for */
 } FkLinear;
 
-/* y = LN(x) * (1 + scale) + shift, or LN(x) * weight + bias; vectors [D] float32; biased variance; y may be x. */
+/* y = LN(x) * (1 + scale) + shift, or LN(x) * weight + bias; vectors [D] float32; biased variance; y may be x.
+ * y_scale as in FkLinear: y is codes. */
 typedef struct {
-  FkTensor x, y, weight, bias, scale, shift;
+  FkTensor x, y, weight, bias, scale, shift, y_scale;
   float eps;
 } FkLayerNorm;
 
@@ -81,6 +99,7 @@ typedef struct {
 
 typedef struct {
   uint32_t abi;
+  uint32_t sizes[3]; /* FK_BACKEND_SIZES, as the backend was compiled */
   const char *name;
 
   /* Machine. open returns false with a sentence in `message`. */
@@ -109,6 +128,10 @@ typedef struct {
   /* Opens a named range for a profiler's timeline (NVTX), `name` NULL: closes the last one. NULL slot: no profiler. */
   void (*range)(FkBackend *be, const char *name);
 
+  /* Bytes that linear or linear_fused needs in FkLinear.scratch for this case; asked before every such op, and by plans
+   * for a backend that is not there to run it. NULL slot: none. */
+  size_t (*scratch)(const FkBackend *be, const FkLinear *l, int groups);
+
   /* Basic ops. */
   void (*linear)(FkBackend *be, const FkLinear *l); /* epilogue FK_EPI_ACT with FK_ACT_NONE only */
   void (*layer_norm)(FkBackend *be, const FkLayerNorm *n, int groups);
@@ -122,9 +145,15 @@ typedef struct {
   void (*copy)(FkBackend *be, FkTensor y, FkTensor x);                        /* strided, converts dtypes */
   void (*embed)(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);     /* ids [S] int32 */
   void (*gather_rows)(FkBackend *be, FkTensor y, FkTensor x, FkTensor index); /* y[i] = x[index[i]], index int32 */
-  void (*conv)(FkBackend *be, const FkConv *c);                               /* without upsample and residual */
-  void (*group_norm)(FkBackend *be, const FkGroupNorm *n);                    /* without silu */
-  void (*upsample)(FkBackend *be, FkTensor y, FkTensor x);                    /* nearest, x2 */
+  /* y = codes of x (E4M3 or I8 by y's type), y_scale [rows] or [rows, cols / 128] float32: one scale for each row, or
+   * for each 128 columns of it. Per group, in float32, with limit 448 (E4M3) or 127 (I8):
+   *   amax = max |x|, NaN passed over; inverse = limit / amax, scale = amax / limit; amax < 2^-100: 0 and 1
+   *   code = round(x * inverse) to nearest even, saturated
+   * E4M3: subnormals and -0 kept, NaN gives 0x7F; an infinite amax gives inverse 0, so that a broken row stays NaN. */
+  void (*quantize)(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x);
+  void (*conv)(FkBackend *be, const FkConv *c);            /* without upsample and residual */
+  void (*group_norm)(FkBackend *be, const FkGroupNorm *n); /* without silu */
+  void (*upsample)(FkBackend *be, FkTensor y, FkTensor x); /* nearest, x2 */
   /* tokens [(H/2)*(W/2), 4C] <-> latent [H, W, C]; channel c*4 + py*2 + px (spec 6.1).
    * pack: token = (latent - shift) * scale; unpack: latent = token / scale + shift. C = the latent's channels read. */
   void (*pack)(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);
@@ -146,7 +175,8 @@ typedef struct {
   /* Fused ops, NULL where there is no kernel. A slot may decline a case by returning false before enqueuing anything.
    */
   bool (*linear_fused)(FkBackend *be, const FkLinear *l, int groups); /* any epilogue, 1..2 groups of one N, K */
-  bool (*conv_fused)(FkBackend *be, const FkConv *c);                 /* with upsample and residual */
+  bool (*layer_norm_quantized)(FkBackend *be, const FkLayerNorm *n, int groups); /* with y_scale */
+  bool (*conv_fused)(FkBackend *be, const FkConv *c);                            /* with upsample and residual */
   bool (*group_norm_silu)(FkBackend *be, const FkGroupNorm *n);
   bool (*flash_attention)(FkBackend *be, const FkAttention *a);
 } FkOps;
@@ -162,7 +192,7 @@ struct FkBackend {
   const FkOps *ops;
   void *priv;    /* the backend's own state */
   void *module;  /* handle of the opened module, cuda only */
-  FkDtype dtype; /* of activations and matrices: float32 on the CPU, bfloat16 on CUDA */
+  FkDtype dtype; /* of activations: float32 on the CPU, bfloat16 on CUDA */
   int device;
   char machine[96]; /* "NVIDIA H200", "cpu (2 threads)" */
   FkFailure failure;
@@ -171,11 +201,18 @@ struct FkBackend {
   FkCount count;
   uint32_t clears;           /* calls of fk_backend_clear */
   struct FkProfile *profile; /* NULL: ops are not timed; see profile.h */
-  void *scratch;             /* memory of ops.c's compositions; grows with the sizes seen, released at close */
-  size_t scratch_bytes;
-  /* Which fused slots may be used; set before an edit (fk_tune_apply). use_fused_qkv: linear_fused for FK_EPI_QKV. */
-  bool use_linear_fused, use_fused_qkv, use_conv_fused, use_group_norm_silu, use_flash_attention, use_graph;
+  uint32_t can, use;         /* FK_CAN_*: what there is, and what an edit may use (fk_tune_apply) */
+  size_t fixed_bytes;        /* device memory that the backend holds for itself from open to close */
+  const FkBackend *real;     /* plans: the backend that will run the edit; its kernels' scratch is counted */
 };
+
+/* A module compiled against other structs must not be used, whatever its ABI number says. */
+#define FK_BACKEND_SIZES                                                                                               \
+  { (uint32_t)sizeof(FkOps), (uint32_t)sizeof(FkBackend), (uint32_t)sizeof(FkLinear) }
+
+static inline bool fk_backend_uses(const FkBackend *be, uint32_t what) {
+  return (be->use & what) == what;
+}
 
 /* name: "cpu", "null" or "cuda". NULL with a sentence in `message` when it cannot be had; *failure says of which kind.
  */
@@ -206,11 +243,12 @@ void *fk_arena_alloc(FkArena *arena, size_t bytes);
 FkTensor fk_arena_1d(FkArena *arena, FkDtype dtype, int64_t n);
 FkTensor fk_arena_2d(FkArena *arena, FkDtype dtype, int64_t rows, int64_t cols);
 FkTensor fk_arena_3d(FkArena *arena, FkDtype dtype, int64_t a, int64_t b, int64_t c);
+/* arena NULL: nothing is taken from it. */
 static inline size_t fk_arena_mark(const FkArena *arena) {
-  return arena->used;
+  return arena ? arena->used : 0;
 }
 static inline void fk_arena_reset(FkArena *arena, size_t mark) {
-  arena->used = mark;
+  if (arena) arena->used = mark;
 }
 
 #endif

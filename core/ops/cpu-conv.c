@@ -87,7 +87,7 @@ static void fk_conv_task(const void *data, int64_t task, float *scratch) {
 
 /* Declines nothing. */
 bool fk_cpu_conv_fused(FkBackend *be, const FkConv *c) {
-  assert(c->x.dtype == FK_F32 && c->y.dtype == FK_F32 && c->w.dtype == FK_F32 && !c->w.scale);
+  assert(c->x.dtype == FK_F32 && c->y.dtype == FK_F32 && c->w.dtype == FK_F32 && c->w.scale.kind == FK_SCALE_NONE);
   int64_t k = c->kernel * c->x.dim[2], height = c->y.dim[0], width = c->y.dim[1];
   FkConvOp op = {.c = c};
   op.cols = fk_cpu_part(width, fk_cpu_max(FK_CONV_ROW_FLOATS / k, 16), 16);

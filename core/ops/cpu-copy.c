@@ -1,56 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Moving data on the CPU: copies with dtype conversion, rows by index, latent tokens, token merging. */
 #include "cpu.h"
+#include "number.h"
 
 #include <math.h>
 #include <string.h>
-
-static float fk_f16_to_f32(uint16_t half) {
-  uint32_t sign = (uint32_t)(half & 0x8000u) << 16, exponent = half >> 10 & 31, mantissa = half & 1023;
-  if (exponent == 0) /* zero or subnormal: mantissa * 2^-24 */
-    return (sign ? -1.0f : 1.0f) * (float)mantissa * 0x1p-24f;
-  uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-/* Round to nearest even; values past 65504 become infinity, as the hardware does it. */
-static uint16_t fk_f32_to_f16(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
-  uint32_t size = bits & 0x7fffffffu;
-  if (size > 0x7f800000u) return sign | 0x7e00u;
-  if (size >= 0x477ff000u) /* 65520 and above */
-    return sign | 0x7c00u;
-  if (size < 0x38800000u) { /* below 2^-14: a multiple of 2^-24 */
-    float scaled;
-    memcpy(&scaled, &size, sizeof scaled);
-    return sign | (uint16_t)lrintf(scaled * 0x1p24f);
-  }
-  return sign | (uint16_t)((size - 0x38000000u + 0xfffu + (size >> 13 & 1)) >> 13);
-}
-
-static uint16_t fk_f32_to_bf16(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(bits >> 16 | 0x40u);
-  return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1)) >> 16);
-}
 
 static float fk_load(const void *from, FkDtype dtype, int64_t i) {
   switch (dtype) {
   case FK_F32: return ((const float *)from)[i];
   case FK_F16: return fk_f16_to_f32(((const uint16_t *)from)[i]);
-  case FK_BF16: {
-    float value;
-    fk_cpu_bf16_to_f32_span(&value, (const uint16_t *)from + i, 1);
-    return value;
-  }
+  case FK_BF16: return fk_bf16_to_f32(((const uint16_t *)from)[i]);
   case FK_I32: return (float)((const int32_t *)from)[i];
   case FK_U8: return (float)((const uint8_t *)from)[i];
+  case FK_I8: return (float)((const int8_t *)from)[i];
+  case FK_E4M3: return fk_e4m3_to_f32(((const uint8_t *)from)[i]);
+  case FK_E8M0: return fk_e8m0_to_f32(((const uint8_t *)from)[i]);
+  case FK_E2M1:
+  case FK_DTYPES: break;
   }
+  assert(!"a type without a conversion");
   return 0;
 }
 
@@ -61,10 +30,13 @@ static void fk_store(void *to, FkDtype dtype, int64_t i, float value) {
   case FK_BF16: ((uint16_t *)to)[i] = fk_f32_to_bf16(value); break;
   case FK_I32: ((int32_t *)to)[i] = (int32_t)value; break;
   case FK_U8: ((uint8_t *)to)[i] = (uint8_t)value; break;
+  case FK_I8: ((int8_t *)to)[i] = (int8_t)value; break;
+  case FK_E4M3: ((uint8_t *)to)[i] = fk_f32_to_e4m3(value); break;
+  default: assert(!"a type without a conversion");
   }
 }
 
-/* Through float32, rounding to nearest even; int32 and uint8 truncate. */
+/* Through float32, rounding to nearest even; integers truncate. */
 void fk_cpu_convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64_t n) {
   if (as == dtype) {
     memmove(to, from, (size_t)n * fk_dtype_size(as));

@@ -90,7 +90,8 @@ bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   FkLinearOp op = {.l = l, .groups = groups};
   int64_t tasks = 0, scratch = 0;
   for (int i = 0; i < groups; i++) {
-    assert(l[i].x.dtype == FK_F32 && l[i].y.dtype == FK_F32 && l[i].w.dtype == FK_F32 && !l[i].w.scale);
+    assert(l[i].x.dtype == FK_F32 && l[i].y.dtype == FK_F32 && l[i].w.dtype == FK_F32 &&
+           l[i].w.scale.kind == FK_SCALE_NONE);
     int64_t unit = FK_LINEAR_UNIT;
     if (l[i].epilogue == FK_EPI_QKV)
       while (unit % l[i].q_norm.dim[0] != 0) unit += FK_LINEAR_UNIT;

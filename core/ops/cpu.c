@@ -121,6 +121,7 @@ double *fk_cpu_partial(FkBackend *be, size_t count) {
 
 const FkOps fk_cpu_ops = {
     .abi = FK_BACKEND_ABI,
+    .sizes = FK_BACKEND_SIZES,
     .name = "cpu",
     .open = fk_cpu_open,
     .close = fk_cpu_close,
@@ -145,6 +146,7 @@ const FkOps fk_cpu_ops = {
     .copy = fk_cpu_copy,
     .embed = fk_cpu_embed,
     .gather_rows = fk_cpu_gather_rows,
+    .quantize = fk_cpu_quantize,
     .conv = fk_cpu_conv,
     .group_norm = fk_cpu_group_norm,
     .upsample = fk_cpu_upsample,

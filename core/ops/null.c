@@ -42,6 +42,7 @@ static bool fk_null_open(FkBackend *be, int device, char *message, size_t size) 
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
+  be->can = FK_CAN_FP8;
   snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
   return true;
 }
@@ -140,6 +141,9 @@ FK_NULL_OP(check, FkTensor x, const char *stage)
 static bool fk_null_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   return true;
 }
+static bool fk_null_layer_norm_quantized(FkBackend *be, const FkLayerNorm *n, int groups) {
+  return true;
+}
 static bool fk_null_conv_fused(FkBackend *be, const FkConv *c) {
   return true;
 }
@@ -152,6 +156,7 @@ static bool fk_null_flash_attention(FkBackend *be, const FkAttention *a) {
 
 const FkOps fk_null_ops = {
     .abi = FK_BACKEND_ABI,
+    .sizes = FK_BACKEND_SIZES,
     .name = "null",
     .open = fk_null_open,
     .close = fk_null_close,
@@ -176,6 +181,7 @@ const FkOps fk_null_ops = {
     .copy = fk_null_two,
     .embed = fk_null_embed,
     .gather_rows = fk_null_three,
+    .quantize = fk_null_three,
     .conv = fk_null_conv,
     .group_norm = fk_null_group_norm,
     .upsample = fk_null_two,
@@ -189,6 +195,7 @@ const FkOps fk_null_ops = {
     .match = fk_null_four,
     .mean_rows = fk_null_four,
     .linear_fused = fk_null_linear_fused,
+    .layer_norm_quantized = fk_null_layer_norm_quantized,
     .conv_fused = fk_null_conv_fused,
     .group_norm_silu = fk_null_group_norm_silu,
     .flash_attention = fk_null_flash_attention,

@@ -2,7 +2,8 @@
 /* The op line (ops.h): checks, counts, and the compositions that define the fused ops. Decides nothing about the model
  * and knows no backend but its table. libc only.
  *
- * A composition's intermediate result lies in FkBackend.scratch, which grows to the largest size met and stays. */
+ * What a kernel or a composition needs beside its operands comes from the arena that the caller passes, and is given
+ * back at once: plans see it, and no op allocates. */
 #include "ops.h"
 
 #include "profile.h"
@@ -40,23 +41,21 @@ static bool fk_begin_op(FkBackend *be, const char *op, double bytes) {
 /* The op's name is its function's without "fk_op_". */
 #define fk_begin(be, bytes) fk_begin_op(be, __func__ + 6, bytes)
 
-/* At least `bytes` of scratch; NULL marks the backend. Waits before it gives up memory that ops in flight may use. */
-static void *fk_scratch(FkBackend *be, size_t bytes) {
-  if (bytes <= be->scratch_bytes) return be->scratch;
-  if (be->scratch) {
-    be->ops->sync(be);
-    be->ops->release(be, be->scratch);
-  }
-  be->scratch = be->ops->alloc(be, bytes);
-  be->scratch_bytes = be->scratch ? bytes : 0;
-  if (!be->scratch) fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu bytes of scratch", bytes);
-  return be->scratch;
+/* Scales of quantised rows: one for each row, or for each 128 columns of it. */
+static bool fk_is_scale(FkTensor scale, FkTensor codes) {
+  const int64_t rows = fk_tensor_rows(codes), blocks = fk_tensor_cols(codes) / FK_QUANT_BLOCK;
+  return scale.dtype == FK_F32 && (codes.dtype == FK_E4M3 || codes.dtype == FK_I8) &&
+         (scale.rank == 1 ? scale.dim[0] == rows
+                          : fk_tensor_rows(scale) == rows && fk_tensor_cols(scale) == blocks &&
+                                fk_tensor_cols(codes) % FK_QUANT_BLOCK == 0);
 }
 
 static void fk_check_linear(const FkLinear *l) {
   int64_t m = fk_tensor_rows(l->x), n = l->w.out;
   assert(fk_tensor_cols(l->x) == l->w.in && fk_tensor_rows(l->y) == m && fk_tensor_cols(l->y) == n);
   assert(fk_is_optional(l->bias, n));
+  assert(!fk_tensor_given(l->x_scale) || fk_is_scale(l->x_scale, l->x));
+  assert(!fk_tensor_given(l->y_scale) || (fk_is_scale(l->y_scale, l->y) && l->epilogue == FK_EPI_ACT));
   assert(l->epilogue != FK_EPI_GATE || fk_is_vector(l->gate, n));
   if (l->epilogue != FK_EPI_QKV) return;
   assert(l->width > 0 && (n == 2 * l->width || n >= 3 * l->width)); /* keys and values only, or all */
@@ -82,15 +81,14 @@ static void fk_compose_qkv(FkBackend *be, const FkLinear *l) {
   be->ops->act(be, mlp, mlp, FK_ACT_GELU_TANH);
 }
 
-static void fk_compose_linear(FkBackend *be, const FkLinear *l) {
-  FkLinear plain = {.x = l->x, .y = l->y, .bias = l->bias, .w = l->w};
-  bool residual = l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD;
-  if (residual) {
-    void *scratch = fk_scratch(be, fk_tensor_bytes(l->y));
-    if (!scratch) return;
-    plain.y = fk_tensor_2d(scratch, l->y.dtype, fk_tensor_rows(l->y), fk_tensor_cols(l->y));
-  }
-  be->ops->linear(be, &plain);
+/* `l` as a plain product, then what its epilogue adds. With y_scale the float32 result is quantised. */
+static void fk_compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) {
+  FkLinear plain = {.x = l->x, .x_scale = l->x_scale, .y = l->y, .bias = l->bias, .w = l->w, .scratch = l->scratch};
+  const bool residual = l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD, codes = fk_tensor_given(l->y_scale);
+  const size_t mark = fk_arena_mark(arena);
+  if (residual || codes)
+    plain.y = fk_arena_2d(arena, codes ? FK_F32 : l->y.dtype, fk_tensor_rows(l->y), fk_tensor_cols(l->y));
+  if (be->failure == FK_FAIL_NONE) be->ops->linear(be, &plain);
   if (l->epilogue == FK_EPI_GATE)
     be->ops->gate_add(be, fk_tensor_flat(l->y), plain.y, l->gate);
   else if (l->epilogue == FK_EPI_ADD)
@@ -98,30 +96,64 @@ static void fk_compose_linear(FkBackend *be, const FkLinear *l) {
   else if (l->epilogue == FK_EPI_QKV)
     fk_compose_qkv(be, l);
   else if (l->act != FK_ACT_NONE)
-    be->ops->act(be, l->y, l->y, l->act);
+    be->ops->act(be, plain.y, plain.y, l->act);
+  if (codes) be->ops->quantize(be, l->y, l->y_scale, plain.y);
+  fk_arena_reset(arena, mark);
 }
 
-void fk_op_linear(FkBackend *be, const FkLinear *l, int groups) {
+/* Kernel scratch of this case in all its groups. False: no memory, marked. A plan asks the backend that will run. */
+static bool fk_linear_scratch(FkBackend *be, FkArena *arena, FkLinear *l, int groups) {
+  const FkBackend *real = be->real ? be->real : be;
+  const size_t bytes = real->ops->scratch ? real->ops->scratch(real, l, groups) : 0;
+  if (bytes) l->scratch = fk_arena_alloc(arena, bytes);
+  for (int i = 1; i < groups; i++) l[i].scratch = l->scratch;
+  return be->failure == FK_FAIL_NONE;
+}
+
+void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int groups) {
+  FkLinear l[FK_MAX_GROUPS];
   assert(groups >= 1 && groups <= FK_MAX_GROUPS);
   double bytes = 0, flop = 0;
   for (int i = 0; i < groups; i++) {
+    l[i] = linear[i];
     fk_check_linear(&l[i]);
     assert(l[i].w.out == l[0].w.out && l[i].w.in == l[0].w.in && l[i].epilogue == l[0].epilogue);
     assert(l[i].act == l[0].act && l[i].width == l[0].width);
     double weight = (double)l[i].w.out * (double)l[i].w.in;
-    bytes += fk_bytes(l[i].x) + fk_bytes(l[i].y) + weight * (double)fk_dtype_size(l[i].w.dtype);
+    bytes += fk_bytes(l[i].x) + fk_bytes(l[i].y) + weight * fk_dtype_bits(l[i].w.dtype) / 8;
     flop += 2 * (double)fk_tensor_rows(l[i].x) * weight;
   }
   if (!fk_begin(be, bytes)) return;
   be->count.linear_flop += flop;
   fk_profile_sizes(be, fk_tensor_rows(l[0].x) + (groups > 1 ? fk_tensor_rows(l[1].x) : 0), l->w.out, l->w.in);
   bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
-  bool fused = be->use_linear_fused && (l->epilogue != FK_EPI_QKV || be->use_fused_qkv);
-  if (!plain && fused && be->ops->linear_fused && be->ops->linear_fused(be, l, groups)) return;
-  for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) fk_compose_linear(be, &l[i]);
+  const bool fused =
+      fk_backend_uses(be, l->epilogue == FK_EPI_QKV ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : FK_CAN_FUSED_LINEAR);
+  const size_t mark = fk_arena_mark(arena);
+  if (!fk_linear_scratch(be, arena, l, groups)) return;
+  if (plain || !fused || !be->ops->linear_fused(be, l, groups))
+    for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) fk_compose_linear(be, arena, &l[i]);
+  fk_arena_reset(arena, mark);
 }
 
-void fk_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
+void fk_op_project(FkBackend *be, FkArena *arena, FkTensor y, FkTensor x, FkWeight w, FkTensor bias,
+                   FkEpilogue epilogue, FkAct act) {
+  const FkLinear l = {.x = x, .y = y, .w = w, .bias = bias, .epilogue = epilogue, .act = act};
+  fk_op_linear(be, arena, &l, 1);
+}
+
+/* The float32 result, then its codes: defines what a fused kernel computes from its registers. */
+static void fk_compose_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n) {
+  FkLayerNorm plain = *n;
+  const size_t mark = fk_arena_mark(arena);
+  plain.y = fk_arena_2d(arena, FK_F32, fk_tensor_rows(n->x), fk_tensor_cols(n->x));
+  plain.y_scale = fk_tensor_none();
+  if (be->failure == FK_FAIL_NONE) be->ops->layer_norm(be, &plain, 1);
+  if (be->failure == FK_FAIL_NONE) be->ops->quantize(be, n->y, n->y_scale, plain.y);
+  fk_arena_reset(arena, mark);
+}
+
+void fk_op_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n, int groups) {
   assert(groups >= 1 && groups <= FK_MAX_GROUPS);
   double bytes = 0;
   for (int i = 0; i < groups; i++) {
@@ -130,10 +162,16 @@ void fk_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
     assert(fk_is_optional(n[i].weight, cols) && fk_is_optional(n[i].bias, cols));
     assert(fk_is_optional(n[i].scale, cols) && fk_is_optional(n[i].shift, cols));
     assert(!fk_tensor_given(n[i].weight) || !fk_tensor_given(n[i].scale));
-    bytes += fk_bytes(n[i].x) + fk_bytes(n[i].y);
+    assert(!fk_tensor_given(n[i].y_scale) || fk_is_scale(n[i].y_scale, n[i].y));
+    assert(fk_tensor_given(n[i].y_scale) == fk_tensor_given(n[0].y_scale));
+    bytes += fk_bytes(n[i].x) + fk_bytes(n[i].y) + fk_bytes(n[i].y_scale);
     (void)cols;
   }
-  if (fk_begin(be, bytes)) be->ops->layer_norm(be, n, groups);
+  if (!fk_begin(be, bytes)) return;
+  if (!fk_tensor_given(n->y_scale))
+    be->ops->layer_norm(be, n, groups);
+  else if (!be->ops->layer_norm_quantized || !be->ops->layer_norm_quantized(be, n, groups))
+    for (int i = 0; i < groups; i++) fk_compose_layer_norm(be, arena, &n[i]);
 }
 
 void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps) {
@@ -163,7 +201,7 @@ void fk_op_attention(FkBackend *be, const FkAttention *a) {
     pairs = met * (met + 1) / 2 + ((double)rows - met) * (double)keys;
   }
   be->count.attention_flop += 4 * pairs * (double)cols;
-  if (be->use_flash_attention && be->ops->flash_attention && be->ops->flash_attention(be, a)) return;
+  if (fk_backend_uses(be, FK_CAN_FLASH) && be->ops->flash_attention(be, a)) return;
   be->ops->attention(be, a);
 }
 
@@ -192,8 +230,13 @@ void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x) {
   if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->copy(be, y, x);
 }
 
+void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x) {
+  assert(fk_same_shape(x, y) && fk_is_scale(y_scale, y) && (x.dtype == FK_F32 || x.dtype == FK_BF16));
+  if (fk_begin(be, fk_bytes(x) + fk_bytes(y) + fk_bytes(y_scale))) be->ops->quantize(be, y, y_scale, x);
+}
+
 void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
-  assert(fk_is_index(ids, fk_tensor_rows(y)) && fk_tensor_cols(y) == table.in && !table.scale);
+  assert(fk_is_index(ids, fk_tensor_rows(y)) && fk_tensor_cols(y) == table.in && table.scale.kind == FK_SCALE_NONE);
   if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(ids))) be->ops->embed(be, y, table, ids);
 }
 
@@ -237,11 +280,11 @@ static void fk_compose_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
 void fk_op_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
   fk_check_conv(c);
   double weight = (double)c->w.out * (double)c->w.in;
-  double bytes = fk_bytes(c->x) + fk_bytes(c->y) + fk_bytes(c->residual) + weight * (double)fk_dtype_size(c->w.dtype);
+  double bytes = fk_bytes(c->x) + fk_bytes(c->y) + fk_bytes(c->residual) + weight * fk_dtype_bits(c->w.dtype) / 8;
   if (!fk_begin(be, bytes)) return;
   be->count.conv_flop += 2 * (double)fk_tensor_rows(c->y) * weight;
   fk_profile_sizes(be, fk_tensor_rows(c->y), c->w.out, c->w.in);
-  if (be->use_conv_fused && be->ops->conv_fused && be->ops->conv_fused(be, c)) return;
+  if (fk_backend_uses(be, FK_CAN_FUSED_CONV) && be->ops->conv_fused(be, c)) return;
   fk_compose_conv(be, arena, c);
 }
 
@@ -251,7 +294,7 @@ void fk_op_group_norm(FkBackend *be, const FkGroupNorm *n) {
   assert(fk_is_optional(n->weight, cols) && fk_is_optional(n->bias, cols));
   if (!fk_begin(be, 2 * fk_bytes(n->x) + fk_bytes(n->y))) return;
   (void)cols;
-  if (n->silu && be->use_group_norm_silu && be->ops->group_norm_silu && be->ops->group_norm_silu(be, n)) return;
+  if (n->silu && fk_backend_uses(be, FK_CAN_FUSED_GROUP_NORM) && be->ops->group_norm_silu(be, n)) return;
   be->ops->group_norm(be, n);
   if (n->silu) be->ops->act(be, n->y, n->y, FK_ACT_SILU);
 }
@@ -348,10 +391,10 @@ void fk_op_range(FkBackend *be, const char *name) {
 }
 
 bool fk_op_graph_begin(FkBackend *be, int key) {
-  if (be->failure != FK_FAIL_NONE || !be->use_graph || !be->ops->graph_begin) return true;
+  if (be->failure != FK_FAIL_NONE || !fk_backend_uses(be, FK_CAN_GRAPH)) return true;
   return be->ops->graph_begin(be, key);
 }
 
 void fk_op_graph_end(FkBackend *be, int key) {
-  if (be->use_graph && be->ops->graph_begin && be->ops->graph_end) be->ops->graph_end(be, key);
+  if (fk_backend_uses(be, FK_CAN_GRAPH) && be->ops->graph_end) be->ops->graph_end(be, key);
 }

@@ -9,8 +9,13 @@
 
 #include "backend.h"
 
-void fk_op_linear(FkBackend *be, const FkLinear *l, int groups);
-void fk_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups);
+/* 1 or 2 groups of one shape [N, K], epilogue and activation. Kernel scratch and what compositions keep come from
+ * `arena` and are given back; arena NULL where neither is needed. */
+void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *l, int groups);
+/* One product with the epilogue ACT or ADD: y [M, N], x [M, K]. */
+void fk_op_project(FkBackend *be, FkArena *arena, FkTensor y, FkTensor x, FkWeight w, FkTensor bias,
+                   FkEpilogue epilogue, FkAct act);
+void fk_op_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n, int groups);
 void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps);
 void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads);
 void fk_op_attention(FkBackend *be, const FkAttention *a);
@@ -19,6 +24,7 @@ void fk_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
 void fk_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
 void fk_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate);
 void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x);
+void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x);
 void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
 void fk_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index);
 /* Scratch for the composition (doubled input) comes from `arena` and is given back. */

@@ -16,10 +16,30 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { FK_F32, FK_BF16, FK_F16, FK_I32, FK_U8 } FkDtype;
+typedef enum {
+  FK_F32,
+  FK_BF16,
+  FK_F16,
+  FK_I32,
+  FK_U8,
+  FK_I8,   /* codes of a symmetric grid: value = code * scale */
+  FK_E4M3, /* 8-bit float of 4 exponent and 3 mantissa bits, no infinity, largest 448 */
+  FK_E8M0, /* a power of two: scales of MX formats */
+  FK_E2M1, /* 4-bit float, two in a byte */
+  FK_DTYPES
+} FkDtype;
 
+static inline int fk_dtype_bits(FkDtype dtype) {
+  static const uint8_t bits[FK_DTYPES] = {[FK_F32] = 32, [FK_BF16] = 16, [FK_F16] = 16, [FK_I32] = 32, [FK_U8] = 8,
+                                          [FK_I8] = 8,   [FK_E4M3] = 8,  [FK_E8M0] = 8, [FK_E2M1] = 4};
+  assert((unsigned)dtype < FK_DTYPES);
+  return bits[dtype];
+}
+
+/* Bytes of one element; of types that fill whole bytes only. */
 static inline size_t fk_dtype_size(FkDtype dtype) {
-  return dtype == FK_U8 ? 1 : dtype == FK_BF16 || dtype == FK_F16 ? 2 : 4;
+  assert(fk_dtype_bits(dtype) % 8 == 0);
+  return (size_t)fk_dtype_bits(dtype) / 8;
 }
 
 typedef struct {
@@ -99,22 +119,47 @@ static inline FkTensor fk_tensor_slice(FkTensor t, int64_t first, int64_t n) {
   return fk_tensor_1d(fk_tensor_at(t, first), t.dtype, n);
 }
 
+/* What one scale covers: the whole matrix, an output row, or `block` neighbouring elements of an output row. */
+typedef enum { FK_SCALE_NONE, FK_SCALE_TENSOR, FK_SCALE_ROW, FK_SCALE_BLOCK } FkScaleKind;
+
+/* data: [1], [out] or [out, in / block] by kind, float32 or E8M0. value = code * scale. */
+typedef struct {
+  const void *data;
+  FkDtype dtype;
+  FkScaleKind kind;
+  int block;
+} FkScale;
+
+/* Order of a matrix' elements in memory. */
+typedef enum { FK_LAYOUT_ROWS /* row-major */ } FkLayout;
+
 /* A matrix of parameters. A linear op takes this and never a bare matrix, so quantised and packed weights need no slot.
  */
-typedef struct {
-  const void *data; /* [out, in], row-major; convolution: [out, kh, kw, in] with in = kh * kw * C */
+typedef struct FkWeight {
+  const void *data; /* [out, in]; convolution: [out, kh, kw, in] with in = kh * kw * C */
   FkDtype dtype;
+  FkLayout layout;
   int64_t out, in;
-  const float *scale; /* NULL: none */
-  enum { FK_SCALE_NONE, FK_SCALE_TENSOR, FK_SCALE_ROW } granularity;
+  FkScale scale;
+  float x_scale; /* the input's scale where that is fixed by calibration; 0: measured per row at run time */
+  const struct FkWeight *full; /* the same matrix unquantised, for evaluations in full precision; NULL: not held */
+  int64_t full_first;          /* row of `full` that is this one's row 0 */
 } FkWeight;
 
 /* Output rows first..first+n of a weight: fused projections are stored one below the other. */
 static inline FkWeight fk_weight_rows(FkWeight w, int64_t first, int64_t n) {
   assert(first >= 0 && first + n <= w.out);
-  const char *data = w.data ? (const char *)w.data + first * w.in * (int64_t)fk_dtype_size(w.dtype) : NULL;
-  const float *scale = w.scale && w.granularity == FK_SCALE_ROW ? w.scale + first : w.scale;
-  return (FkWeight){data, w.dtype, n, w.in, scale, w.granularity};
+  const int64_t per_row = w.scale.kind == FK_SCALE_ROW ? 1 : w.scale.kind == FK_SCALE_BLOCK ? w.in / w.scale.block : 0;
+  if (w.data) w.data = (const char *)w.data + first * w.in * fk_dtype_bits(w.dtype) / 8;
+  if (w.scale.data) w.scale.data = (const char *)w.scale.data + first * per_row * fk_dtype_bits(w.scale.dtype) / 8;
+  w.full_first += first;
+  w.out = n;
+  return w;
+}
+
+/* The weight in full precision: itself, or its twin. */
+static inline FkWeight fk_weight_full(FkWeight w) {
+  return w.full ? fk_weight_rows(*w.full, w.full_first, w.out) : w;
 }
 
 #endif

@@ -47,22 +47,18 @@ void fk_clip_clear(FkClip *clip) {
   g_clear_pointer(&clip->layers, g_free);
 }
 
-static void linear(FkBackend *be, FkTensor y, FkTensor x, FkWeight w, FkTensor bias, FkEpilogue epilogue, FkAct act) {
-  FkLinear l = {.x = x, .y = y, .bias = bias, .w = w, .epilogue = epilogue, .act = act};
-  fk_op_linear(be, &l, 1);
-}
-
 static void norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, FkTensor bias, float eps) {
   FkLayerNorm n = {.x = x, .y = y, .weight = weight, .bias = bias, .eps = eps};
-  fk_op_layer_norm(be, &n, 1);
+  fk_op_layer_norm(be, NULL, &n, 1);
 }
 
-static void layer(const FkClip *clip, const FkClipLayer *l, FkBackend *be, FkTensor x, FkTensor normed, FkTensor wide) {
+static void layer(const FkClip *clip, const FkClipLayer *l, FkBackend *be, FkArena *arena, FkTensor x, FkTensor normed,
+                  FkTensor wide) {
   const FkClipConfig *c = &clip->config;
   const int64_t d = c->width;
   norm(be, normed, x, l->norm1, l->norm1_bias, c->eps);
   FkTensor qkv = fk_tensor_slice_cols(wide, 0, 3 * d);
-  linear(be, qkv, normed, l->qkv, l->qkv_bias, FK_EPI_ACT, FK_ACT_NONE);
+  fk_op_project(be, arena, qkv, normed, l->qkv, l->qkv_bias, FK_EPI_ACT, FK_ACT_NONE);
   FkTensor q = fk_tensor_slice_cols(qkv, 0, d);
   FkAttention a = {.q = q,
                    .k = fk_tensor_slice_cols(qkv, d, d),
@@ -72,11 +68,12 @@ static void layer(const FkClip *clip, const FkClipLayer *l, FkBackend *be, FkTen
                    .scale = 1.0f / sqrtf((float)(d / c->heads)),
                    .causal = true};
   fk_op_attention(be, &a);
-  linear(be, x, q, l->out, l->out_bias, FK_EPI_ADD, FK_ACT_NONE);
+  fk_op_project(be, arena, x, q, l->out, l->out_bias, FK_EPI_ADD, FK_ACT_NONE);
   norm(be, normed, x, l->norm2, l->norm2_bias, c->eps);
   FkTensor hidden = fk_tensor_slice_cols(wide, 0, c->intermediate);
-  linear(be, hidden, normed, l->fc1, l->fc1_bias, FK_EPI_ACT, c->quick_gelu ? FK_ACT_QUICK_GELU : FK_ACT_GELU_TANH);
-  linear(be, x, hidden, l->fc2, l->fc2_bias, FK_EPI_ADD, FK_ACT_NONE);
+  fk_op_project(be, arena, hidden, normed, l->fc1, l->fc1_bias, FK_EPI_ACT,
+                c->quick_gelu ? FK_ACT_QUICK_GELU : FK_ACT_GELU_TANH);
+  fk_op_project(be, arena, x, hidden, l->fc2, l->fc2_bias, FK_EPI_ADD, FK_ACT_NONE);
 }
 
 /* Position of the pooled row: legacy configurations (eos_token_id 2) take the largest id, others the first eos. */
@@ -103,7 +100,7 @@ void fk_clip_encode(const FkClip *clip, FkBackend *be, FkArena *arena, const int
   fk_op_embed(be, x, clip->token_embedding, id);
   FkWeight p = clip->position_embedding;
   fk_op_add(be, x, x, fk_tensor_2d((void *)p.data, p.dtype, rows, p.in));
-  for (int i = 0; i < c->layers; i++) layer(clip, &clip->layers[i], be, x, normed, wide);
+  for (int i = 0; i < c->layers; i++) layer(clip, &clip->layers[i], be, arena, x, normed, wide);
   norm(be, pooled, fk_tensor_slice_rows(x, rows - 1, 1), clip->final_norm, clip->final_norm_bias, c->eps);
   fk_arena_reset(arena, mark);
 }

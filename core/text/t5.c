@@ -65,18 +65,13 @@ int fk_t5_bucket(int relative, int buckets, int max_distance) {
   return base + (far < half - 1 ? far : half - 1);
 }
 
-static void linear(FkBackend *be, FkTensor y, FkTensor x, FkWeight w, FkEpilogue epilogue) {
-  FkLinear l = {.x = x, .y = y, .w = w, .epilogue = epilogue};
-  fk_op_linear(be, &l, 1);
-}
-
-static void block(const FkT5 *t5, const FkT5Block *l, FkBackend *be, FkTensor x, FkTensor normed, FkTensor wide,
-                  FkTensor bias) {
+static void block(const FkT5 *t5, const FkT5Block *l, FkBackend *be, FkArena *arena, FkTensor x, FkTensor normed,
+                  FkTensor wide, FkTensor bias) {
   const FkT5Config *c = &t5->config;
   const int64_t inner = (int64_t)c->heads * c->kv;
   fk_op_rms_norm(be, normed, x, l->norm0, c->eps);
   FkTensor qkv = fk_tensor_slice_cols(wide, 0, 3 * inner), q = fk_tensor_slice_cols(qkv, 0, inner);
-  linear(be, qkv, normed, l->qkv, FK_EPI_ACT);
+  fk_op_project(be, arena, qkv, normed, l->qkv, fk_tensor_none(), FK_EPI_ACT, FK_ACT_NONE);
   FkAttention a = {.q = q,
                    .k = fk_tensor_slice_cols(qkv, inner, inner),
                    .v = fk_tensor_slice_cols(qkv, 2 * inner, inner),
@@ -85,14 +80,14 @@ static void block(const FkT5 *t5, const FkT5Block *l, FkBackend *be, FkTensor x,
                    .heads = c->heads,
                    .scale = 1.0f}; /* T5 folds the scale into its initialisation */
   fk_op_attention(be, &a);
-  linear(be, x, q, l->o, FK_EPI_ADD);
+  fk_op_project(be, arena, x, q, l->o, fk_tensor_none(), FK_EPI_ADD, FK_ACT_NONE);
   fk_op_rms_norm(be, normed, x, l->norm1, c->eps);
   FkTensor both = fk_tensor_slice_cols(wide, 0, 2 * c->ff);
   FkTensor gate = fk_tensor_slice_cols(both, 0, c->ff), value = fk_tensor_slice_cols(both, c->ff, c->ff);
-  linear(be, both, normed, l->wi, FK_EPI_ACT);
+  fk_op_project(be, arena, both, normed, l->wi, fk_tensor_none(), FK_EPI_ACT, FK_ACT_NONE);
   fk_op_act(be, gate, gate, FK_ACT_GELU_TANH);
   fk_op_mul(be, gate, gate, value);
-  linear(be, x, gate, l->wo, FK_EPI_ADD);
+  fk_op_project(be, arena, x, gate, l->wo, fk_tensor_none(), FK_EPI_ADD, FK_ACT_NONE);
 }
 
 /* [heads, 2T - 1] by j - i + T - 1. */
@@ -120,7 +115,7 @@ void fk_t5_encode(const FkT5 *t5, FkBackend *be, FkArena *arena, const int32_t *
   FkTensor wide = fk_arena_2d(arena, be->dtype, length, wide_cols);
   fk_op_upload(be, id, ids);
   fk_op_embed(be, x, t5->embedding, id);
-  for (int i = 0; i < c->layers; i++) block(t5, &t5->blocks[i], be, x, normed, wide, bias);
+  for (int i = 0; i < c->layers; i++) block(t5, &t5->blocks[i], be, arena, x, normed, wide, bias);
   fk_op_rms_norm(be, out, x, t5->final_norm, c->eps);
   fk_arena_reset(arena, mark);
 }

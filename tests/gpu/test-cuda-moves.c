@@ -239,7 +239,7 @@ static void test_recording(void) {
     if (run == 4) fk_op_copy(be, x.t[GPU], fk_tensor_slice_rows(w.t[GPU], 0, 64));
     if (fk_op_graph_begin(be, 7)) {
       FkLinear l = {.x = x.t[GPU], .y = y.t[GPU], .w = weight_of(w, GPU), .act = FK_ACT_GELU_TANH};
-      fk_op_linear(be, &l, 1);
+      fk_op_linear(be, NULL, &l, 1);
       fk_op_rms_norm(be, y.t[GPU], y.t[GPU], norm.t[GPU], 1e-6f);
       issued++;
     }

@@ -3,6 +3,10 @@
  * Measure and tolerances: operands.h. The ops that move or combine elements: test-cuda-moves.c. */
 #include "operands.h"
 
+static void use(uint32_t what, bool on) {
+  side[GPU]->use = on ? side[GPU]->use | what : side[GPU]->use & ~what;
+}
+
 /* ---- linear ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -40,9 +44,14 @@ static void linear_case(const LinearCase *c, bool fused) {
                                    .rope = rope.t[s],
                                    .width = c->width};
   }
-  side[GPU]->use_linear_fused = fused;
-  EACH_SIDE fk_op_linear(side[s], l[s], groups);
-  side[GPU]->use_linear_fused = true;
+  FkArena arena[SIDES];
+  use(FK_CAN_FUSED_LINEAR, fused);
+  EACH_SIDE {
+    fk_arena_open(&arena[s], side[s], (size_t)(c->m[0] + c->m[1] + 64) * (size_t)(c->n + 64) * 4);
+    fk_op_linear(side[s], &arena[s], l[s], groups);
+  }
+  EACH_SIDE fk_arena_close(&arena[s]);
+  use(FK_CAN_FUSED_LINEAR, true);
   snprintf(name, sizeof name, "linear %s %s %ldx%ldx%ld", c->name, fused ? "fused" : "composed",
            (long)(c->m[0] + c->m[1]), (long)c->n, (long)c->k);
   same(name, groups, y);
@@ -86,7 +95,7 @@ static void attention_case(const AttentionCase *c) {
   if (!c->packed) v = matrix(FK_BF16, c->sk, d, 0, 1), q = matrix(FK_BF16, c->sq, d, 0, 1);
   Pair bias = c->bias ? matrix(FK_F32, c->heads, c->sq + c->sk - 1, 0, 2) : nothing();
   Pair o = c->packed ? k : matrix_out(FK_BF16, c->sq, d, 0);
-  side[GPU]->use_flash_attention = c->flash;
+  use(FK_CAN_FLASH, c->flash);
   EACH_SIDE {
     FkAttention a = {.k = k.t[s],
                      .v = v.t[s],
@@ -103,7 +112,7 @@ static void attention_case(const AttentionCase *c) {
     }
     fk_op_attention(side[s], &a);
   }
-  side[GPU]->use_flash_attention = true;
+  use(FK_CAN_FLASH, true);
   if (c->packed) /* k and v lie in the same memory: only the result's columns are compared */
     EACH_SIDE o.t[s] = fk_tensor_slice_cols(fk_tensor_slice_rows(k.t[s], 0, c->sq), 2 * d, d);
   o.part = c->packed;
@@ -142,7 +151,7 @@ static void layer_norm_case(FkDtype dtype, int64_t rows0, int64_t rows1, int64_t
         modulate ? (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .scale = a.t[s], .shift = b.t[s], .eps = 1e-6f}
                  : (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .weight = a.t[s], .bias = b.t[s], .eps = 1e-5f};
   }
-  EACH_SIDE fk_op_layer_norm(side[s], n[s], groups);
+  EACH_SIDE fk_op_layer_norm(side[s], NULL, n[s], groups);
   snprintf(name, sizeof name, "layer_norm %ld+%ld rows of %ld %s%s", (long)rows0, (long)rows1, (long)d,
            modulate ? "modulated" : "weighted", dtype == FK_F32 ? ", float" : "");
   same(name, groups, y);
@@ -194,9 +203,9 @@ static void test_norms(void) {
   }
   group_norm_case(FK_BF16, 5, 3, 96, true, false, 0);
   group_norm_case(FK_F32, 16, 16, 64, true, false, 0);
-  side[GPU]->use_group_norm_silu = false;
+  use(FK_CAN_FUSED_GROUP_NORM, false);
   group_norm_case(FK_BF16, 40, 40, 128, true, false, 0);
-  side[GPU]->use_group_norm_silu = true;
+  use(FK_CAN_FUSED_GROUP_NORM, true);
 }
 
 /* ---- convolution ------------------------------------------------------------------------------------------------ */
@@ -214,7 +223,7 @@ static void conv_case(const ConvCase *c, bool fused, FkDtype x_type, FkDtype y_t
   Pair bias = vector(c->out, 0, 0.5), y = image_out(y_type, ho, wo, c->out);
   Pair residual = c->residual ? image(y_type, ho, wo, c->out, 0, 1) : nothing();
   FkArena arena[SIDES];
-  side[GPU]->use_conv_fused = fused;
+  use(FK_CAN_FUSED_CONV, fused);
   EACH_SIDE {
     fk_arena_open(&arena[s], side[s], (size_t)(ho * wo * (c->in + c->out) * 4 + 4096));
     FkConv conv = {.x = x.t[s],
@@ -229,7 +238,7 @@ static void conv_case(const ConvCase *c, bool fused, FkDtype x_type, FkDtype y_t
                    .upsample = c->up};
     fk_op_conv(side[s], &arena[s], &conv);
   }
-  side[GPU]->use_conv_fused = true;
+  use(FK_CAN_FUSED_CONV, true);
   char name[160];
   snprintf(name, sizeof name, "conv %dx%d /%d pad %d,%d %ldx%ldx%ld -> %ld%s%s%s", c->kernel, c->kernel, c->stride,
            c->before, c->after, (long)c->h, (long)c->w, (long)c->in, (long)c->out, c->up ? " doubled" : "",

@@ -36,8 +36,8 @@ static void issue(const Job *j) {
   switch (j->kind) {
   case CONV: fk_op_conv(be, NULL, &j->op.conv); break;
   case GROUP_NORM: fk_op_group_norm(be, &j->op.group_norm); break;
-  case LAYER_NORM: fk_op_layer_norm(be, j->op.layer_norm, 2); break;
-  case LINEAR: fk_op_linear(be, &j->op.linear, 1); break;
+  case LAYER_NORM: fk_op_layer_norm(be, NULL, j->op.layer_norm, 2); break;
+  case LINEAR: fk_op_linear(be, NULL, &j->op.linear, 1); break;
   case ATTENTION: fk_op_attention(be, &j->op.attention); break;
   case COPY: fk_op_copy(be, j->op.move.y, j->op.move.x); break;
   case GATE: fk_op_gate_add(be, j->op.move.y, j->op.move.x, j->op.move.gate); break;
