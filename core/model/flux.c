@@ -14,6 +14,12 @@ int64_t fk_flux_mod_offset(const FkFlux *f, int block) {
   return f->width * (block < doubles ? 12 * block : 12 * doubles + 3 * (block - doubles));
 }
 
+/* Every block has the forms of the first. */
+static bool quantised(const FkFlux *f) {
+  const FkWeight w = f->config.single_layers ? f->singles[0].out : f->doubles[0].image.out;
+  return w.scale.kind != FK_SCALE_NONE;
+}
+
 void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *arena, const FkFluxShape *s) {
   const int64_t target = s->grid_h * s->grid_w, context = s->context_h * s->context_w;
   const int64_t rows = s->text + target + context, e = f->config.head_width, d = f->width;
@@ -22,6 +28,10 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
   r->hidden = fk_arena_2d(arena, be->dtype, rows, d);
   r->normed = fk_arena_2d(arena, be->dtype, rows, d);
   r->wide = fk_arena_2d(arena, be->dtype, rows, 7 * d);
+  if (quantised(f)) {
+    r->codes = fk_arena_2d(arena, FK_E4M3, rows, 5 * d);
+    r->codes_scale = fk_arena_1d(arena, FK_F32, rows);
+  }
   r->rope = fk_arena_2d(arena, FK_F32, rows, e);
   r->mod = fk_arena_1d(arena, FK_F32, f->mod_total);
   r->velocity = fk_arena_2d(arena, FK_F32, target, f->config.out_channels);
@@ -43,12 +53,13 @@ void fk_flux_run_clear(FkFluxRun *r) {
 typedef struct {
   const FkFluxRun *run;
   const FkTensor *saved_kv;   /* [blocks], the slot's; NULL: no context reuse */
+  bool full;                  /* weights in full precision where they have a twin */
   int64_t text, active, rows; /* active: rows computed; rows: active and reused context */
 } Rows;
 
 static Rows rows_of(const FkFluxRun *r, const FkFluxPass *pass) {
   const FkTensor *saved = r->saved_kv ? r->saved_kv + (size_t)pass->slot * (size_t)fk_flux_blocks(r->flux) : NULL;
-  return (Rows){r, saved, r->text, fk_flux_active(r, pass), r->text + r->target + r->context};
+  return (Rows){r, saved, pass->full, r->text, fk_flux_active(r, pass), r->text + r->target + r->context};
 }
 
 static FkTensor mod_chunk(const FkFluxRun *r, int64_t offset, int chunk) {
@@ -63,33 +74,76 @@ static FkLayerNorm modulated(const FkFluxRun *r, int64_t first, int64_t n, int64
                        .eps = 1e-6f};
 }
 
+/* The weight as this evaluation uses it. */
+static FkWeight weight(const Rows *rows, FkWeight w) {
+  return rows->full ? fk_weight_full(w) : w;
+}
+
+static bool takes_codes(FkWeight w) {
+  return w.dtype == FK_E4M3 || w.dtype == FK_I8;
+}
+
+/* Rows first..first+n of the codes and of their scales, for a product with `columns` columns; one scale a row. */
+static FkTensor codes(const FkFluxRun *r, int64_t first, int64_t n, int64_t columns) {
+  return fk_tensor_slice_cols(fk_tensor_slice_rows(r->codes, first, n), 0, columns);
+}
+
+static FkTensor codes_scale(const FkFluxRun *r, int64_t first, int64_t n) {
+  return fk_tensor_slice(r->codes_scale, first, n);
+}
+
+/* Modulated norm of rows first..first+n as the operand of products with w: numbers in `normed`, or codes. */
+static FkLayerNorm norm_for(const Rows *rows, FkWeight w, int64_t first, int64_t n, int64_t offset, int shift) {
+  const FkFluxRun *r = rows->run;
+  FkLayerNorm norm = modulated(r, first, n, offset, shift);
+  if (!takes_codes(weight(rows, w))) return norm;
+  norm.y = codes(r, first, n, r->flux->width);
+  norm.y_scale = codes_scale(r, first, n);
+  return norm;
+}
+
 /* Columns first..first+n of rows from..from+count of the wide buffer. */
 static FkTensor wide(const FkFluxRun *r, int64_t from, int64_t count, int64_t first, int64_t n) {
   return fk_tensor_slice_cols(fk_tensor_slice_rows(r->wide, from, count), first, n);
 }
 
-static FkLinear project_qkv(const FkFluxRun *r, int64_t from, int64_t n, FkWeight w, FkTensor bias, FkTensor q_norm,
-                            FkTensor k_norm) {
-  return (FkLinear){.x = fk_tensor_slice_rows(r->normed, from, n),
-                    .y = wide(r, from, n, 0, w.out),
-                    .bias = bias,
-                    .w = w,
-                    .epilogue = FK_EPI_QKV,
-                    .q_norm = q_norm,
-                    .k_norm = k_norm,
-                    .rope = fk_tensor_slice_rows(r->rope, from, n),
-                    .width = r->flux->width};
+/* A product with what norm_for has made of the rows from..from+n. */
+static FkLinear of_norm(const Rows *rows, int64_t from, int64_t n, FkWeight w, FkTensor bias, FkTensor y) {
+  const FkFluxRun *r = rows->run;
+  FkLinear l = {.x = fk_tensor_slice_rows(r->normed, from, n), .y = y, .bias = bias, .w = weight(rows, w)};
+  if (!takes_codes(l.w)) return l;
+  l.x = codes(r, from, n, r->flux->width);
+  l.x_scale = codes_scale(r, from, n);
+  return l;
 }
 
-/* hidden += gate * (wide[:, column..] W^T + b), in place. */
-static FkLinear gated_out(const FkFluxRun *r, int64_t from, int64_t n, int64_t column, FkWeight w, FkTensor bias,
+static FkLinear project_qkv(const Rows *rows, int64_t from, int64_t n, FkWeight w, FkTensor bias, FkTensor q_norm,
+                            FkTensor k_norm) {
+  FkLinear l = of_norm(rows, from, n, w, bias, wide(rows->run, from, n, 0, w.out));
+  l.epilogue = FK_EPI_QKV;
+  l.q_norm = q_norm;
+  l.k_norm = k_norm;
+  l.rope = fk_tensor_slice_rows(rows->run->rope, from, n);
+  l.width = rows->run->flux->width;
+  return l;
+}
+
+/* hidden += gate * (wide[:, column..] W^T + b), in place; the operand is quantised first where the weight is. */
+static FkLinear gated_out(const Rows *rows, int64_t from, int64_t n, int64_t column, FkWeight w, FkTensor bias,
                           FkTensor gate) {
-  return (FkLinear){.x = wide(r, from, n, column, w.in),
-                    .y = fk_tensor_slice_rows(r->hidden, from, n),
-                    .bias = bias,
-                    .gate = gate,
-                    .w = w,
-                    .epilogue = FK_EPI_GATE};
+  const FkFluxRun *r = rows->run;
+  FkLinear l = {.x = wide(r, from, n, column, w.in),
+                .y = fk_tensor_slice_rows(r->hidden, from, n),
+                .bias = bias,
+                .gate = gate,
+                .w = weight(rows, w),
+                .epilogue = FK_EPI_GATE};
+  if (!takes_codes(l.w)) return l;
+  const FkTensor numbers = l.x;
+  l.x = codes(r, from, n, w.in);
+  l.x_scale = codes_scale(r, from, n);
+  fk_op_quantize(r->be, l.x, l.x_scale, numbers);
+  return l;
 }
 
 /* Queries of rows from..from+n against all keys; the result takes the queries' place. */
@@ -121,30 +175,27 @@ static void double_block(const Rows *rows, int i) {
   const int64_t image = fk_flux_mod_offset(r->flux, i), text = image + 6 * d;
   const FkFluxStream *const x = &b->image, *const c = &b->text;
 
-  FkLayerNorm norm1[2] = {modulated(r, 0, t, text, 0), modulated(r, t, n, image, 0)};
+  FkLayerNorm norm1[2] = {norm_for(rows, c->qkv, 0, t, text, 0), norm_for(rows, x->qkv, t, n, image, 0)};
   fk_op_layer_norm(r->be, r->arena, norm1, 2);
-  FkLinear qkv[2] = {project_qkv(r, 0, t, c->qkv, c->qkv_bias, c->q_norm, c->k_norm),
-                     project_qkv(r, t, n, x->qkv, x->qkv_bias, x->q_norm, x->k_norm)};
+  FkLinear qkv[2] = {project_qkv(rows, 0, t, c->qkv, c->qkv_bias, c->q_norm, c->k_norm),
+                     project_qkv(rows, t, n, x->qkv, x->qkv_bias, x->q_norm, x->k_norm)};
   fk_op_linear(r->be, r->arena, qkv, 2);
   attend(rows, i, 0, rows->active);
-  FkLinear out[2] = {gated_out(r, 0, t, 2 * d, c->out, c->out_bias, mod_chunk(r, text, 2)),
-                     gated_out(r, t, n, 2 * d, x->out, x->out_bias, mod_chunk(r, image, 2))};
+  FkLinear out[2] = {gated_out(rows, 0, t, 2 * d, c->out, c->out_bias, mod_chunk(r, text, 2)),
+                     gated_out(rows, t, n, 2 * d, x->out, x->out_bias, mod_chunk(r, image, 2))};
   fk_op_linear(r->be, r->arena, out, 2);
 
-  FkLayerNorm norm2[2] = {modulated(r, 0, t, text, 3), modulated(r, t, n, image, 3)};
+  FkLayerNorm norm2[2] = {norm_for(rows, c->ff_in, 0, t, text, 3), norm_for(rows, x->ff_in, t, n, image, 3)};
   fk_op_layer_norm(r->be, r->arena, norm2, 2);
-  FkLinear up[2] = {{.x = fk_tensor_slice_rows(r->normed, 0, t), .y = wide(r, 0, t, 3 * d, 4 * d)},
-                    {.x = fk_tensor_slice_rows(r->normed, t, n), .y = wide(r, t, n, 3 * d, 4 * d)}};
-  const FkFluxStream *const stream[2] = {c, x};
+  FkLinear up[2] = {of_norm(rows, 0, t, c->ff_in, c->ff_in_bias, wide(r, 0, t, 3 * d, 4 * d)),
+                    of_norm(rows, t, n, x->ff_in, x->ff_in_bias, wide(r, t, n, 3 * d, 4 * d))};
   for (int g = 0; g < 2; g++) {
-    up[g].w = stream[g]->ff_in;
-    up[g].bias = stream[g]->ff_in_bias;
     up[g].epilogue = FK_EPI_ACT;
     up[g].act = FK_ACT_GELU_TANH;
   }
   fk_op_linear(r->be, r->arena, up, 2);
-  FkLinear down[2] = {gated_out(r, 0, t, 3 * d, c->ff_out, c->ff_out_bias, mod_chunk(r, text, 5)),
-                      gated_out(r, t, n, 3 * d, x->ff_out, x->ff_out_bias, mod_chunk(r, image, 5))};
+  FkLinear down[2] = {gated_out(rows, 0, t, 3 * d, c->ff_out, c->ff_out_bias, mod_chunk(r, text, 5)),
+                      gated_out(rows, t, n, 3 * d, x->ff_out, x->ff_out_bias, mod_chunk(r, image, 5))};
   fk_op_linear(r->be, r->arena, down, 2);
 }
 
@@ -154,8 +205,8 @@ static void keys_and_values(const Rows *rows, const FkFluxSingle *b) {
   const int64_t d = r->flux->width, after = rows->text + r->target;
   const FkWeight w = fk_weight_rows(b->in, 0, 2 * d);
   const FkTensor bias = fk_tensor_slice(b->in_bias, 0, 2 * d);
-  FkLinear kv[2] = {project_qkv(r, 0, rows->text, w, bias, b->q_norm, b->k_norm)};
-  if (rows->active > after) kv[1] = project_qkv(r, after, rows->active - after, w, bias, b->q_norm, b->k_norm);
+  FkLinear kv[2] = {project_qkv(rows, 0, rows->text, w, bias, b->q_norm, b->k_norm)};
+  if (rows->active > after) kv[1] = project_qkv(rows, after, rows->active - after, w, bias, b->q_norm, b->k_norm);
   fk_op_linear(r->be, r->arena, kv, rows->active > after ? 2 : 1);
 }
 
@@ -166,13 +217,13 @@ static void single_block(const Rows *rows, int i, bool last) {
   const int64_t d = r->flux->width, mod = fk_flux_mod_offset(r->flux, r->flux->config.layers + i);
   const int64_t from = last ? rows->text : 0, n = last ? r->target : rows->active;
 
-  FkLayerNorm norm = modulated(r, 0, rows->active, mod, 0);
+  FkLayerNorm norm = norm_for(rows, b->in, 0, rows->active, mod, 0);
   fk_op_layer_norm(r->be, r->arena, &norm, 1);
   if (last) keys_and_values(rows, b);
-  FkLinear in = project_qkv(r, from, n, b->in, b->in_bias, b->q_norm, b->k_norm);
+  FkLinear in = project_qkv(rows, from, n, b->in, b->in_bias, b->q_norm, b->k_norm);
   fk_op_linear(r->be, r->arena, &in, 1);
   attend(rows, r->flux->config.layers + i, from, n);
-  FkLinear out = gated_out(r, from, n, 2 * d, b->out, b->out_bias, mod_chunk(r, mod, 2));
+  FkLinear out = gated_out(rows, from, n, 2 * d, b->out, b->out_bias, mod_chunk(r, mod, 2));
   fk_op_linear(r->be, r->arena, &out, 1);
 }
 

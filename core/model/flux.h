@@ -57,10 +57,12 @@ typedef struct {
   FkTensor tokens;               /* [target + context, in_channels]: the model's input */
   FkTensor hidden, normed;       /* [rows, D] */
   FkTensor wide;                 /* [rows, 7 D]: [K | V | Q or attention | MLP] */
-  FkTensor rope;                 /* [rows, E] float32 */
-  FkTensor mod;                  /* [mod_total] float32: the running evaluation's */
-  FkTensor velocity;             /* [target, out_channels] float32: the model's output */
-  FkTensor *saved_kv;            /* [slots * blocks] of [context, 2 D], or NULL: no context reuse */
+  FkTensor codes, codes_scale; /* [rows, 5 D] and [rows] or [rows, 5 D / 128]: a product's quantised operand, made just
+                                  before it; absent where no block's weights are quantised */
+  FkTensor rope;               /* [rows, E] float32 */
+  FkTensor mod;                /* [mod_total] float32: the running evaluation's */
+  FkTensor velocity;           /* [target, out_channels] float32: the model's output */
+  FkTensor *saved_kv;          /* [slots * blocks] of [context, 2 D], or NULL: no context reuse */
 } FkFluxRun;
 
 typedef struct {
@@ -81,6 +83,7 @@ typedef struct {
   int evaluation;
   int slot;           /* whose keys and values of the context are saved or reused */
   bool reuse_context; /* the context rows are not computed: their keys and values are the slot's saved ones */
+  bool full;          /* weights that have a twin in full precision use it */
 } FkFluxPass;
 
 /* run->tokens -> run->velocity, with the evaluation's modulation and text rows in the run (fk_flux_load). */
