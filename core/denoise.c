@@ -156,13 +156,13 @@ static bool loop(Loop *l, GError **error) {
     }
     fk_op_range(e->be, NULL);
     if (e->plan) continue;
-    fk_op_mark(e->be, i & 1);
+    fk_op_event_record(e->be, i & 1);
     const int awaited = evaluation_us >= FK_SLOW_EVALUATION_US ? i : i - 1;
-    if (awaited >= 0) fk_op_wait(e->be, awaited & 1);
+    if (awaited >= 0) fk_op_event_wait(e->be, awaited & 1);
     evaluation_us = g_get_monotonic_time() - start_us;
     if (e->be->failure) break;
   }
-  if (!e->plan) fk_op_wait(e->be, (n - 1) & 1);
+  if (!e->plan) fk_op_event_wait(e->be, (n - 1) & 1);
   if (!fk_job_sync(e->be, error)) return false;
   if (e->progress && !e->plan) e->progress("step", n, n, e->user_data);
   return true;

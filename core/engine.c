@@ -27,7 +27,7 @@ static int backend_error(FkFailure failure) {
 static FkBackend *open_backend(const char *name, int device, GError **error) {
   char message[256] = "";
   FkFailure failure = FK_FAIL_NONE;
-  FkBackend *be = fk_backend_open(name, device, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open(name, device, 0, &failure, message, sizeof message);
   if (!be) g_set_error(error, FK_ERROR, backend_error(failure), "backend=%s: %s", name, message);
   return be;
 }

@@ -9,7 +9,7 @@
 static FkBackend *null_backend(FkDtype dtype, GError **error) {
   char message[256] = "";
   FkFailure failure;
-  FkBackend *be = fk_backend_open("null", 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open("null", 0, 0, &failure, message, sizeof message);
   if (!be)
     g_set_error(error, FK_ERROR, FK_ERROR_BACKEND_MISSING, "null backend: %s", message);
   else

@@ -177,8 +177,8 @@ static void cuda_close(FkBackend *be) {
     if (b->device) cudaFree(b->device);
     if (b->idle) cudaEventDestroy(b->idle);
   }
-  for (int i = 0; i < FK_SLOTS; i++)
-    if (cu->mark[i]) cudaEventDestroy(cu->mark[i]);
+  for (int i = 0; i < FK_EVENTS; i++)
+    if (cu->event[i]) cudaEventDestroy(cu->event[i]);
   if (cu->scratch) cudaFree(cu->scratch);
   if (cu->counter) cudaFree(cu->counter);
   if (cu->flags) cudaFreeHost(cu->flags);
@@ -264,24 +264,24 @@ static void cuda_download(FkBackend *be, void *to, const void *from, size_t byte
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
-static void cuda_mark(FkBackend *be, int slot) {
+static void cuda_event_record(FkBackend *be, int event) {
   FkCuda *cu = fk_cuda_enter(be);
-  assert(slot >= 0 && slot < FK_SLOTS);
-  if (!cu->mark[slot] && !fk_cuda_ok(be, "mark", cudaEventCreate(&cu->mark[slot]))) return;
-  fk_cuda_ok(be, "mark", cudaEventRecord(cu->mark[slot], cu->stream));
+  assert(event >= 0 && event < FK_EVENTS);
+  if (!cu->event[event] && !fk_cuda_ok(be, "event record", cudaEventCreate(&cu->event[event]))) return;
+  fk_cuda_ok(be, "event record", cudaEventRecord(cu->event[event], cu->stream));
 }
 
-/* A slot never marked has passed. */
-static void cuda_wait(FkBackend *be, int slot) {
+/* An event never recorded has passed. */
+static void cuda_event_wait(FkBackend *be, int event) {
   FkCuda *cu = fk_cuda_enter(be);
-  assert(slot >= 0 && slot < FK_SLOTS);
-  if (cu->mark[slot]) fk_cuda_ok(be, "wait", cudaEventSynchronize(cu->mark[slot]));
+  assert(event >= 0 && event < FK_EVENTS);
+  if (cu->event[event]) fk_cuda_ok(be, "event wait", cudaEventSynchronize(cu->event[event]));
 }
 
-static double cuda_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {
+static double cuda_elapsed_ms(FkBackend *be, int from, int to) {
   FkCuda *cu = fk_cuda_enter(be);
   float ms = 0;
-  fk_cuda_ok(be, "elapsed", cudaEventElapsedTime(&ms, cu->mark[from_slot], cu->mark[to_slot]));
+  fk_cuda_ok(be, "elapsed", cudaEventElapsedTime(&ms, cu->event[from], cu->event[to]));
   return ms;
 }
 
@@ -405,8 +405,8 @@ static const FkOps table = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
-    .mark = cuda_mark,
-    .wait = cuda_wait,
+    .event_record = cuda_event_record,
+    .event_wait = cuda_event_wait,
     .elapsed_ms = cuda_elapsed_ms,
     .stage = cuda_stage,
     .commit = cuda_commit,

@@ -35,7 +35,7 @@ typedef struct {
   int device, sms;
   int arch; /* 10 * major + minor of the compute capability */
   cudaStream_t stream;
-  cudaEvent_t mark[FK_SLOTS]; /* made when first marked */
+  cudaEvent_t event[FK_EVENTS]; /* made when first recorded */
   FkCudaBuffer ring[FK_CUDA_RING];
   char *scratch;
   unsigned *counter; /* device, zero between launches: which block of a reduction is the last */

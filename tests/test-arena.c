@@ -8,7 +8,7 @@
 static FkBackend *open_backend(const char *name) {
   FkFailure failure;
   char message[256];
-  FkBackend *be = fk_backend_open(name, 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open(name, 0, 0, &failure, message, sizeof message);
   g_assert_nonnull(be);
   return be;
 }

@@ -10,21 +10,25 @@
 #include <math.h>
 #include <string.h>
 
-static FkBackend *open_backend(const char *name) {
+static FkBackend *open_threads(const char *name, int threads) {
   FkFailure failure = FK_FAIL_DEVICE;
   char message[512] = "";
-  FkBackend *be = fk_backend_open(name, 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open(name, 0, threads, &failure, message, sizeof message);
   g_test_message("%s", message);
   g_assert_nonnull(be);
   g_assert_cmpint(failure, ==, FK_FAIL_NONE);
   return be;
 }
 
+static FkBackend *open_backend(const char *name) {
+  return open_threads(name, 0);
+}
+
 /* Fails to open; the message holds each of the words. */
 static void assert_refused(const char *name, const char *word, const char *other) {
   FkFailure failure = FK_FAIL_NONE;
   char message[512] = "";
-  g_assert_null(fk_backend_open(name, 3, &failure, message, sizeof message));
+  g_assert_null(fk_backend_open(name, 3, 0, &failure, message, sizeof message));
   g_test_message("%s", message);
   g_assert_cmpint(failure, ==, FK_FAIL_UNSUPPORTED);
   g_assert_nonnull(strstr(message, word));
@@ -54,24 +58,38 @@ static void test_threads(void) {
   g_setenv("FK_THREADS", "3", TRUE);
   FkBackend *be = open_backend("cpu");
   g_assert_cmpstr(be->machine, ==, "cpu (3 threads)");
+  g_assert_cmpint(be->threads, ==, 3);
   fk_backend_close(be);
-  fk_backend_set_threads(1); /* the program's word wins over the environment's */
-  be = open_backend("cpu");
+  be = open_threads("cpu", 1); /* the caller's word wins over the environment's */
   g_assert_cmpstr(be->machine, ==, "cpu (1 thread)");
-  fk_backend_close(be);
-  fk_backend_set_threads(0);
-  g_setenv("FK_THREADS", "rubbish", TRUE);
-  be = open_backend("cpu");
-  g_assert_true(g_str_has_prefix(be->machine, "cpu ("));
+  g_assert_cmpint(be->threads, ==, 1);
   fk_backend_close(be);
   g_unsetenv("FK_THREADS");
+  be = open_backend("cpu");
+  g_assert_cmpint(be->threads, ==, (int)MIN(g_get_num_processors(), 256));
+  fk_backend_close(be);
+}
+
+/* A number of threads that cannot be had is refused with the number, whoever asked for it. */
+static void test_threads_refused(void) {
+  static const char *const bad[] = {"rubbish", "3x", "-1", "257", "99999999999999999999"};
+  for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+    g_setenv("FK_THREADS", bad[i], TRUE);
+    assert_refused("cpu", bad[i], "from 0 to 256");
+  }
+  g_unsetenv("FK_THREADS");
+  FkFailure failure = FK_FAIL_NONE;
+  for (int i = 0; i < 2; i++) {
+    char message[512] = "";
+    g_assert_null(fk_backend_open("cpu", 0, i ? -7 : 257, &failure, message, sizeof message));
+    g_assert_nonnull(strstr(message, i ? "-7 threads" : "257 threads"));
+    g_assert_cmpint(failure, ==, FK_FAIL_UNSUPPORTED);
+  }
 }
 
 /* Thousands of tiny ops on more threads than processors: every task once, none lost, no thread stuck. */
 static void test_pool(void) {
-  fk_backend_set_threads(5);
-  FkBackend *be = open_backend("cpu");
-  fk_backend_set_threads(0);
+  FkBackend *be = open_threads("cpu", 5);
   enum { ROWS = 9, COLS = 8192, TIMES = 3000 };
   g_autofree float *y = g_new0(float, ROWS *COLS), *one = g_new(float, COLS);
   for (int i = 0; i < COLS; i++) one[i] = 1;
@@ -126,19 +144,19 @@ static void test_null_walk(void) {
   fk_backend_close(be);
 }
 
-/* The k-th mark fails, counted anew after clear. */
+/* The k-th event recorded fails, counted anew after clear. */
 static void test_null_fail_step(void) {
   g_setenv("FK_NULL_FAIL_STEP", "3", TRUE);
   FkBackend *be = open_backend("null");
   g_unsetenv("FK_NULL_FAIL_STEP");
   for (int round = 0; round < 2; round++) {
-    fk_op_mark(be, 0);
+    fk_op_event_record(be, 0);
     fk_backend_clear(be);
     for (int step = 1; step <= 2; step++) {
-      fk_op_mark(be, step);
+      fk_op_event_record(be, step);
       g_assert_true(fk_backend_sync(be));
     }
-    fk_op_mark(be, 3);
+    fk_op_event_record(be, 3);
     g_assert_false(fk_backend_sync(be));
     g_assert_cmpint(be->failure, ==, FK_FAIL_DEVICE);
     g_assert_cmpstr(be->message, ==, "null backend: failure asked for at step 3");
@@ -152,11 +170,11 @@ static void test_null_step_ms(void) {
   FkBackend *be = open_backend("null");
   g_unsetenv("FK_NULL_STEP_MS");
   gint64 start = g_get_monotonic_time();
-  fk_op_mark(be, 0);
-  fk_op_wait(be, 0);
-  fk_op_wait(be, 0); /* once per mark */
-  fk_op_mark(be, 1);
-  fk_op_wait(be, 1);
+  fk_op_event_record(be, 0);
+  fk_op_event_wait(be, 0);
+  fk_op_event_wait(be, 0); /* once per record */
+  fk_op_event_record(be, 1);
+  fk_op_event_wait(be, 1);
   gint64 passed = g_get_monotonic_time() - start;
   g_assert_cmpint(passed, >=, 40000);
   g_assert_cmpint(passed, <, 5000000);
@@ -278,6 +296,7 @@ int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/backend/names", test_names);
   g_test_add_func("/backend/threads", test_threads);
+  g_test_add_func("/backend/threads-refused", test_threads_refused);
   g_test_add_func("/backend/pool", test_pool);
   g_test_add_func("/backend/failure", test_failure);
   g_test_add_func("/backend/null-walk", test_null_walk);

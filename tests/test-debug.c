@@ -7,7 +7,7 @@
 static FkBackend *open_cpu(void) {
   char message[128];
   FkFailure failure;
-  return fk_backend_open("cpu", 0, &failure, message, sizeof message);
+  return fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
 }
 
 static int files_in(const char *folder) {

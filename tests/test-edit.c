@@ -109,7 +109,7 @@ static void threads(void) {
   g_autofree char *first = NULL;
   FkImage in = photo("coffee_256.png");
   for (int n = 1; n <= 3; n++) {
-    fk_backend_set_threads(n);
+    g_setenv("FK_THREADS", (char[]){(char)('0' + n), 0}, TRUE);
     g_autoptr(FkEngine) engine = open_demo();
     g_autoptr(FkSettings) s = settings_of("prompt", "add a shape", "steps", "2", NULL);
     FkImage out = like(&in);
@@ -119,7 +119,7 @@ static void threads(void) {
     g_assert_cmpstr(now, ==, first);
     g_free(out.data);
   }
-  fk_backend_set_threads(0);
+  g_unsetenv("FK_THREADS");
   g_free(in.data);
 }
 

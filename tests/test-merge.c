@@ -53,7 +53,7 @@ static void features(gconstpointer data) {
   FkFailure failure;
   FkArena arena;
   FkMergePlan p;
-  FkBackend *be = fk_backend_open("cpu", 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
   g_assert_true(be && fk_arena_open(&arena, be, 1u << 20));
   fk_merge_plan_init(&p, c->h, c->w, c->ratio);
   FkTensor rows = fk_arena_2d(&arena, FK_F32, p.tokens, 8), merged = fk_arena_2d(&arena, FK_F32, p.kept, 8);

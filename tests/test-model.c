@@ -123,7 +123,7 @@ static void published(void) {
   static const char *const names[] = {"kontext-dev", "dev", "schnell"};
   char message[64];
   FkFailure failure;
-  FkBackend *null = fk_backend_open("null", 0, &failure, message, sizeof message);
+  FkBackend *null = fk_backend_open("null", 0, 0, &failure, message, sizeof message);
   for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
     g_autoptr(GError) error = NULL;
     g_autoptr(FkModel) m = fk_model_open(names[i], null, false, &error);
@@ -139,7 +139,7 @@ int main(int argc, char **argv) {
   FkFailure failure;
   g_test_init(&argc, &argv, NULL);
   scratch_open();
-  be = fk_backend_open("cpu", 0, &failure, message, sizeof message);
+  be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
   g_test_add_func("/model/opens", opens);
   g_test_add_func("/model/loads-again", loads_again);
   g_test_add_func("/model/damaged", damaged);

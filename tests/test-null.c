@@ -9,7 +9,7 @@
 static FkBackend *open_backend(const char *name) {
   char message[128];
   FkFailure failure;
-  FkBackend *be = fk_backend_open(name, 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open(name, 0, 0, &failure, message, sizeof message);
   g_assert_nonnull(be);
   return be;
 }
@@ -87,12 +87,23 @@ static void fail_alloc(void) {
   fk_backend_close(be);
 }
 
+/* Every event that backend.h promises, which is what a profile uses of them. */
+static void events(void) {
+  FkBackend *be = open_backend("null");
+  for (int i = 0; i < FK_EVENTS; i++) be->ops->event_record(be, i);
+  for (int i = 0; i < FK_EVENTS; i++) be->ops->event_wait(be, i);
+  g_assert_cmpfloat(be->ops->elapsed_ms(be, 0, FK_EVENTS - 1), ==, 0);
+  g_assert_true(fk_backend_sync(be));
+  fk_backend_close(be);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/null/slots", slots);
   g_test_add_func("/null/addresses", addresses);
   g_test_add_func("/null/pixels", pixels_repeat);
   g_test_add_func("/null/counts", counts);
+  g_test_add_func("/null/events", events);
   g_test_add_func("/null/fail-alloc", fail_alloc);
   return g_test_run();
 }

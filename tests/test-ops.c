@@ -9,8 +9,7 @@
 static FkBackend *open_cpu(int threads) {
   FkFailure failure;
   char message[256];
-  fk_backend_set_threads(threads);
-  FkBackend *be = fk_backend_open("cpu", 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open("cpu", 0, threads, &failure, message, sizeof message);
   g_assert_nonnull(be);
   return be;
 }

@@ -11,7 +11,7 @@
 static FkBackend *open_cpu(void) {
   char message[128];
   FkFailure failure;
-  FkBackend *be = fk_backend_open("cpu", 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
   if (!be || !fk_profile_start(be)) g_error("%s", message);
   return be;
 }

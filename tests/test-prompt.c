@@ -17,7 +17,7 @@ static Rig open_rig(void) {
   char message[256] = "";
   FkFailure failure;
   g_autoptr(GError) error = NULL;
-  Rig r = {.be = fk_backend_open("cpu", 0, &failure, message, sizeof message)};
+  Rig r = {.be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message)};
   r.model = fk_model_open(FK_DEMO_MODEL, r.be, true, &error);
   g_assert_no_error(error);
   fk_model_load(r.model, NULL, NULL, NULL, &error);

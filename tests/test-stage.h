@@ -19,7 +19,7 @@ static inline Stage stage_open(const char *folder, const char *stem) {
   FkFailure failure;
   g_autoptr(GError) error = NULL;
   g_autofree char *path = g_path_is_absolute(folder) ? g_strdup(folder) : g_build_filename(FK_DEMO_MODEL, folder, NULL);
-  Stage s = {.be = fk_backend_open("cpu", 0, &failure, message, sizeof message)};
+  Stage s = {.be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message)};
   if (!s.be) g_error("%s", message);
   g_assert_true(fk_arena_open(&s.arena, s.be, 256u << 20));
   s.component = fk_component_open(path, stem, &error);

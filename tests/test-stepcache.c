@@ -161,7 +161,7 @@ typedef struct {
 static void scalar_open(Scalar *s, int order, int evaluations) {
   char message[256];
   FkFailure failure;
-  *s = (Scalar){.be = fk_backend_open("cpu", 0, &failure, message, sizeof message)};
+  *s = (Scalar){.be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message)};
   g_assert_nonnull(s->be);
   g_assert_true(fk_arena_open(&s->arena, s->be, 1u << 20));
   s->coefs = fk_forecast_coefs(s->be, &s->arena, evaluations);

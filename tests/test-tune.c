@@ -8,7 +8,7 @@
 static FkBackend *open_null(void) {
   char message[256] = "";
   FkFailure failure;
-  FkBackend *be = fk_backend_open("null", 0, &failure, message, sizeof message);
+  FkBackend *be = fk_backend_open("null", 0, 0, &failure, message, sizeof message);
   g_assert_nonnull(be);
   return be;
 }

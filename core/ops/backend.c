@@ -15,17 +15,6 @@
 #define FK_MODULE_DIR "/usr/local/lib/fluxkontext"
 #endif
 
-static int fk_threads_asked;
-
-void fk_backend_set_threads(int threads) {
-  fk_threads_asked = threads > 0 ? threads : 0;
-}
-
-int fk_backend_threads(void) {
-  const char *text = getenv("FK_THREADS");
-  return fk_threads_asked > 0 || !text ? fk_threads_asked : atoi(text);
-}
-
 /* The module's table, NULL with a message. dlopen's own text names the file. */
 static const FkOps *fk_backend_module(void **module, char *message, size_t size) {
   char path[4096];
@@ -72,7 +61,7 @@ static uint32_t fk_backend_slots(const FkOps *ops) {
          (ops->graph_begin && ops->graph_end ? FK_CAN_GRAPH : 0u);
 }
 
-FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, char *message, size_t size) {
+FkBackend *fk_backend_open(const char *name, int device, int threads, FkFailure *failure, char *message, size_t size) {
   void *module = NULL;
   *failure = FK_FAIL_UNSUPPORTED;
   const FkOps *ops = fk_backend_table(name, &module, message, size);
@@ -89,6 +78,7 @@ FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, cha
   be->ops = ops;
   be->module = module;
   be->device = device;
+  be->threads = threads;
   if (!ops->open(be, device, message, size)) {
     if (be->failure != FK_FAIL_NONE) *failure = be->failure;
     free(be);

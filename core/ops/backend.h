@@ -12,11 +12,12 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 3
+#define FK_BACKEND_ABI 4
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128 /* columns under one scale where a row has several */
-#define FK_SLOTS 16384     /* marks a backend can hold at a time */
+#define FK_EVENTS 16384    /* events a backend holds at a time, numbered from 0 */
+#define FK_LOOP_EVENTS 64  /* the first of them belong to the denoising loop, the others to a profile */
 
 typedef struct FkBackend FkBackend;
 
@@ -111,10 +112,11 @@ typedef struct {
   void (*upload)(FkBackend *be, void *to, const void *from, size_t bytes);   /* `from` may be reused on return */
   void (*download)(FkBackend *be, void *to, const void *from, size_t bytes); /* waits: `to` is filled on return */
   void (*sync)(FkBackend *be); /* waits for everything enqueued; failures found are marked */
-  /* One step in flight: mark(slot) enqueues an event, wait(slot) waits for it. Slots 0..FK_SLOTS-1. */
-  void (*mark)(FkBackend *be, int slot);
-  void (*wait)(FkBackend *be, int slot);
-  double (*elapsed_ms)(FkBackend *be, int from_slot, int to_slot); /* after both have passed */
+  /* Events 0..FK_EVENTS-1: record enqueues one, wait blocks until the device has reached its last record (at once where
+   * there is none). Recording an event again moves it. elapsed_ms: between two events that have both been reached. */
+  void (*event_record)(FkBackend *be, int event);
+  void (*event_wait)(FkBackend *be, int event);
+  double (*elapsed_ms)(FkBackend *be, int from, int to);
   /* Weight files go up through pinned memory: stage gives a host buffer to fill (waits until it is free),
    * commit enqueues its copy to `to`, converting `count` elements from dtype `from` to dtype `as`. NULL slots: upload.
    */
@@ -194,6 +196,7 @@ struct FkBackend {
   void *module;  /* handle of the opened module, cuda only */
   FkDtype dtype; /* of activations: float32 on the CPU, bfloat16 on CUDA */
   int device;
+  int threads;      /* of the CPU backend: as asked for (0: its default), from open on those it has */
   char machine[96]; /* "NVIDIA H200", "cpu (2 threads)" */
   FkFailure failure;
   bool dead; /* the process can no longer use the device */
@@ -214,17 +217,16 @@ static inline bool fk_backend_uses(const FkBackend *be, uint32_t what) {
   return (be->use & what) == what;
 }
 
-/* name: "cpu", "null" or "cuda". NULL with a sentence in `message` when it cannot be had; *failure says of which kind.
- */
-FkBackend *fk_backend_open(const char *name, int device, FkFailure *failure, char *message, size_t size);
+/* name: "cpu", "null" or "cuda". threads: of the CPU backend, 0: the environment's FK_THREADS, else all processors that
+ * the process may use; results do not depend on it. NULL with a sentence in `message` when it cannot be had; *failure
+ * says of which kind. */
+FkBackend *fk_backend_open(const char *name, int device, int threads, FkFailure *failure, char *message, size_t size);
 void fk_backend_close(FkBackend *be);
 /* Keeps the first failure; `format` as printf. */
 void fk_backend_fail(FkBackend *be, FkFailure failure, const char *format, ...);
 /* Waits; true when nothing has failed since the last fk_backend_clear. */
 bool fk_backend_sync(FkBackend *be);
 void fk_backend_clear(FkBackend *be);
-/* Threads the CPU backend uses; 0 = all processors. Takes effect at open. Results do not depend on it. */
-void fk_backend_set_threads(int threads);
 
 extern const FkOps fk_cpu_ops, fk_null_ops;
 

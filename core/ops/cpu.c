@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CPU backend: float32, the specification of every op and the way to run small models anywhere. libc, threads and
- * one matrix product (cpu-gemm.c) only. This file: memory, time marks and the op table; the ops are in cpu-*.c.
+ * one matrix product (cpu-gemm.c) only. This file: memory, events and the op table; the ops are in cpu-*.c.
  *
- * Ops run when they are called, so nothing is in flight: sync and wait have nothing to wait for. */
+ * Ops run when they are called, so nothing is in flight: an event has been reached when it is recorded. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -25,11 +25,27 @@ static int fk_cpu_processors(void) {
   return online > 0 ? (int)online : 1;
 }
 
+/* What was asked for, else FK_THREADS, else one for each processor; 0 with a message: a number that cannot be had. */
+static int fk_cpu_threads(int asked, char *message, size_t size) {
+  const char *text = secure_getenv("FK_THREADS");
+  char *end = NULL;
+  if (asked == 0 && text && *text) {
+    const long number = strtol(text, &end, 10);
+    asked = *end == 0 && number >= 0 && number <= FK_CPU_MAX_THREADS ? (int)number : -1;
+  }
+  if (asked >= 0 && asked <= FK_CPU_MAX_THREADS)
+    return asked ? asked : (int)fk_cpu_min(fk_cpu_processors(), FK_CPU_MAX_THREADS);
+  if (end)
+    snprintf(message, size, "FK_THREADS is '%.40s': expected a whole number from 0 to %d", text, FK_CPU_MAX_THREADS);
+  else
+    snprintf(message, size, "%d threads for the cpu backend: expected 0 to %d", asked, FK_CPU_MAX_THREADS);
+  return 0;
+}
+
 static bool fk_cpu_open(FkBackend *be, int device, char *message, size_t size) {
   (void)device; /* there is one */
-  int threads = fk_backend_threads();
-  if (threads <= 0) threads = fk_cpu_processors();
-  if (threads > FK_CPU_MAX_THREADS) threads = FK_CPU_MAX_THREADS;
+  const int threads = fk_cpu_threads(be->threads, message, size);
+  if (threads == 0) return false;
   FkCpu *cpu = calloc(1, sizeof *cpu);
   if (cpu) cpu->pool = fk_cpu_pool_new(threads);
   if (!cpu || !cpu->pool) {
@@ -38,6 +54,7 @@ static bool fk_cpu_open(FkBackend *be, int device, char *message, size_t size) {
     return false;
   }
   be->priv = cpu;
+  be->threads = threads;
   be->dtype = FK_F32;
   snprintf(be->machine, sizeof be->machine, "cpu (%d thread%s)", threads, threads == 1 ? "" : "s");
   return true;
@@ -86,20 +103,21 @@ static void fk_cpu_sync(FkBackend *be) {
   (void)be;
 }
 
-static void fk_cpu_mark(FkBackend *be, int slot) {
+static void fk_cpu_event_record(FkBackend *be, int event) {
   struct timespec now;
+  assert(event >= 0 && event < FK_EVENTS);
   clock_gettime(CLOCK_MONOTONIC, &now);
-  ((FkCpu *)be->priv)->mark_ms[slot] = (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
+  ((FkCpu *)be->priv)->event_ms[event] = (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
 }
 
-static void fk_cpu_wait(FkBackend *be, int slot) {
+static void fk_cpu_event_wait(FkBackend *be, int event) {
   (void)be;
-  (void)slot;
+  (void)event;
 }
 
-static double fk_cpu_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {
+static double fk_cpu_elapsed_ms(FkBackend *be, int from, int to) {
   const FkCpu *cpu = be->priv;
-  return cpu->mark_ms[to_slot] - cpu->mark_ms[from_slot];
+  return cpu->event_ms[to] - cpu->event_ms[from];
 }
 
 void fk_cpu_run(FkBackend *be, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
@@ -131,8 +149,8 @@ const FkOps fk_cpu_ops = {
     .upload = fk_cpu_move,
     .download = fk_cpu_move,
     .sync = fk_cpu_sync,
-    .mark = fk_cpu_mark,
-    .wait = fk_cpu_wait,
+    .event_record = fk_cpu_event_record,
+    .event_wait = fk_cpu_event_wait,
     .elapsed_ms = fk_cpu_elapsed_ms,
     .linear = fk_cpu_linear,
     .layer_norm = fk_cpu_layer_norm,

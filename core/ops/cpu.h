@@ -41,8 +41,8 @@ bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCp
 
 typedef struct {
   FkCpuPool *pool;
-  double mark_ms[FK_SLOTS];
-  double *partial; /* sums of an op's tasks, added up in task order */
+  double event_ms[FK_EVENTS]; /* when it was recorded */
+  double *partial;            /* sums of an op's tasks, added up in task order */
   size_t partial_count;
 } FkCpu;
 
@@ -50,9 +50,6 @@ typedef struct {
 #define FK_CPU_PARTIALS 64
 /* `count` doubles, grown when needed; NULL marks the backend. */
 double *fk_cpu_partial(FkBackend *be, size_t count);
-
-/* Threads asked for: fk_backend_set_threads, else FK_THREADS, else 0 (all processors). backend.c */
-int fk_backend_threads(void);
 
 /* As fk_cpu_pool_run; no memory marks the backend. */
 void fk_cpu_run(FkBackend *be, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op);

@@ -3,8 +3,8 @@
  * FLOP) and lets an element be tested without weights. What an op costs is counted in ops.c, for every backend.
  *
  * Addresses are made up and must not be followed. download writes a fixed pattern. For tests, read when it opens:
- *   FK_NULL_STEP_MS=n     each step takes n milliseconds: wait sleeps for every mark it has not waited for yet
- *   FK_NULL_FAIL_STEP=k   the k-th mark since open or fk_backend_clear fails as a device would; k from 1
+ *   FK_NULL_STEP_MS=n     each step takes n milliseconds: waiting for an event that was recorded sleeps, once per
+ * record FK_NULL_FAIL_STEP=k   the k-th event recorded since open or fk_backend_clear fails as a device would; k from 1
  *   FK_NULL_FAIL_ALLOC=k  the k-th allocation since open is refused */
 #define _POSIX_C_SOURCE 200809L
 #include "backend.h"
@@ -16,10 +16,10 @@
 typedef struct {
   double step_ms;
   long fail_step, fail_alloc;
-  long marks, allocs;
-  uint32_t clears; /* FkBackend.clears that `marks` counts from */
-  size_t next;     /* next made-up address */
-  bool marked[64];
+  long records, allocs;
+  uint32_t clears;          /* FkBackend.clears that `records` counts from */
+  size_t next;              /* next made-up address */
+  bool recorded[FK_EVENTS]; /* and not yet waited for */
 } FkNull;
 
 static long fk_null_setting(const char *name) {
@@ -88,27 +88,29 @@ static void fk_null_sync(FkBackend *be) {
   (void)be;
 }
 
-static void fk_null_mark(FkBackend *be, int slot) {
+static void fk_null_event_record(FkBackend *be, int event) {
   FkNull *null = be->priv;
-  if (null->clears != be->clears) null->marks = 0;
+  assert(event >= 0 && event < FK_EVENTS);
+  if (null->clears != be->clears) null->records = 0;
   null->clears = be->clears;
-  null->marked[slot] = true;
-  if (++null->marks == null->fail_step)
+  null->recorded[event] = true;
+  if (++null->records == null->fail_step)
     fk_backend_fail(be, FK_FAIL_DEVICE, "null backend: failure asked for at step %ld", null->fail_step);
 }
 
-static void fk_null_wait(FkBackend *be, int slot) {
+static void fk_null_event_wait(FkBackend *be, int event) {
   FkNull *null = be->priv;
-  if (!null->marked[slot] || null->step_ms <= 0) return;
-  null->marked[slot] = false;
+  assert(event >= 0 && event < FK_EVENTS);
+  if (!null->recorded[event] || null->step_ms <= 0) return;
+  null->recorded[event] = false;
   struct timespec left = {(time_t)(null->step_ms / 1e3), 0};
   left.tv_nsec = (long)((null->step_ms - (double)left.tv_sec * 1e3) * 1e6);
   while (nanosleep(&left, &left) != 0) continue; /* interrupted by a signal: sleep the rest */
 }
 
-static double fk_null_elapsed_ms(FkBackend *be, int from_slot, int to_slot) {
+static double fk_null_elapsed_ms(FkBackend *be, int from, int to) {
   const FkNull *null = be->priv;
-  return null->step_ms * (to_slot - from_slot);
+  return null->step_ms * (to - from);
 }
 
 /* The ops: nothing. One function per signature. */
@@ -166,8 +168,8 @@ const FkOps fk_null_ops = {
     .upload = fk_null_upload,
     .download = fk_null_download,
     .sync = fk_null_sync,
-    .mark = fk_null_mark,
-    .wait = fk_null_wait,
+    .event_record = fk_null_event_record,
+    .event_wait = fk_null_event_wait,
     .elapsed_ms = fk_null_elapsed_ms,
     .linear = fk_null_linear,
     .layer_norm = fk_null_layer_norm,

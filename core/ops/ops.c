@@ -376,14 +376,14 @@ void fk_op_download(FkBackend *be, void *to, FkTensor from) {
     memset(to, 0, fk_tensor_bytes(from));
 }
 
-void fk_op_mark(FkBackend *be, int slot) {
-  assert(slot >= 0 && slot < 64);
-  if (be->failure == FK_FAIL_NONE) be->ops->mark(be, slot);
+void fk_op_event_record(FkBackend *be, int event) {
+  assert(event >= 0 && event < FK_LOOP_EVENTS);
+  if (be->failure == FK_FAIL_NONE) be->ops->event_record(be, event);
 }
 
-void fk_op_wait(FkBackend *be, int slot) {
-  assert(slot >= 0 && slot < 64);
-  if (be->failure == FK_FAIL_NONE) be->ops->wait(be, slot);
+void fk_op_event_wait(FkBackend *be, int event) {
+  assert(event >= 0 && event < FK_LOOP_EVENTS);
+  if (be->failure == FK_FAIL_NONE) be->ops->event_wait(be, event);
 }
 
 void fk_op_range(FkBackend *be, const char *name) {

@@ -42,8 +42,9 @@ void fk_op_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTe
 
 void fk_op_upload(FkBackend *be, FkTensor to, const void *from);
 void fk_op_download(FkBackend *be, void *to, FkTensor from);
-void fk_op_mark(FkBackend *be, int slot);
-void fk_op_wait(FkBackend *be, int slot);
+/* Events 0..FK_LOOP_EVENTS-1. */
+void fk_op_event_record(FkBackend *be, int event);
+void fk_op_event_wait(FkBackend *be, int event);
 /* Ranges of a profiler's timeline nest; name NULL closes the last. Also after a failure: they must stay paired. */
 void fk_op_range(FkBackend *be, const char *name);
 /* Record or replay what is enqueued between begin and end; see FkOps.graph_begin. */

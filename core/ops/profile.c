@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Timing of single ops on any backend, by its own marks. Recordings (CUDA graphs) must be off while it runs.
+/* Timing of single ops on any backend, by its own events. Recordings (CUDA graphs) must be off while it runs.
  * Not here: which ops there are (ops.c) and what is done with the rows (engine-profile.c). */
 #include "profile.h"
 
@@ -31,7 +31,7 @@ void fk_profile_op(FkBackend *be, const char *op) {
   }
   finish_op(be);
   p->before = be->count;
-  be->ops->mark(be, FK_PROFILE_FIRST + p->count);
+  be->ops->event_record(be, FK_LOOP_EVENTS + p->count);
   p->op[p->count++] = (FkProfileOp){.stage = p->stage, .op = op};
 }
 
@@ -47,10 +47,10 @@ void fk_profile_sizes(FkBackend *be, int64_t m, int64_t n, int64_t k) {
 struct FkProfile *fk_profile_stop(FkBackend *be) {
   struct FkProfile *p = be->profile;
   finish_op(be);
-  be->ops->mark(be, FK_PROFILE_FIRST + p->count);
+  be->ops->event_record(be, FK_LOOP_EVENTS + p->count);
   fk_backend_sync(be);
   for (int i = 0; i < p->count && !be->failure; i++)
-    p->op[i].ms = be->ops->elapsed_ms(be, FK_PROFILE_FIRST + i, FK_PROFILE_FIRST + i + 1);
+    p->op[i].ms = be->ops->elapsed_ms(be, FK_LOOP_EVENTS + i, FK_LOOP_EVENTS + i + 1);
   be->profile = NULL;
   return p;
 }

@@ -5,9 +5,8 @@
 
 #include "backend.h"
 
-/* Slots 0..63 belong to the loop; the rest to the profile. */
-#define FK_PROFILE_FIRST 64
-#define FK_PROFILE_MAX (FK_SLOTS - FK_PROFILE_FIRST - 1)
+/* One event for each op and one behind the last. */
+#define FK_PROFILE_MAX (FK_EVENTS - FK_LOOP_EVENTS - 1)
 
 typedef struct {
   const char *stage, *op; /* literals */

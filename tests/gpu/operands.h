@@ -228,8 +228,8 @@ static inline bool open_sides(void) {
   FkFailure failure;
   char message[256];
   setvbuf(stdout, NULL, _IOLBF, 0);
-  side[CPU] = fk_backend_open("cpu", 0, &failure, message, sizeof message);
-  if (side[CPU]) side[GPU] = fk_backend_open("cuda", 0, &failure, message, sizeof message);
+  side[CPU] = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
+  if (side[CPU]) side[GPU] = fk_backend_open("cuda", 0, 0, &failure, message, sizeof message);
   if (!side[GPU])
     printf("1..0 # SKIP %s\n", message);
   else

@@ -276,18 +276,18 @@ static void test_limits(void) {
   report(some && (uintptr_t)some % 256 == 0, "memory is to be had afterwards", "");
   be->ops->release(be, some);
 
-  be->ops->mark(be, 0);
+  be->ops->event_record(be, 0);
   Pair x = matrix(FK_BF16, 2048, 2048, 0, 1), y = matrix_out(FK_BF16, 2048, 2048, 0);
   fk_op_act(be, y.t[GPU], x.t[GPU], FK_ACT_SILU);
-  be->ops->mark(be, 63);
-  be->ops->wait(be, 63);
+  be->ops->event_record(be, 63);
+  be->ops->event_wait(be, 63);
   const double ms = be->ops->elapsed_ms(be, 0, 63);
   report(ms > 0 && ms < 1e4 && be->failure == FK_FAIL_NONE, "events pass in order", be->message);
   release_operands();
 
   FkFailure failure;
   char message[256] = "";
-  FkBackend *other = fk_backend_open("cuda", 4711, &failure, message, sizeof message);
+  FkBackend *other = fk_backend_open("cuda", 4711, 0, &failure, message, sizeof message);
   report(!other && failure == FK_FAIL_UNSUPPORTED && strstr(message, "4711"), "a device that is not there is named",
          message);
 }

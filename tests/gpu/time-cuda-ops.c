@@ -50,10 +50,10 @@ static void time_job(const char *name, const Job *j, double flop, double bytes, 
   if (!strstr(name, only)) return;
   enum { RUNS = 8 };
   for (int i = -1; i < SAMPLES; i++) {
-    fk_op_mark(be, 0);
+    fk_op_event_record(be, 0);
     for (int r = 0; r < RUNS; r++) issue(j);
-    fk_op_mark(be, 1);
-    fk_op_wait(be, 1);
+    fk_op_event_record(be, 1);
+    fk_op_event_wait(be, 1);
     if (i >= 0) us[i] = be->ops->elapsed_ms(be, 0, 1) * 1e3 / RUNS;
   }
   if (!fk_backend_sync(be)) {
@@ -225,7 +225,7 @@ int main(int argc, char **argv) {
   char message[256];
   setvbuf(stdout, NULL, _IOLBF, 0);
   if (argc > 1) only = argv[1];
-  be = fk_backend_open("cuda", 0, &failure, message, sizeof message);
+  be = fk_backend_open("cuda", 0, 0, &failure, message, sizeof message);
   if (!be) {
     printf("skipped: %s\n", message);
     return 77;
