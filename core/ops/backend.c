@@ -16,7 +16,7 @@
 #endif
 
 /* The module's table, NULL with a message. dlopen's own text names the file. */
-static const FkOps *fk_backend_module(void **module, char *message, size_t size) {
+static const FkOps *open_module(void **module, char *message, size_t size) {
   char path[4096];
   const char *file = getenv("FK_CUDA_MODULE"), *folder = getenv("FK_MODULE_DIR");
   if (file && *file)
@@ -45,16 +45,16 @@ static const FkOps *fk_backend_module(void **module, char *message, size_t size)
 }
 
 /* NULL with *message empty: no such backend. */
-static const FkOps *fk_backend_table(const char *name, void **module, char *message, size_t size) {
+static const FkOps *find_table(const char *name, void **module, char *message, size_t size) {
   if (strcmp(name, "cpu") == 0) return &fk_cpu_ops;
   if (strcmp(name, "null") == 0) return &fk_null_ops;
-  if (strcmp(name, "cuda") == 0) return fk_backend_module(module, message, size);
+  if (strcmp(name, "cuda") == 0) return open_module(module, message, size);
   snprintf(message, size, "there is no backend '%s' (cpu, cuda, null)", name);
   return NULL;
 }
 
 /* Capabilities that follow from the table; open adds those that depend on the device. */
-static uint32_t fk_backend_slots(const FkOps *ops) {
+static uint32_t capabilities(const FkOps *ops) {
   return (ops->linear_fused ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : 0u) |
          (ops->flash_attention ? FK_CAN_FLASH : 0u) | (ops->conv_fused ? FK_CAN_FUSED_CONV : 0u) |
          (ops->group_norm_silu ? FK_CAN_FUSED_GROUP_NORM : 0u) |
@@ -64,7 +64,7 @@ static uint32_t fk_backend_slots(const FkOps *ops) {
 FkBackend *fk_backend_open(const char *name, int device, int threads, FkFailure *failure, char *message, size_t size) {
   void *module = NULL;
   *failure = FK_FAIL_UNSUPPORTED;
-  const FkOps *ops = fk_backend_table(name, &module, message, size);
+  const FkOps *ops = find_table(name, &module, message, size);
   if (!ops) {
     if (module) dlclose(module);
     return NULL;
@@ -84,7 +84,7 @@ FkBackend *fk_backend_open(const char *name, int device, int threads, FkFailure 
     free(be);
     return NULL;
   }
-  be->can |= fk_backend_slots(ops); /* open has added what depends on the device */
+  be->can |= capabilities(ops); /* open has added what depends on the device */
   be->use = be->can;
   *failure = FK_FAIL_NONE;
   return be;

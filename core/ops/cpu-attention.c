@@ -23,8 +23,8 @@ typedef struct {
 } FkAttentionOp;
 
 /* Adds the bias and masks j > i of scores [rows, keys] that start at query `row`, key `key`. */
-static void fk_attention_bias(const FkAttentionOp *op, float *s, int64_t head, int64_t row, int64_t rows, int64_t key,
-                              int64_t keys) {
+static void add_bias(const FkAttentionOp *op, float *s, int64_t head, int64_t row, int64_t rows, int64_t key,
+                     int64_t keys) {
   const FkAttention *a = op->a;
   int64_t queries = fk_tensor_rows(a->q);
   for (int64_t r = 0; r < rows; r++) {
@@ -36,8 +36,8 @@ static void fk_attention_bias(const FkAttentionOp *op, float *s, int64_t head, i
 }
 
 /* Scores to probabilities of one key block; rescales what the blocks before left in `o`. */
-static void fk_attention_softmax(float *s, int64_t rows, int64_t keys, float *max, double *sum, float *o, int64_t width,
-                                 bool first) {
+static void softmax_rows(float *s, int64_t rows, int64_t keys, float *max, double *sum, float *o, int64_t width,
+                         bool first) {
   for (int64_t r = 0; r < rows; r++) {
     float block = fk_cpu_row_max(s + r * keys, keys);
     float top = first || block > max[r] ? block : max[r];
@@ -54,7 +54,7 @@ static void fk_attention_softmax(float *s, int64_t rows, int64_t keys, float *ma
   }
 }
 
-static void fk_attention_task(const void *data, int64_t task, float *scratch) {
+static void attention_task(const void *data, int64_t task, float *scratch) {
   const FkAttentionOp *op = data;
   const FkAttention *a = op->a;
   int64_t head = task / op->row_parts, row = task % op->row_parts * op->rows, width = op->width;
@@ -69,8 +69,8 @@ static void fk_attention_task(const void *data, int64_t task, float *scratch) {
     int64_t keys = fk_cpu_min(op->keys, total - key);
     fk_cpu_gemm(true, rows, keys, width, a->scale, q, a->q.ld, fk_cpu_f32(a->k, key) + head * width, a->k.ld, 0.0f, s,
                 keys);
-    fk_attention_bias(op, s, head, row, rows, key, keys);
-    fk_attention_softmax(s, rows, keys, max, sum, o, width, key == 0);
+    add_bias(op, s, head, row, rows, key, keys);
+    softmax_rows(s, rows, keys, max, sum, o, width, key == 0);
     fk_cpu_gemm(false, rows, width, keys, 1.0f, s, keys, fk_cpu_f32(a->v, key) + head * width, a->v.ld,
                 key == 0 ? 0.0f : 1.0f, o, width);
   }
@@ -88,5 +88,5 @@ void fk_cpu_attention(FkBackend *be, const FkAttention *a) {
   op.keys = fk_cpu_part(fk_tensor_rows(a->k), FK_ATTENTION_KEYS, 16);
   op.row_parts = fk_cpu_parts(fk_tensor_rows(a->q), op.rows);
   size_t scratch = (size_t)(op.rows * (op.keys + op.width + 1));
-  fk_cpu_run(be, a->heads * op.row_parts, scratch, fk_attention_task, &op);
+  fk_cpu_run(be, a->heads * op.row_parts, scratch, attention_task, &op);
 }

@@ -20,7 +20,7 @@ typedef struct {
 } FkConvOp;
 
 /* Spreads columns xo..xo+cols of input row iy (of the doubled image, if any) into `to` [cols, kernel * Cin]. */
-static void fk_conv_spread(const FkConv *c, float *to, int64_t iy, int64_t xo, int64_t cols) {
+static void spread_row(const FkConv *c, float *to, int64_t iy, int64_t xo, int64_t cols) {
   int64_t up = c->upsample ? 2 : 1, channels = c->x.dim[2], height = c->x.dim[0] * up, width = c->x.dim[1] * up;
   int64_t taps = c->kernel;
   if (iy < 0 || iy >= height) {
@@ -46,7 +46,7 @@ static void fk_conv_spread(const FkConv *c, float *to, int64_t iy, int64_t xo, i
 }
 
 /* out [rows * cols, Cout] from the spread rows. At stride 1 they follow each other as the outputs do: one product. */
-static void fk_conv_products(const FkConv *c, float *out, const float *spread, int64_t rows, int64_t cols) {
+static void conv_products(const FkConv *c, float *out, const float *spread, int64_t rows, int64_t cols) {
   int64_t k = c->kernel * c->x.dim[2], channels = c->y.dim[2];
   int64_t joined = c->stride == 1 ? rows : 1;
   for (int64_t r = 0; r < rows; r += joined)
@@ -56,7 +56,7 @@ static void fk_conv_products(const FkConv *c, float *out, const float *spread, i
                   channels);
 }
 
-static void fk_conv_task(const void *data, int64_t task, float *scratch) {
+static void conv_task(const void *data, int64_t task, float *scratch) {
   const FkConvOp *op = data;
   const FkConv *c = op->c;
   int64_t yo = task / op->col_parts * op->rows, xo = task % op->col_parts * op->cols;
@@ -72,8 +72,8 @@ static void fk_conv_task(const void *data, int64_t task, float *scratch) {
                   0.0f, out + r * cols * channels, channels);
   } else {
     int64_t first = yo * c->stride - c->pad_before, count = (rows - 1) * c->stride + c->kernel;
-    for (int64_t i = 0; i < count; i++) fk_conv_spread(c, spread + i * cols * k, first + i, xo, cols);
-    fk_conv_products(c, out, spread, rows, cols);
+    for (int64_t i = 0; i < count; i++) spread_row(c, spread + i * cols * k, first + i, xo, cols);
+    conv_products(c, out, spread, rows, cols);
   }
 
   const float *bias = fk_tensor_given(c->bias) ? c->bias.data : NULL;
@@ -96,7 +96,7 @@ bool fk_cpu_conv_fused(FkBackend *be, const FkConv *c) {
   op.row_parts = fk_cpu_parts(height, op.rows);
   op.col_parts = fk_cpu_parts(width, op.cols);
   int64_t spread = ((op.rows - 1) * c->stride + c->kernel) * op.cols * k, out = op.rows * op.cols * c->y.dim[2];
-  fk_cpu_run(be, op.row_parts * op.col_parts, (size_t)(spread + out), fk_conv_task, &op);
+  fk_cpu_run(be, op.row_parts * op.col_parts, (size_t)(spread + out), conv_task, &op);
   return true;
 }
 

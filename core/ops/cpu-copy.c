@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-static float fk_load(const void *from, FkDtype dtype, int64_t i) {
+static float load_element(const void *from, FkDtype dtype, int64_t i) {
   switch (dtype) {
   case FK_F32: return ((const float *)from)[i];
   case FK_F16: return fk_f16_to_f32(((const uint16_t *)from)[i]);
@@ -23,7 +23,7 @@ static float fk_load(const void *from, FkDtype dtype, int64_t i) {
   return 0;
 }
 
-static void fk_store(void *to, FkDtype dtype, int64_t i, float value) {
+static void store_element(void *to, FkDtype dtype, int64_t i, float value) {
   switch (dtype) {
   case FK_F32: ((float *)to)[i] = value; break;
   case FK_F16: ((uint16_t *)to)[i] = fk_f32_to_f16(value); break;
@@ -46,16 +46,16 @@ void fk_cpu_convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64
     fk_cpu_bf16_to_f32_span(to, from, n);
     return;
   }
-  for (int64_t i = 0; i < n; i++) fk_store(to, as, i, fk_load(from, dtype, i));
+  for (int64_t i = 0; i < n; i++) store_element(to, as, i, load_element(from, dtype, i));
 }
 
-static void fk_span_convert(void *const *t, int64_t n, const void *argument) {
+static void convert_span(void *const *t, int64_t n, const void *argument) {
   const FkDtype *dtypes = argument;
   fk_cpu_convert(t[0], dtypes[0], t[1], dtypes[1], n);
 }
 
 void fk_cpu_copy(FkBackend *be, FkTensor y, FkTensor x) {
-  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, fk_span_convert, (FkDtype[]){y.dtype, x.dtype});
+  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, convert_span, (FkDtype[]){y.dtype, x.dtype});
 }
 
 void fk_cpu_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
@@ -84,7 +84,7 @@ typedef struct {
   float *token, *latent;
 } FkPacked;
 
-static FkPacked fk_packed(FkTensor tokens, FkTensor latent, int64_t token, int64_t i) {
+static FkPacked packed_at(FkTensor tokens, FkTensor latent, int64_t token, int64_t i) {
   int64_t width = latent.dim[1], tx = token % (width / 2), ty = token / (width / 2);
   int64_t c = i / 4, py = i / 2 % 2, px = i % 2;
   return (FkPacked){fk_cpu_f32(tokens, token) + i, fk_cpu_f32(latent, (2 * ty + py) * width + 2 * tx + px) + c};
@@ -94,7 +94,7 @@ void fk_cpu_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, f
   (void)be;
   for (int64_t token = 0; token < fk_tensor_rows(tokens); token++)
     for (int64_t i = 0; i < fk_tensor_cols(tokens); i++) {
-      FkPacked at = fk_packed(tokens, latent, token, i);
+      FkPacked at = packed_at(tokens, latent, token, i);
       *at.token = (*at.latent - shift) * scale;
     }
 }
@@ -103,7 +103,7 @@ void fk_cpu_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale,
   (void)be;
   for (int64_t token = 0; token < fk_tensor_rows(tokens); token++)
     for (int64_t i = 0; i < fk_tensor_cols(tokens); i++) {
-      FkPacked at = fk_packed(tokens, latent, token, i);
+      FkPacked at = packed_at(tokens, latent, token, i);
       *at.latent = *at.token / scale + shift;
     }
 }
@@ -114,7 +114,7 @@ typedef struct {
 } FkMatchOp;
 
 /* One source row. Every product is the same fixed sum wherever its row lies, so equal rows tie exactly. */
-static void fk_match_task(const void *data, int64_t i, float *scratch) {
+static void match_task(const void *data, int64_t i, float *scratch) {
   const FkMatchOp *op = data;
   int64_t width = fk_tensor_cols(op->src);
   const float *src = fk_cpu_f32(op->src, i);
@@ -142,14 +142,14 @@ void fk_cpu_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, Fk
   for (int64_t j = 0; j < count; j++)
     sizes[j] = sqrt((double)fk_cpu_dot(fk_cpu_f32(dst, j), fk_cpu_f32(dst, j), width));
   FkMatchOp op = {best, score, src, dst, sizes};
-  fk_cpu_run(be, fk_tensor_rows(src), 0, fk_match_task, &op);
+  fk_cpu_run(be, fk_tensor_rows(src), 0, match_task, &op);
 }
 
 typedef struct {
   FkTensor y, x, first, index;
 } FkMeanOp;
 
-static void fk_mean_task(const void *data, int64_t i, float *scratch) {
+static void mean_task(const void *data, int64_t i, float *scratch) {
   const FkMeanOp *op = data;
   (void)scratch;
   const int32_t *first = op->first.data, *index = op->index.data;
@@ -166,5 +166,5 @@ static void fk_mean_task(const void *data, int64_t i, float *scratch) {
 /* A row with no source is 0; a row with one source is that source, bit for bit. */
 void fk_cpu_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index) {
   FkMeanOp op = {y, x, first, index};
-  fk_cpu_run(be, fk_tensor_rows(y), 0, fk_mean_task, &op);
+  fk_cpu_run(be, fk_tensor_rows(y), 0, mean_task, &op);
 }

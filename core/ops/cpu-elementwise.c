@@ -16,7 +16,7 @@ typedef struct {
   const void *argument;
 } FkSpansOp;
 
-static void fk_spans_task(const void *data, int64_t task, float *scratch) {
+static void spans_task(const void *data, int64_t task, float *scratch) {
   const FkSpansOp *op = data;
   (void)scratch;
   int64_t parts = fk_cpu_parts(op->cols, op->col_part);
@@ -38,51 +38,51 @@ void fk_cpu_spans(FkBackend *be, int count, const FkTensor *t, FkCpuSpan span, c
   if (op.rows == 0 || op.cols == 0) return;
   op.col_part = dense ? FK_SPAN_ELEMENTS : op.cols;
   op.row_part = fk_cpu_max(1, FK_SPAN_ELEMENTS / op.cols);
-  fk_cpu_run(be, fk_cpu_parts(op.rows, op.row_part) * fk_cpu_parts(op.cols, op.col_part), 0, fk_spans_task, &op);
+  fk_cpu_run(be, fk_cpu_parts(op.rows, op.row_part) * fk_cpu_parts(op.cols, op.col_part), 0, spans_task, &op);
 }
 
-static void fk_span_act(void *const *t, int64_t n, const void *act) {
+static void act_span(void *const *t, int64_t n, const void *act) {
   fk_cpu_act_span(t[0], t[1], n, *(const FkAct *)act);
 }
 
-static void fk_span_add(void *const *t, int64_t n, const void *argument) {
+static void add_span(void *const *t, int64_t n, const void *argument) {
   (void)argument;
   fk_cpu_add_span(t[0], t[1], t[2], n);
 }
 
-static void fk_span_mul(void *const *t, int64_t n, const void *argument) {
+static void mul_span(void *const *t, int64_t n, const void *argument) {
   (void)argument;
   fk_cpu_mul_span(t[0], t[1], t[2], n);
 }
 
-static void fk_span_from_u8(void *const *t, int64_t n, const void *argument) {
+static void from_u8_span(void *const *t, int64_t n, const void *argument) {
   (void)argument;
   fk_cpu_from_u8_span(t[0], t[1], n);
 }
 
-static void fk_span_to_u8(void *const *t, int64_t n, const void *argument) {
+static void to_u8_span(void *const *t, int64_t n, const void *argument) {
   (void)argument;
   fk_cpu_to_u8_span(t[0], t[1], n);
 }
 
 void fk_cpu_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act) {
-  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, fk_span_act, &act);
+  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, act_span, &act);
 }
 
 void fk_cpu_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
-  fk_cpu_spans(be, 3, (FkTensor[]){y, a, b}, fk_span_add, NULL);
+  fk_cpu_spans(be, 3, (FkTensor[]){y, a, b}, add_span, NULL);
 }
 
 void fk_cpu_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
-  fk_cpu_spans(be, 3, (FkTensor[]){y, a, b}, fk_span_mul, NULL);
+  fk_cpu_spans(be, 3, (FkTensor[]){y, a, b}, mul_span, NULL);
 }
 
 void fk_cpu_from_u8(FkBackend *be, FkTensor y, FkTensor x) {
-  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, fk_span_from_u8, NULL);
+  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, from_u8_span, NULL);
 }
 
 void fk_cpu_to_u8(FkBackend *be, FkTensor y, FkTensor x) {
-  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, fk_span_to_u8, NULL);
+  fk_cpu_spans(be, 2, (FkTensor[]){y, x}, to_u8_span, NULL);
 }
 
 typedef struct {
@@ -91,7 +91,7 @@ typedef struct {
   int64_t part;
 } FkGateOp;
 
-static void fk_gate_task(const void *data, int64_t task, float *scratch) {
+static void gate_task(const void *data, int64_t task, float *scratch) {
   const FkGateOp *op = data;
   (void)scratch;
   int64_t row = task * op->part, rows = fk_cpu_min(op->part, fk_tensor_rows(op->y) - row);
@@ -101,7 +101,7 @@ static void fk_gate_task(const void *data, int64_t task, float *scratch) {
 
 void fk_cpu_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate) {
   FkGateOp op = {y, x, gate.data, fk_cpu_max(1, FK_SPAN_ELEMENTS / fk_cpu_max(1, fk_tensor_cols(y)))};
-  fk_cpu_run(be, fk_cpu_parts(fk_tensor_rows(y), op.part), 0, fk_gate_task, &op);
+  fk_cpu_run(be, fk_cpu_parts(fk_tensor_rows(y), op.part), 0, gate_task, &op);
 }
 
 typedef struct {
@@ -110,7 +110,7 @@ typedef struct {
 } FkCombine;
 
 /* In blocks, because y may be any of the x: all are read before y is written. */
-static void fk_span_combine(void *const *t, int64_t n, const void *argument) {
+static void combine_span(void *const *t, int64_t n, const void *argument) {
   const FkCombine *combine = argument;
   for (int64_t i = 0; i < n; i += FK_COMBINE_BLOCK) {
     float sum[FK_COMBINE_BLOCK], *y = (float *)t[0] + i;
@@ -125,7 +125,7 @@ void fk_cpu_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTenso
   FkTensor t[FK_MAX_TERMS + 1] = {y};
   for (int i = 0; i < n; i++) t[i + 1] = x[i];
   FkCombine combine = {n, coef.data};
-  fk_cpu_spans(be, n + 1, t, fk_span_combine, &combine);
+  fk_cpu_spans(be, n + 1, t, combine_span, &combine);
 }
 
 /* Reductions over all elements: rows of the tensors in at most FK_CPU_PARTIALS tasks. */
@@ -135,7 +135,7 @@ typedef struct {
   double *partial; /* [tasks, 2] */
 } FkReduceOp;
 
-static void fk_distance_task(const void *data, int64_t task, float *scratch) {
+static void distance_task(const void *data, int64_t task, float *scratch) {
   const FkReduceOp *op = data;
   (void)scratch;
   double *sum = op->partial + 2 * task;
@@ -149,7 +149,7 @@ static void fk_distance_task(const void *data, int64_t task, float *scratch) {
   }
 }
 
-static void fk_check_task(const void *data, int64_t task, float *scratch) {
+static void check_task(const void *data, int64_t task, float *scratch) {
   const FkReduceOp *op = data;
   (void)scratch;
   int64_t last = fk_cpu_min((task + 1) * op->part, fk_tensor_rows(op->a));
@@ -159,7 +159,7 @@ static void fk_check_task(const void *data, int64_t task, float *scratch) {
 }
 
 /* Number of tasks; 0 when there is nothing to do or no memory. */
-static int64_t fk_reduce(FkBackend *be, FkReduceOp *op, FkCpuTask run) {
+static int64_t reduce_rows(FkBackend *be, FkReduceOp *op, FkCpuTask run) {
   int64_t rows = fk_tensor_rows(op->a);
   op->partial = fk_cpu_partial(be, 2 * FK_CPU_PARTIALS);
   op->part = fk_cpu_max(fk_cpu_parts(rows, FK_CPU_PARTIALS), FK_SPAN_ELEMENTS / fk_cpu_max(1, fk_tensor_cols(op->a)));
@@ -171,7 +171,7 @@ static int64_t fk_reduce(FkBackend *be, FkReduceOp *op, FkCpuTask run) {
 
 void fk_cpu_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b) {
   FkReduceOp op = {.a = a, .b = b};
-  int64_t tasks = fk_reduce(be, &op, fk_distance_task);
+  int64_t tasks = reduce_rows(be, &op, distance_task);
   double sum[2] = {0, 0}, count = (double)fk_tensor_count(a);
   for (int64_t i = 0; i < tasks; i++) {
     sum[0] += op.partial[2 * i];
@@ -183,7 +183,7 @@ void fk_cpu_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b) {
 
 void fk_cpu_check(FkBackend *be, FkTensor x, const char *stage) {
   FkReduceOp op = {.a = x};
-  int64_t tasks = fk_reduce(be, &op, fk_check_task);
+  int64_t tasks = reduce_rows(be, &op, check_task);
   double bad = 0;
   for (int64_t i = 0; i < tasks; i++) bad += op.partial[i];
   if (bad > 0) fk_backend_fail(be, FK_FAIL_NONFINITE, "%s", stage);

@@ -5,10 +5,14 @@
  * (ops.c) give the same bytes as long as heads divide FK_LINEAR_UNIT. */
 #include "cpu.h"
 
+/* clang-format off */
 /* Blocks of 288 x 256 reach the full rate of the product; half as many rows lose 4 %, half of both 8 %. Where that
- * makes too few blocks to share, rows are halved first, then columns: 576 x 1792 is 14 blocks, 512 x 1024 is 16, 576 x
- * 256 is
- * 8. Columns are cut at multiples of a head, so that a row of a head lies in one block. */
+ * makes too few blocks to share, rows are halved first, then columns:
+ *   576 x 1792   14 blocks of 288 x 256
+ *   512 x 1024   16 blocks of 128 x 256
+ *   576 x  256    8 blocks of 144 x 128
+ * Columns are cut at multiples of a head, so that a row of a head lies in one block. */
+/* clang-format on */
 #define FK_LINEAR_ROWS 288
 #define FK_LINEAR_COLS 256
 #define FK_LINEAR_UNIT 128
@@ -25,7 +29,7 @@ typedef struct {
   FkLinearGrid grid[FK_MAX_GROUPS];
 } FkLinearOp;
 
-static FkLinearGrid fk_linear_grid(int64_t m, int64_t n, int64_t unit) {
+static FkLinearGrid grid_of(int64_t m, int64_t n, int64_t unit) {
   FkLinearGrid g = {0};
   for (int halvings = 0; halvings <= 2 && g.row_parts * g.col_parts < FK_LINEAR_BLOCKS; halvings++) {
     g.rows = fk_cpu_part(m, halvings > 0 ? FK_LINEAR_ROWS / 2 : FK_LINEAR_ROWS, 16);
@@ -37,7 +41,7 @@ static FkLinearGrid fk_linear_grid(int64_t m, int64_t n, int64_t unit) {
 }
 
 /* Columns first..first+cols of the blocks [K | V | Q | MLP], see FK_EPI_QKV. */
-static void fk_linear_qkv(const FkLinear *l, float *y, int64_t row, int64_t rows, int64_t first, int64_t cols) {
+static void finish_qkv(const FkLinear *l, float *y, int64_t row, int64_t rows, int64_t first, int64_t cols) {
   for (int64_t c = first; c < first + cols;) {
     int64_t part = c / l->width;
     int64_t end = part < 3 ? fk_cpu_min((part + 1) * l->width, first + cols) : first + cols;
@@ -57,7 +61,7 @@ static void fk_linear_qkv(const FkLinear *l, float *y, int64_t row, int64_t rows
   }
 }
 
-static void fk_linear_task(const void *data, int64_t task, float *scratch) {
+static void linear_task(const void *data, int64_t task, float *scratch) {
   const FkLinearOp *op = data;
   int group = 0;
   for (; task >= op->grid[group].row_parts * op->grid[group].col_parts; group++)
@@ -80,7 +84,7 @@ static void fk_linear_task(const void *data, int64_t task, float *scratch) {
   else if (l->epilogue == FK_EPI_ADD)
     fk_cpu_add_rows(y, l->y.ld, out, ld, rows, cols);
   else if (l->epilogue == FK_EPI_QKV)
-    fk_linear_qkv(l, y, row, rows, col, cols);
+    finish_qkv(l, y, row, rows, col, cols);
   else if (l->act != FK_ACT_NONE)
     for (int64_t r = 0; r < rows; r++) fk_cpu_act_span(y + r * l->y.ld, y + r * l->y.ld, cols, l->act);
 }
@@ -95,11 +99,11 @@ bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
     int64_t unit = FK_LINEAR_UNIT;
     if (l[i].epilogue == FK_EPI_QKV)
       while (unit % l[i].q_norm.dim[0] != 0) unit += FK_LINEAR_UNIT;
-    op.grid[i] = fk_linear_grid(fk_tensor_rows(l[i].y), l[i].w.out, unit);
+    op.grid[i] = grid_of(fk_tensor_rows(l[i].y), l[i].w.out, unit);
     tasks += op.grid[i].row_parts * op.grid[i].col_parts;
     scratch = fk_cpu_max(scratch, op.grid[i].rows * op.grid[i].cols);
   }
-  fk_cpu_run(be, tasks, (size_t)scratch, fk_linear_task, &op);
+  fk_cpu_run(be, tasks, (size_t)scratch, linear_task, &op);
   return true;
 }
 

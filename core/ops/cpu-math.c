@@ -18,7 +18,7 @@
 /* exp(x), error below 1.5 ulp in [-87.3, 88.3]; 0 below, about 2.4e38 above; NaN stays NaN.
  * x = n ln 2 + r with |r| <= ln(2)/2; ln 2 in two parts, the first short enough for n * part to be exact; the Taylor
  * series of degree 7 leaves r^8/8! < 5.2e-9. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. */
-static inline float fk_exp(float x) {
+static inline float exp_of(float x) {
   const float log2e = 1.44269504088896341f, magic = 12582912.0f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   float low = x < -87.33f ? -87.33f : x;
   float z = low > 88.37f ? 88.37f : low;
@@ -42,33 +42,33 @@ static inline float fk_exp(float x) {
 }
 
 /* All four are x / (1 + exp(-g)): tanh(u) = 2 / (1 + exp(-2u)) - 1, and 0.5 x (1 + tanh u) loses no digits this way. */
-static inline float fk_gelu_tanh(float x) {
-  return x / (1.0f + fk_exp(-1.5957691216057308f * (x + 0.044715f * x * x * x))); /* 2 sqrt(2/pi) */
+static inline float gelu_tanh(float x) {
+  return x / (1.0f + exp_of(-1.5957691216057308f * (x + 0.044715f * x * x * x))); /* 2 sqrt(2/pi) */
 }
 
 FK_CPU_CLONES void fk_cpu_exp(float *y, const float *x, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = fk_exp(x[i]);
+  for (int64_t i = 0; i < n; i++) y[i] = exp_of(x[i]);
 }
 
-FK_CPU_CLONES static void fk_silu_span(float *y, const float *x, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + fk_exp(-x[i]));
+FK_CPU_CLONES static void silu_span(float *y, const float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + exp_of(-x[i]));
 }
 
-FK_CPU_CLONES static void fk_gelu_span(float *y, const float *x, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = fk_gelu_tanh(x[i]);
+FK_CPU_CLONES static void gelu_span(float *y, const float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = gelu_tanh(x[i]);
 }
 
-FK_CPU_CLONES static void fk_quick_gelu_span(float *y, const float *x, int64_t n) {
-  for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + fk_exp(-1.702f * x[i]));
+FK_CPU_CLONES static void quick_gelu_span(float *y, const float *x, int64_t n) {
+  for (int64_t i = 0; i < n; i++) y[i] = x[i] / (1.0f + exp_of(-1.702f * x[i]));
 }
 
 void fk_cpu_act_span(float *y, const float *x, int64_t n, FkAct act) {
   if (act == FK_ACT_SILU)
-    fk_silu_span(y, x, n);
+    silu_span(y, x, n);
   else if (act == FK_ACT_GELU_TANH)
-    fk_gelu_span(y, x, n);
+    gelu_span(y, x, n);
   else if (act == FK_ACT_QUICK_GELU)
-    fk_quick_gelu_span(y, x, n);
+    quick_gelu_span(y, x, n);
   else if (y != x)
     memmove(y, x, (size_t)n * sizeof *y);
 }
@@ -94,11 +94,11 @@ FK_CPU_CLONES float fk_cpu_softmax_span(float *x, int64_t n, float max) {
   int64_t i = 0;
   for (; i + FK_LANES <= n; i += FK_LANES)
     for (int j = 0; j < FK_LANES; j++) {
-      x[i + j] = fk_exp(x[i + j] - max);
+      x[i + j] = exp_of(x[i + j] - max);
       lane[j] += x[i + j];
     }
   for (int j = 0; i < n; i++, j++) {
-    x[i] = fk_exp(x[i] - max);
+    x[i] = exp_of(x[i] - max);
     lane[j] += x[i];
   }
   for (int width = FK_LANES / 2; width > 0; width /= 2)

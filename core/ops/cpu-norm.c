@@ -8,7 +8,7 @@
 /* Elements of a task, as in cpu-elementwise.c. */
 #define FK_NORM_ELEMENTS 32768
 
-static int64_t fk_norm_part(FkTensor x) {
+static int64_t rows_per_task(FkTensor x) {
   return fk_cpu_max(1, FK_NORM_ELEMENTS / fk_cpu_max(1, fk_tensor_cols(x)));
 }
 
@@ -17,7 +17,7 @@ typedef struct {
   int64_t part[FK_MAX_GROUPS], parts[FK_MAX_GROUPS];
 } FkLayerNormOp;
 
-static void fk_layer_norm_task(const void *data, int64_t task, float *scratch) {
+static void layer_norm_task(const void *data, int64_t task, float *scratch) {
   const FkLayerNormOp *op = data;
   (void)scratch;
   int group = 0;
@@ -41,11 +41,11 @@ void fk_cpu_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
   FkLayerNormOp op = {.n = n};
   int64_t tasks = 0;
   for (int i = 0; i < groups; i++) {
-    op.part[i] = fk_norm_part(n[i].x);
+    op.part[i] = rows_per_task(n[i].x);
     op.parts[i] = fk_cpu_parts(fk_tensor_rows(n[i].x), op.part[i]);
     tasks += op.parts[i];
   }
-  fk_cpu_run(be, tasks, 0, fk_layer_norm_task, &op);
+  fk_cpu_run(be, tasks, 0, layer_norm_task, &op);
 }
 
 /* x / sqrt(mean x^2 + eps) * weight for each group of `width` columns; weight may be NULL. */
@@ -62,7 +62,7 @@ typedef struct {
   float eps;
 } FkHeadsOp;
 
-static void fk_rms_task(const void *data, int64_t task, float *scratch) {
+static void rms_task(const void *data, int64_t task, float *scratch) {
   const FkHeadsOp *op = data;
   (void)scratch;
   int64_t last = fk_cpu_min((task + 1) * op->part, fk_tensor_rows(op->x));
@@ -74,11 +74,11 @@ static void fk_rms_task(const void *data, int64_t task, float *scratch) {
 /* E is the weight's size: columns may be N heads of E beside each other. */
 void fk_cpu_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps) {
   int64_t width = fk_tensor_given(weight) ? weight.dim[0] : fk_tensor_cols(x);
-  FkHeadsOp op = {y, x, weight, width, fk_norm_part(x), eps};
-  fk_cpu_run(be, fk_cpu_parts(fk_tensor_rows(x), op.part), 0, fk_rms_task, &op);
+  FkHeadsOp op = {y, x, weight, width, rows_per_task(x), eps};
+  fk_cpu_run(be, fk_cpu_parts(fk_tensor_rows(x), op.part), 0, rms_task, &op);
 }
 
-static void fk_rope_task(const void *data, int64_t task, float *scratch) {
+static void rope_task(const void *data, int64_t task, float *scratch) {
   const FkHeadsOp *op = data;
   (void)scratch;
   int64_t last = fk_cpu_min((task + 1) * op->part, fk_tensor_rows(op->x));
@@ -88,8 +88,8 @@ static void fk_rope_task(const void *data, int64_t task, float *scratch) {
 }
 
 void fk_cpu_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
-  FkHeadsOp op = {x, x, table, fk_tensor_cols(x) / heads, fk_norm_part(x), 0};
-  fk_cpu_run(be, fk_cpu_parts(fk_tensor_rows(x), op.part), 0, fk_rope_task, &op);
+  FkHeadsOp op = {x, x, table, fk_tensor_cols(x) / heads, rows_per_task(x), 0};
+  fk_cpu_run(be, fk_cpu_parts(fk_tensor_rows(x), op.part), 0, rope_task, &op);
 }
 
 /* Two passes over the pixels: moments per channel and task, then (x - mean) * scale + shift per channel. */
@@ -101,7 +101,7 @@ typedef struct {
   float *mean, *scale, *shift; /* [C] */
 } FkGroupNormOp;
 
-static void fk_group_norm_moments(const void *data, int64_t task, float *scratch) {
+static void moments_task(const void *data, int64_t task, float *scratch) {
   const FkGroupNormOp *op = data;
   (void)scratch;
   FkTensor x = op->n->x;
@@ -112,7 +112,7 @@ static void fk_group_norm_moments(const void *data, int64_t task, float *scratch
                         channels);
 }
 
-static void fk_group_norm_apply(const void *data, int64_t task, float *scratch) {
+static void apply_task(const void *data, int64_t task, float *scratch) {
   const FkGroupNormOp *op = data;
   (void)scratch;
   FkTensor x = op->n->x, y = op->n->y;
@@ -127,7 +127,7 @@ static void fk_group_norm_apply(const void *data, int64_t task, float *scratch) 
 }
 
 /* Per channel: the group's mean, rstd * weight, bias. */
-static void fk_group_norm_vectors(const FkGroupNormOp *op, int64_t tasks) {
+static void channel_vectors(const FkGroupNormOp *op, int64_t tasks) {
   const FkGroupNorm *n = op->n;
   int64_t channels = fk_tensor_cols(n->x), width = channels / n->groups;
   double count = (double)(fk_tensor_rows(n->x) * width);
@@ -148,26 +148,26 @@ static void fk_group_norm_vectors(const FkGroupNormOp *op, int64_t tasks) {
   }
 }
 
-static void fk_group_norm(FkBackend *be, const FkGroupNorm *n, bool silu) {
+static void group_norm(FkBackend *be, const FkGroupNorm *n, bool silu) {
   int64_t channels = fk_tensor_cols(n->x), rows = fk_tensor_rows(n->x);
   FkGroupNormOp op = {.n = n, .silu = silu};
-  op.part = fk_cpu_max(fk_norm_part(n->x), fk_cpu_parts(rows, FK_CPU_PARTIALS));
+  op.part = fk_cpu_max(rows_per_task(n->x), fk_cpu_parts(rows, FK_CPU_PARTIALS));
   op.moments = fk_cpu_partial(be, (size_t)(channels * (2 * FK_CPU_PARTIALS + 2)));
   if (!op.moments) return;
   op.mean = (float *)(op.moments + 2 * channels * FK_CPU_PARTIALS);
   op.scale = op.mean + channels;
   op.shift = op.scale + channels;
   int64_t tasks = fk_cpu_parts(rows, op.part);
-  fk_cpu_run(be, tasks, 0, fk_group_norm_moments, &op);
-  fk_group_norm_vectors(&op, tasks);
-  fk_cpu_run(be, tasks, 0, fk_group_norm_apply, &op);
+  fk_cpu_run(be, tasks, 0, moments_task, &op);
+  channel_vectors(&op, tasks);
+  fk_cpu_run(be, tasks, 0, apply_task, &op);
 }
 
 void fk_cpu_group_norm(FkBackend *be, const FkGroupNorm *n) {
-  fk_group_norm(be, n, false);
+  group_norm(be, n, false);
 }
 
 bool fk_cpu_group_norm_silu(FkBackend *be, const FkGroupNorm *n) {
-  fk_group_norm(be, n, n->silu);
+  group_norm(be, n, n->silu);
   return true;
 }

@@ -44,14 +44,14 @@ struct FkCpuPool {
   atomic_bool waiting; /* the caller in `done` */
 };
 
-static inline void fk_cpu_pause(void) {
+static inline void pause_spin(void) {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
 #endif
 }
 
 /* Takes and runs tasks until none is left. */
-static void fk_cpu_pool_work(FkCpuPool *pool, int index) {
+static void take_tasks(FkCpuPool *pool, int index) {
   uint64_t ticket = atomic_load(&pool->ticket);
   while ((uint32_t)ticket > 0) {
     if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket - 1)) continue;
@@ -66,37 +66,37 @@ static void fk_cpu_pool_work(FkCpuPool *pool, int index) {
   }
 }
 
-static bool fk_cpu_pool_idle(FkCpuPool *pool) {
+static bool is_idle(FkCpuPool *pool) {
   return (uint32_t)atomic_load(&pool->ticket) == 0 && !atomic_load(&pool->stop);
 }
 
-static void *fk_cpu_pool_main(void *data) {
+static void *worker_main(void *data) {
   FkCpuWorker *worker = data;
   FkCpuPool *pool = worker->pool;
   fk_cpu_gemm_enter();
   while (!atomic_load(&pool->stop)) {
-    for (int spin = 0; spin < FK_CPU_SPINS && fk_cpu_pool_idle(pool); spin++) fk_cpu_pause();
-    if (fk_cpu_pool_idle(pool)) {
+    for (int spin = 0; spin < FK_CPU_SPINS && is_idle(pool); spin++) pause_spin();
+    if (is_idle(pool)) {
       pthread_mutex_lock(&pool->lock);
       atomic_fetch_add(&pool->sleepers, 1); /* before looking again: the caller looks at sleepers after the ticket */
-      while (fk_cpu_pool_idle(pool)) pthread_cond_wait(&pool->work, &pool->lock);
+      while (is_idle(pool)) pthread_cond_wait(&pool->work, &pool->lock);
       atomic_fetch_sub(&pool->sleepers, 1);
       pthread_mutex_unlock(&pool->lock);
     }
-    fk_cpu_pool_work(pool, worker->index);
+    take_tasks(pool, worker->index);
   }
   return NULL;
 }
 
-static void fk_cpu_pool_wake(FkCpuPool *pool) {
+static void wake_workers(FkCpuPool *pool) {
   if (atomic_load(&pool->sleepers) == 0) return;
   pthread_mutex_lock(&pool->lock);
   pthread_cond_broadcast(&pool->work);
   pthread_mutex_unlock(&pool->lock);
 }
 
-static void fk_cpu_pool_wait(FkCpuPool *pool) {
-  for (int spin = 0; spin < FK_CPU_SPINS && atomic_load(&pool->pending) > 0; spin++) fk_cpu_pause();
+static void wait_for_tasks(FkCpuPool *pool) {
+  for (int spin = 0; spin < FK_CPU_SPINS && atomic_load(&pool->pending) > 0; spin++) pause_spin();
   if (atomic_load(&pool->pending) == 0) return;
   pthread_mutex_lock(&pool->lock);
   atomic_store(&pool->waiting, true);
@@ -106,7 +106,7 @@ static void fk_cpu_pool_wait(FkCpuPool *pool) {
 }
 
 /* Grows every thread's scratch; only ever while no op runs. */
-static bool fk_cpu_pool_reserve(FkCpuPool *pool, size_t floats) {
+static bool reserve_scratch(FkCpuPool *pool, size_t floats) {
   if (floats <= pool->scratch_floats) return true;
   pool->scratch_floats = 0;
   for (int i = 0; i < pool->threads; i++) {
@@ -120,7 +120,7 @@ static bool fk_cpu_pool_reserve(FkCpuPool *pool, size_t floats) {
 
 bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
   assert(tasks >= 0 && tasks < UINT32_MAX);
-  if (!fk_cpu_pool_reserve(pool, scratch_floats)) return false;
+  if (!reserve_scratch(pool, scratch_floats)) return false;
   fk_cpu_gemm_enter();
   if (tasks <= 1 || pool->threads == 1) {
     for (int64_t task = 0; task < tasks; task++) run(op, task, pool->scratch[0]);
@@ -131,9 +131,9 @@ bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCp
   pool->tasks = (uint32_t)tasks;
   atomic_store(&pool->pending, (unsigned)tasks);
   atomic_store(&pool->ticket, ((atomic_load(&pool->ticket) >> 32) + 1) << 32 | (uint64_t)tasks);
-  fk_cpu_pool_wake(pool);
-  fk_cpu_pool_work(pool, 0);
-  fk_cpu_pool_wait(pool);
+  wake_workers(pool);
+  take_tasks(pool, 0);
+  wait_for_tasks(pool);
   return true;
 }
 
@@ -150,7 +150,7 @@ FkCpuPool *fk_cpu_pool_new(int threads) {
   bool ok = pool->handles && pool->workers && pool->scratch;
   for (int i = 1; ok && i < threads; i++) {
     pool->workers[i] = (FkCpuWorker){pool, i};
-    ok = pthread_create(&pool->handles[i], NULL, fk_cpu_pool_main, &pool->workers[i]) == 0;
+    ok = pthread_create(&pool->handles[i], NULL, worker_main, &pool->workers[i]) == 0;
     pool->started += ok;
   }
   if (ok) return pool;

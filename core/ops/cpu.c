@@ -18,7 +18,7 @@
 #define FK_CPU_MAX_THREADS 256
 
 /* Processors this process may run on. */
-static int fk_cpu_processors(void) {
+static int processors(void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
   long online = sysconf(_SC_NPROCESSORS_ONLN);
@@ -26,7 +26,7 @@ static int fk_cpu_processors(void) {
 }
 
 /* What was asked for, else FK_THREADS, else one for each processor; 0 with a message: a number that cannot be had. */
-static int fk_cpu_threads(int asked, char *message, size_t size) {
+static int choose_threads(int asked, char *message, size_t size) {
   const char *text = secure_getenv("FK_THREADS");
   char *end = NULL;
   if (asked == 0 && text && *text) {
@@ -34,7 +34,7 @@ static int fk_cpu_threads(int asked, char *message, size_t size) {
     asked = *end == 0 && number >= 0 && number <= FK_CPU_MAX_THREADS ? (int)number : -1;
   }
   if (asked >= 0 && asked <= FK_CPU_MAX_THREADS)
-    return asked ? asked : (int)fk_cpu_min(fk_cpu_processors(), FK_CPU_MAX_THREADS);
+    return asked ? asked : (int)fk_cpu_min(processors(), FK_CPU_MAX_THREADS);
   if (end)
     snprintf(message, size, "FK_THREADS is '%.40s': expected a whole number from 0 to %d", text, FK_CPU_MAX_THREADS);
   else
@@ -42,9 +42,9 @@ static int fk_cpu_threads(int asked, char *message, size_t size) {
   return 0;
 }
 
-static bool fk_cpu_open(FkBackend *be, int device, char *message, size_t size) {
+static bool cpu_open(FkBackend *be, int device, char *message, size_t size) {
   (void)device; /* there is one */
-  const int threads = fk_cpu_threads(be->threads, message, size);
+  const int threads = choose_threads(be->threads, message, size);
   if (threads == 0) return false;
   FkCpu *cpu = calloc(1, sizeof *cpu);
   if (cpu) cpu->pool = fk_cpu_pool_new(threads);
@@ -60,7 +60,7 @@ static bool fk_cpu_open(FkBackend *be, int device, char *message, size_t size) {
   return true;
 }
 
-static void fk_cpu_close(FkBackend *be) {
+static void cpu_close(FkBackend *be) {
   FkCpu *cpu = be->priv;
   fk_cpu_pool_free(cpu->pool);
   free(cpu->partial);
@@ -69,7 +69,7 @@ static void fk_cpu_close(FkBackend *be) {
 }
 
 /* What the kernel thinks can be had without swapping; sysconf's free pages leave out the page cache. */
-static void fk_cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+static void cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
   (void)be;
   size_t page = (size_t)sysconf(_SC_PAGESIZE);
   *total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * page;
@@ -83,39 +83,39 @@ static void fk_cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes
   fclose(file);
 }
 
-static void *fk_cpu_alloc(FkBackend *be, size_t bytes) {
+static void *cpu_alloc(FkBackend *be, size_t bytes) {
   (void)be;
   void *memory;
   return posix_memalign(&memory, 256, bytes ? bytes : 1) == 0 ? memory : NULL;
 }
 
-static void fk_cpu_release(FkBackend *be, void *memory) {
+static void cpu_release(FkBackend *be, void *memory) {
   (void)be;
   free(memory);
 }
 
-static void fk_cpu_move(FkBackend *be, void *to, const void *from, size_t bytes) {
+static void cpu_move(FkBackend *be, void *to, const void *from, size_t bytes) {
   (void)be;
   memcpy(to, from, bytes);
 }
 
-static void fk_cpu_sync(FkBackend *be) {
+static void cpu_sync(FkBackend *be) {
   (void)be;
 }
 
-static void fk_cpu_event_record(FkBackend *be, int event) {
+static void cpu_event_record(FkBackend *be, int event) {
   struct timespec now;
   assert(event >= 0 && event < FK_EVENTS);
   clock_gettime(CLOCK_MONOTONIC, &now);
   ((FkCpu *)be->priv)->event_ms[event] = (double)now.tv_sec * 1e3 + (double)now.tv_nsec * 1e-6;
 }
 
-static void fk_cpu_event_wait(FkBackend *be, int event) {
+static void cpu_event_wait(FkBackend *be, int event) {
   (void)be;
   (void)event;
 }
 
-static double fk_cpu_elapsed_ms(FkBackend *be, int from, int to) {
+static double cpu_elapsed_ms(FkBackend *be, int from, int to) {
   const FkCpu *cpu = be->priv;
   return cpu->event_ms[to] - cpu->event_ms[from];
 }
@@ -141,17 +141,17 @@ const FkOps fk_cpu_ops = {
     .abi = FK_BACKEND_ABI,
     .sizes = FK_BACKEND_SIZES,
     .name = "cpu",
-    .open = fk_cpu_open,
-    .close = fk_cpu_close,
-    .memory = fk_cpu_memory,
-    .alloc = fk_cpu_alloc,
-    .release = fk_cpu_release,
-    .upload = fk_cpu_move,
-    .download = fk_cpu_move,
-    .sync = fk_cpu_sync,
-    .event_record = fk_cpu_event_record,
-    .event_wait = fk_cpu_event_wait,
-    .elapsed_ms = fk_cpu_elapsed_ms,
+    .open = cpu_open,
+    .close = cpu_close,
+    .memory = cpu_memory,
+    .alloc = cpu_alloc,
+    .release = cpu_release,
+    .upload = cpu_move,
+    .download = cpu_move,
+    .sync = cpu_sync,
+    .event_record = cpu_event_record,
+    .event_wait = cpu_event_wait,
+    .elapsed_ms = cpu_elapsed_ms,
     .linear = fk_cpu_linear,
     .layer_norm = fk_cpu_layer_norm,
     .rms_norm = fk_cpu_rms_norm,

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* The header is padded so that the data starts at a multiple of 64 bytes; its length stands behind the magic. */
-static void fk_debug_header(FILE *file, FkTensor t) {
+static void write_header(FILE *file, FkTensor t) {
   char shape[80], text[256];
   int used = 0;
   for (int i = 0; i < t.rank; i++)
@@ -25,7 +25,7 @@ static void fk_debug_header(FILE *file, FkTensor t) {
 }
 
 /* Rows one by one, because a view may have holes between them. */
-static bool fk_debug_rows(FkBackend *be, FILE *file, FkTensor t) {
+static bool write_rows(FkBackend *be, FILE *file, FkTensor t) {
   int64_t rows = fk_tensor_rows(t), cols = fk_tensor_cols(t);
   size_t bytes = (size_t)cols * fk_dtype_size(t.dtype);
   FkDtype as = t.dtype == FK_I32 ? FK_I32 : FK_F32;
@@ -54,7 +54,7 @@ void fk_debug_dump(FkBackend *be, const char *name, FkTensor t) {
     if (*c == '/') *c = '.';
   FILE *file = fopen(path, "wb");
   if (!file) return;
-  fk_debug_header(file, t);
-  bool ok = fk_debug_rows(be, file, t);
+  write_header(file, t);
+  bool ok = write_rows(be, file, t);
   if (fclose(file) != 0 || !ok) remove(path);
 }

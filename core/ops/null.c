@@ -2,10 +2,14 @@
 /* The null backend: computes nothing and touches no memory, so it walks the 12 B model on any machine (memory plan,
  * FLOP) and lets an element be tested without weights. What an op costs is counted in ops.c, for every backend.
  *
- * Addresses are made up and must not be followed. download writes a fixed pattern. For tests, read when it opens:
- *   FK_NULL_STEP_MS=n     each step takes n milliseconds: waiting for an event that was recorded sleeps, once per
- * record FK_NULL_FAIL_STEP=k   the k-th event recorded since open or fk_backend_clear fails as a device would; k from 1
+ * Addresses are made up and must not be followed. download writes a fixed pattern. */
+
+/* clang-format off */
+/* For tests, read when it opens:
+ *   FK_NULL_STEP_MS=n     each step takes n milliseconds: waiting for an event sleeps, once per record
+ *   FK_NULL_FAIL_STEP=k   the k-th record since open or fk_backend_clear fails as a device would; k from 1
  *   FK_NULL_FAIL_ALLOC=k  the k-th allocation since open is refused */
+/* clang-format on */
 #define _POSIX_C_SOURCE 200809L
 #include "backend.h"
 
@@ -22,13 +26,13 @@ typedef struct {
   bool recorded[FK_EVENTS]; /* and not yet waited for */
 } FkNull;
 
-static long fk_null_setting(const char *name) {
+static long null_setting(const char *name) {
   const char *text = getenv(name);
   return text ? strtol(text, NULL, 10) : 0;
 }
 
 /* bfloat16, because the model it walks is meant for a GPU; the owner may set another dtype after open. */
-static bool fk_null_open(FkBackend *be, int device, char *message, size_t size) {
+static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   (void)device;
   FkNull *null = calloc(1, sizeof *null);
   if (!null) {
@@ -37,8 +41,8 @@ static bool fk_null_open(FkBackend *be, int device, char *message, size_t size) 
   }
   const char *step = getenv("FK_NULL_STEP_MS");
   null->step_ms = step ? strtod(step, NULL) : 0;
-  null->fail_step = fk_null_setting("FK_NULL_FAIL_STEP");
-  null->fail_alloc = fk_null_setting("FK_NULL_FAIL_ALLOC");
+  null->fail_step = null_setting("FK_NULL_FAIL_STEP");
+  null->fail_alloc = null_setting("FK_NULL_FAIL_ALLOC");
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
@@ -47,18 +51,18 @@ static bool fk_null_open(FkBackend *be, int device, char *message, size_t size) 
   return true;
 }
 
-static void fk_null_close(FkBackend *be) {
+static void null_close(FkBackend *be) {
   free(be->priv);
   be->priv = NULL;
 }
 
 /* Never the limit: half of what a size can say, so that sums do not wrap. */
-static void fk_null_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+static void null_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
   (void)be;
   *free_bytes = *total_bytes = SIZE_MAX / 2;
 }
 
-static void *fk_null_alloc(FkBackend *be, size_t bytes) {
+static void *null_alloc(FkBackend *be, size_t bytes) {
   FkNull *null = be->priv;
   if (++null->allocs == null->fail_alloc) return NULL;
   void *memory = (void *)(uintptr_t)null->next;
@@ -66,29 +70,29 @@ static void *fk_null_alloc(FkBackend *be, size_t bytes) {
   return memory;
 }
 
-static void fk_null_release(FkBackend *be, void *memory) {
+static void null_release(FkBackend *be, void *memory) {
   (void)be;
   (void)memory;
 }
 
-static void fk_null_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
+static void null_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
   (void)be;
   (void)to;
   (void)from;
   (void)bytes;
 }
 
-static void fk_null_download(FkBackend *be, void *to, const void *from, size_t bytes) {
+static void null_download(FkBackend *be, void *to, const void *from, size_t bytes) {
   (void)be;
   (void)from;
   for (size_t i = 0; i < bytes; i++) ((uint8_t *)to)[i] = (uint8_t)(i * 37 + 11);
 }
 
-static void fk_null_sync(FkBackend *be) {
+static void null_sync(FkBackend *be) {
   (void)be;
 }
 
-static void fk_null_event_record(FkBackend *be, int event) {
+static void null_event_record(FkBackend *be, int event) {
   FkNull *null = be->priv;
   assert(event >= 0 && event < FK_EVENTS);
   if (null->clears != be->clears) null->records = 0;
@@ -98,7 +102,7 @@ static void fk_null_event_record(FkBackend *be, int event) {
     fk_backend_fail(be, FK_FAIL_DEVICE, "null backend: failure asked for at step %ld", null->fail_step);
 }
 
-static void fk_null_event_wait(FkBackend *be, int event) {
+static void null_event_wait(FkBackend *be, int event) {
   FkNull *null = be->priv;
   assert(event >= 0 && event < FK_EVENTS);
   if (!null->recorded[event] || null->step_ms <= 0) return;
@@ -108,14 +112,14 @@ static void fk_null_event_wait(FkBackend *be, int event) {
   while (nanosleep(&left, &left) != 0) continue; /* interrupted by a signal: sleep the rest */
 }
 
-static double fk_null_elapsed_ms(FkBackend *be, int from, int to) {
+static double null_elapsed_ms(FkBackend *be, int from, int to) {
   const FkNull *null = be->priv;
   return null->step_ms * (to - from);
 }
 
 /* The ops: nothing. One function per signature. */
-#define FK_NULL_OP(name, ...)                                                                                          \
-  static void fk_null_##name(FkBackend *be, __VA_ARGS__) {                                                             \
+#define NULL_OP(name, ...)                                                                                             \
+  static void null_##name(FkBackend *be, __VA_ARGS__) {                                                                \
     (void)be;                                                                                                          \
   }
 
@@ -123,36 +127,36 @@ static double fk_null_elapsed_ms(FkBackend *be, int from, int to) {
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* that is their nature */
 #endif
 
-FK_NULL_OP(linear, const FkLinear *l)
-FK_NULL_OP(layer_norm, const FkLayerNorm *n, int groups)
-FK_NULL_OP(rms_norm, FkTensor y, FkTensor x, FkTensor weight, float eps)
-FK_NULL_OP(rope, FkTensor x, FkTensor table, int64_t heads)
-FK_NULL_OP(attention, const FkAttention *a)
-FK_NULL_OP(act, FkTensor y, FkTensor x, FkAct act)
-FK_NULL_OP(two, FkTensor y, FkTensor x)
-FK_NULL_OP(three, FkTensor y, FkTensor a, FkTensor b)
-FK_NULL_OP(four, FkTensor a, FkTensor b, FkTensor c, FkTensor d)
-FK_NULL_OP(embed, FkTensor y, FkWeight table, FkTensor ids)
-FK_NULL_OP(conv, const FkConv *c)
-FK_NULL_OP(group_norm, const FkGroupNorm *n)
-FK_NULL_OP(pack, FkTensor to, FkTensor from, float scale, float shift)
-FK_NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
-FK_NULL_OP(check, FkTensor x, const char *stage)
+NULL_OP(linear, const FkLinear *l)
+NULL_OP(layer_norm, const FkLayerNorm *n, int groups)
+NULL_OP(rms_norm, FkTensor y, FkTensor x, FkTensor weight, float eps)
+NULL_OP(rope, FkTensor x, FkTensor table, int64_t heads)
+NULL_OP(attention, const FkAttention *a)
+NULL_OP(act, FkTensor y, FkTensor x, FkAct act)
+NULL_OP(two, FkTensor y, FkTensor x)
+NULL_OP(three, FkTensor y, FkTensor a, FkTensor b)
+NULL_OP(four, FkTensor a, FkTensor b, FkTensor c, FkTensor d)
+NULL_OP(embed, FkTensor y, FkWeight table, FkTensor ids)
+NULL_OP(conv, const FkConv *c)
+NULL_OP(group_norm, const FkGroupNorm *n)
+NULL_OP(pack, FkTensor to, FkTensor from, float scale, float shift)
+NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
+NULL_OP(check, FkTensor x, const char *stage)
 
 /* Fused ops are taken, so that a plan does not count the scratch of compositions. */
-static bool fk_null_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
+static bool null_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   return true;
 }
-static bool fk_null_layer_norm_quantized(FkBackend *be, const FkLayerNorm *n, int groups) {
+static bool null_layer_norm_quantized(FkBackend *be, const FkLayerNorm *n, int groups) {
   return true;
 }
-static bool fk_null_conv_fused(FkBackend *be, const FkConv *c) {
+static bool null_conv_fused(FkBackend *be, const FkConv *c) {
   return true;
 }
-static bool fk_null_group_norm_silu(FkBackend *be, const FkGroupNorm *n) {
+static bool null_group_norm_silu(FkBackend *be, const FkGroupNorm *n) {
   return true;
 }
-static bool fk_null_flash_attention(FkBackend *be, const FkAttention *a) {
+static bool null_flash_attention(FkBackend *be, const FkAttention *a) {
   return true;
 }
 
@@ -160,45 +164,45 @@ const FkOps fk_null_ops = {
     .abi = FK_BACKEND_ABI,
     .sizes = FK_BACKEND_SIZES,
     .name = "null",
-    .open = fk_null_open,
-    .close = fk_null_close,
-    .memory = fk_null_memory,
-    .alloc = fk_null_alloc,
-    .release = fk_null_release,
-    .upload = fk_null_upload,
-    .download = fk_null_download,
-    .sync = fk_null_sync,
-    .event_record = fk_null_event_record,
-    .event_wait = fk_null_event_wait,
-    .elapsed_ms = fk_null_elapsed_ms,
-    .linear = fk_null_linear,
-    .layer_norm = fk_null_layer_norm,
-    .rms_norm = fk_null_rms_norm,
-    .rope = fk_null_rope,
-    .attention = fk_null_attention,
-    .act = fk_null_act,
-    .add = fk_null_three,
-    .mul = fk_null_three,
-    .gate_add = fk_null_three,
-    .copy = fk_null_two,
-    .embed = fk_null_embed,
-    .gather_rows = fk_null_three,
-    .quantize = fk_null_three,
-    .conv = fk_null_conv,
-    .group_norm = fk_null_group_norm,
-    .upsample = fk_null_two,
-    .pack = fk_null_pack,
-    .unpack = fk_null_pack,
-    .from_u8 = fk_null_two,
-    .to_u8 = fk_null_two,
-    .combine = fk_null_combine,
-    .distance = fk_null_three,
-    .check = fk_null_check,
-    .match = fk_null_four,
-    .mean_rows = fk_null_four,
-    .linear_fused = fk_null_linear_fused,
-    .layer_norm_quantized = fk_null_layer_norm_quantized,
-    .conv_fused = fk_null_conv_fused,
-    .group_norm_silu = fk_null_group_norm_silu,
-    .flash_attention = fk_null_flash_attention,
+    .open = null_open,
+    .close = null_close,
+    .memory = null_memory,
+    .alloc = null_alloc,
+    .release = null_release,
+    .upload = null_upload,
+    .download = null_download,
+    .sync = null_sync,
+    .event_record = null_event_record,
+    .event_wait = null_event_wait,
+    .elapsed_ms = null_elapsed_ms,
+    .linear = null_linear,
+    .layer_norm = null_layer_norm,
+    .rms_norm = null_rms_norm,
+    .rope = null_rope,
+    .attention = null_attention,
+    .act = null_act,
+    .add = null_three,
+    .mul = null_three,
+    .gate_add = null_three,
+    .copy = null_two,
+    .embed = null_embed,
+    .gather_rows = null_three,
+    .quantize = null_three,
+    .conv = null_conv,
+    .group_norm = null_group_norm,
+    .upsample = null_two,
+    .pack = null_pack,
+    .unpack = null_pack,
+    .from_u8 = null_two,
+    .to_u8 = null_two,
+    .combine = null_combine,
+    .distance = null_three,
+    .check = null_check,
+    .match = null_four,
+    .mean_rows = null_four,
+    .linear_fused = null_linear_fused,
+    .layer_norm_quantized = null_layer_norm_quantized,
+    .conv_fused = null_conv_fused,
+    .group_norm_silu = null_group_norm_silu,
+    .flash_attention = null_flash_attention,
 };

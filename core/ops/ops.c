@@ -10,27 +10,27 @@
 
 #include <string.h>
 
-static inline bool fk_same_shape(FkTensor a, FkTensor b) {
+static inline bool same_shape(FkTensor a, FkTensor b) {
   return fk_tensor_rows(a) == fk_tensor_rows(b) && fk_tensor_cols(a) == fk_tensor_cols(b);
 }
 
 /* n float32 numbers behind each other. */
-static bool fk_is_vector(FkTensor t, int64_t n) {
+static bool is_vector(FkTensor t, int64_t n) {
   return t.dtype == FK_F32 && t.rank == 1 && t.dim[0] == n;
 }
-static inline bool fk_is_optional(FkTensor t, int64_t n) {
-  return !fk_tensor_given(t) || fk_is_vector(t, n);
+static inline bool is_optional_vector(FkTensor t, int64_t n) {
+  return !fk_tensor_given(t) || is_vector(t, n);
 }
-static inline bool fk_is_index(FkTensor t, int64_t n) {
+static inline bool is_index(FkTensor t, int64_t n) {
   return t.dtype == FK_I32 && t.rank == 1 && t.dim[0] == n;
 }
 
-static double fk_bytes(FkTensor t) {
+static double bytes_of(FkTensor t) {
   return fk_tensor_given(t) ? (double)fk_tensor_bytes(t) : 0;
 }
 
 /* False: the backend has failed, do nothing. */
-static bool fk_begin_op(FkBackend *be, const char *op, double bytes) {
+static bool begin_op(FkBackend *be, const char *op, double bytes) {
   if (be->failure != FK_FAIL_NONE) return false;
   if (be->profile) fk_profile_op(be, op);
   be->count.ops++;
@@ -39,10 +39,10 @@ static bool fk_begin_op(FkBackend *be, const char *op, double bytes) {
 }
 
 /* The op's name is its function's without "fk_op_". */
-#define fk_begin(be, bytes) fk_begin_op(be, __func__ + 6, bytes)
+#define BEGIN(be, bytes) begin_op(be, __func__ + 6, bytes)
 
 /* Scales of quantised rows: one for each row, or for each 128 columns of it. */
-static bool fk_is_scale(FkTensor scale, FkTensor codes) {
+static bool is_scale(FkTensor scale, FkTensor codes) {
   const int64_t rows = fk_tensor_rows(codes), blocks = fk_tensor_cols(codes) / FK_QUANT_BLOCK;
   return scale.dtype == FK_F32 && (codes.dtype == FK_E4M3 || codes.dtype == FK_I8) &&
          (scale.rank == 1 ? scale.dim[0] == rows
@@ -50,24 +50,24 @@ static bool fk_is_scale(FkTensor scale, FkTensor codes) {
                                 fk_tensor_cols(codes) % FK_QUANT_BLOCK == 0);
 }
 
-static void fk_check_linear(const FkLinear *l) {
+static void check_linear(const FkLinear *l) {
   int64_t m = fk_tensor_rows(l->x), n = l->w.out;
   assert(fk_tensor_cols(l->x) == l->w.in && fk_tensor_rows(l->y) == m && fk_tensor_cols(l->y) == n);
-  assert(fk_is_optional(l->bias, n));
-  assert(!fk_tensor_given(l->x_scale) || fk_is_scale(l->x_scale, l->x));
-  assert(!fk_tensor_given(l->y_scale) || (fk_is_scale(l->y_scale, l->y) && l->epilogue == FK_EPI_ACT));
-  assert(l->epilogue != FK_EPI_GATE || fk_is_vector(l->gate, n));
+  assert(is_optional_vector(l->bias, n));
+  assert(!fk_tensor_given(l->x_scale) || is_scale(l->x_scale, l->x));
+  assert(!fk_tensor_given(l->y_scale) || (is_scale(l->y_scale, l->y) && l->epilogue == FK_EPI_ACT));
+  assert(l->epilogue != FK_EPI_GATE || is_vector(l->gate, n));
   if (l->epilogue != FK_EPI_QKV) return;
   assert(l->width > 0 && (n == 2 * l->width || n >= 3 * l->width)); /* keys and values only, or all */
-  assert(l->q_norm.rank == 1 && fk_is_vector(l->q_norm, l->q_norm.dim[0]));
-  assert(fk_is_vector(l->k_norm, l->q_norm.dim[0]) && l->width % l->q_norm.dim[0] == 0);
+  assert(l->q_norm.rank == 1 && is_vector(l->q_norm, l->q_norm.dim[0]));
+  assert(is_vector(l->k_norm, l->q_norm.dim[0]) && l->width % l->q_norm.dim[0] == 0);
   assert(l->rope.dtype == FK_F32 && fk_tensor_rows(l->rope) == m && fk_tensor_cols(l->rope) == l->q_norm.dim[0]);
   (void)m;
   (void)n;
 }
 
 /* FK_EPI_QKV after the plain product: norm and rotation of K and Q, gelu of the MLP columns. */
-static void fk_compose_qkv(FkBackend *be, const FkLinear *l) {
+static void compose_qkv(FkBackend *be, const FkLinear *l) {
   int64_t d = l->width, rest = l->w.out - 3 * d, heads = d / l->q_norm.dim[0];
   FkTensor k = fk_tensor_slice_cols(l->y, 0, d);
   be->ops->rms_norm(be, k, k, l->k_norm, 1e-6f);
@@ -82,7 +82,7 @@ static void fk_compose_qkv(FkBackend *be, const FkLinear *l) {
 }
 
 /* `l` as a plain product, then what its epilogue adds. With y_scale the float32 result is quantised. */
-static void fk_compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) {
+static void compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) {
   FkLinear plain = {.x = l->x, .x_scale = l->x_scale, .y = l->y, .bias = l->bias, .w = l->w, .scratch = l->scratch};
   const bool residual = l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD, codes = fk_tensor_given(l->y_scale);
   const size_t mark = fk_arena_mark(arena);
@@ -94,7 +94,7 @@ static void fk_compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) 
   else if (l->epilogue == FK_EPI_ADD)
     be->ops->add(be, fk_tensor_flat(l->y), fk_tensor_flat(l->y), plain.y);
   else if (l->epilogue == FK_EPI_QKV)
-    fk_compose_qkv(be, l);
+    compose_qkv(be, l);
   else if (l->act != FK_ACT_NONE)
     be->ops->act(be, plain.y, plain.y, l->act);
   if (codes) be->ops->quantize(be, l->y, l->y_scale, plain.y);
@@ -102,7 +102,7 @@ static void fk_compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) 
 }
 
 /* Kernel scratch of this case in all its groups. False: no memory, marked. A plan asks the backend that will run. */
-static bool fk_linear_scratch(FkBackend *be, FkArena *arena, FkLinear *l, int groups) {
+static bool take_scratch(FkBackend *be, FkArena *arena, FkLinear *l, int groups) {
   const FkBackend *real = be->real ? be->real : be;
   const size_t bytes = real->ops->scratch ? real->ops->scratch(real, l, groups) : 0;
   if (bytes) l->scratch = fk_arena_alloc(arena, bytes);
@@ -116,23 +116,23 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
   double bytes = 0, flop = 0;
   for (int i = 0; i < groups; i++) {
     l[i] = linear[i];
-    fk_check_linear(&l[i]);
+    check_linear(&l[i]);
     assert(l[i].w.out == l[0].w.out && l[i].w.in == l[0].w.in && l[i].epilogue == l[0].epilogue);
     assert(l[i].act == l[0].act && l[i].width == l[0].width);
     double weight = (double)l[i].w.out * (double)l[i].w.in;
-    bytes += fk_bytes(l[i].x) + fk_bytes(l[i].y) + weight * fk_dtype_bits(l[i].w.dtype) / 8;
+    bytes += bytes_of(l[i].x) + bytes_of(l[i].y) + weight * fk_dtype_bits(l[i].w.dtype) / 8;
     flop += 2 * (double)fk_tensor_rows(l[i].x) * weight;
   }
-  if (!fk_begin(be, bytes)) return;
+  if (!BEGIN(be, bytes)) return;
   be->count.linear_flop += flop;
   fk_profile_sizes(be, fk_tensor_rows(l[0].x) + (groups > 1 ? fk_tensor_rows(l[1].x) : 0), l->w.out, l->w.in);
   bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
   const bool fused =
       fk_backend_uses(be, l->epilogue == FK_EPI_QKV ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : FK_CAN_FUSED_LINEAR);
   const size_t mark = fk_arena_mark(arena);
-  if (!fk_linear_scratch(be, arena, l, groups)) return;
+  if (!take_scratch(be, arena, l, groups)) return;
   if (plain || !fused || !be->ops->linear_fused(be, l, groups))
-    for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) fk_compose_linear(be, arena, &l[i]);
+    for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) compose_linear(be, arena, &l[i]);
   fk_arena_reset(arena, mark);
 }
 
@@ -143,7 +143,7 @@ void fk_op_project(FkBackend *be, FkArena *arena, FkTensor y, FkTensor x, FkWeig
 }
 
 /* The float32 result, then its codes: defines what a fused kernel computes from its registers. */
-static void fk_compose_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n) {
+static void compose_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n) {
   FkLayerNorm plain = *n;
   const size_t mark = fk_arena_mark(arena);
   plain.y = fk_arena_2d(arena, FK_F32, fk_tensor_rows(n->x), fk_tensor_cols(n->x));
@@ -158,42 +158,42 @@ void fk_op_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n, int g
   double bytes = 0;
   for (int i = 0; i < groups; i++) {
     int64_t cols = fk_tensor_cols(n[i].x);
-    assert(fk_same_shape(n[i].x, n[i].y) && cols == fk_tensor_cols(n[0].x));
-    assert(fk_is_optional(n[i].weight, cols) && fk_is_optional(n[i].bias, cols));
-    assert(fk_is_optional(n[i].scale, cols) && fk_is_optional(n[i].shift, cols));
+    assert(same_shape(n[i].x, n[i].y) && cols == fk_tensor_cols(n[0].x));
+    assert(is_optional_vector(n[i].weight, cols) && is_optional_vector(n[i].bias, cols));
+    assert(is_optional_vector(n[i].scale, cols) && is_optional_vector(n[i].shift, cols));
     assert(!fk_tensor_given(n[i].weight) || !fk_tensor_given(n[i].scale));
-    assert(!fk_tensor_given(n[i].y_scale) || fk_is_scale(n[i].y_scale, n[i].y));
+    assert(!fk_tensor_given(n[i].y_scale) || is_scale(n[i].y_scale, n[i].y));
     assert(fk_tensor_given(n[i].y_scale) == fk_tensor_given(n[0].y_scale));
-    bytes += fk_bytes(n[i].x) + fk_bytes(n[i].y) + fk_bytes(n[i].y_scale);
+    bytes += bytes_of(n[i].x) + bytes_of(n[i].y) + bytes_of(n[i].y_scale);
     (void)cols;
   }
-  if (!fk_begin(be, bytes)) return;
+  if (!BEGIN(be, bytes)) return;
   if (!fk_tensor_given(n->y_scale))
     be->ops->layer_norm(be, n, groups);
   else if (!be->ops->layer_norm_quantized || !be->ops->layer_norm_quantized(be, n, groups))
-    for (int i = 0; i < groups; i++) fk_compose_layer_norm(be, arena, &n[i]);
+    for (int i = 0; i < groups; i++) compose_layer_norm(be, arena, &n[i]);
 }
 
 void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps) {
-  assert(fk_same_shape(x, y) && weight.rank == 1 && fk_is_vector(weight, weight.dim[0]));
+  assert(same_shape(x, y) && weight.rank == 1 && is_vector(weight, weight.dim[0]));
   assert(fk_tensor_cols(x) % weight.dim[0] == 0);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->rms_norm(be, y, x, weight, eps);
+  if (BEGIN(be, bytes_of(x) + bytes_of(y))) be->ops->rms_norm(be, y, x, weight, eps);
 }
 
 void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
   assert(table.dtype == FK_F32 && fk_tensor_rows(table) == fk_tensor_rows(x) && fk_tensor_cols(table) % 2 == 0);
   assert(heads > 0 && fk_tensor_cols(x) == heads * fk_tensor_cols(table));
-  if (fk_begin(be, 2 * fk_bytes(x) + fk_bytes(table))) be->ops->rope(be, x, table, heads);
+  if (BEGIN(be, 2 * bytes_of(x) + bytes_of(table))) be->ops->rope(be, x, table, heads);
 }
 
 void fk_op_attention(FkBackend *be, const FkAttention *a) {
   int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
   assert(a->heads > 0 && cols % a->heads == 0 && keys > 0);
-  assert(fk_same_shape(a->q, a->o) && fk_same_shape(a->k, a->v) && fk_tensor_cols(a->k) == cols);
+  assert(same_shape(a->q, a->o) && same_shape(a->k, a->v) && fk_tensor_cols(a->k) == cols);
   assert(!fk_tensor_given(a->bias) || a->bias.dtype == FK_F32);
   assert(!fk_tensor_given(a->bias) ||
          (fk_tensor_rows(a->bias) == a->heads && fk_tensor_cols(a->bias) == rows + keys - 1));
-  if (!fk_begin(be, fk_bytes(a->q) + fk_bytes(a->k) + fk_bytes(a->v) + fk_bytes(a->o))) return;
+  if (!BEGIN(be, bytes_of(a->q) + bytes_of(a->k) + bytes_of(a->v) + bytes_of(a->o))) return;
   fk_profile_sizes(be, rows, keys, cols / a->heads);
   double pairs = (double)rows * (double)keys;
   if (a->causal) { /* query i meets the keys 0..i */
@@ -206,58 +206,58 @@ void fk_op_attention(FkBackend *be, const FkAttention *a) {
 }
 
 void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act) {
-  assert(fk_same_shape(x, y) && x.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->act(be, y, x, act);
+  assert(same_shape(x, y) && x.dtype == y.dtype);
+  if (BEGIN(be, bytes_of(x) + bytes_of(y))) be->ops->act(be, y, x, act);
 }
 
 void fk_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
-  assert(fk_same_shape(a, y) && fk_same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b))) be->ops->add(be, y, a, b);
+  assert(same_shape(a, y) && same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
+  if (BEGIN(be, bytes_of(y) + bytes_of(a) + bytes_of(b))) be->ops->add(be, y, a, b);
 }
 
 void fk_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
-  assert(fk_same_shape(a, y) && fk_same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(y) + fk_bytes(a) + fk_bytes(b))) be->ops->mul(be, y, a, b);
+  assert(same_shape(a, y) && same_shape(b, y) && a.dtype == y.dtype && b.dtype == y.dtype);
+  if (BEGIN(be, bytes_of(y) + bytes_of(a) + bytes_of(b))) be->ops->mul(be, y, a, b);
 }
 
 void fk_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate) {
-  assert(fk_same_shape(x, y) && x.dtype == y.dtype && fk_is_vector(gate, fk_tensor_cols(y)));
-  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(x))) be->ops->gate_add(be, y, x, gate);
+  assert(same_shape(x, y) && x.dtype == y.dtype && is_vector(gate, fk_tensor_cols(y)));
+  if (BEGIN(be, 2 * bytes_of(y) + bytes_of(x))) be->ops->gate_add(be, y, x, gate);
 }
 
 void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x) {
-  assert(fk_same_shape(x, y));
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->copy(be, y, x);
+  assert(same_shape(x, y));
+  if (BEGIN(be, bytes_of(x) + bytes_of(y))) be->ops->copy(be, y, x);
 }
 
 void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x) {
-  assert(fk_same_shape(x, y) && fk_is_scale(y_scale, y) && (x.dtype == FK_F32 || x.dtype == FK_BF16));
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y) + fk_bytes(y_scale))) be->ops->quantize(be, y, y_scale, x);
+  assert(same_shape(x, y) && is_scale(y_scale, y) && (x.dtype == FK_F32 || x.dtype == FK_BF16));
+  if (BEGIN(be, bytes_of(x) + bytes_of(y) + bytes_of(y_scale))) be->ops->quantize(be, y, y_scale, x);
 }
 
 void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
-  assert(fk_is_index(ids, fk_tensor_rows(y)) && fk_tensor_cols(y) == table.in && table.scale.kind == FK_SCALE_NONE);
-  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(ids))) be->ops->embed(be, y, table, ids);
+  assert(is_index(ids, fk_tensor_rows(y)) && fk_tensor_cols(y) == table.in && table.scale.kind == FK_SCALE_NONE);
+  if (BEGIN(be, 2 * bytes_of(y) + bytes_of(ids))) be->ops->embed(be, y, table, ids);
 }
 
 void fk_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index) {
-  assert(fk_is_index(index, fk_tensor_rows(y)) && fk_tensor_cols(x) == fk_tensor_cols(y) && x.dtype == y.dtype);
-  if (fk_begin(be, 2 * fk_bytes(y) + fk_bytes(index))) be->ops->gather_rows(be, y, x, index);
+  assert(is_index(index, fk_tensor_rows(y)) && fk_tensor_cols(x) == fk_tensor_cols(y) && x.dtype == y.dtype);
+  if (BEGIN(be, 2 * bytes_of(y) + bytes_of(index))) be->ops->gather_rows(be, y, x, index);
 }
 
-static void fk_check_conv(const FkConv *c) {
+static void check_conv(const FkConv *c) {
   int64_t up = c->upsample ? 2 : 1, pad = c->pad_before + c->pad_after;
   assert(c->x.rank == 3 && c->y.rank == 3 && c->kernel > 0 && c->stride > 0);
   assert(c->w.in == (int64_t)c->kernel * c->kernel * c->x.dim[2] && c->w.out == c->y.dim[2]);
   assert(c->y.dim[0] == (c->x.dim[0] * up + pad - c->kernel) / c->stride + 1);
   assert(c->y.dim[1] == (c->x.dim[1] * up + pad - c->kernel) / c->stride + 1);
-  assert(fk_is_optional(c->bias, c->w.out));
-  assert(!fk_tensor_given(c->residual) || (fk_same_shape(c->residual, c->y) && c->residual.dtype == c->y.dtype));
+  assert(is_optional_vector(c->bias, c->w.out));
+  assert(!fk_tensor_given(c->residual) || (same_shape(c->residual, c->y) && c->residual.dtype == c->y.dtype));
   (void)up;
   (void)pad;
 }
 
-static void fk_compose_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
+static void compose_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
   FkConv plain = *c;
   size_t mark = fk_arena_mark(arena);
   if (c->upsample) {
@@ -278,21 +278,21 @@ static void fk_compose_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
 }
 
 void fk_op_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
-  fk_check_conv(c);
+  check_conv(c);
   double weight = (double)c->w.out * (double)c->w.in;
-  double bytes = fk_bytes(c->x) + fk_bytes(c->y) + fk_bytes(c->residual) + weight * fk_dtype_bits(c->w.dtype) / 8;
-  if (!fk_begin(be, bytes)) return;
+  double bytes = bytes_of(c->x) + bytes_of(c->y) + bytes_of(c->residual) + weight * fk_dtype_bits(c->w.dtype) / 8;
+  if (!BEGIN(be, bytes)) return;
   be->count.conv_flop += 2 * (double)fk_tensor_rows(c->y) * weight;
   fk_profile_sizes(be, fk_tensor_rows(c->y), c->w.out, c->w.in);
   if (fk_backend_uses(be, FK_CAN_FUSED_CONV) && be->ops->conv_fused(be, c)) return;
-  fk_compose_conv(be, arena, c);
+  compose_conv(be, arena, c);
 }
 
 void fk_op_group_norm(FkBackend *be, const FkGroupNorm *n) {
   int64_t cols = fk_tensor_cols(n->x);
-  assert(fk_same_shape(n->x, n->y) && n->groups > 0 && cols % n->groups == 0);
-  assert(fk_is_optional(n->weight, cols) && fk_is_optional(n->bias, cols));
-  if (!fk_begin(be, 2 * fk_bytes(n->x) + fk_bytes(n->y))) return;
+  assert(same_shape(n->x, n->y) && n->groups > 0 && cols % n->groups == 0);
+  assert(is_optional_vector(n->weight, cols) && is_optional_vector(n->bias, cols));
+  if (!BEGIN(be, 2 * bytes_of(n->x) + bytes_of(n->y))) return;
   (void)cols;
   if (n->silu && fk_backend_uses(be, FK_CAN_FUSED_GROUP_NORM) && be->ops->group_norm_silu(be, n)) return;
   be->ops->group_norm(be, n);
@@ -300,7 +300,7 @@ void fk_op_group_norm(FkBackend *be, const FkGroupNorm *n) {
 }
 
 /* Token and latent of one pack: C channels of the latent may be more than the tokens hold. */
-static void fk_check_pack(FkTensor tokens, FkTensor latent) {
+static void check_pack(FkTensor tokens, FkTensor latent) {
   assert(latent.rank == 3 && latent.dim[0] % 2 == 0 && latent.dim[1] % 2 == 0);
   assert(fk_tensor_rows(tokens) == latent.dim[0] * latent.dim[1] / 4);
   assert(fk_tensor_cols(tokens) % 4 == 0 && fk_tensor_cols(tokens) / 4 <= latent.dim[2]);
@@ -309,57 +309,57 @@ static void fk_check_pack(FkTensor tokens, FkTensor latent) {
 }
 
 void fk_op_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift) {
-  fk_check_pack(tokens, latent);
-  if (fk_begin(be, 2 * fk_bytes(tokens))) be->ops->pack(be, tokens, latent, scale, shift);
+  check_pack(tokens, latent);
+  if (BEGIN(be, 2 * bytes_of(tokens))) be->ops->pack(be, tokens, latent, scale, shift);
 }
 
 void fk_op_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift) {
-  fk_check_pack(tokens, latent);
-  if (fk_begin(be, 2 * fk_bytes(tokens))) be->ops->unpack(be, latent, tokens, scale, shift);
+  check_pack(tokens, latent);
+  if (BEGIN(be, 2 * bytes_of(tokens))) be->ops->unpack(be, latent, tokens, scale, shift);
 }
 
 void fk_op_from_u8(FkBackend *be, FkTensor y, FkTensor x) {
-  assert(fk_same_shape(x, y) && x.dtype == FK_U8 && y.dtype != FK_U8);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->from_u8(be, y, x);
+  assert(same_shape(x, y) && x.dtype == FK_U8 && y.dtype != FK_U8);
+  if (BEGIN(be, bytes_of(x) + bytes_of(y))) be->ops->from_u8(be, y, x);
 }
 
 void fk_op_to_u8(FkBackend *be, FkTensor y, FkTensor x) {
-  assert(fk_same_shape(x, y) && y.dtype == FK_U8 && x.dtype != FK_U8);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y))) be->ops->to_u8(be, y, x);
+  assert(same_shape(x, y) && y.dtype == FK_U8 && x.dtype != FK_U8);
+  if (BEGIN(be, bytes_of(x) + bytes_of(y))) be->ops->to_u8(be, y, x);
 }
 
 void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef) {
   assert(n >= 1 && n <= FK_MAX_TERMS && coef.dtype == FK_F32 && coef.rank == 1 && coef.dim[0] >= n);
-  double bytes = fk_bytes(y);
+  double bytes = bytes_of(y);
   for (int i = 0; i < n; i++) {
-    assert(fk_same_shape(x[i], y));
-    bytes += fk_bytes(x[i]);
+    assert(same_shape(x[i], y));
+    bytes += bytes_of(x[i]);
   }
-  if (fk_begin(be, bytes)) be->ops->combine(be, y, n, x, coef);
+  if (BEGIN(be, bytes)) be->ops->combine(be, y, n, x, coef);
 }
 
 void fk_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b) {
-  assert(fk_same_shape(a, b) && fk_is_vector(out, 2));
-  if (fk_begin(be, fk_bytes(a) + fk_bytes(b))) be->ops->distance(be, out, a, b);
+  assert(same_shape(a, b) && is_vector(out, 2));
+  if (BEGIN(be, bytes_of(a) + bytes_of(b))) be->ops->distance(be, out, a, b);
 }
 
 void fk_op_check(FkBackend *be, FkTensor x, const char *stage) {
-  if (fk_begin(be, fk_bytes(x))) be->ops->check(be, x, stage);
+  if (BEGIN(be, bytes_of(x))) be->ops->check(be, x, stage);
 }
 
 void fk_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst) {
   int64_t rows = fk_tensor_rows(src);
-  assert(fk_is_index(best, rows) && fk_is_vector(score, rows));
+  assert(is_index(best, rows) && is_vector(score, rows));
   assert(fk_tensor_cols(src) == fk_tensor_cols(dst) && fk_tensor_rows(dst) > 0);
-  if (!fk_begin(be, fk_bytes(src) + fk_bytes(dst))) return;
+  if (!BEGIN(be, bytes_of(src) + bytes_of(dst))) return;
   be->count.linear_flop += 2 * (double)rows * (double)fk_tensor_rows(dst) * (double)fk_tensor_cols(src);
   be->ops->match(be, best, score, src, dst);
 }
 
 void fk_op_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index) {
-  assert(fk_is_index(first, fk_tensor_rows(y) + 1) && index.dtype == FK_I32 && index.rank == 1);
+  assert(is_index(first, fk_tensor_rows(y) + 1) && index.dtype == FK_I32 && index.rank == 1);
   assert(fk_tensor_cols(x) == fk_tensor_cols(y) && x.dtype == y.dtype);
-  if (fk_begin(be, fk_bytes(x) + fk_bytes(y) + fk_bytes(index))) be->ops->mean_rows(be, y, x, first, index);
+  if (BEGIN(be, bytes_of(x) + bytes_of(y) + bytes_of(index))) be->ops->mean_rows(be, y, x, first, index);
 }
 
 void fk_op_upload(FkBackend *be, FkTensor to, const void *from) {
