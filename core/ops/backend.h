@@ -12,10 +12,11 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 4
+#define FK_BACKEND_ABI 5
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
-#define FK_QUANT_BLOCK 128 /* columns under one scale where a row has several */
+#define FK_QUANT_BLOCK 128 /* columns, or rows, under one scale; part of the format, as is the tile of keys */
+#define FK_QUANT_HEAD 1024 /* widest head of quantised attention: its scores are exact in float32 */
 #define FK_EVENTS 16384    /* events a backend holds at a time, numbered from 0 */
 #define FK_LOOP_EVENTS 64  /* the first of them belong to the denoising loop, the others to a profile */
 
@@ -31,7 +32,8 @@ enum {
   FK_CAN_FUSED_CONV = 1u << 3,       /* conv_fused */
   FK_CAN_FUSED_GROUP_NORM = 1u << 4, /* group_norm_silu */
   FK_CAN_GRAPH = 1u << 5,            /* graph_begin and graph_end */
-  FK_CAN_FP8 = 1u << 6               /* products of E4M3 codes in linear and linear_fused */
+  FK_CAN_FP8 = 1u << 6,              /* products of E4M3 codes in linear and linear_fused */
+  FK_CAN_QUANT_ATTENTION = 1u << 7   /* attention of codes */
 };
 
 typedef enum {
@@ -51,9 +53,19 @@ typedef enum {
  * pairs); V: as it is; MLP: gelu-tanh. Attention written over Q then stands beside MLP: no concatenation. */
 typedef enum { FK_EPI_ACT, FK_EPI_GATE, FK_EPI_ADD, FK_EPI_QKV } FkEpilogue;
 
-/* Quantised operands: x may be codes (E4M3, I8) with x_scale [M] or [M, K / 128] float32, value = code * scale; then w
- * is quantised too. With y_scale, [M] or [M, N / 128], the result is codes: the op is then defined as the float32
- * result followed by `quantize`. */
+/* clang-format off */
+/* Quantised operands (value = code * scale).
+ * w alone: x is numbers, w is codes E4M3 or I8; each code is first multiplied by its scale in float32.
+ * Both: x is codes of w's type, with x_scale sa [M] or [M, K / 128] float32. The sum of products of codes over a
+ * k-block is exact and then rounded to float32, acc[m, n, b]; everything after it is float32, blocks b in order:
+ *   x_scale            k-block          y
+ *   [M, K / 128]       128              sw[n] * sum_b (sa[m, b] * acc[m, n, b])
+ *   [M], codes E4M3    512              sw[n] * (sa[m] * sum_b acc[m, n, b])
+ *   [M], codes I8      K (in int32)     sw[n] * (sa[m] * acc[m, n])
+ * then bias and epilogue. sw is w.scale; TENSOR: one for all n. BLOCK: sw[n, b] multiplies each term instead, the
+ * k-block is the smaller of the two (one is a multiple of the other): (sa[m, b] * sw[n, b]) * acc, or sw[n, b] * acc.
+ * With y_scale, [M] or [M, N / 128], y is codes: the float32 result followed by `quantize`; FK_EPI_ACT only. */
+/* clang-format on */
 typedef struct {
   FkTensor x, y, bias, gate;
   FkTensor x_scale, y_scale; /* not given: x, y are numbers */
@@ -72,10 +84,24 @@ typedef struct {
   float eps;
 } FkLayerNorm;
 
+/* clang-format off */
 /* o = softmax(q k^T * scale + bias) v per head; q, o [Sq, N*E], k, v [Sk, N*E]; o may be q itself.
- * bias: none or float32 [N, Sq + Sk - 1], indexed by (j - i + Sq - 1). causal: j <= i. */
+ * bias: none or float32 [N, Sq + Sk - 1], indexed by (j - i + Sq - 1). causal: j <= i.
+ *
+ * Quantised, with the three scales given: q and k are codes I8, v codes E4M3, as `quantize` makes them after norm and
+ * rotary embedding; q_scale [Sq, N], k_scale and v_scale [ceil(Sk / 128), N] float32: blocks of 128 keys counted from
+ * row 0 of k, which is the first row of the joint sequence [text, target, context]. No bias, not causal, E <= 1024.
+ * Per head and query, keys in tiles t of 128, everything float32 but the two sums of products, which are exact:
+ *   s_j = (float)(q . k_j) * ((q_scale * k_scale_t) * (scale * log2(e)))
+ *   m'  = max(m, max_j s_j);  r = exp2(m - m');  p_j = exp2(s_j - m')
+ *   l'  = l * r + sum_j p_j
+ *   O'  = O * r + v_scale_t * (float)(sum_j e4m3(256 p_j) * v_j)
+ *   o   = O / (256 l)
+ * o is numbers, or with o_scale, [Sq] or [Sq, N*E / 128], codes E4M3: the float32 result followed by `quantize`. */
+/* clang-format on */
 typedef struct {
   FkTensor q, k, v, o, bias;
+  FkTensor q_scale, k_scale, v_scale, o_scale;
   int64_t heads;
   float scale;
   bool causal;
@@ -98,9 +124,13 @@ typedef struct {
   bool silu;
 } FkGroupNorm;
 
+/* The table of a backend. A module is compiled apart from the program that opens it, so both must see the same structs:
+ * whoever changes one of them, or the meaning of a slot, raises FK_BACKEND_ABI; FK_BACKEND_SIZES catches most of what
+ * is forgotten. A module of another number or size is not used. */
+#define FK_BACKEND_STRUCTS 7
 typedef struct {
   uint32_t abi;
-  uint32_t sizes[3]; /* FK_BACKEND_SIZES, as the backend was compiled */
+  uint32_t sizes[FK_BACKEND_STRUCTS]; /* FK_BACKEND_SIZES, as the backend was compiled */
   const char *name;
 
   /* Machine. open returns false with a sentence in `message`. */
@@ -147,11 +177,17 @@ typedef struct {
   void (*copy)(FkBackend *be, FkTensor y, FkTensor x);                        /* strided, converts dtypes */
   void (*embed)(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);     /* ids [S] int32 */
   void (*gather_rows)(FkBackend *be, FkTensor y, FkTensor x, FkTensor index); /* y[i] = x[index[i]], index int32 */
-  /* y = codes of x (E4M3 or I8 by y's type), y_scale [rows] or [rows, cols / 128] float32: one scale for each row, or
-   * for each 128 columns of it. Per group, in float32, with limit 448 (E4M3) or 127 (I8):
+  /* clang-format off */
+  /* y = codes of x (E4M3 or I8 by y's type; x float32 or bfloat16), one scale for each group of numbers. y_scale:
+   *   [rows]                         a row
+   *   [rows, cols / C]               C columns of a row; C divides cols: 128, or a head
+   *   [ceil(rows / 128), cols / C]   C columns of 128 rows, counted from x's first row; the last group may be shorter
+   * Per group, in float32, with limit 448 (E4M3) or 127 (I8):
    *   amax = max |x|, NaN passed over; inverse = limit / amax, scale = amax / limit; amax < 2^-100: 0 and 1
    *   code = round(x * inverse) to nearest even, saturated
-   * E4M3: subnormals and -0 kept, NaN gives 0x7F; an infinite amax gives inverse 0, so that a broken row stays NaN. */
+   * An infinite amax gives inverse 0 and scale infinity, so that nothing of the group stays a number. E4M3: subnormals
+   * and -0 kept, NaN gives 0x7F. I8 has no NaN: one in the group makes the scale NaN and the group's codes 0. */
+  /* clang-format on */
   void (*quantize)(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x);
   void (*conv)(FkBackend *be, const FkConv *c);            /* without upsample and residual */
   void (*group_norm)(FkBackend *be, const FkGroupNorm *n); /* without silu */
@@ -209,9 +245,12 @@ struct FkBackend {
   const FkBackend *real;     /* plans: the backend that will run the edit; its kernels' scratch is counted */
 };
 
-/* A module compiled against other structs must not be used, whatever its ABI number says. */
+/* Of every struct that both sides of the table read. */
 #define FK_BACKEND_SIZES                                                                                               \
-  { (uint32_t)sizeof(FkOps), (uint32_t)sizeof(FkBackend), (uint32_t)sizeof(FkLinear) }
+  {                                                                                                                    \
+    (uint32_t)sizeof(FkOps), (uint32_t)sizeof(FkBackend), (uint32_t)sizeof(FkLinear), (uint32_t)sizeof(FkLayerNorm),   \
+        (uint32_t)sizeof(FkAttention), (uint32_t)sizeof(FkConv), (uint32_t)sizeof(FkGroupNorm)                         \
+  }
 
 static inline bool fk_backend_uses(const FkBackend *be, uint32_t what) {
   return (be->use & what) == what;

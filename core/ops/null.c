@@ -46,7 +46,7 @@ static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
-  be->can = FK_CAN_FP8;
+  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION;
   snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
   return true;
 }

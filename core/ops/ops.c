@@ -41,13 +41,25 @@ static bool begin_op(FkBackend *be, const char *op, double bytes) {
 /* The op's name is its function's without "fk_op_". */
 #define BEGIN(be, bytes) begin_op(be, __func__ + 6, bytes)
 
-/* Scales of quantised rows: one for each row, or for each 128 columns of it. */
+/* Scales of codes [rows, cols]: one for each row, or for `block` columns of `height` rows. */
+static bool is_block_scale(FkTensor scale, FkTensor codes, int64_t height, int64_t block) {
+  const int64_t rows = (fk_tensor_rows(codes) + height - 1) / height, cols = fk_tensor_cols(codes);
+  return scale.dtype == FK_F32 && (codes.dtype == FK_E4M3 || codes.dtype == FK_I8) && scale.rank == 2 && block > 0 &&
+         scale.dim[0] == rows && scale.dim[1] * block == cols;
+}
+
+/* Scales of a product's operand: one for each row, or for each 128 columns of it. */
 static bool is_scale(FkTensor scale, FkTensor codes) {
-  const int64_t rows = fk_tensor_rows(codes), blocks = fk_tensor_cols(codes) / FK_QUANT_BLOCK;
-  return scale.dtype == FK_F32 && (codes.dtype == FK_E4M3 || codes.dtype == FK_I8) &&
-         (scale.rank == 1 ? scale.dim[0] == rows
-                          : fk_tensor_rows(scale) == rows && fk_tensor_cols(scale) == blocks &&
-                                fk_tensor_cols(codes) % FK_QUANT_BLOCK == 0);
+  return is_block_scale(scale, codes, 1, FK_QUANT_BLOCK) ||
+         (scale.dtype == FK_F32 && (codes.dtype == FK_E4M3 || codes.dtype == FK_I8) && scale.rank == 1 &&
+          scale.dim[0] == fk_tensor_rows(codes));
+}
+
+/* Scales as quantize makes them. */
+static bool is_any_scale(FkTensor scale, FkTensor codes) {
+  if (is_scale(scale, codes)) return true;
+  const int64_t block = scale.rank == 2 && scale.dim[1] > 0 ? fk_tensor_cols(codes) / scale.dim[1] : 0;
+  return is_block_scale(scale, codes, 1, block) || is_block_scale(scale, codes, FK_QUANT_BLOCK, block);
 }
 
 static void check_linear(const FkLinear *l) {
@@ -186,23 +198,80 @@ void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
   if (BEGIN(be, 2 * bytes_of(x) + bytes_of(table))) be->ops->rope(be, x, table, heads);
 }
 
-void fk_op_attention(FkBackend *be, const FkAttention *a) {
-  int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
+static void check_attention(const FkAttention *a) {
+  const int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
   assert(a->heads > 0 && cols % a->heads == 0 && keys > 0);
   assert(same_shape(a->q, a->o) && same_shape(a->k, a->v) && fk_tensor_cols(a->k) == cols);
   assert(!fk_tensor_given(a->bias) || a->bias.dtype == FK_F32);
   assert(!fk_tensor_given(a->bias) ||
          (fk_tensor_rows(a->bias) == a->heads && fk_tensor_cols(a->bias) == rows + keys - 1));
-  if (!BEGIN(be, bytes_of(a->q) + bytes_of(a->k) + bytes_of(a->v) + bytes_of(a->o))) return;
-  fk_profile_sizes(be, rows, keys, cols / a->heads);
+  (void)rows;
+  (void)keys;
+  (void)cols;
+}
+
+static void count_attention(FkBackend *be, const FkAttention *a) {
+  const int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
   double pairs = (double)rows * (double)keys;
   if (a->causal) { /* query i meets the keys 0..i */
-    double met = (double)(rows < keys ? rows : keys);
+    const double met = (double)(rows < keys ? rows : keys);
     pairs = met * (met + 1) / 2 + ((double)rows - met) * (double)keys;
   }
   be->count.attention_flop += 4 * pairs * (double)cols;
+  fk_profile_sizes(be, rows, keys, cols / a->heads);
+}
+
+void fk_op_attention(FkBackend *be, const FkAttention *a) {
+  check_attention(a);
+  assert(!fk_tensor_given(a->q_scale) && !fk_tensor_given(a->k_scale) && !fk_tensor_given(a->v_scale) &&
+         !fk_tensor_given(a->o_scale));
+  if (!BEGIN(be, bytes_of(a->q) + bytes_of(a->k) + bytes_of(a->v) + bytes_of(a->o))) return;
+  count_attention(be, a);
   if (fk_backend_uses(be, FK_CAN_FLASH) && be->ops->flash_attention(be, a)) return;
   be->ops->attention(be, a);
+}
+
+/* The codes of *t with one scale for each head of `height` rows, in its place; scales in *scale. */
+static void take_codes(FkBackend *be, FkArena *arena, FkTensor *t, FkTensor *scale, FkDtype dtype, int64_t height,
+                       int64_t heads) {
+  const int64_t rows = fk_tensor_rows(*t);
+  const FkTensor numbers = *t;
+  *t = fk_arena_2d(arena, dtype, rows, fk_tensor_cols(numbers));
+  *scale = fk_arena_2d(arena, FK_F32, (rows + height - 1) / height, heads);
+  fk_op_quantize(be, *t, *scale, numbers);
+}
+
+/* The float32 result, then its codes. */
+static void compose_attention(FkBackend *be, FkArena *arena, const FkAttention *a) {
+  FkAttention plain = *a;
+  if (fk_tensor_given(a->o_scale)) {
+    plain.o = fk_arena_2d(arena, FK_F32, fk_tensor_rows(a->o), fk_tensor_cols(a->o));
+    plain.o_scale = fk_tensor_none();
+  }
+  if (be->failure != FK_FAIL_NONE) return;
+  be->ops->attention(be, &plain);
+  if (fk_tensor_given(a->o_scale)) be->ops->quantize(be, a->o, a->o_scale, plain.o);
+}
+
+void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *attention) {
+  FkAttention a = *attention;
+  const size_t mark = fk_arena_mark(arena);
+  check_attention(&a);
+  if (!fk_tensor_given(a.q_scale)) take_codes(be, arena, &a.q, &a.q_scale, FK_I8, 1, a.heads);
+  if (!fk_tensor_given(a.k_scale)) take_codes(be, arena, &a.k, &a.k_scale, FK_I8, FK_QUANT_BLOCK, a.heads);
+  if (!fk_tensor_given(a.v_scale)) take_codes(be, arena, &a.v, &a.v_scale, FK_E4M3, FK_QUANT_BLOCK, a.heads);
+  const int64_t width = fk_tensor_cols(a.q) / a.heads;
+  assert(a.q.dtype == FK_I8 && a.k.dtype == FK_I8 && a.v.dtype == FK_E4M3 && width <= FK_QUANT_HEAD);
+  assert(is_block_scale(a.q_scale, a.q, 1, width) && is_block_scale(a.k_scale, a.k, FK_QUANT_BLOCK, width));
+  assert(is_block_scale(a.v_scale, a.v, FK_QUANT_BLOCK, width) && !fk_tensor_given(a.bias) && !a.causal);
+  assert(!fk_tensor_given(a.o_scale) || (is_scale(a.o_scale, a.o) && a.o.dtype == FK_E4M3));
+  assert(be->can & FK_CAN_QUANT_ATTENTION);
+  (void)width;
+  if (BEGIN(be, bytes_of(a.q) + bytes_of(a.k) + bytes_of(a.v) + bytes_of(a.o))) {
+    count_attention(be, &a);
+    if (!fk_backend_uses(be, FK_CAN_FLASH) || !be->ops->flash_attention(be, &a)) compose_attention(be, arena, &a);
+  }
+  fk_arena_reset(arena, mark);
 }
 
 void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act) {
@@ -231,7 +300,7 @@ void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x) {
 }
 
 void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x) {
-  assert(same_shape(x, y) && is_scale(y_scale, y) && (x.dtype == FK_F32 || x.dtype == FK_BF16));
+  assert(same_shape(x, y) && is_any_scale(y_scale, y) && (x.dtype == FK_F32 || x.dtype == FK_BF16));
   if (BEGIN(be, bytes_of(x) + bytes_of(y) + bytes_of(y_scale))) be->ops->quantize(be, y, y_scale, x);
 }
 

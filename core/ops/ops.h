@@ -19,6 +19,10 @@ void fk_op_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n, int g
 void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps);
 void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads);
 void fk_op_attention(FkBackend *be, const FkAttention *a);
+/* Attention of codes. q, k and v without scales are numbers: their codes are made first by quantize, one scale for each
+ * row and head of q, for each 128 rows and head of k and v. They, and a float32 result where o is codes, lie in `arena`
+ * meanwhile. The backend has FK_CAN_QUANT_ATTENTION. */
+void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *a);
 void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act);
 void fk_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
 void fk_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
