@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Quantisation: codes and scales bit for bit against the definition, in double precision and with codes found by
+ * search; groups of every shape, views with holes, and everything that is no ordinary number. */
+#include "ops.h"
+
+#include "number-reference.h"
+
+#include <string.h>
+
+static FkBackend *open_cpu(int threads) {
+  FkFailure failure;
+  char message[256];
+  FkBackend *be = fk_backend_open("cpu", 0, threads, &failure, message, sizeof message);
+  g_assert_nonnull(be);
+  return be;
+}
+
+typedef struct {
+  const char *name;
+  gint64 rows, cols, height, width; /* a group: rows and columns */
+  FkDtype y, x;
+  gint64 pad; /* further columns of every buffer */
+} QuantCase;
+
+static const QuantCase cases[] = {
+    {"e4m3-row", 37, 300, 1, 300, FK_E4M3, FK_F32, 0},
+    {"i8-row", 37, 300, 1, 300, FK_I8, FK_F32, 0},
+    {"e4m3-128", 9, 384, 1, 128, FK_E4M3, FK_F32, 5},
+    {"i8-128", 9, 384, 1, 128, FK_I8, FK_F32, 5},
+    {"e4m3-bf16", 21, 256, 1, 128, FK_E4M3, FK_BF16, 3},
+    {"i8-bf16", 21, 77, 1, 77, FK_I8, FK_BF16, 3},
+    {"i8-head", 33, 72, 1, 24, FK_I8, FK_F32, 1},
+    {"i8-rows-head", 300, 72, 128, 24, FK_I8, FK_F32, 2},
+    {"e4m3-rows-head", 256, 64, 128, 32, FK_E4M3, FK_F32, 0},
+    {"e4m3-few-rows", 5, 64, 128, 32, FK_E4M3, FK_F32, 1},
+    {"e4m3-one", 1, 1, 1, 1, FK_E4M3, FK_F32, 0},
+    {"i8-one-head", 1, 128, 128, 64, FK_I8, FK_F32, 0},
+    {"e4m3-rows-bf16", 130, 48, 128, 48, FK_E4M3, FK_BF16, 4},
+};
+
+/* Buffers of one case: numbers as they are and as x holds them; codes and scales with a margin of 0xAA. */
+typedef struct {
+  float *numbers; /* [rows, cols + pad] */
+  guint16 *halves;
+  guint8 *codes;
+  float *scales; /* [groups down, groups across + pad] */
+  gint64 ld, down, across, scale_ld;
+  FkTensor x, y, y_scale;
+} Buffers;
+
+static void buffers_init(Buffers *b, const QuantCase *c) {
+  b->ld = c->cols + c->pad;
+  b->down = (c->rows + c->height - 1) / c->height;
+  b->across = c->cols / c->width;
+  const gboolean vector = c->height == 1 && c->width == c->cols;
+  b->scale_ld = b->across + (vector ? 0 : c->pad);
+  b->numbers = g_new0(float, c->rows * b->ld);
+  b->halves = g_new0(guint16, c->rows * b->ld);
+  b->codes = g_malloc((gsize)(c->rows * b->ld));
+  memset(b->codes, 0xaa, (gsize)(c->rows * b->ld));
+  b->scales = g_malloc((gsize)(b->down * b->scale_ld) * sizeof(float));
+  memset(b->scales, 0xaa, (gsize)(b->down * b->scale_ld) * sizeof(float));
+  b->x = fk_tensor_2d(c->x == FK_F32 ? (void *)b->numbers : b->halves, c->x, c->rows, c->cols);
+  b->y = fk_tensor_2d(b->codes, c->y, c->rows, c->cols);
+  b->x.ld = b->y.ld = b->ld;
+  b->y_scale = vector ? fk_tensor_1d(b->scales, FK_F32, b->down) : fk_tensor_2d(b->scales, FK_F32, b->down, b->across);
+  if (!vector) b->y_scale.ld = b->scale_ld;
+}
+
+static void buffers_clear(Buffers *b) {
+  g_free(b->numbers);
+  g_free(b->halves);
+  g_free(b->codes);
+  g_free(b->scales);
+}
+
+/* Numbers of very unlike sizes, with what is special planted in rows and columns of their own groups. */
+static void fill(Buffers *b, const QuantCase *c, gboolean special) {
+  static const float odd[] = {NAN,       INFINITY, -INFINITY, -0.0f,       0x1p-100f, 0x1p-101f,
+                              0x1p-140f, 3.4e38f,  -3e38f,    0x1.8p-100f, -NAN,      1e-30f};
+  guint32 random = 7;
+  for (gint64 r = 0; r < c->rows; r++)
+    for (gint64 k = 0; k < b->ld; k++) {
+      random = random * 1664525u + 1013904223u;
+      const double unit = (double)(gint32)random / 0x1p31;
+      float v = (float)(unit * exp2((double)(random >> 8 & 7) - 4 + (double)(r % 11) * 3));
+      if (special && r % 13 == 3) v = 0;          /* rows of zeros, some with one number */
+      if (special && r % 13 == 5) v *= 0x1p-120f; /* rows below the least amax */
+      if (special && (r * 7 + k) % 97 == 0) v = odd[(guint64)(r + k) % G_N_ELEMENTS(odd)];
+      if (k >= c->cols) v = NAN; /* the margin is never read */
+      b->numbers[r * b->ld + k] = v;
+    }
+  for (gint64 i = 0; i < c->rows * b->ld; i++) { /* toward zero: the numbers are what the halves say */
+    guint32 bits;
+    memcpy(&bits, &b->numbers[i], sizeof bits);
+    b->halves[i] = (guint16)(bits >> 16);
+    bits = (guint32)b->halves[i] << 16;
+    if (c->x == FK_BF16) memcpy(&b->numbers[i], &bits, sizeof bits);
+  }
+}
+
+static guint8 reference_code(FkDtype dtype, float product) {
+  if (isnan(product)) return dtype == FK_E4M3 ? 0x7f : 0;
+  if (dtype == FK_E4M3) return (guint8)format_round(&format_e4m3, (double)product);
+  const double size = MIN(fabs((double)product), 1000), low = floor(size), rest = size - low;
+  const double rounded = rest < 0.5 || (rest == 0.5 && fmod(low, 2) == 0) ? low : low + 1;
+  return (guint8)(gint8)(copysign(MIN(rounded, 127), (double)product));
+}
+
+/* Division and product in double, rounded once to float32: double has more than twice its digits. */
+static void check_group(const Buffers *b, const QuantCase *c, gint64 top, gint64 left) {
+  const double limit = c->y == FK_E4M3 ? 448 : 127;
+  double amax = 0;
+  gboolean broken = FALSE;
+  const gint64 bottom = MIN(top + c->height, c->rows), right = left + c->width;
+  for (gint64 r = top; r < bottom; r++)
+    for (gint64 k = left; k < right; k++) {
+      const double v = (double)b->numbers[r * b->ld + k];
+      if (isnan(v))
+        broken = broken || c->y == FK_I8;
+      else
+        amax = MAX(amax, fabs(v));
+    }
+  const gboolean empty = amax < 0x1p-100;
+  const float inverse = empty || broken ? 0.0f : (float)(limit / amax), scale = empty ? 1.0f : (float)(amax / limit);
+  const float got = b->scales[top / c->height * b->scale_ld + left / c->width];
+  if (broken)
+    g_assert_true(isnan(got));
+  else
+    g_assert_true(got == scale);
+  for (gint64 r = top; r < bottom; r++)
+    for (gint64 k = left; k < right; k++) {
+      const float x = b->numbers[r * b->ld + k], product = (float)((double)x * (double)inverse);
+      const guint8 code = b->codes[r * b->ld + k], want = reference_code(c->y, broken ? 0.0f * x : product);
+      if (code != want) g_error("row %d column %d: %a becomes %x, expected %x", (int)r, (int)k, (double)x, code, want);
+    }
+}
+
+static void check_all(const Buffers *b, const QuantCase *c) {
+  for (gint64 top = 0; top < c->rows; top += c->height)
+    for (gint64 left = 0; left < c->cols; left += c->width) check_group(b, c, top, left);
+  for (gint64 r = 0; r < c->rows; r++)
+    for (gint64 k = c->cols; k < b->ld; k++) g_assert_cmphex(b->codes[r * b->ld + k], ==, 0xaa);
+}
+
+static void quantize(gconstpointer data) {
+  const QuantCase *c = data;
+  for (int special = 0; special < 2; special++) {
+    g_autofree guint8 *first = NULL;
+    for (int threads = 1; threads <= 3; threads++) {
+      FkBackend *be = open_cpu(threads);
+      Buffers b;
+      buffers_init(&b, c);
+      fill(&b, c, special);
+      fk_op_quantize(be, b.y, b.y_scale, b.x);
+      g_assert_true(fk_backend_sync(be));
+      check_all(&b, c);
+      if (first) g_assert_cmpmem(first, (gsize)(c->rows * b.ld), b.codes, (gsize)(c->rows * b.ld));
+      if (!first) first = g_memdup2(b.codes, (gsize)(c->rows * b.ld));
+      buffers_clear(&b);
+      fk_backend_close(be);
+    }
+  }
+}
+
+/* What a group with something broken in it is worth after code * scale: never an ordinary number for what was none. */
+static void broken_is_seen(void) {
+  FkBackend *be = open_cpu(1);
+  static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+  for (guint i = 0; i < 2 * G_N_ELEMENTS(bad); i++) {
+    const gboolean e4m3 = i % 2;
+    float x[128], scale[2], decoded[128];
+    guint8 codes[128];
+    for (int k = 0; k < 128; k++) x[k] = (float)k;
+    x[70] = bad[i / 2];
+    const FkTensor y = fk_tensor_2d(codes, e4m3 ? FK_E4M3 : FK_I8, 2, 64);
+    fk_op_quantize(be, y, fk_tensor_1d(scale, FK_F32, 2), fk_tensor_2d(x, FK_F32, 2, 64));
+    fk_op_copy(be, fk_tensor_1d(decoded, FK_F32, 128), fk_tensor_1d(codes, y.dtype, 128));
+    for (int k = 0; k < 128; k++) decoded[k] *= scale[k / 64];
+    g_assert_true(!isfinite(decoded[70]));
+    for (int k = 0; k < 64; k++) g_assert_true(isfinite(decoded[k])); /* the other row does not notice */
+    if (isinf(x[70]) || !e4m3)
+      for (int k = 64; k < 128; k++) g_assert_true(!isfinite(decoded[k]));
+  }
+  fk_backend_close(be);
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autofree char *path = g_strdup_printf("/quant/codes/%s", cases[i].name);
+    g_test_add_data_func(path, &cases[i], quantize);
+  }
+  g_test_add_func("/quant/broken-is-seen", broken_is_seen);
+  return g_test_run();
+}
