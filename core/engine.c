@@ -73,7 +73,7 @@ static bool engine_setup(FkEngine *e, GError **error) {
   e->be = strcmp(name, "auto") ? open_backend(name, device, error) : choose_backend(e, path, device, error);
   if (!e->be) return false;
   if (!e->why) e->why = g_strdup("asked for");
-  e->model = fk_model_open(path, e->be, !null, error);
+  e->model = fk_model_open(path, e->be, NULL, !null, error);
   return e->model != NULL;
 }
 

@@ -25,14 +25,14 @@ static bool check_levels(const FkModel *m, GError **error) {
   return levels == 4 || mismatch(error, m->path, "vae levels (8 pixels per latent)", 4, levels);
 }
 
-static bool open_part(FkModel *m, FkPart i, bool with_files, GError **error) {
+static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, bool with_files, GError **error) {
   FkModelPart *p = &m->part[i];
   if (with_files && m->path) {
     g_autofree char *folder = g_build_filename(m->path, parts[i].folder, NULL);
     p->component = fk_component_open(folder, parts[i].stem, error);
     if (!p->component) return false;
   }
-  p->binder = fk_binder_new(m->be, p->component, parts[i].folder);
+  p->binder = fk_binder_new(m->be, precision, p->component, parts[i].folder);
   switch (i) {
   case FK_PART_CLIP: fk_clip_init(&m->clip, &m->config.clip, p->binder); break;
   case FK_PART_T5: fk_t5_init(&m->t5, &m->config.t5, p->binder); break;
@@ -60,7 +60,7 @@ static bool open_tokenizers(FkModel *m, GError **error) {
   return true;
 }
 
-FkModel *fk_model_open(const char *path, FkBackend *be, bool with_files, GError **error) {
+FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error) {
   g_autoptr(FkModel) m = g_new0(FkModel, 1);
   m->be = be;
   if (g_file_test(path, G_FILE_TEST_EXISTS) || !fk_config_preset(&m->config, path)) {
@@ -70,7 +70,7 @@ FkModel *fk_model_open(const char *path, FkBackend *be, bool with_files, GError 
   if (!check_levels(m, error)) return NULL;
   if (m->path && with_files && !open_tokenizers(m, error)) return NULL;
   for (int i = 0; i < FK_PARTS; i++)
-    if (!open_part(m, (FkPart)i, with_files, error)) return NULL;
+    if (!open_part(m, (FkPart)i, precision, with_files, error)) return NULL;
   return g_steal_pointer(&m);
 }
 

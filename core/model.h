@@ -37,8 +37,9 @@ typedef struct {
 
 /* Reads configurations, tokenizers and all tensor headers of `path`, and checks every tensor's name, type and shape.
  * path "kontext-dev" or "schnell" where no such folder exists: the published configuration for null walks.
- * with_files false: headers of weight files and tokenizers are not opened (plan of a folder). */
-FkModel *fk_model_open(const char *path, FkBackend *be, bool with_files, GError **error);
+ * precision: forms of the matrices by role, NULL: the backend's dtype (fk_binder_new). with_files false: headers of
+ * weight files and tokenizers are not opened (plan of a folder). */
+FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error);
 /* (nullable) Frees weights; the backend must still be open. */
 void fk_model_free(FkModel *model);
 /* Uploads the weights. After a failure or cancellation nothing is kept and it may be called again. */

@@ -134,7 +134,7 @@ bool fk_plan(const char *model, const FkSettings *settings, int width, int heigh
              GError **error) {
   FkBackend *be = null_backend(bytes_per_value == 4 ? FK_F32 : FK_BF16, error);
   if (!be) return false;
-  g_autoptr(FkModel) m = fk_model_open(model, be, false, error);
+  g_autoptr(FkModel) m = fk_model_open(model, be, NULL, false, error);
   FkTune tune;
   *plan = (FkPlan){0};
   bool ok = m && fk_tune_resolve(settings, be, &tune, error);

@@ -23,7 +23,7 @@ static void copy_tree(const char *from, const char *to) {
 
 static void opens(void) {
   g_autoptr(GError) error = NULL;
-  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, true, &error);
+  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error);
   g_assert_no_error(error);
   /* Of the demo model's README. */
   g_assert_cmpint(m->part[FK_PART_FLUX].parameters, ==, 10257984);
@@ -52,7 +52,7 @@ static void see(int64_t done, int64_t total, void *user_data) {
 static void loads_again(void) {
   g_autoptr(GError) error = NULL;
   g_autoptr(GCancellable) cancellable = g_cancellable_new();
-  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, true, &error);
+  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error);
   Seen seen = {.cancellable = cancellable, .stop = 1};
   g_assert_false(fk_model_load(m, cancellable, see, &seen, &error));
   assert_error(error, FK_ERROR_CANCELLED, "", "");
@@ -112,7 +112,7 @@ static void damaged(void) {
       replace(copy, cases[i].file, cases[i].from, cases[i].to);
     else
       g_assert_cmpint(g_remove(path), ==, 0);
-    g_autoptr(FkModel) m = fk_model_open(copy, be, true, &error);
+    g_autoptr(FkModel) m = fk_model_open(copy, be, NULL, true, &error);
     g_assert_null(m);
     g_test_message("%s", error->message);
     assert_error(error, cases[i].code, cases[i].word, cases[i].other);
@@ -126,7 +126,7 @@ static void published(void) {
   FkBackend *null = fk_backend_open("null", 0, 0, &failure, message, sizeof message);
   for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
     g_autoptr(GError) error = NULL;
-    g_autoptr(FkModel) m = fk_model_open(names[i], null, false, &error);
+    g_autoptr(FkModel) m = fk_model_open(names[i], null, NULL, false, &error);
     g_assert_no_error(error);
     g_assert_cmpint(fk_model_area(m), ==, 1024 * 1024);
     g_assert_null(m->path);

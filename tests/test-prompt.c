@@ -18,7 +18,7 @@ static Rig open_rig(void) {
   FkFailure failure;
   g_autoptr(GError) error = NULL;
   Rig r = {.be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message)};
-  r.model = fk_model_open(FK_DEMO_MODEL, r.be, true, &error);
+  r.model = fk_model_open(FK_DEMO_MODEL, r.be, NULL, true, &error);
   g_assert_no_error(error);
   fk_model_load(r.model, NULL, NULL, NULL, &error);
   g_assert_no_error(error);

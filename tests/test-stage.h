@@ -24,7 +24,7 @@ static inline Stage stage_open(const char *folder, const char *stem) {
   g_assert_true(fk_arena_open(&s.arena, s.be, 256u << 20));
   s.component = fk_component_open(path, stem, &error);
   g_assert_no_error(error);
-  s.binder = fk_binder_new(s.be, s.component, folder);
+  s.binder = fk_binder_new(s.be, NULL, s.component, folder);
   return s;
 }
 

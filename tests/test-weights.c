@@ -117,14 +117,15 @@ typedef struct {
 } Small;
 
 static void bind_small(FkBinder *b, Small *s) {
-  fk_bind_matrix(b, &s->m, 3, 5, "m");
-  fk_bind_matrix(b, &s->h, 7, 3, "%c", 'h');
-  fk_bind_matrix(b, &s->b, 2, 9, "b");
+  fk_bind_matrix(b, &s->m, FK_ROLE_TEXT, 3, 5, "m");
+  fk_bind_matrix(b, &s->h, FK_ROLE_TEXT, 7, 3, "%c", 'h');
+  fk_bind_matrix(b, &s->b, FK_ROLE_TEXT, 2, 9, "b");
   fk_bind_conv(b, &s->conv, 4, 3, 3, "conv");
   fk_bind_conv(b, &s->conv32, 2, 5, 3, "conv%d", 32);
   fk_bind_conv(b, &s->conv16, 3, 2, 1, "conv16");
   fk_bind_vector(b, &s->v, 5, "v");
-  fk_bind_stack(b, &s->stack, &s->stack_bias, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q|p.q"});
+  fk_bind_stack(b, &s->stack, &s->stack_bias, FK_ROLE_TEXT, 6, 2, (int64_t[]){2, 4},
+                (const char *const[]){"k", "q|p.q"});
   fk_bind_vector(b, &s->alternative, 2, "new.name|old.name|tied");
   fk_bind_ignore(b, "extra.?");
 }
@@ -165,7 +166,7 @@ static void test_round_trip(gconstpointer device) {
   g_autoptr(FkComponent) c = open_part("small");
   TestBackend *t = backend_new(device != NULL);
   g_autoptr(GError) error = NULL;
-  g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "part");
   Small s;
   bind_small(b, &s);
   g_assert_null(s.m.data);
@@ -200,10 +201,10 @@ static void test_conversion(gconstpointer device) {
   TestBackend *t = backend_new(false);
   t->be.dtype = device ? FK_BF16 : FK_F32; /* host memory in both, so that the loader itself converts */
   {
-    g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "numbers");
+    g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "numbers");
     FkWeight h, f;
-    fk_bind_matrix(b, &h, 256, 256, "h");
-    fk_bind_matrix(b, &f, 256, 256, "f");
+    fk_bind_matrix(b, &h, FK_ROLE_TEXT, 256, 256, "h");
+    fk_bind_matrix(b, &f, FK_ROLE_TEXT, 256, 256, "f");
     g_assert_true(fk_binder_finish(b, NULL));
     g_assert_true(fk_binder_load(b, NULL, NULL, NULL, NULL));
     for (guint32 i = 0; i < 65536; i++) {
@@ -246,15 +247,15 @@ static const Spec large[] = {
 
 static void bind_large(FkBinder *b, FkWeight w[3]) {
   fk_bind_conv(b, &w[0], 600, 900, 3, "conv");
-  fk_bind_matrix(b, &w[1], 4100, 4099, "m");
-  fk_bind_matrix(b, &w[2], 3000, 3001, "h");
+  fk_bind_matrix(b, &w[1], FK_ROLE_TEXT, 4100, 4099, "m");
+  fk_bind_matrix(b, &w[2], FK_ROLE_TEXT, 3000, 3001, "h");
 }
 
 static void test_large(gconstpointer device) {
   write_specs("large/model.safetensors", large, G_N_ELEMENTS(large));
   g_autoptr(FkComponent) c = open_part("large");
   TestBackend *t = backend_new(device != NULL);
-  g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "large");
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "large");
   FkWeight w[3];
   Watch seen = {0};
   g_autoptr(GError) error = NULL;
@@ -318,7 +319,7 @@ static void test_failures(gconstpointer device) {
   for (int failure = FAIL_CANCEL; failure <= FAIL_SHORT_FILE; failure++) {
     if (!device && (failure == FAIL_STAGE || failure == FAIL_COMMIT)) continue;
     g_autoptr(FkComponent) c = open_part("large");
-    g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "large");
+    g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "large");
     FkWeight w[3];
     bind_large(b, w);
     g_assert_true(fk_binder_finish(b, NULL));
@@ -350,7 +351,7 @@ static void test_mismatch(void) {
     specs[0] = cases[i].spec;
     write_specs("bad/model.safetensors", specs, G_N_ELEMENTS(specs));
     g_autoptr(FkComponent) c = open_part("bad");
-    g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+    g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "part");
     g_autoptr(GError) error = NULL;
     Small s;
     bind_small(b, &s);
@@ -360,11 +361,11 @@ static void test_mismatch(void) {
   /* A tensor too many; half of a stack; many at once: the first is named, all are counted. */
   write_specs("bad/model.safetensors", small, G_N_ELEMENTS(small));
   g_autoptr(FkComponent) c = open_part("bad");
-  g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "part");
   g_autoptr(GError) error = NULL;
   FkWeight w;
   FkTensor v;
-  fk_bind_stack(b, &w, &v, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q"});
+  fk_bind_stack(b, &w, &v, FK_ROLE_TEXT, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q"});
   g_assert_false(fk_binder_finish(b, &error));
   assert_error(error, FK_ERROR_MODEL_MISMATCH, "tensor \"q.weight\" is missing",
                "(in all 2 missing, 0 of another shape or type, 12 unknown)");
@@ -375,10 +376,10 @@ static void test_extra(void) {
   write_specs("extra/model.safetensors", small, G_N_ELEMENTS(small));
   TestBackend *t = backend_new(false);
   g_autoptr(FkComponent) c = open_part("extra");
-  g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "part");
   g_autoptr(GError) error = NULL;
   FkWeight w;
-  fk_bind_matrix(b, &w, 3, 5, "m");
+  fk_bind_matrix(b, &w, FK_ROLE_TEXT, 3, 5, "m");
   fk_bind_ignore(b, "[bhkopqtv]*"); /* no set of characters: only '*' and '?' */
   fk_bind_ignore(b, "*o*");
   fk_bind_ignore(b, "?");
@@ -412,7 +413,7 @@ static void test_index(void) {
   g_assert_null(fk_component_find(c, "d", &shard));
   TestBackend *t = backend_new(false);
   {
-    g_autoptr(FkBinder) b = fk_binder_new(&t->be, c, "part");
+    g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, c, "part");
     FkTensor v[3];
     for (int i = 0; i < 3; i++) fk_bind_vector(b, &v[i], 2, "%c", 'a' + i);
     g_assert_true(fk_binder_finish(b, NULL));
@@ -492,7 +493,7 @@ static void bind_golden(FkBinder *b, FkWeight *w, FkTensor *v, JsonObject *golde
   int64_t dim[4] = {0}, rank = json_array_get_length(shape);
   for (guint i = 0; i < rank; i++) dim[i] = json_array_get_int_element(shape, i);
   if (rank == 1) fk_bind_vector(b, v, dim[0], "%s", name);
-  if (rank == 2) fk_bind_matrix(b, w, dim[0], dim[1], "%s", name);
+  if (rank == 2) fk_bind_matrix(b, w, FK_ROLE_TEXT, dim[0], dim[1], "%s", name);
   if (rank == 4) fk_bind_conv(b, w, dim[0], dim[1], (int)dim[2], "%s", name);
 }
 
@@ -533,7 +534,7 @@ static void test_demo(void) {
     g_assert_cmpint(elements, ==, json_object_get_int_member(part, "elements"));
     if (p == 0) g_assert_cmpuint(fk_component_shards(c), ==, 3);
     TestBackend *t = backend_new(false);
-    FkBinder *b = fk_binder_new(&t->be, c, "demo");
+    FkBinder *b = fk_binder_new(&t->be, NULL, c, "demo");
     JsonArray *values = json_object_get_array_member(part, "values");
     FkWeight w[8];
     FkTensor v[8];
@@ -552,12 +553,12 @@ static void test_demo(void) {
 /* The null walk counts and allocates nothing. */
 static void test_null_walk(void) {
   TestBackend *t = backend_new(true);
-  g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, "walk");
+  g_autoptr(FkBinder) b = fk_binder_new(&t->be, NULL, NULL, "walk");
   g_autoptr(GError) error = NULL;
   Small s;
   bind_small(b, &s);
   FkWeight w;
-  fk_bind_matrix(b, &w, 1000000, 1000000, "huge");
+  fk_bind_matrix(b, &w, FK_ROLE_TEXT, 1000000, 1000000, "huge");
   g_assert_true(fk_binder_finish(b, &error));
   g_assert_cmpint(fk_binder_parameters(b), ==, 307 + G_GINT64_CONSTANT(1000000000000));
   g_assert_cmpuint(fk_binder_bytes(b), >, (gsize)2000000000000);

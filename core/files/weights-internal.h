@@ -26,6 +26,7 @@ typedef struct {
 
 struct FkBinder {
   FkBackend *be;
+  FkPrecision precision;
   FkComponent *component; /* NULL: null walk */
   char *what;
   GArray *items;      /* FkItem; empty in a null walk */

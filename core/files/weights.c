@@ -8,9 +8,10 @@
 #include <stdarg.h>
 #include <string.h>
 
-FkBinder *fk_binder_new(FkBackend *be, FkComponent *component, const char *what) {
+FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, FkComponent *component, const char *what) {
   FkBinder *b = g_new0(FkBinder, 1);
   b->be = be;
+  b->precision = precision ? *precision : fk_precision_uniform(be->dtype);
   b->component = component;
   b->what = g_strdup(what);
   b->items = g_array_new(FALSE, FALSE, sizeof(FkItem));
@@ -98,8 +99,9 @@ static void place(FkBinder *b, FkWeight *w, FkTensor *t) {
   g_array_append_val(b->targets, target);
 }
 
-static void place_weight(FkBinder *b, FkWeight *w, int64_t out, int64_t in) {
-  *w = (FkWeight){.dtype = b->be->dtype, .out = out, .in = in};
+static void place_weight(FkBinder *b, FkWeight *w, FkForm form, int64_t out, int64_t in) {
+  assert(form.scale == FK_SCALE_NONE);
+  *w = (FkWeight){.dtype = form.dtype, .layout = form.layout, .out = out, .in = in};
   place(b, w, NULL);
 }
 
@@ -114,15 +116,21 @@ static void place_vector(FkBinder *b, FkTensor *t, int64_t n) {
   g_autofree char *names = g_strdup_vprintf(format, list);                                                             \
   va_end(list)
 
-void fk_bind_matrix(FkBinder *b, FkWeight *w, int64_t out, int64_t in, const char *format, ...) {
+void fk_bind_matrix(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const char *format, ...) {
   FORMATTED(names, format);
-  place_weight(b, w, out, in);
+  place_weight(b, w, b->precision.form[role], out, in);
   need(b, names, "", (int64_t[]){out, in}, 2, w->dtype, 1);
+}
+
+void fk_bind_table(FkBinder *b, FkWeight *w, int64_t rows, int64_t cols, const char *format, ...) {
+  FORMATTED(names, format);
+  place_weight(b, w, (FkForm){.dtype = b->be->dtype}, rows, cols);
+  need(b, names, "", (int64_t[]){rows, cols}, 2, w->dtype, 1);
 }
 
 void fk_bind_conv(FkBinder *b, FkWeight *w, int64_t out, int64_t in, int kernel, const char *format, ...) {
   FORMATTED(names, format);
-  place_weight(b, w, out, in * kernel * kernel);
+  place_weight(b, w, b->precision.form[FK_ROLE_CONV], out, in * kernel * kernel);
   need(b, names, "", (int64_t[]){out, in, kernel, kernel}, 4, w->dtype, kernel * kernel);
 }
 
@@ -132,11 +140,11 @@ void fk_bind_vector(FkBinder *b, FkTensor *t, int64_t n, const char *format, ...
   need(b, names, "", &n, 1, FK_F32, 1);
 }
 
-void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, int64_t in, int n, const int64_t *outs,
+void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_t in, int n, const int64_t *outs,
                    const char *const *names) {
   int64_t out = 0;
   for (int i = 0; i < n; i++) out += outs[i];
-  place_weight(b, w, out, in);
+  place_weight(b, w, b->precision.form[role], out, in);
   for (int i = 0; i < n; i++) need(b, names[i], ".weight", (int64_t[]){outs[i], in}, 2, w->dtype, 1);
   if (!bias) return;
   place_vector(b, bias, out);

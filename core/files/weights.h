@@ -3,34 +3,39 @@
  *
  * A model names each tensor once, with its shape, in one pass (its init function). The binder counts them, gives each a
  * place in one block of backend memory, checks them against the checkpoint, and loads them. Without a checkpoint (null
- * walk) it only counts. Matrices get the backend's dtype, vectors float32; sources are F32, F16 or BF16, converted with
- * round to nearest even. */
+ * walk) it only counts. Matrices get the form that an FkPrecision gives their role, tables the backend's dtype, vectors
+ * float32; sources are F32, F16 or BF16, converted with round to nearest even. */
 #ifndef FK_WEIGHTS_H
 #define FK_WEIGHTS_H
 
 #include "backend.h"
 #include "component.h"
+#include "precision.h"
 
 #include <gio/gio.h>
 
 typedef struct FkBinder FkBinder;
 
-/* `what` names the part in messages ("transformer"). component NULL: null walk. Both are kept by reference. */
-FkBinder *fk_binder_new(FkBackend *be, FkComponent *component, const char *what);
+/* `what` names the part in messages ("transformer"). precision: copied; NULL: every matrix in the backend's dtype.
+ * component NULL: null walk. Backend and component are kept by reference. */
+FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, FkComponent *component, const char *what);
 /* Frees the binder, and the weights' memory unless it was taken. (nullable) */
 void fk_binder_free(FkBinder *b);
 
 /* Each of these asks for one tensor. The name is a printf format; alternatives are separated by '|', the first that the
  * checkpoint has is taken. The target gets its shape at once and its data when fk_binder_load succeeds, so it must stay
  * where it is until then. Places are 256-byte aligned. */
-void fk_bind_matrix(FkBinder *b, FkWeight *w, int64_t out, int64_t in, const char *format, ...) G_GNUC_PRINTF(5, 6);
-/* [out, in, kernel, kernel] in the file, [out, kernel, kernel, in] in memory. */
+void fk_bind_matrix(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const char *format, ...)
+    G_GNUC_PRINTF(6, 7);
+/* A matrix whose rows are looked up, never multiplied by: it has no role and is never quantised. */
+void fk_bind_table(FkBinder *b, FkWeight *w, int64_t rows, int64_t cols, const char *format, ...) G_GNUC_PRINTF(5, 6);
+/* FK_ROLE_CONV; [out, in, kernel, kernel] in the file, [out, kernel, kernel, in] in memory. */
 void fk_bind_conv(FkBinder *b, FkWeight *w, int64_t out, int64_t in, int kernel, const char *format, ...)
     G_GNUC_PRINTF(6, 7);
 void fk_bind_vector(FkBinder *b, FkTensor *t, int64_t n, const char *format, ...) G_GNUC_PRINTF(4, 5);
 /* n matrices [outs[i], in] stored one below the other without a gap, as one weight; their biases likewise as one vector
  * unless `bias` is NULL. names[i] goes without ".weight" and ".bias" and may have alternatives. */
-void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, int64_t in, int n, const int64_t *outs,
+void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_t in, int n, const int64_t *outs,
                    const char *const *names);
 /* Tensors that a checkpoint may have and the model does not use; '*' and '?' stand for any text and any character. */
 void fk_bind_ignore(FkBinder *b, const char *pattern);

@@ -4,16 +4,16 @@
 
 #include <glib.h>
 
-static void bind(FkBinder *b, FkWeight *w, FkTensor *bias, int64_t out, int64_t in, const char *name) {
-  fk_bind_matrix(b, w, out, in, "%s.weight", name);
+static void bind(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_t out, int64_t in, const char *name) {
+  fk_bind_matrix(b, w, role, out, in, "%s.weight", name);
   fk_bind_vector(b, bias, out, "%s.bias", name);
 }
 
 static void bind_mlp(FkBinder *b, FkFluxMlp *m, int64_t out, int64_t in, const char *name) {
   g_autofree char *first = g_strconcat("time_text_embed.", name, ".linear_1", NULL);
   g_autofree char *second = g_strconcat("time_text_embed.", name, ".linear_2", NULL);
-  bind(b, &m->linear_1, &m->bias_1, out, in, first);
-  bind(b, &m->linear_2, &m->bias_2, out, out, second);
+  bind(b, &m->linear_1, &m->bias_1, FK_ROLE_EMBED, out, in, first);
+  bind(b, &m->linear_2, &m->bias_2, FK_ROLE_EMBED, out, out, second);
 }
 
 typedef struct {
@@ -32,13 +32,13 @@ static void bind_stream(FkBinder *b, FkFluxStream *s, const StreamNames *n, int 
 #undef NAME
   g_autofree char *ff_in = g_strdup_printf("transformer_blocks.%d.%s.net.0.proj", i, n->ff);
   g_autofree char *ff_out = g_strdup_printf("transformer_blocks.%d.%s.net.2", i, n->ff);
-  bind(b, &s->mod, &s->mod_bias, 6 * d, d, mod);
-  fk_bind_stack(b, &s->qkv, &s->qkv_bias, d, 3, (int64_t[]){d, d, d}, (const char *const[]){k, v, q});
+  bind(b, &s->mod, &s->mod_bias, FK_ROLE_MODULATION, 6 * d, d, mod);
+  fk_bind_stack(b, &s->qkv, &s->qkv_bias, FK_ROLE_QKV, d, 3, (int64_t[]){d, d, d}, (const char *const[]){k, v, q});
   fk_bind_vector(b, &s->q_norm, e, "transformer_blocks.%d.%s.weight", i, n->q_norm);
   fk_bind_vector(b, &s->k_norm, e, "transformer_blocks.%d.%s.weight", i, n->k_norm);
-  bind(b, &s->out, &s->out_bias, d, d, out);
-  bind(b, &s->ff_in, &s->ff_in_bias, 4 * d, d, ff_in);
-  bind(b, &s->ff_out, &s->ff_out_bias, d, 4 * d, ff_out);
+  bind(b, &s->out, &s->out_bias, FK_ROLE_OUT, d, d, out);
+  bind(b, &s->ff_in, &s->ff_in_bias, FK_ROLE_FF_UP, 4 * d, d, ff_in);
+  bind(b, &s->ff_out, &s->ff_out_bias, FK_ROLE_FF_DOWN, d, 4 * d, ff_out);
 }
 
 static void bind_single(FkBinder *b, FkFluxSingle *s, int i, int64_t d, int64_t e) {
@@ -46,11 +46,12 @@ static void bind_single(FkBinder *b, FkFluxSingle *s, int i, int64_t d, int64_t 
   g_autofree char *mod = NAME("norm.linear"), *out = NAME("proj_out"), *mlp = NAME("proj_mlp");
   g_autofree char *k = NAME("attn.to_k"), *v = NAME("attn.to_v"), *q = NAME("attn.to_q");
 #undef NAME
-  bind(b, &s->mod, &s->mod_bias, 3 * d, d, mod);
-  fk_bind_stack(b, &s->in, &s->in_bias, d, 4, (int64_t[]){d, d, d, 4 * d}, (const char *const[]){k, v, q, mlp});
+  bind(b, &s->mod, &s->mod_bias, FK_ROLE_MODULATION, 3 * d, d, mod);
+  fk_bind_stack(b, &s->in, &s->in_bias, FK_ROLE_SINGLE_IN, d, 4, (int64_t[]){d, d, d, 4 * d},
+                (const char *const[]){k, v, q, mlp});
   fk_bind_vector(b, &s->q_norm, e, "single_transformer_blocks.%d.attn.norm_q.weight", i);
   fk_bind_vector(b, &s->k_norm, e, "single_transformer_blocks.%d.attn.norm_k.weight", i);
-  bind(b, &s->out, &s->out_bias, d, 5 * d, out);
+  bind(b, &s->out, &s->out_bias, FK_ROLE_SINGLE_OUT, d, 5 * d, out);
 }
 
 void fk_flux_init(FkFlux *f, const FkFluxConfig *c, FkBinder *b) {
@@ -60,8 +61,8 @@ void fk_flux_init(FkFlux *f, const FkFluxConfig *c, FkBinder *b) {
                 .mod_total = (12 * (int64_t)c->layers + 3 * (int64_t)c->single_layers + 2) * d,
                 .doubles = g_new0(FkFluxDouble, (size_t)c->layers),
                 .singles = g_new0(FkFluxSingle, (size_t)c->single_layers)};
-  bind(b, &f->x_embedder, &f->x_embedder_bias, d, c->in_channels, "x_embedder");
-  bind(b, &f->context_embedder, &f->context_embedder_bias, d, c->joint_width, "context_embedder");
+  bind(b, &f->x_embedder, &f->x_embedder_bias, FK_ROLE_EMBED, d, c->in_channels, "x_embedder");
+  bind(b, &f->context_embedder, &f->context_embedder_bias, FK_ROLE_EMBED, d, c->joint_width, "context_embedder");
   bind_mlp(b, &f->time, d, 256, "timestep_embedder");
   if (c->guidance_embeds) bind_mlp(b, &f->guidance, d, 256, "guidance_embedder");
   bind_mlp(b, &f->pooled, d, c->pooled_width, "text_embedder");
@@ -70,8 +71,8 @@ void fk_flux_init(FkFlux *f, const FkFluxConfig *c, FkBinder *b) {
     bind_stream(b, &f->doubles[i].text, &text_names, i, d, e);
   }
   for (int i = 0; i < c->single_layers; i++) bind_single(b, &f->singles[i], i, d, e);
-  bind(b, &f->norm_out, &f->norm_out_bias, 2 * d, d, "norm_out.linear");
-  bind(b, &f->proj_out, &f->proj_out_bias, c->out_channels, d, "proj_out");
+  bind(b, &f->norm_out, &f->norm_out_bias, FK_ROLE_MODULATION, 2 * d, d, "norm_out.linear");
+  bind(b, &f->proj_out, &f->proj_out_bias, FK_ROLE_FINAL, c->out_channels, d, "proj_out");
 }
 
 void fk_flux_clear(FkFlux *f) {

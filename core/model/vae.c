@@ -40,9 +40,9 @@ static void bind_middle(FkBinder *b, FkVaeHalf *h, int64_t d, const char *half) 
   bind_resnet(b, &h->mid[0], d, d, first);
   bind_resnet(b, &h->mid[1], d, d, second);
   bind_norm(b, &h->attention.norm, &h->attention.norm_bias, d, norm);
-  fk_bind_stack(b, &h->attention.qkv, &h->attention.qkv_bias, d, 3, (int64_t[]){d, d, d},
+  fk_bind_stack(b, &h->attention.qkv, &h->attention.qkv_bias, FK_ROLE_CONV, d, 3, (int64_t[]){d, d, d},
                 (const char *const[]){q, k, v});
-  fk_bind_matrix(b, &h->attention.out, d, d, "%s.mid_block.attentions.0.to_out.0.weight", half);
+  fk_bind_matrix(b, &h->attention.out, FK_ROLE_CONV, d, d, "%s.mid_block.attentions.0.to_out.0.weight", half);
   fk_bind_vector(b, &h->attention.out_bias, d, "%s.mid_block.attentions.0.to_out.0.bias", half);
 }
 

@@ -32,6 +32,7 @@ typedef struct {
 
 typedef struct {
   FkForm form[FK_ROLES];
+  bool twins; /* quantised matrices are held in the backend's own type too (FkWeight.full) */
 } FkPrecision;
 
 /* Every role unquantised in one type. */

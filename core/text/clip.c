@@ -19,23 +19,23 @@ static void bind_layer(FkClipLayer *l, const FkClipConfig *c, FkBinder *b, int i
   for (int j = 0; j < 3; j++)
     owned[j] = g_strdup_printf("text_model.encoder.layers.%d.self_attn.%s_proj|encoder.layers.%d.self_attn.%s_proj", i,
                                part[j], i, part[j]);
-  fk_bind_stack(b, &l->qkv, &l->qkv_bias, d, 3, (int64_t[]){d, d, d}, (const char *const *)owned);
+  fk_bind_stack(b, &l->qkv, &l->qkv_bias, FK_ROLE_TEXT, d, 3, (int64_t[]){d, d, d}, (const char *const *)owned);
   for (int j = 0; j < 3; j++) g_free(owned[j]);
-  fk_bind_matrix(b, &l->out, d, d, NAME("self_attn.out_proj.weight"));
+  fk_bind_matrix(b, &l->out, FK_ROLE_TEXT, d, d, NAME("self_attn.out_proj.weight"));
   fk_bind_vector(b, &l->out_bias, d, NAME("self_attn.out_proj.bias"));
-  fk_bind_matrix(b, &l->fc1, ff, d, NAME("mlp.fc1.weight"));
+  fk_bind_matrix(b, &l->fc1, FK_ROLE_TEXT, ff, d, NAME("mlp.fc1.weight"));
   fk_bind_vector(b, &l->fc1_bias, ff, NAME("mlp.fc1.bias"));
-  fk_bind_matrix(b, &l->fc2, d, ff, NAME("mlp.fc2.weight"));
+  fk_bind_matrix(b, &l->fc2, FK_ROLE_TEXT, d, ff, NAME("mlp.fc2.weight"));
   fk_bind_vector(b, &l->fc2_bias, d, NAME("mlp.fc2.bias"));
 #undef NAME
 }
 
 void fk_clip_init(FkClip *clip, const FkClipConfig *config, FkBinder *b) {
   *clip = (FkClip){.config = *config, .layers = g_new0(FkClipLayer, config->layers)};
-  fk_bind_matrix(b, &clip->token_embedding, config->vocab, config->width,
-                 "text_model.embeddings.token_embedding.weight|embeddings.token_embedding.weight");
-  fk_bind_matrix(b, &clip->position_embedding, config->positions, config->width,
-                 "text_model.embeddings.position_embedding.weight|embeddings.position_embedding.weight");
+  fk_bind_table(b, &clip->token_embedding, config->vocab, config->width,
+                "text_model.embeddings.token_embedding.weight|embeddings.token_embedding.weight");
+  fk_bind_table(b, &clip->position_embedding, config->positions, config->width,
+                "text_model.embeddings.position_embedding.weight|embeddings.position_embedding.weight");
   for (int i = 0; i < config->layers; i++) bind_layer(&clip->layers[i], config, b, i);
   fk_bind_vector(b, &clip->final_norm, config->width, "text_model.final_layer_norm.weight|final_layer_norm.weight");
   fk_bind_vector(b, &clip->final_norm_bias, config->width, "text_model.final_layer_norm.bias|final_layer_norm.bias");

@@ -15,20 +15,20 @@ static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
   g_autofree char *q = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.q", i);
   g_autofree char *k = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.k", i);
   g_autofree char *v = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.v", i);
-  fk_bind_stack(b, &l->qkv, NULL, d, 3, (int64_t[]){inner, inner, inner}, (const char *const[]){q, k, v});
-  fk_bind_matrix(b, &l->o, d, inner, "encoder.block.%d.layer.0.SelfAttention.o.weight", i);
+  fk_bind_stack(b, &l->qkv, NULL, FK_ROLE_TEXT, d, 3, (int64_t[]){inner, inner, inner}, (const char *const[]){q, k, v});
+  fk_bind_matrix(b, &l->o, FK_ROLE_TEXT, d, inner, "encoder.block.%d.layer.0.SelfAttention.o.weight", i);
   g_autofree char *wi_0 = g_strdup_printf("encoder.block.%d.layer.1.DenseReluDense.wi_0", i);
   g_autofree char *wi_1 = g_strdup_printf("encoder.block.%d.layer.1.DenseReluDense.wi_1", i);
-  fk_bind_stack(b, &l->wi, NULL, d, 2, (int64_t[]){c->ff, c->ff}, (const char *const[]){wi_0, wi_1});
-  fk_bind_matrix(b, &l->wo, d, c->ff, "encoder.block.%d.layer.1.DenseReluDense.wo.weight", i);
+  fk_bind_stack(b, &l->wi, NULL, FK_ROLE_TEXT, d, 2, (int64_t[]){c->ff, c->ff}, (const char *const[]){wi_0, wi_1});
+  fk_bind_matrix(b, &l->wo, FK_ROLE_TEXT, d, c->ff, "encoder.block.%d.layer.1.DenseReluDense.wo.weight", i);
 }
 
 void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *b) {
   *t5 = (FkT5){.config = *config, .blocks = g_new0(FkT5Block, config->layers)};
-  fk_bind_matrix(b, &t5->embedding, config->vocab, config->width, "shared.weight|encoder.embed_tokens.weight");
+  fk_bind_table(b, &t5->embedding, config->vocab, config->width, "shared.weight|encoder.embed_tokens.weight");
   fk_bind_ignore(b, "encoder.embed_tokens.weight");
-  fk_bind_matrix(b, &t5->relative_bias, config->buckets, config->heads,
-                 "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
+  fk_bind_table(b, &t5->relative_bias, config->buckets, config->heads,
+                "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
   for (int i = 0; i < config->layers; i++) bind_block(&t5->blocks[i], config, b, i);
   fk_bind_vector(b, &t5->final_norm, config->width, "encoder.final_layer_norm.weight");
 }
