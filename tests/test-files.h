@@ -9,14 +9,6 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define FK_TEST_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(undefined_behavior_sanitizer)
-#define FK_TEST_SANITIZED 1
-#endif
-#endif
-
 static char *scratch; /* a folder of this process */
 
 static inline void scratch_open(void) {
