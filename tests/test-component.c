@@ -3,6 +3,7 @@
  * disagree about. */
 #include "component.h"
 #include "test-files.h"
+#include "test-growth.h"
 
 #include <unistd.h>
 
@@ -111,6 +112,92 @@ static void dangling(void) {
   refused("dangling", FK_ERROR_MODEL_MISSING, "index.json", "");
 }
 
+/* Messages carry no control character and no half of a character of a tensor's or a file's name. */
+static void shown_names(void) {
+  g_autoptr(GString) wide = g_string_new("{\"a");
+  for (int i = 0; i < 100; i++) g_string_append(wide, "\u00e9");
+  g_string_append(wide, "\":\"no\xc2\x9b\"}");
+  g_free(folder_of("shown"));
+  write_index("shown", wide->str);
+  refused("shown", FK_ERROR_MODEL_MISSING, "\u00e9...", "no\\u009b");
+  write_index("shown", "{\"\\u001b]0;title\\u0007\\u001b[2J\":\"x\"}");
+  refused("shown", FK_ERROR_MODEL_MISSING, "\\u001b]0;title\\u0007", "x");
+  write_index("shown", "{\"\\ud800\":\"x\"}");
+  refused("shown", FK_ERROR_MODEL_BAD, "surrogate", "");
+  write_index("shown", "{\"a\":\"/\\u202e\"}");
+  refused("shown", FK_ERROR_MODEL_BAD, "/\\u202e", "same folder");
+  shard("shown", "m-1.safetensors", "a");
+  write_index("shown", "{\"a\":\"m-1.safetensors\",\"a\":\"m-1.safetensors\"}");
+  refused("shown", FK_ERROR_MODEL_BAD, "key \"a\" is there twice", "");
+}
+
+/* Many names of one file with a large header, and more files, tensors and values than a part may have. */
+static void limits(void) {
+  g_autoptr(GString) map = g_string_new("{");
+  g_autofree char *padded = g_strnfill(6 << 20, ' ');
+  memcpy(padded, "{}", 2);
+  g_free(write_safetensors("limits/big.st", padded, NULL, 0));
+  for (int i = 0; i < 300; i++) {
+    g_autofree char *link = g_strdup_printf("limits/s%d", i), *path = scratch_path(link);
+    g_assert_cmpint(symlink(i < 3 ? "big.st" : "small.st", path), ==, 0);
+    g_string_append_printf(map, "%s\"t%d\":\"s%d\"", i ? "," : "", i, i);
+  }
+  write_index("limits", "{\"a\":\"s0\",\"b\":\"s1\",\"c\":\"s2\"}");
+  refused("limits", FK_ERROR_MODEL_BAD, "at most 16777216 bytes of headers in all files", "found 18874368");
+  g_free(write_safetensors("limits/big.st", "{}", NULL, 0));
+  g_free(write_safetensors("limits/small.st", "{}", NULL, 0));
+  write_index("limits", g_string_append_c(map, '}')->str);
+  refused("limits", FK_ERROR_MODEL_BAD, "at most 256 files", "found 257");
+  g_string_assign(map, "{");
+  for (int i = 0; i < 60000; i++)
+    g_string_append_printf(map, "%s\"t%d\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "", i);
+  g_free(write_safetensors("limits/big.st", g_string_append_c(map, '}')->str, NULL, 0));
+  write_index("limits", "{\"t1\":\"s0\",\"b\":\"s1\"}");
+  refused("limits", FK_ERROR_MODEL_BAD, "at most 100000 tensors", "found 120000");
+  g_string_assign(map, "{\"a\":\"s0\",\"x\":[");
+  for (int i = 0; i < 131073; i++) g_string_append(map, "{},");
+  write_index("limits", g_string_append(map, "{}]}")->str);
+  refused("limits", FK_ERROR_MODEL_BAD, "more than 131072 values", "");
+}
+
+/* Names with one hash in GLib's own function: 33 a + b is the same for both halves of each pair. */
+static char *collision(int i) {
+  char *name = g_new0(char, 41);
+  for (int k = 0; k < 20; k++) memcpy(name + 2 * k, i >> k & 1 ? "BA" : "Ab", 2);
+  return name;
+}
+
+typedef struct {
+  char *name, *quarter; /* folders */
+} Folders;
+
+static void open_flood(gpointer data, gboolean quarter) {
+  const Folders *f = data;
+  g_autoptr(GError) error = NULL;
+  g_autofree char *path = scratch_path(quarter ? f->quarter : f->name);
+  g_autoptr(FkComponent) c = fk_component_open(path, "m", &error);
+  g_assert_no_error(error);
+}
+
+/* Time does not follow from names that a file makes collide. */
+static void flood(void) {
+  g_assert_cmpuint(g_str_hash("Ab"), ==, g_str_hash("BA"));
+  for (int quarter = 0; quarter < 2; quarter++) {
+    g_autoptr(GString) map = g_string_new("{"), header = g_string_new("{");
+    for (int i = 0; i < (quarter ? 10000 : 40000); i++) {
+      g_autofree char *name = collision(i);
+      g_string_append_printf(map, "%s\"%s\":\"x.st\"", i ? "," : "", name);
+      g_string_append_printf(header, "%s\"%s\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}", i ? "," : "",
+                             name);
+    }
+    const char *folder = quarter ? "flood-quarter" : "flood";
+    g_autofree char *file = g_build_filename(folder, "x.st", NULL);
+    g_free(write_safetensors(file, g_string_append_c(header, '}')->str, NULL, 0));
+    write_index(folder, g_string_append_c(map, '}')->str);
+  }
+  assert_linear("names of one hash", open_flood, &(Folders){"flood", "flood-quarter"});
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
@@ -119,6 +206,9 @@ int main(int argc, char **argv) {
   g_test_add_func("/component/disagreements", disagreements);
   g_test_add_func("/component/twice", twice);
   g_test_add_func("/component/dangling", dangling);
+  g_test_add_func("/component/shown-names", shown_names);
+  g_test_add_func("/component/limits", limits);
+  g_test_add_func("/component/flood", flood);
   const int status = g_test_run();
   scratch_close();
   return status;

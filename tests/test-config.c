@@ -27,17 +27,15 @@ static void copy_all(void) {
   for (size_t i = 0; i < G_N_ELEMENTS(files); i++) copy_file(files[i]);
 }
 
-/* Writes the demo's file with one field set to a JSON text, or without it (NULL). */
+/* Writes the demo's file with one field set to a JSON text, byte for byte, or without it (NULL). */
 static void change(const char *file, const char *field, const char *value) {
   g_autofree char *from = g_build_filename(FK_DEMO_MODEL, file, NULL);
   g_autoptr(JsonParser) parser = json_parser_new();
   g_assert_true(json_parser_load_from_file(parser, from, NULL));
   JsonNode *root = json_parser_get_root(parser);
-  if (value)
-    json_object_set_member(json_node_get_object(root), field, json_from_string(value, NULL));
-  else
-    json_object_remove_member(json_node_get_object(root), field);
-  g_autofree char *text = json_to_string(root, FALSE);
+  json_object_remove_member(json_node_get_object(root), field);
+  g_autofree char *rest = json_to_string(root, FALSE);
+  g_autofree char *text = value ? g_strdup_printf("{\"%s\":%s,%s", field, value, rest + 1) : g_strdup(rest);
   g_free(write_text(file, text));
 }
 
@@ -197,9 +195,12 @@ static const struct {
     {"transformer/config.json", "patch_size", "2", NOT_HERE, "expected 1, found 2"},
     {"transformer/config.json", "num_layers", "0", NOT_HERE, "found 0"},
     {"transformer/config.json", "num_layers", "1001", NOT_HERE, "found 1001"},
-    {"transformer/config.json", "num_single_layers", "[5]", BAD, "expected a whole number, found [5]"},
+    {"transformer/config.json", "num_single_layers", "[5]", BAD, "expected a whole number, found a list of 1"},
     {"transformer/config.json", "num_attention_heads", "true", BAD, "expected a whole number, found true"},
-    {"transformer/config.json", "num_attention_heads", "100000", NOT_HERE, "found 100000 x 128"},
+    {"transformer/config.json", "num_attention_heads", "1025", NOT_HERE, "expected 1 to 1024, found 1025"},
+    {"transformer/config.json", "attention_head_dim", "1000000", NOT_HERE, "expected 1 to 1024, found 1000000"},
+    {"transformer/config.json", "axes_dims_rope", "[2,2,999996]", NOT_HERE, "expected 2 to 1024, found 999996"},
+    {"transformer/config.json", "guidance_embeds", "\"a\\u001b[2J\"", BAD, "found \"a\\u001b[2J\""},
     {"transformer/config.json", "attention_head_dim", "127", NOT_HERE, "expected an even number, found 127"},
     {"transformer/config.json", "attention_head_dim", "64", NOT_HERE, "found 128"},
     {"transformer/config.json", "axes_dims_rope", "[16,56]", NOT_HERE, "expected 3 to 3 elements, found 2"},
@@ -221,6 +222,9 @@ static const struct {
     {"vae/config.json", "up_block_types",
      "[\"UpDecoderBlock2D\",\"AttnUpDecoderBlock2D\",\"UpDecoderBlock2D\",\"UpDecoderBlock2D\"]", NOT_HERE,
      "expected UpDecoderBlock2D, found \"AttnUpDecoderBlock2D\""},
+    {"vae/config.json", "layers_per_block", "8", NOT_HERE, "expected 1 to 7, found 8"},
+    {"vae/config.json", "layers_per_block", "9", NOT_HERE, "expected 1 to 7, found 9"},
+    {"vae/config.json", "layers_per_block", "1000", NOT_HERE, "expected 1 to 7, found 1000"},
     {"vae/config.json", "norm_num_groups", "0", NOT_HERE, "found 0"},
     {"vae/config.json", "sample_size", NULL, BAD, "is missing"},
     {"vae/config.json", "scaling_factor", "0", NOT_HERE, "found 0"},
@@ -249,8 +253,19 @@ static const struct {
     {"scheduler/scheduler_config.json", "max_image_seq_len", "256", NOT_HERE, "found 256"},
     {"scheduler/scheduler_config.json", "shift_terminal", "1", NOT_HERE, "found 1"},
     {"scheduler/scheduler_config.json", "num_train_timesteps", "0", NOT_HERE, "found 0"},
-    {"tokenizer_2/tokenizer_config.json", "model_max_length", "\"512\"", BAD, "expected a number"},
-    {"tokenizer_2/tokenizer_config.json", "model_max_length", "0", NOT_HERE, "found 0"},
+    {"text_encoder/config.json", "max_position_embeddings", "1", NOT_HERE, "expected 2 to 1000000, found 1"},
+    {"text_encoder_2/config.json", "num_heads", "1000000", NOT_HERE, "expected 1 to 1024, found 1000000"},
+    {"text_encoder_2/config.json", "relative_attention_num_buckets", "65536", NOT_HERE, "expected 4 to 4096"},
+#define LENGTHS(file)                                                                                                  \
+  {file, "model_max_length", "\"512\"", BAD, "expected a whole number of at least 2, found \"512\""},                  \
+      {file, "model_max_length", "0.5", BAD, "expected a whole number of at least 2, found 0.5"},                      \
+      {file, "model_max_length", "1e300", BAD, "found 1e300"}, {file, "model_max_length", "64.0", BAD, "found 64.0"},  \
+      {file, "model_max_length", "[64]", BAD, "found a list of 1"}, {file, "model_max_length", "0", BAD, "found 0"},   \
+      {file, "model_max_length", "1", BAD, "found 1"}, {                                                               \
+    file, "model_max_length", "-1", BAD, "found -1"                                                                    \
+  }
+    LENGTHS("tokenizer/tokenizer_config.json"),
+    LENGTHS("tokenizer_2/tokenizer_config.json"),
 };
 
 static void test_refusals(void) {
@@ -274,7 +289,7 @@ static void test_refusals(void) {
   g_assert_true(fk_config_load(&c, scratch, NULL));
 }
 
-/* Two sigma kinds at once; a number that json-glib would not write. */
+/* Two sigma kinds at once; a number beyond any double. */
 static void test_scheduler(void) {
   copy_all();
   g_free(write_text("scheduler/scheduler_config.json", "{\"use_karras_sigmas\":true,\"use_beta_sigmas\":true}"));
@@ -292,27 +307,46 @@ static void test_scheduler(void) {
 static void test_bad_json(void) {
   copy_all();
   g_autofree char *open_brackets = g_strnfill(1000000, '[');
-  g_autofree char *in_comment = g_strdup_printf("/* \" */ %s", open_brackets);
+  /* A quote in what other readers take for a comment, so that the brackets would stand in a string. */
+  g_autofree char *hidden = g_strdup_printf("{\"a\":/*\"*/%.80000s/*\"*/}", open_brackets);
+  g_autofree char *brackets = g_strdup_printf("{\"a\":%.80000s", open_brackets);
+  g_autoptr(GString) lots = g_string_new("{\"a\":[1");
+  for (int i = 0; i < 140000; i++) g_string_append(lots, ",1");
+  const char *many = g_string_append(lots, "]}")->str;
   g_autofree char *objects = g_strnfill(65 * 5, ' ');
   for (int i = 0; i < 65; i++) memcpy(objects + 5 * i, "{\"a\":", 5);
   g_autofree char *long_text = g_strnfill((1 << 20) + 1, ' ');
   const struct {
     const char *text, *message;
   } cases[] = {
-      {"", "JSON"},
-      {"{", "not JSON"},
+      {"", "expected a JSON object"},
+      {"{", "found the end"},
       {"[]", "expected a JSON object"},
       {"5", "expected a JSON object"},
-      {"{} x", "JSON"},
-      {"{\"a\":1,}", "not JSON"},
-      {"{\"a\":'b'}", "not JSON"},
-      {"{/* note */}", "not JSON"},
-      {"{# note\n}", "not JSON"},
+      {"{} x", "something follows"},
+      {"{\"a\":1,}", "expected '\"'"},
+      {"{\"a\":'b'}", "expected a JSON value"},
+      {"{\"a\":NaN}", "expected a JSON value"},
+      {"{\"a\":01}", "begins with 0"},
+      {"{\"a\":1.}", "expected a digit"},
+      {"{\"a\":-}", "expected a digit"},
+      {"{\"a\":1e}", "expected a digit"},
+      {"{\"a\":truely}", "expected '}'"},
+      {"{\"a\" 1}", "expected ':'"},
+      {"{\"a\":\"\t\"}", "control character"},
+      {"{\"a\":\"\\u0000\"}", "NUL"},
+      {"{\"a\":\"\\ud800\"}", "surrogate"},
+      {"{/* note */}", "expected '\"'"},
+      {"{# note\n}", "expected '\"'"},
       {"{\"a\":\"\xff\"}", "not UTF-8"},
-      {"\xef\xbb\xbf{}", "JSON"},
-      {open_brackets, "nested deeper"},
-      {in_comment, "not JSON"},
-      {objects, "nested deeper"},
+      {"\xef\xbb\xbf{}", "expected a JSON object"},
+      {"{\"a\":1,\"b\":2,\"\\u0061\":3}", "key \"a\" is there twice"},
+      {"{\"x\":[{\"\\n\":1,\"\\n\":1}]}", "key \"\\u000a\" is there twice"},
+      {open_brackets, "expected a JSON object"},
+      {hidden, "expected a JSON value"},
+      {brackets, "nested deeper than 64 levels"},
+      {objects, "nested deeper than 64 levels"},
+      {many, "more than 131072 values"},
       {long_text, "at most 1048576 bytes, found 1048577"},
   };
   for (size_t f = 0; f < G_N_ELEMENTS(files); f++)

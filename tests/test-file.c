@@ -72,6 +72,38 @@ static void loads(void) {
   g_assert_cmpstr(nothing, ==, "");
 }
 
+/* Names as messages have them: printable UTF-8 of at most 120 bytes, whole characters. */
+static void shown_names(void) {
+  g_autofree char *long_name = g_strnfill(121, 'a'), *fits = g_strnfill(120, 'a');
+  g_autofree char *wide = g_strdup_printf("%.119s\xc3\xa9", fits), *cut = g_strdup_printf("%.119s...", fits);
+  g_autofree char *escape = g_strdup_printf("%.118s\x1b", fits), *no_escape = g_strdup_printf("%.118s...", fits);
+  g_autofree char *longer = g_strdup_printf("%s...", fits);
+  const struct {
+    const char *name, *shown;
+  } cases[] = {{"", ""},
+               {"blocks.0.weight \xc3\xa9 \xf0\x9f\x98\x80", "blocks.0.weight \xc3\xa9 \xf0\x9f\x98\x80"},
+               {"\x1b]0;t\a\x1b[2J\r\n\t\x7f", "\\u001b]0;t\\u0007\\u001b[2J\\u000d\\u000a\\u0009\\u007f"},
+               {"\xc2\x9b", "\\u009b"},     /* CSI of C1 */
+               {"\xe2\x80\xae", "\\u202e"}, /* turns the writing direction */
+               {"\xe2\x80\xa8", "\\u2028"}, /* a line separator */
+               {"a\xff\xc3(\xe2\x82", "a\\xff\\xc3(\\xe2\\x82"},
+               {fits, fits},
+               {long_name, longer},
+               {wide, cut},
+               {escape, no_escape}};
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autofree char *shown = fk_shown_name(cases[i].name);
+    g_assert_cmpstr(shown, ==, cases[i].shown);
+  }
+  g_autofree char *path = fk_shown_path(long_name), *strange = fk_shown_path("/a\xff\n");
+  g_assert_cmpstr(path, ==, long_name);
+  g_assert_cmpstr(strange, ==, "/a\\xff\\u000a");
+  g_autoptr(GError) error = NULL;
+  uint64_t size;
+  g_assert_cmpint(fk_file_open("/nowhere/\x1b[2J", &size, &error), ==, -1);
+  assert_error(error, FK_ERROR_MODEL_MISSING, "/nowhere/\\u001b[2J", "");
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
@@ -79,6 +111,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/file/denied", denied);
   g_test_add_func("/file/reads", reads);
   g_test_add_func("/file/loads", loads);
+  g_test_add_func("/file/shown-names", shown_names);
   const int status = g_test_run();
   scratch_close();
   return status;

@@ -41,7 +41,7 @@ static const struct {
     {"[]", 0, "first byte"},
     {"\xef\xbb\xbf{}", 0, "first byte"},
     {" {}", 0, "first byte"},
-    {"{ ", 0, "end of the header"},
+    {"{ ", 0, "found the end"},
     {"{}x", 0, "follows"},
     {"{}{}", 0, "follows"},
     {"{\"", 0, "without an end"},
@@ -54,11 +54,11 @@ static const struct {
     {"{\"x\":5}", 0, "expected '{'"},
     {"{\"x\":\"y\"}", 0, "expected '{'"},
     {"{\"x\":[[[[]]]]}", 0, "expected '{'"},
-    {"{\"x\":{}}", 0, "expected '\"'"},
+    {"{\"x\":{}}", 0, "\"x\": expected dtype"},
     {"{" T("x", ENTRY("U8", "[1]", "[0,1]")) ",}", 1, "expected '\"'"},
     {"{" T("x", ENTRY("U8", "[1]", "[0,1]") ",") "}", 1, "expected '\"'"},
     {"{" T("x", ENTRY("U8", "[1]", "[0,1]")) " " T("y", "") "}", 1, "expected '}'"},
-    {"{" T("x", ENTRY("U8", "[1]", "[0,1]")), 1, "end of the header"},
+    {"{" T("x", ENTRY("U8", "[1]", "[0,1]")), 1, "found the end"},
     {"{/**/}", 0, "expected '\"'"},
     /* strings */
     {"{\"x\xff\":{}}", 0, "UTF-8"},
@@ -74,6 +74,8 @@ static const struct {
     {"{\"\\ud800\\u0041\":{}}", 0, "surrogate"},
     {"{\"\\ud800\\ud800\":{}}", 0, "surrogate"},
     {"{\"x\\u0000y\":{}}", 0, "NUL"},
+    {"{" T("x\\u001b[2J", ENTRY("U8", "[1]", "[0,1]")) "}", 1, "\"x\\u001b[2J\": the name has a control character"},
+    {"{" T("\xc2\x9b", ENTRY("U8", "[1]", "[0,1]")) "}", 1, "\"\\u009b\": the name has a control character"},
     /* the keys of a tensor */
     {"{" T("x", "\"shape\":[1],\"data_offsets\":[0,1]") "}", 1, "\"x\""},
     {"{" T("x", "\"dtype\":\"U8\",\"data_offsets\":[0,1]") "}", 1, "\"x\""},
@@ -148,7 +150,7 @@ static void refuse(const char *path, FkError code, const char *text) {
   FkSafetensors *st = fk_safetensors_open(path, &error);
   if (st) g_error("%s was taken; expected \"%s\"", path, text);
   g_autofree char *name = g_path_get_basename(path);
-  g_autofree char *shown = g_filename_display_name(name);
+  g_autofree char *shown = fk_shown_path(name);
   assert_error(error, (int)code, shown, text);
 }
 
@@ -173,7 +175,7 @@ static void test_bad_lengths(void) {
       {0, 8, "found 0"},
       {1, 9, "found 1"},
       {3, 10, "found 3"},
-      {(guint64)1 << 63, 64, "found 9223372036854775808"},
+      {(guint64)1 << 63, 64, "found more"},
       {G_MAXUINT64, 64, "header of"},
       {G_MAXUINT64 - 7, 64, "header of"},
       {100000001, 64, "header of"},
@@ -189,7 +191,7 @@ static void test_bad_lengths(void) {
   guint64 length = GUINT64_TO_LE((guint64)100000001);
   g_autofree char *path = write_bytes("long.safetensors", &length, sizeof length);
   g_assert_cmpint(truncate(path, 100000100), ==, 0);
-  refuse(path, FK_ERROR_MODEL_BAD, "2 to 100000000 bytes, found 100000001");
+  refuse(path, FK_ERROR_MODEL_BAD, "2 to 100000000 bytes, found more");
 }
 
 /* Nesting is refused at its first level, however deep it goes; over-long names and padding with zeros too. */

@@ -436,7 +436,7 @@ static void test_bad_index(void) {
   } cases[] = {
       {"", FK_ERROR_MODEL_BAD, "index.json", "JSON"},
       {"[]", FK_ERROR_MODEL_BAD, "index.json", "expected a JSON object"},
-      {"{", FK_ERROR_MODEL_BAD, "index.json", "not JSON"},
+      {"{", FK_ERROR_MODEL_BAD, "index.json", "found the end"},
       {"{}", FK_ERROR_MODEL_BAD, "weight_map", "expected an object"},
       {"{\"weight_map\":[]}", FK_ERROR_MODEL_BAD, "weight_map", "expected an object"},
       {MAP(""), FK_ERROR_MODEL_BAD, "weight_map", "expected an object"},

@@ -3,18 +3,19 @@
  * what the shards say counts, and both must agree on every name. */
 #include "component.h"
 
-#include "config.h"
 #include "file.h"
 #include "fk-error.h"
+#include "json-scan.h"
 
-#include <json-glib/json-glib.h>
+#include <stdarg.h>
 #include <string.h>
 
 #define MAX_INDEX_BYTES (16u << 20) /* the large model's has 0.1 MB */
 
 struct FkComponent {
-  char *folder;      /* for messages */
-  GPtrArray *shards; /* FkSafetensors */
+  char *folder;                 /* for messages */
+  GPtrArray *shards;            /* FkSafetensors */
+  size_t header_bytes, tensors; /* of all shards */
 };
 
 /* A shard's name must be that of a file in the folder itself. */
@@ -22,83 +23,114 @@ static bool plain_name(const char *name) {
   return *name && !strchr(name, '/') && strcmp(name, ".") && strcmp(name, "..");
 }
 
-/* Opens each file of the map once. `opened`: file name -> FkSafetensors. */
-static bool open_shards(FkComponent *c, const char *folder, const char *index, JsonObject *map, GHashTable *opened,
-                        GError **error) {
-  JsonObjectIter iter;
-  const char *name;
-  JsonNode *node;
-  json_object_iter_init(&iter, map);
-  while (json_object_iter_next(&iter, &name, &node)) {
-    bool text = JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING;
-    const char *file = text ? json_node_get_string(node) : "";
-    if (!plain_name(file)) {
-      g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
-                  "%s: tensor \"%.120s\": expected the name of a file in the same folder, found \"%.120s\"", index,
-                  name, file);
-      return false;
+G_GNUC_PRINTF(4, 5)
+static bool fail_tensor(const char *index, const char *name, GError **error, const char *format, ...) {
+  va_list list;
+  va_start(list, format);
+  g_autofree char *text = g_strdup_vprintf(format, list), *shown = fk_shown_name(name);
+  va_end(list);
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: tensor \"%s\": %s", index, shown, text);
+  return false;
+}
+
+/* Adds a file to the component, all of whose files together must keep the limits. */
+static FkSafetensors *add_shard(FkComponent *c, const char *path, GError **error) {
+  g_autoptr(FkSafetensors) shard = fk_safetensors_open_within(path, FK_COMPONENT_MAX_HEADER, error);
+  if (!shard) return NULL;
+  c->header_bytes += fk_safetensors_header_bytes(shard);
+  c->tensors += fk_safetensors_count(shard);
+  const struct {
+    const char *what;
+    size_t most, found;
+  } limits[] = {{"files", FK_COMPONENT_MAX_SHARDS, (size_t)c->shards->len + 1},
+                {"tensors", FK_COMPONENT_MAX_TENSORS, c->tensors},
+                {"bytes of headers", FK_COMPONENT_MAX_HEADER, c->header_bytes}};
+  for (size_t i = 0; i < G_N_ELEMENTS(limits); i++) {
+    if (limits[i].found <= limits[i].most) continue;
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
+                "%s: expected at most %" G_GSIZE_FORMAT " %s in all files, found %" G_GSIZE_FORMAT, c->folder,
+                limits[i].most, limits[i].what, limits[i].found);
+    return NULL;
+  }
+  g_ptr_array_add(c->shards, shard);
+  return g_steal_pointer(&shard);
+}
+
+/* The index while it is compared with the shards. */
+typedef struct {
+  char *shown;           /* its path */
+  const FkJsonNode *map; /* names and files */
+  GHashTable *file_of;   /* tensor name -> file name */
+  GHashTable *opened;    /* file name -> FkSafetensors */
+} Index;
+
+/* Opens each file of the map once. */
+static bool open_shards(FkComponent *c, const char *folder, Index *index, GError **error) {
+  for (const FkJsonNode *it = fk_json_first(index->map); it; it = fk_json_after(index->map, it)) {
+    const char *file = fk_json_text(it);
+    if (!file || !plain_name(file)) {
+      g_autofree char *found = fk_json_shown(it);
+      return fail_tensor(index->shown, it->key, error, "expected the name of a file in the same folder, found %s",
+                         found);
     }
-    if (g_hash_table_contains(opened, file)) continue;
+    g_hash_table_insert(index->file_of, (gpointer)it->key, (gpointer)file);
+    if (g_hash_table_contains(index->opened, file)) continue;
     g_autofree char *path = g_build_filename(folder, file, NULL);
-    FkSafetensors *shard = fk_safetensors_open(path, error);
+    FkSafetensors *shard = add_shard(c, path, error);
     if (!shard) {
-      g_prefix_error(error, "%s: shard of tensor \"%.120s\": ", index, name);
+      g_autofree char *name = fk_shown_name(it->key);
+      g_prefix_error(error, "%s: shard of tensor \"%s\": ", index->shown, name);
       return false;
     }
-    g_ptr_array_add(c->shards, shard);
-    g_hash_table_insert(opened, (gpointer)file, shard);
+    g_hash_table_insert(index->opened, (gpointer)file, shard);
   }
   return true;
 }
 
 /* Every name of the index is in the file it gives, and every tensor of a shard is in the index with that file. */
-static bool check_index(const FkComponent *c, const char *index, JsonObject *map, GHashTable *opened, GError **error) {
-  JsonObjectIter iter;
-  const char *name;
-  JsonNode *node;
-  json_object_iter_init(&iter, map);
-  while (json_object_iter_next(&iter, &name, &node)) {
-    const char *file = json_node_get_string(node);
-    if (fk_safetensors_find(g_hash_table_lookup(opened, file), name)) continue;
+static bool check_index(const FkComponent *c, const Index *index, GError **error) {
+  for (const FkJsonNode *it = fk_json_first(index->map); it; it = fk_json_after(index->map, it)) {
+    if (fk_safetensors_find(g_hash_table_lookup(index->opened, it->text), it->key)) continue;
     const FkSafetensors *other = NULL;
-    fk_component_find(c, name, &other);
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: tensor \"%.120s\": expected in %s, found in %s", index, name,
-                file, other ? fk_safetensors_path(other) : "no shard");
-    return false;
+    fk_component_find(c, it->key, &other);
+    g_autofree char *file = fk_shown_name(it->text);
+    return fail_tensor(index->shown, it->key, error, "expected in %s, found in %s", file,
+                       other ? fk_safetensors_path(other) : "no shard");
   }
   GHashTableIter shards;
   gpointer file, shard;
-  g_hash_table_iter_init(&shards, opened);
+  g_hash_table_iter_init(&shards, index->opened);
   while (g_hash_table_iter_next(&shards, &file, &shard))
     for (size_t i = 0; i < fk_safetensors_count(shard); i++) {
-      name = fk_safetensors_at(shard, i)->name;
-      const char *listed = json_object_get_string_member_with_default(map, name, "no shard");
-      if (!strcmp(listed, file)) continue;
-      g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: tensor \"%.120s\": expected in %s, found also in %s", index,
-                  name, listed, fk_safetensors_path(shard));
-      return false;
+      const char *name = fk_safetensors_at(shard, i)->name, *listed = g_hash_table_lookup(index->file_of, name);
+      if (!g_strcmp0(listed, file)) continue;
+      g_autofree char *expected = fk_shown_name(listed ? listed : "no shard");
+      return fail_tensor(index->shown, name, error, "expected in %s, found also in %s", expected,
+                         fk_safetensors_path(shard));
     }
   return true;
 }
 
 static bool open_indexed(FkComponent *c, const char *folder, const char *path, GError **error) {
-  g_autofree char *index = g_filename_display_name(path);
-  g_autoptr(JsonObject) root = fk_config_read_json(path, MAX_INDEX_BYTES, error);
-  if (!root) return false;
-  JsonNode *node = json_object_get_member(root, "weight_map");
-  JsonObject *map = node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
-  if (!map || json_object_get_size(map) == 0) {
+  g_autoptr(FkJsonTree) tree = fk_json_load(path, MAX_INDEX_BYTES, "weight_map", error);
+  if (!tree) return false;
+  g_autofree char *shown = fk_shown_path(path);
+  Index index = {.shown = shown, .map = fk_json_member(fk_json_root(tree), "weight_map")};
+  if (!index.map || index.map->kind != FK_JSON_OBJECT || index.map->count == 0) {
     g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
-                "%s: field \"weight_map\": expected an object of tensor and file names", index);
+                "%s: field \"weight_map\": expected an object of tensor and file names", shown);
     return false;
   }
-  g_autoptr(GHashTable) opened = g_hash_table_new(g_str_hash, g_str_equal);
-  return open_shards(c, folder, index, map, opened, error) && check_index(c, index, map, opened, error);
+  g_autoptr(GHashTable) file_of = g_hash_table_new(fk_text_hash, g_str_equal);
+  g_autoptr(GHashTable) opened = g_hash_table_new(fk_text_hash, g_str_equal);
+  index.file_of = file_of;
+  index.opened = opened;
+  return open_shards(c, folder, &index, error) && check_index(c, &index, error);
 }
 
 FkComponent *fk_component_open(const char *folder, const char *stem, GError **error) {
   g_autoptr(FkComponent) c = g_new0(FkComponent, 1);
-  c->folder = g_filename_display_name(folder);
+  c->folder = fk_shown_path(folder);
   c->shards = g_ptr_array_new_with_free_func((GDestroyNotify)fk_safetensors_free);
   g_autofree char *name = g_strconcat(stem, ".safetensors", NULL);
   g_autofree char *single = g_build_filename(folder, name, NULL);
@@ -106,10 +138,7 @@ FkComponent *fk_component_open(const char *folder, const char *stem, GError **er
   /* A dangling or looping link counts as an index, and opening it tells what is wrong with it. */
   if (g_file_test(index, G_FILE_TEST_EXISTS) || g_file_test(index, G_FILE_TEST_IS_SYMLINK))
     return open_indexed(c, folder, index, error) ? g_steal_pointer(&c) : NULL;
-  FkSafetensors *file = fk_safetensors_open(single, error);
-  if (!file) return NULL;
-  g_ptr_array_add(c->shards, file);
-  return g_steal_pointer(&c);
+  return add_shard(c, single, error) ? g_steal_pointer(&c) : NULL;
 }
 
 void fk_component_free(FkComponent *component) {

@@ -6,14 +6,21 @@
 
 #include "safetensors.h"
 
+/* Limits of all files of a part together. The largest published part has 3 files, 780 tensors and 0.1 MB of headers. */
+#define FK_COMPONENT_MAX_SHARDS 256 /* each holds a file descriptor */
+#define FK_COMPONENT_MAX_TENSORS 100000
+#define FK_COMPONENT_MAX_HEADER (16u << 20) /* bytes */
+
 typedef struct FkComponent FkComponent;
 
 /* Opens folder/stem.safetensors.index.json and its shards if the index is there, else folder/stem.safetensors. `stem`
  * is "diffusion_pytorch_model" (diffusers) or "model" (transformers). Each name of the index must be in its shard and
- * in no other, and each tensor of a shard in the index. NULL with an FK_ERROR_MODEL_* that names file and tensor. */
+ * in no other, and each tensor of a shard in the index. NULL with an FK_ERROR_MODEL_* that names file and tensor, or
+ * FK_ERROR_MEMORY.
+ */
 FkComponent *fk_component_open(const char *folder, const char *stem, GError **error);
 void fk_component_free(FkComponent *component); /* (nullable) */
-/* For messages; UTF-8. */
+/* For messages: printable UTF-8. */
 const char *fk_component_folder(const FkComponent *component);
 
 size_t fk_component_shards(const FkComponent *component);

@@ -7,72 +7,29 @@
 
 #include "file.h"
 #include "fk-error.h"
+#include "json-scan.h"
 
-#include <json-glib/json-glib.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
 
 #define MAX_JSON_BYTES (1u << 20)
-#define MAX_NESTING 64 /* json-glib's parser recurses */
 #define MAX_LAYERS 1000
-#define T5_TOKENS 512 /* the model's limit, spec 1.2 */
+#define MAX_HEADS 1024      /* of attention; published models have 12 to 64 */
+#define MAX_HEAD_WIDTH 1024 /* of the transformer: the table of rotary angles has a row of it for each token */
+#define MAX_BUCKETS 4096    /* of T5's position bias */
+#define T5_TOKENS 512       /* the model's limit, spec 1.2 */
 #define SCHNELL_TOKENS 256
 
 typedef struct {
   const char *shown; /* the file, for messages */
-  JsonObject *object;
+  FkJsonTree *tree;
+  const FkJsonNode *object; /* its top */
   GError **error;
   bool failed;
 } Reader;
 
-/* ---- JSON ---- */
-
-/* json-glib takes comments and apostrophes for JSON; without them brackets can be counted before it runs. */
-static bool check_nesting(const char *text, size_t size, const char **why) {
-  int depth = 0;
-  bool inside = false; /* a string */
-  for (size_t i = 0; i < size; i++) {
-    char c = text[i];
-    if (c == '\\' && inside)
-      i++;
-    else if (c == '"')
-      inside = !inside;
-    else if (inside)
-      continue;
-    else if (c == '{' || c == '[')
-      depth++;
-    else if (c == '}' || c == ']')
-      depth--;
-    else if (!g_ascii_isalnum(c) && !strchr(" \t\r\n,:+-.", c))
-      return *why = "not JSON", false;
-    if (depth > MAX_NESTING) return *why = "nested deeper than 64 levels", false;
-  }
-  return true;
-}
-
-JsonObject *fk_config_read_json(const char *path, size_t limit, GError **error) {
-  size_t size;
-  g_autofree char *text = fk_file_load(path, limit, &size, error);
-  if (!text) return NULL;
-  g_autofree char *shown = g_filename_display_name(path);
-  const char *why = NULL;
-  if (!g_utf8_validate_len(text, size, NULL)) why = "not UTF-8";
-  if (why || !check_nesting(text, size, &why)) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: %s", shown, why);
-    return NULL;
-  }
-  g_autoptr(JsonParser) parser = json_parser_new_immutable();
-  g_autoptr(GError) local = NULL;
-  if (!json_parser_load_from_data(parser, text, (gssize)size, &local)) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: not JSON: %s", shown, local->message);
-    return NULL;
-  }
-  JsonNode *root = json_parser_get_root(parser);
-  if (root && JSON_NODE_HOLDS_OBJECT(root)) return json_object_ref(json_node_get_object(root));
-  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: expected a JSON object", shown);
-  return NULL;
-}
+/* ---- Fields ---- */
 
 G_GNUC_PRINTF(4, 5) static void fail(Reader *r, FkError code, const char *name, const char *format, ...) {
   if (r->failed) return;
@@ -85,77 +42,70 @@ G_GNUC_PRINTF(4, 5) static void fail(Reader *r, FkError code, const char *name, 
 }
 
 /* "expected .., found .." with the value as the file has it, shortened. */
-static void fail_value(Reader *r, FkError code, const char *name, JsonNode *node, const char *expected) {
-  g_autofree char *found = json_to_string(node, FALSE);
-  g_autofree char *start = g_strndup(found, 80);
-  g_autofree char *valid = g_utf8_make_valid(start, -1);
-  fail(r, code, name, "expected %s, found %s", expected, valid);
+static void fail_value(Reader *r, FkError code, const char *name, const FkJsonNode *node, const char *expected) {
+  g_autofree char *found = fk_json_shown(node);
+  fail(r, code, name, "expected %s, found %s", expected, found);
 }
 
 /* The field's value; NULL after a failure, and for an absent or null field, which is a failure when it is required. */
-static JsonNode *get(Reader *r, const char *name, bool required) {
+static const FkJsonNode *get(Reader *r, const char *name, bool required) {
   if (r->failed) return NULL;
-  JsonNode *node = json_object_get_member(r->object, name);
-  if (node && !JSON_NODE_HOLDS_NULL(node)) return node;
+  const FkJsonNode *node = fk_json_member(r->object, name);
+  if (node && node->kind != FK_JSON_NULL) return node;
   if (required) fail(r, FK_ERROR_MODEL_BAD, name, node ? "expected a value, found null" : "is missing");
   return NULL;
 }
 
-static GType value_type(JsonNode *node) {
-  return JSON_NODE_HOLDS_VALUE(node) ? json_node_get_value_type(node) : G_TYPE_INVALID;
-}
-
 /* Sizes: a value of the wrong type is malformed, one out of range cannot be run. */
-static int to_int(Reader *r, const char *name, JsonNode *node, int min, int max) {
-  if (value_type(node) != G_TYPE_INT64) return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a whole number"), 0;
-  gint64 value = json_node_get_int(node);
+static int to_int(Reader *r, const char *name, const FkJsonNode *node, int min, int max) {
+  if (node->kind != FK_JSON_NUMBER || !node->whole)
+    return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a whole number"), 0;
+  const int64_t value = fk_json_integer(node);
   if (value >= min && value <= max) return (int)value;
   g_autofree char *expected = g_strdup_printf(min == max ? "%d" : "%d to %d", min, max);
   return fail_value(r, FK_ERROR_MODEL_MISMATCH, name, node, expected), 0;
 }
 
 static int int_field(Reader *r, const char *name, int min, int max) {
-  JsonNode *node = get(r, name, true);
+  const FkJsonNode *node = get(r, name, true);
   return node ? to_int(r, name, node, min, max) : 0;
 }
 
 static int int_or(Reader *r, const char *name, int min, int max, int absent) {
-  JsonNode *node = get(r, name, false);
+  const FkJsonNode *node = get(r, name, false);
   return node ? to_int(r, name, node, min, max) : absent;
 }
 
-static double to_number(Reader *r, const char *name, JsonNode *node, double min, double max) {
-  GType type = value_type(node);
-  if (type != G_TYPE_INT64 && type != G_TYPE_DOUBLE)
-    return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a number"), 0;
-  double value = json_node_get_double(node);
+static double to_number(Reader *r, const char *name, const FkJsonNode *node, double min, double max) {
+  if (node->kind != FK_JSON_NUMBER) return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a number"), 0;
+  const double value = fk_json_double(node);
   if (isfinite(value) && value >= min && value <= max) return value;
   g_autofree char *expected = g_strdup_printf("%g to %g", min, max);
   return fail_value(r, FK_ERROR_MODEL_MISMATCH, name, node, expected), 0;
 }
 
 static double number_field(Reader *r, const char *name, double min, double max) {
-  JsonNode *node = get(r, name, true);
+  const FkJsonNode *node = get(r, name, true);
   return node ? to_number(r, name, node, min, max) : 0;
 }
 
 static double number_or(Reader *r, const char *name, double min, double max, double absent) {
-  JsonNode *node = get(r, name, false);
+  const FkJsonNode *node = get(r, name, false);
   return node ? to_number(r, name, node, min, max) : absent;
 }
 
-static bool to_bool(Reader *r, const char *name, JsonNode *node) {
-  if (value_type(node) == G_TYPE_BOOLEAN) return json_node_get_boolean(node);
+static bool to_bool(Reader *r, const char *name, const FkJsonNode *node) {
+  if (node->kind == FK_JSON_TRUE || node->kind == FK_JSON_FALSE) return node->kind == FK_JSON_TRUE;
   return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "true or false"), false;
 }
 
 static bool bool_field(Reader *r, const char *name) {
-  JsonNode *node = get(r, name, true);
+  const FkJsonNode *node = get(r, name, true);
   return node && to_bool(r, name, node);
 }
 
 static bool bool_or(Reader *r, const char *name, bool absent) {
-  JsonNode *node = get(r, name, false);
+  const FkJsonNode *node = get(r, name, false);
   return node ? to_bool(r, name, node) : absent;
 }
 
@@ -164,31 +114,30 @@ static void flag_is(Reader *r, const char *name, bool absent, bool wanted) {
   bool value = bool_or(r, name, absent);
   if (!r->failed && value != wanted)
     fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected %s, found %s%s", wanted ? "true" : "false",
-         value ? "true" : "false", json_object_has_member(r->object, name) ? "" : " (the default of an absent field)");
+         value ? "true" : "false", fk_json_member(r->object, name) ? "" : " (the default of an absent field)");
 }
 
 /* The field's text as an index into the NULL-terminated `choices`. absent NULL: required. */
 static int choice(Reader *r, const char *name, const char *const *choices, const char *absent) {
-  JsonNode *node = get(r, name, !absent);
+  const FkJsonNode *node = get(r, name, !absent);
   if (r->failed) return 0;
-  if (node && value_type(node) != G_TYPE_STRING) return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a string"), 0;
-  const char *text = node ? json_node_get_string(node) : absent;
+  const char *text = node ? fk_json_text(node) : absent;
+  if (!text) return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a string"), 0;
   for (int i = 0; choices[i]; i++)
     if (!strcmp(text, choices[i])) return i;
-  g_autofree char *expected = g_strjoinv("\" or \"", (char **)choices);
-  fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected \"%s\", found \"%.80s\"%s", expected, text,
+  g_autofree char *expected = g_strjoinv("\" or \"", (char **)choices), *found = fk_shown_name(text);
+  fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected \"%s\", found \"%s\"%s", expected, found,
        node ? "" : " (the default of an absent field)");
   return 0;
 }
 
 /* A list of min_n to max_n elements; NULL after a failure and for an absent field that is not required. */
-static JsonArray *list_field(Reader *r, const char *name, int min_n, int max_n, bool required) {
-  JsonNode *node = get(r, name, required);
+static const FkJsonNode *list_field(Reader *r, const char *name, int min_n, int max_n, bool required) {
+  const FkJsonNode *node = get(r, name, required);
   if (!node) return NULL;
-  if (!JSON_NODE_HOLDS_ARRAY(node)) return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a list"), NULL;
-  JsonArray *list = json_node_get_array(node);
-  int n = (int)json_array_get_length(list);
-  if (n >= min_n && n <= max_n) return list;
+  if (node->kind != FK_JSON_LIST) return fail_value(r, FK_ERROR_MODEL_BAD, name, node, "a list"), NULL;
+  const int n = (int)node->count;
+  if (n >= min_n && n <= max_n) return node;
   fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected %d to %d elements, found %d", min_n, max_n, n);
   return NULL;
 }
@@ -197,14 +146,15 @@ static JsonArray *list_field(Reader *r, const char *name, int min_n, int max_n, 
 static bool open_reader(Reader *r, const char *model_path, const char *folder, const char *file, GError **error) {
   g_autofree char *path = g_build_filename(model_path, folder, file, NULL);
   *r = (Reader){.error = error};
-  r->object = fk_config_read_json(path, MAX_JSON_BYTES, error);
-  r->failed = !r->object;
-  r->shown = g_filename_display_name(path);
+  r->tree = fk_json_load(path, MAX_JSON_BYTES, NULL, error);
+  r->object = r->tree ? fk_json_root(r->tree) : NULL;
+  r->failed = !r->tree;
+  r->shown = fk_shown_path(path);
   return !r->failed;
 }
 
 static bool close_reader(Reader *r) {
-  if (r->object) json_object_unref(r->object);
+  fk_json_free(r->tree);
   g_free((char *)r->shown);
   return !r->failed;
 }
@@ -212,12 +162,12 @@ static bool close_reader(Reader *r) {
 /* ---- One loader for each file ---- */
 
 /* A part of model_index.json: ["library", "Class"], or null or [null, null] when the pipeline has none. */
-static const char *part_class(Reader *r, const char *name, JsonNode *node) {
-  if (JSON_NODE_HOLDS_NULL(node)) return NULL;
-  JsonArray *pair = JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
-  JsonNode *second = pair && json_array_get_length(pair) == 2 ? json_array_get_element(pair, 1) : NULL;
-  if (second && JSON_NODE_HOLDS_NULL(second)) return NULL;
-  if (second && value_type(second) == G_TYPE_STRING) return json_node_get_string(second);
+static const char *part_class(Reader *r, const char *name, const FkJsonNode *node) {
+  if (node->kind == FK_JSON_NULL) return NULL;
+  const bool pair = node->kind == FK_JSON_LIST && node->count == 2;
+  const FkJsonNode *second = pair ? fk_json_after(node, fk_json_first(node)) : NULL;
+  if (second && second->kind == FK_JSON_NULL) return NULL;
+  if (fk_json_text(second)) return fk_json_text(second);
   fail_value(r, FK_ERROR_MODEL_BAD, name, node, "[\"library\", \"class\"]");
   return NULL;
 }
@@ -236,31 +186,29 @@ static const struct {
 };
 
 /* A part that is there must be one of `parts`: others would change the result and there is nothing to run them. */
-static void check_part(Reader *r, const char *name, JsonNode *node) {
+static void check_part(Reader *r, const char *name, const FkJsonNode *node) {
   const char *class_name = part_class(r, name, node);
   if (!class_name) return;
+  g_autofree char *found = fk_shown_name(class_name);
   for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
     if (strcmp(name, parts[i].name)) continue;
     if (!g_strcmp0(class_name, parts[i].class_name) || !g_strcmp0(class_name, parts[i].other)) return;
-    fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected class %s, found %.80s", parts[i].class_name, class_name);
+    fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected class %s, found %s", parts[i].class_name, found);
   }
-  fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected no such part, found class %.80s", class_name);
+  fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected no such part, found class %s", found);
 }
 
 static void load_index(Reader *r, FkPipelineKind *kind) {
   static const char *const classes[] = {"FluxKontextPipeline", "FluxPipeline", NULL};
   *kind = choice(r, "_class_name", classes, NULL) ? FK_PIPELINE_FLUX : FK_PIPELINE_KONTEXT;
   for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
-    JsonNode *node = get(r, parts[i].name, true);
+    const FkJsonNode *node = get(r, parts[i].name, true);
     if (node && !part_class(r, parts[i].name, node))
       fail(r, FK_ERROR_MODEL_MISMATCH, parts[i].name, "expected class %s, found none", parts[i].class_name);
   }
-  JsonObjectIter iter;
-  const char *name;
-  JsonNode *node;
-  json_object_iter_init(&iter, r->object);
-  while (!r->failed && json_object_iter_next(&iter, &name, &node))
-    if (*name != '_' && !JSON_NODE_HOLDS_VALUE(node)) check_part(r, name, node); /* plain values are notes */
+  for (const FkJsonNode *it = fk_json_first(r->object); it && !r->failed; it = fk_json_after(r->object, it))
+    if (*it->key != '_' && (it->kind == FK_JSON_LIST || it->kind == FK_JSON_OBJECT)) /* plain values are notes */
+      check_part(r, it->key, it);
 }
 
 static void load_flux(Reader *r, FkFluxConfig *c) {
@@ -269,18 +217,19 @@ static void load_flux(Reader *r, FkFluxConfig *c) {
   c->out_channels = int_or(r, "out_channels", 1, FK_MAX_DIM, c->in_channels);
   c->layers = int_field(r, "num_layers", 1, MAX_LAYERS);
   c->single_layers = int_field(r, "num_single_layers", 1, MAX_LAYERS);
-  c->heads = int_field(r, "num_attention_heads", 1, FK_MAX_DIM);
-  c->head_width = int_field(r, "attention_head_dim", 1, FK_MAX_DIM);
+  c->heads = int_field(r, "num_attention_heads", 1, MAX_HEADS);
+  c->head_width = int_field(r, "attention_head_dim", 1, MAX_HEAD_WIDTH);
   c->joint_width = int_field(r, "joint_attention_dim", 1, FK_MAX_DIM);
   c->pooled_width = int_field(r, "pooled_projection_dim", 1, FK_MAX_DIM);
   c->guidance_embeds = bool_field(r, "guidance_embeds");
   /* FluxTransformer2DModel's default; files older than the field do not have it. */
   static const int axes[3] = {16, 56, 56};
   memcpy(c->axes, axes, sizeof axes);
-  JsonArray *list = list_field(r, "axes_dims_rope", 3, 3, false);
+  const FkJsonNode *list = list_field(r, "axes_dims_rope", 3, 3, false), *it = list ? fk_json_first(list) : NULL;
   int sum = 0;
   for (int i = 0; i < 3; i++) {
-    if (list) c->axes[i] = to_int(r, "axes_dims_rope", json_array_get_element(list, (guint)i), 2, FK_MAX_DIM);
+    if (list) c->axes[i] = to_int(r, "axes_dims_rope", it, 2, MAX_HEAD_WIDTH);
+    if (list) it = fk_json_after(list, it);
     if (c->axes[i] % 2) fail(r, FK_ERROR_MODEL_MISMATCH, "axes_dims_rope", "expected even sizes, found %d", c->axes[i]);
     sum += c->axes[i];
   }
@@ -297,25 +246,21 @@ static void load_flux(Reader *r, FkFluxConfig *c) {
 
 /* All levels must be of the one kind that the VAE has here. */
 static void check_levels(Reader *r, const char *name, int n, const char *kind) {
-  JsonArray *list = list_field(r, name, n, n, true);
-  for (int i = 0; list && i < n; i++) {
-    JsonNode *node = json_array_get_element(list, (guint)i);
-    if (value_type(node) != G_TYPE_STRING || strcmp(json_node_get_string(node), kind))
-      fail_value(r, FK_ERROR_MODEL_MISMATCH, name, node, kind);
-  }
+  const FkJsonNode *list = list_field(r, name, n, n, true);
+  for (const FkJsonNode *it = list ? fk_json_first(list) : NULL; it; it = fk_json_after(list, it))
+    if (g_strcmp0(fk_json_text(it), kind)) fail_value(r, FK_ERROR_MODEL_MISMATCH, name, it, kind);
 }
 
 static void load_vae(Reader *r, FkVaeConfig *c) {
   static const char *const acts[] = {"silu", NULL};
   c->in_channels = int_field(r, "in_channels", 3, 3);
   c->out_channels = int_field(r, "out_channels", 3, 3);
-  JsonArray *list = list_field(r, "block_out_channels", 1, FK_VAE_MAX_LEVELS, true);
-  c->n_levels = list ? (int)json_array_get_length(list) : 0;
-  for (int i = 0; i < c->n_levels; i++)
-    c->channels[i] = to_int(r, "block_out_channels", json_array_get_element(list, (guint)i), 1, FK_MAX_DIM);
+  const FkJsonNode *list = list_field(r, "block_out_channels", 1, FK_VAE_MAX_LEVELS, true);
+  for (const FkJsonNode *it = list ? fk_json_first(list) : NULL; it; it = fk_json_after(list, it))
+    c->channels[c->n_levels++] = to_int(r, "block_out_channels", it, 1, FK_MAX_DIM);
   check_levels(r, "down_block_types", c->n_levels, "DownEncoderBlock2D");
   check_levels(r, "up_block_types", c->n_levels, "UpDecoderBlock2D");
-  c->layers_per_block = int_field(r, "layers_per_block", 1, MAX_LAYERS);
+  c->layers_per_block = int_field(r, "layers_per_block", 1, FK_VAE_MAX_RESNETS - 1);
   choice(r, "act_fn", acts, NULL);
   c->latent_channels = int_field(r, "latent_channels", 1, FK_MAX_DIM);
   c->norm_groups = int_field(r, "norm_num_groups", 1, FK_MAX_DIM);
@@ -339,8 +284,8 @@ static void load_clip(Reader *r, FkClipConfig *c) {
   c->width = int_field(r, "hidden_size", 1, FK_MAX_DIM);
   c->intermediate = int_field(r, "intermediate_size", 1, FK_MAX_DIM);
   c->layers = int_field(r, "num_hidden_layers", 1, MAX_LAYERS);
-  c->heads = int_field(r, "num_attention_heads", 1, FK_MAX_DIM);
-  c->positions = int_field(r, "max_position_embeddings", 1, FK_MAX_DIM);
+  c->heads = int_field(r, "num_attention_heads", 1, MAX_HEADS);
+  c->positions = int_field(r, "max_position_embeddings", 2, FK_MAX_DIM);
   c->quick_gelu = choice(r, "hidden_act", acts, "quick_gelu") == 0;
   c->eps = (float)number_or(r, "layer_norm_eps", 0, 1, 1e-5);
   c->eos_token_id = int_or(r, "eos_token_id", 0, FK_MAX_DIM, 49407); /* CLIPTextConfig */
@@ -356,14 +301,14 @@ static void load_t5(Reader *r, FkT5Config *c) {
   c->width = int_field(r, "d_model", 1, FK_MAX_DIM);
   c->kv = int_field(r, "d_kv", 1, FK_MAX_DIM);
   c->ff = int_field(r, "d_ff", 1, FK_MAX_DIM);
-  c->heads = int_field(r, "num_heads", 1, FK_MAX_DIM);
+  c->heads = int_field(r, "num_heads", 1, MAX_HEADS);
   c->layers = int_field(r, "num_layers", 1, MAX_LAYERS);
   /* T5Config's defaults; "gated-gelu" alone stands for gelu_new. */
   choice(r, "feed_forward_proj", feed_forward, "relu");
   choice(r, "dense_act_fn", acts, "gelu_new");
   flag_is(r, "is_gated_act", true, true);
   c->eps = (float)number_or(r, "layer_norm_epsilon", 0, 1, 1e-6);
-  c->buckets = int_or(r, "relative_attention_num_buckets", 4, 65536, 32);
+  c->buckets = int_or(r, "relative_attention_num_buckets", 4, MAX_BUCKETS, 32);
   c->max_distance = int_or(r, "relative_attention_max_distance", 2, FK_MAX_DIM, 128);
   if (r->failed) return;
   if (c->buckets % 4)
@@ -406,11 +351,14 @@ static void load_scheduler(Reader *r, FkSchedulerConfig *c) {
          c->max_image_seq_len);
 }
 
-/* Tokenizers that take any length lack the field, or have 10^30 in it, which json-glib reads as -1. */
+/* The tokenizer's limit, at most `most`. Tokenizers that take any length lack the field, or have 10^30 in it. Two
+ * tokens have room for the begin and the end of an empty prompt. */
 static int token_limit(Reader *r, int most) {
-  double limit = number_or(r, "model_max_length", -1, INFINITY, most);
-  if (limit == 0) fail(r, FK_ERROR_MODEL_MISMATCH, "model_max_length", "expected at least 1, found 0");
-  return limit < 0 ? most : (int)MIN(limit, most);
+  const FkJsonNode *node = get(r, "model_max_length", false);
+  if (!node) return most;
+  const int64_t limit = node->kind == FK_JSON_NUMBER && node->whole ? fk_json_integer(node) : 0;
+  if (limit < 2) fail_value(r, FK_ERROR_MODEL_BAD, "model_max_length", node, "a whole number of at least 2");
+  return (int)MIN(limit, most);
 }
 
 /* ---- All of them ---- */
@@ -419,7 +367,7 @@ static int token_limit(Reader *r, int most) {
 static bool agree(const char *model_path, const char *file, const char *field, int found, const char *other_file,
                   const char *other_field, int expected, GError **error) {
   if (found == expected) return true;
-  g_autofree char *shown = g_filename_display_name(model_path);
+  g_autofree char *shown = fk_shown_path(model_path);
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH, "%s: field \"%s\" of %s: expected %d by \"%s\" of %s, found %d",
               shown, field, file, expected, other_field, other_file, found);
   return false;

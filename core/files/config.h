@@ -11,9 +11,7 @@
 
 #define FK_MAX_DIM 1000000 /* every size in a configuration is at most this */
 #define FK_VAE_MAX_LEVELS 8
-
-/* The fields of JSON files (json-glib's type, so that users of the structs need not include it). */
-typedef struct _JsonObject JsonObject;
+#define FK_VAE_MAX_RESNETS 8 /* of a level; the decoder has layers_per_block + 1 */
 
 typedef enum {
   FK_PIPELINE_KONTEXT, /* FluxKontextPipeline */
@@ -35,7 +33,8 @@ typedef struct {
   int in_channels, out_channels; /* 3 */
   int n_levels;
   int channels[FK_VAE_MAX_LEVELS]; /* per level, full resolution first */
-  int layers_per_block;            /* residual blocks per encoder level; the decoder has one more */
+  int layers_per_block; /* residual blocks per encoder level, at most FK_VAE_MAX_RESNETS - 1; the decoder has one more
+                         */
   int latent_channels;
   int norm_groups;
   int sample_size; /* pixels of a side it was trained at */
@@ -83,7 +82,5 @@ typedef struct {
 bool fk_config_load(FkConfig *config, const char *model_path, GError **error);
 /* Published configurations without any file: "kontext-dev", "dev", "schnell". False for other names. */
 bool fk_config_preset(FkConfig *config, const char *name);
-/* A JSON file of at most `limit` bytes whose top is an object. (transfer full): json_object_unref. */
-JsonObject *fk_config_read_json(const char *path, size_t limit, GError **error);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and reading regular files of a model; see file.h. */
+/* Opening and reading regular files of a model, and names in messages; see file.h. */
 #define _POSIX_C_SOURCE 200809L
 #include "file.h"
 
@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,8 +18,48 @@ static FkError error_code(int number) {
   return FK_ERROR_MODEL_BAD;
 }
 
+/* ---- Names in messages ---- */
+
+/* Format characters (which turn the writing direction, say) and separators of lines count as not printable. */
+static bool printable(gunichar c) {
+  GUnicodeType type = g_unichar_type(c);
+  return g_unichar_isprint(c) && type != G_UNICODE_LINE_SEPARATOR && type != G_UNICODE_PARAGRAPH_SEPARATOR;
+}
+
+static char *shown(const char *text, size_t limit) {
+  GString *out = g_string_new(NULL);
+  while (*text) {
+    gunichar c = g_utf8_get_char_validated(text, -1);
+    bool valid = c < 0x110000; /* else one of two codes for what is not UTF-8 */
+    char piece[16];
+    if (!valid)
+      g_snprintf(piece, sizeof piece, "\\x%02x", (guint)(guchar)*text);
+    else if (printable(c))
+      piece[g_unichar_to_utf8(c, piece)] = 0;
+    else
+      g_snprintf(piece, sizeof piece, "\\u%04x", c);
+    if (out->len + strlen(piece) > limit) {
+      g_string_append(out, "...");
+      break;
+    }
+    g_string_append(out, piece);
+    text = valid ? g_utf8_next_char(text) : text + 1;
+  }
+  return g_string_free(out, FALSE);
+}
+
+char *fk_shown_name(const char *name) {
+  return shown(name, 120);
+}
+
+char *fk_shown_path(const char *path) {
+  return shown(path, SIZE_MAX);
+}
+
+/* ---- Files ---- */
+
 int fk_file_open(const char *path, uint64_t *size, GError **error) {
-  g_autofree char *shown = g_filename_display_name(path);
+  g_autofree char *shown = fk_shown_path(path);
   int fd;
   /* O_NONBLOCK: opening a pipe that nobody writes would wait for ever. It changes nothing for regular files. */
   do fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
@@ -46,7 +87,7 @@ bool fk_file_read(int fd, const char *path, uint64_t offset, void *to, size_t by
     if (got > 0) done += (size_t)got;
     if (got > 0 || (got < 0 && errno == EINTR)) continue;
     int number = got < 0 ? errno : 0;
-    g_autofree char *shown = g_filename_display_name(path);
+    g_autofree char *shown = fk_shown_path(path);
     if (number)
       g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: cannot be read at byte %" G_GUINT64_FORMAT ": %s", shown,
                   (guint64)(offset + done), g_strerror(number));
@@ -65,13 +106,20 @@ char *fk_file_load(const char *path, size_t limit, size_t *size, GError **error)
   if (fd < 0) return NULL;
   if (bytes > limit) {
     close(fd);
-    g_autofree char *shown = g_filename_display_name(path);
+    g_autofree char *shown = fk_shown_path(path);
     g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
                 "%s: expected at most %" G_GSIZE_FORMAT " bytes, found %" G_GUINT64_FORMAT, shown, limit,
                 (guint64)bytes);
     return NULL;
   }
-  char *text = g_malloc(bytes + 1);
+  char *text = g_try_malloc(bytes + 1);
+  if (!text) {
+    close(fd);
+    g_autofree char *shown = fk_shown_path(path);
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no memory for its %" G_GUINT64_FORMAT " bytes", shown,
+                (guint64)bytes);
+    return NULL;
+  }
   bool ok = fk_file_read(fd, path, 0, text, bytes, error);
   close(fd);
   if (!ok) {

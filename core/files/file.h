@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Regular files of a model, read by position. Used by safetensors.c, config.c and the tokenizers.
+/* Regular files of a model, read by position, and their names in messages. Used by everything that reads files.
  *
  * Nothing is mapped: a file that is shortened while it is read gives an error here and a SIGBUS with mmap. */
 #ifndef FK_FILE_H
@@ -15,7 +15,15 @@ int fk_file_open(const char *path, uint64_t *size, GError **error);
 /* Reads exactly `bytes` bytes at `offset`; any thread. `path` is for the error (FK_ERROR_MODEL_BAD), which tells where
  * the file ended or could not be read. */
 bool fk_file_read(int fd, const char *path, uint64_t offset, void *to, size_t bytes, GError **error);
-/* The whole file of at most `limit` bytes, with a NUL behind it. (transfer full): g_free. */
+/* The whole file of at most `limit` bytes, with a NUL behind it. Also FK_ERROR_MEMORY. (transfer full): g_free. */
 char *fk_file_load(const char *path, size_t limit, size_t *size, GError **error);
+
+/* A name or a short value that a file gives, as it may stand in a message or on a terminal: UTF-8, at most 120 bytes
+ * and
+ * "..." behind them, never half a character, and what cannot be printed (control characters, bytes that are not UTF-8)
+ * escaped. (transfer full) */
+char *fk_shown_name(const char *name);
+/* The same for a path, which is not cut. (transfer full) */
+char *fk_shown_path(const char *path);
 
 #endif

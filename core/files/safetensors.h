@@ -2,8 +2,8 @@
 /* One safetensors file: names, types, shapes and places of its tensors, and their bytes. Which tensors a model wants is
  * component.h and weights.h.
  *
- * The file is untrusted: every bound is checked before it is used, memory follows the header's own size (at most
- * 100,000,000 bytes, the format's limit), time is linear in it but for a sort that well-made files do not need. */
+ * The file is untrusted: every bound is checked before it is used, memory follows the header's own size, time
+ * is linear in it but for a sort that well-made files do not need. */
 #ifndef FK_SAFETENSORS_H
 #define FK_SAFETENSORS_H
 
@@ -11,13 +11,14 @@
 
 #include <glib.h>
 
-#define FK_ST_MAX_RANK 8    /* ours; the format has no limit */
-#define FK_ST_MAX_NAME 4096 /* bytes of a tensor name; ours */
+#define FK_ST_MAX_HEADER 100000000u /* bytes; the format's limit */
+#define FK_ST_MAX_RANK 8            /* ours; the format has no limit */
+#define FK_ST_MAX_NAME 4096         /* bytes of a tensor name; ours */
 
 typedef struct FkSafetensors FkSafetensors;
 
 typedef struct {
-  const char *name;   /* UTF-8, owned by the file */
+  const char *name;   /* UTF-8 without control characters, owned by the file */
   const int64_t *dim; /* rank dimensions, outermost first, each >= 0 */
   uint64_t begin;     /* position in the file, in bytes; unaligned */
   uint64_t bytes;
@@ -28,9 +29,12 @@ typedef struct {
 /* Reads and checks the header. NULL with FK_ERROR_MODEL_MISSING, _DENIED, _BAD (the message names file and tensor with
  * expected and found value) or _MEMORY. */
 FkSafetensors *fk_safetensors_open(const char *path, GError **error);
+/* The same for a header of at most `limit` bytes. */
+FkSafetensors *fk_safetensors_open_within(const char *path, size_t limit, GError **error);
 void fk_safetensors_free(FkSafetensors *st); /* (nullable) */
-/* The path given to open, for people: valid UTF-8. */
+/* The path given to open, for messages: printable UTF-8. */
 const char *fk_safetensors_path(const FkSafetensors *st);
+size_t fk_safetensors_header_bytes(const FkSafetensors *st);
 
 size_t fk_safetensors_count(const FkSafetensors *st);
 /* Tensors in the order of their bytes. */

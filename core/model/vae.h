@@ -7,8 +7,6 @@
 #include "ops.h"
 #include "weights.h"
 
-#define FK_VAE_MAX_RESNETS 8
-
 typedef struct {
   FkTensor norm1, norm1_bias, norm2, norm2_bias;
   FkWeight conv1, conv2, shortcut; /* shortcut.out 0: identity */
