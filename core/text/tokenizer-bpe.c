@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Byte-pair encoding of one word, and the two files that describe it: vocab.json and merges.txt.
  *
- * Cutting a prompt into words is tokenizer-clip.c's. vocab.json has its own small reader because a general JSON library
- * keeps the last of two equal keys and says nothing, and because 49,408 entries are read in a few milliseconds so. */
+ * Cutting a prompt into words is tokenizer-clip.c's. What merges.txt has in place of two tokens is not told: unlike
+ * JSON it has no form by which a link to any other file of the user would be noticed first. */
 #include "file.h"
+#include "json-scan.h"
 #include "tokenizer-private.h"
 
 #include <string.h>
 
-enum { VOCABULARY_LIMIT = 64 << 20, MERGES_LIMIT = 64 << 20, ENTRY_LIMIT = FK_TOKEN_ID_LIMIT };
+enum { VOCABULARY_LIMIT = 16 << 20, MERGES_LIMIT = 16 << 20 }; /* bytes; published files have 1.1 and 0.5 MB */
 
 struct FkBpe {
   int32_t inner[256], last[256]; /* the ids of single bytes: inside a word, and at its end */
@@ -18,96 +19,26 @@ struct FkBpe {
 
 /* ---- vocab.json ---- */
 
-typedef struct {
-  const char *path, *text, *at, *end;
-} Scanner;
-
-static bool scan_fail(const Scanner *s, const char *what, const char *entry, GError **error) {
-  g_autofree char *shown = g_filename_display_name(s->path);
-  g_autofree char *escaped = fk_token_shown(entry, strlen(entry));
-  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: byte %" G_GSIZE_FORMAT ", entry \"%s\": %s", shown,
-              (gsize)(s->at - s->text), escaped, what);
-  return false;
+static bool fail_entry(FkJson *j, const char *token, const char *what) {
+  g_autofree char *shown = fk_shown_name(token);
+  return fk_json_fail(j, "entry \"%s\": %s", shown, what);
 }
 
-static void scan_space(Scanner *s) {
-  while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\r' || *s->at == '\t')) s->at++;
-}
-
-/* Skips white space and then `c`. */
-static bool scan_char(Scanner *s, char c) {
-  scan_space(s);
-  if (s->at >= s->end || *s->at != c) return false;
-  s->at++;
-  return true;
-}
-
-/* Four hexadecimal digits; -1: they are not. */
-static int scan_hex4(Scanner *s) {
-  int value = 0;
-  if (s->end - s->at < 4) return -1;
-  for (int i = 0; i < 4; i++) {
-    int digit = g_ascii_xdigit_value(*s->at++);
-    if (digit < 0) return -1;
-    value = value * 16 + digit;
+/* taken: a bit for each id. */
+static bool scan_vocabulary(FkJson *j, GHashTable *tokens, guint8 *taken) {
+  char c = fk_json_open(j, "{}");
+  for (; c == ','; c = fk_json_next(j, "{}")) {
+    char *token;
+    uint64_t id;
+    if (!fk_json_key(j, &token)) return false;
+    if (!fk_json_whole(j, &id) || id >= FK_TOKEN_ID_LIMIT)
+      return fail_entry(j, token, "expected an id from 0 to 1048575");
+    if (taken[id / 8] >> id % 8 & 1) return fail_entry(j, token, "has the id of another");
+    taken[id / 8] |= (guint8)(1 << id % 8);
+    if (!g_hash_table_insert(tokens, g_strdup(token), GINT_TO_POINTER((gint)id + 1)))
+      return fail_entry(j, token, "is there twice");
   }
-  return value;
-}
-
-/* What follows a backslash. */
-static bool scan_escape(Scanner *s, GString *out) {
-  static const char plain[] = "\"\\/bfnrt", meaning[] = "\"\\/\b\f\n\r\t";
-  char c = s->at < s->end ? *s->at++ : 0;
-  const char *known = c ? strchr(plain, c) : NULL;
-  if (known) {
-    g_string_append_c(out, meaning[known - plain]);
-    return true;
-  }
-  int code = c == 'u' ? scan_hex4(s) : -1;
-  if (code >= 0xD800 && code < 0xDC00 && s->end - s->at >= 6 && s->at[0] == '\\' && s->at[1] == 'u') {
-    s->at += 2;
-    int low = scan_hex4(s);
-    code = low >= 0xDC00 && low < 0xE000 ? 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00) : -1;
-  }
-  if (code <= 0 || (code >= 0xD800 && code < 0xE000)) return false;
-  g_string_append_unichar(out, (gunichar)code);
-  return true;
-}
-
-static bool scan_string(Scanner *s, GString *out) {
-  g_string_truncate(out, 0);
-  if (!scan_char(s, '"')) return false;
-  while (s->at < s->end) {
-    char c = *s->at++;
-    if (c == '"') return true;
-    if (c == '\\' && !scan_escape(s, out)) return false;
-    if ((guint8)c < ' ') return false;
-    if (c != '\\') g_string_append_c(out, c);
-  }
-  return false;
-}
-
-/* A non-negative whole number below FK_TOKEN_ID_LIMIT; -1: something else. */
-static int scan_id(Scanner *s) {
-  gint64 value = 0;
-  int digits = 0;
-  scan_space(s);
-  for (; s->at < s->end && g_ascii_isdigit(*s->at) && value < FK_TOKEN_ID_LIMIT; digits++)
-    value = value * 10 + (*s->at++ - '0');
-  return digits && value < FK_TOKEN_ID_LIMIT ? (int)value : -1;
-}
-
-static bool scan_entry(Scanner *s, GString *key, GHashTable *tokens, GHashTable *ids, GError **error) {
-  if (!scan_string(s, key)) return scan_fail(s, "expected a text in quotes", key->str, error);
-  if (!g_utf8_validate(key->str, (gssize)key->len, NULL)) return scan_fail(s, "is not UTF-8", key->str, error);
-  if (!scan_char(s, ':')) return scan_fail(s, "expected a colon", key->str, error);
-  int id = scan_id(s);
-  if (id < 0) return scan_fail(s, "expected an id from 0 to 1048575", key->str, error);
-  if (!g_hash_table_add(ids, GINT_TO_POINTER(id + 1))) return scan_fail(s, "has the id of another", key->str, error);
-  if (!g_hash_table_insert(tokens, g_strdup(key->str), GINT_TO_POINTER(id + 1)))
-    return scan_fail(s, "is there twice", key->str, error);
-  if (g_hash_table_size(tokens) > ENTRY_LIMIT) return scan_fail(s, "is one too many", key->str, error);
-  return true;
+  return c && fk_json_finish(j);
 }
 
 /* Values of the table are ids plus one, so that NULL means absent. */
@@ -115,24 +46,12 @@ GHashTable *fk_vocabulary_open(const char *path, GError **error) {
   gsize size;
   g_autofree char *text = fk_file_load(path, VOCABULARY_LIMIT, &size, error);
   if (!text) return NULL;
-  Scanner s = {path, text, text, text + size};
-  g_autoptr(GHashTable) tokens = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-  g_autoptr(GHashTable) ids = g_hash_table_new(NULL, NULL);
-  g_autoptr(GString) key = g_string_new(NULL);
-  if (!scan_char(&s, '{')) {
-    scan_fail(&s, "expected one JSON object", "", error);
-    return NULL;
-  }
-  do {
-    if (!scan_entry(&s, key, tokens, ids, error)) return NULL;
-  } while (scan_char(&s, ','));
-  bool closed = scan_char(&s, '}');
-  scan_space(&s);
-  if (!closed || s.at < s.end) {
-    scan_fail(&s, closed ? "expected the end of the file" : "expected a comma or the closing brace", key->str, error);
-    return NULL;
-  }
-  return g_steal_pointer(&tokens);
+  g_autoptr(GHashTable) tokens = g_hash_table_new_full(fk_text_hash, g_str_equal, g_free, NULL);
+  g_autofree guint8 *taken = g_malloc0(FK_TOKEN_ID_LIMIT / 8);
+  FkJson j;
+  if (fk_json_start(&j, text, size) && scan_vocabulary(&j, tokens, taken)) return g_steal_pointer(&tokens);
+  fk_json_report(&j, path, 0, error);
+  return NULL;
 }
 
 /* ---- merges.txt ---- */
@@ -157,8 +76,7 @@ static bool find_bytes(FkBpe *bpe, const char *path, GHashTable *vocabulary, GEr
     memcpy(symbol + length, "</w>", sizeof "</w>");
     bpe->last[byte] = id_of(vocabulary, symbol);
     if (bpe->inner[byte] >= 0 && bpe->last[byte] >= 0) continue;
-    g_autofree char *folder = g_path_get_dirname(path);
-    g_autofree char *shown = g_filename_display_name(folder);
+    g_autofree char *folder = g_path_get_dirname(path), *shown = fk_shown_path(folder);
     g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
                 "%s/vocab.json: no entry \"%.*s\" or \"%s\" for the single byte 0x%02x", shown, length, symbol, symbol,
                 (guint)byte);
@@ -171,7 +89,7 @@ static bool find_bytes(FkBpe *bpe, const char *path, GHashTable *vocabulary, GEr
 static const char *add_merge(FkBpe *bpe, GHashTable *vocabulary, const char *line, gsize bytes, int rank,
                              GString *joined) {
   const char *space = memchr(line, ' ', bytes);
-  if (memchr(line, 0, bytes)) return "has a NUL byte";
+  if (memchr(line, 0, bytes)) return "a NUL byte";
   if (!space || memchr(space + 1, ' ', bytes - (gsize)(space + 1 - line))) return "expected two tokens and one space";
   g_string_truncate(joined, 0);
   g_string_append_len(joined, line, space - line);
@@ -181,21 +99,25 @@ static const char *add_merge(FkBpe *bpe, GHashTable *vocabulary, const char *lin
   int32_t right = id_of(vocabulary, joined->str);
   g_string_prepend_len(joined, line, space - line);
   int32_t both = id_of(vocabulary, joined->str);
-  if (left < 0 || right < 0) return "joins a token that vocab.json lacks";
-  if (both < 0) return "makes a token that vocab.json lacks";
-  if (!fk_map_add(&bpe->merges, (guint64)left << 32 | (guint64)right, rank)) return "is there twice";
+  if (left < 0 || right < 0) return "a token that vocab.json lacks";
+  if (both < 0) return "two tokens that make one that vocab.json lacks";
+  if (!fk_map_add(&bpe->merges, (guint64)left << 32 | (guint64)right, rank)) return "two tokens that were there before";
   bpe->merged[rank] = both;
   return NULL;
 }
 
 static bool read_merges(FkBpe *bpe, const char *path, GHashTable *vocabulary, const char *text, gsize size,
                         GError **error) {
+  g_autofree char *shown = fk_shown_path(path);
   gsize lines = 1;
   for (gsize i = 0; i < size; i++) lines += text[i] == '\n';
   /* Each merge makes a token; more lines than tokens cannot all be good, and sizes the tables by the smaller. */
   gsize limit = MIN(lines, 4 * (gsize)g_hash_table_size(vocabulary));
-  fk_map_init(&bpe->merges, limit);
-  bpe->merged = g_new(int32_t, limit);
+  bpe->merged = g_try_new(int32_t, limit);
+  if (!fk_map_init(&bpe->merges, limit) || !bpe->merged) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no memory for %" G_GSIZE_FORMAT " merges", shown, limit);
+    return false;
+  }
   g_autoptr(GString) joined = g_string_new(NULL);
   int rank = 0, number = 0;
   for (gsize at = 0; at < size;) {
@@ -206,12 +128,11 @@ static bool read_merges(FkBpe *bpe, const char *path, GHashTable *vocabulary, co
     at = next;
     number++;
     if (bytes == 0 || (bytes >= 8 && memcmp(line, "#version", 8) == 0)) continue;
-    const char *wrong = (gsize)rank < limit ? add_merge(bpe, vocabulary, line, bytes, rank, joined) : "is one too many";
+    const char *wrong =
+        (gsize)rank < limit ? add_merge(bpe, vocabulary, line, bytes, rank, joined) : "one line too many";
     if (!wrong) rank++;
     if (!wrong) continue;
-    g_autofree char *shown = g_filename_display_name(path);
-    g_autofree char *escaped = fk_token_shown(line, bytes);
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: line %d \"%s\" %s", shown, number, escaped, wrong);
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: line %d: %s", shown, number, wrong);
     return false;
   }
   return true;
@@ -300,9 +221,12 @@ void fk_bpe_encode(const FkBpe *bpe, const char *word, gsize bytes, FkIds *ids) 
   Symbol small_symbols[SMALL];
   guint64 small_items[3 * SMALL];
   bool large = bytes > SMALL;
-  Symbol *symbols = large ? g_new(Symbol, bytes) : small_symbols;
+  g_autofree Symbol *large_symbols = large ? fk_ids_work(ids, bytes, sizeof(Symbol)) : NULL;
+  g_autofree guint64 *large_items = large ? fk_ids_work(ids, bytes, 3 * sizeof(guint64)) : NULL;
+  if (large && !(large_symbols && large_items)) return;
+  Symbol *symbols = large ? large_symbols : small_symbols;
   /* bytes - 1 candidates at the start, and two for each of at most bytes - 1 merges, which each took one out. */
-  Heap heap = {large ? g_new(guint64, 3 * bytes) : small_items, 0};
+  Heap heap = {large ? large_items : small_items, 0};
   gint32 n = (gint32)bytes;
   for (gint32 i = 0; i < n; i++) {
     const int32_t *table = i == n - 1 ? bpe->last : bpe->inner;
@@ -311,6 +235,4 @@ void fk_bpe_encode(const FkBpe *bpe, const char *word, gsize bytes, FkIds *ids) 
   for (gint32 i = 0; i + 1 < n; i++) push_candidate(bpe, &heap, symbols, i);
   merge_all(bpe, symbols, &heap);
   for (gint32 i = 0; i >= 0 && !fk_ids_full(ids); i = symbols[i].next) fk_ids_push(ids, symbols[i].id);
-  if (large) g_free(symbols);
-  if (large) g_free(heap.items);
 }

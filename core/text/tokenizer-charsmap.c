@@ -5,6 +5,7 @@
  * tokenizers library takes the shortest hit and replaces a whole short grapheme cluster by it; the C++ sentencepiece
  * library takes the longest hit and goes on behind it. They differ on combining marks, so the map is walked here, with
  * every index checked, and not there. Source: spec 3.2. */
+#include "file.h"
 #include "tokenizer-private.h"
 
 #include <string.h>
@@ -19,7 +20,7 @@ struct FkCharsmap {
 };
 
 static FkCharsmap *bad(FkCharsmap *map, const char *path, const char *what, GError **error) {
-  g_autofree char *shown = g_filename_display_name(path);
+  g_autofree char *shown = fk_shown_path(path);
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: precompiled_charsmap: %s", shown, what);
   fk_charsmap_free(map);
   return NULL;
@@ -46,10 +47,17 @@ FkCharsmap *fk_charsmap_new(const guint8 *blob, gsize bytes, const char *path, G
   trie = GUINT32_FROM_LE(trie);
   if (trie < 4 || trie % 4 || trie > bytes - sizeof trie) return bad(map, path, "the trie's size is wrong", error);
   map->count = trie / 4;
-  map->units = g_memdup2(blob + sizeof trie, trie);
-  for (guint32 i = 0; i < map->count; i++) map->units[i] = GUINT32_FROM_LE(map->units[i]);
   map->text_bytes = (guint32)(bytes - sizeof trie - trie);
-  map->texts = g_memdup2(blob + sizeof trie + trie, map->text_bytes);
+  map->units = g_try_malloc(trie);
+  map->texts = g_try_malloc((gsize)map->text_bytes + 1);
+  if (!map->units || !map->texts) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "no memory for a character map of %" G_GSIZE_FORMAT " bytes", bytes);
+    fk_charsmap_free(map);
+    return NULL;
+  }
+  memcpy(map->units, blob + sizeof trie, trie);
+  memcpy(map->texts, blob + sizeof trie + trie, map->text_bytes);
+  for (guint32 i = 0; i < map->count; i++) map->units[i] = GUINT32_FROM_LE(map->units[i]);
   const char *wrong = check_texts(map->texts, map->text_bytes);
   return wrong ? bad(map, path, wrong, error) : map;
 }
@@ -86,14 +94,14 @@ static const char *find(const FkCharsmap *map, const char *text, gsize bytes) {
 
 void fk_charsmap_apply(const FkCharsmap *map, const char *text, gsize bytes, GString *out) {
   const char *end = text + bytes;
-  for (const char *p = text; p < end;) {
+  for (const char *p = text; p < end && out->len <= FK_CLEAN_LIMIT;) {
     const char *next = fk_grapheme_end(p, end);
     const char *whole = next - p < CLUSTER_BYTES ? find(map, p, (gsize)(next - p)) : NULL;
     if (whole) {
       g_string_append(out, whole);
       p = next;
     }
-    while (p < next) {
+    while (p < next && out->len <= FK_CLEAN_LIMIT) {
       gsize length = (gsize)(g_utf8_next_char(p) - p);
       const char *one = find(map, p, length);
       if (one)

@@ -12,10 +12,7 @@
 struct FkClipTokenizer {
   FkBpe *bpe;
   FkSpecials specials;
-  int max_length;
 };
-
-enum { DEFAULT_LENGTH = 77 };
 
 /* ---- Unicode ---- */
 
@@ -240,8 +237,8 @@ FkClipTokenizer *fk_clip_tokenizer_open(const char *folder, GError **error) {
   int rows = highest_id(vocabulary) + 1;
   FkSpecials *specials = &tokenizer->specials;
   if (!fk_specials_open(specials, folder, names, lookup, vocabulary, rows, error)) return NULL;
+  if (!fk_specials_finish(specials, error)) return NULL;
   specials->rows = MAX(specials->rows, rows);
-  tokenizer->max_length = specials->max_length ? specials->max_length : DEFAULT_LENGTH;
   return g_steal_pointer(&tokenizer);
 }
 
@@ -250,10 +247,6 @@ void fk_clip_tokenizer_free(FkClipTokenizer *tokenizer) {
   fk_bpe_free(tokenizer->bpe);
   fk_specials_clear(&tokenizer->specials);
   g_free(tokenizer);
-}
-
-int fk_clip_tokenizer_max_length(const FkClipTokenizer *tokenizer) {
-  return tokenizer->max_length;
 }
 
 int fk_clip_tokenizer_rows(const FkClipTokenizer *tokenizer) {
@@ -267,7 +260,7 @@ bool fk_clip_tokenizer_encode(const FkClipTokenizer *tokenizer, const char *text
                 length);
     return false;
   }
-  FkIds content = {ids + 1, length - 2, 0};
+  FkIds content = {.ids = ids + 1, .room = length - 2};
   const FkTextSteps steps = {tokenizer, clean, words};
   if (!fk_specials_encode(&tokenizer->specials, &steps, text, &content, error)) return false;
   if (truncated) *truncated = fk_ids_full(&content);

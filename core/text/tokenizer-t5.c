@@ -15,24 +15,19 @@
 
 #define MARKER "\xE2\x96\x81" /* U+2581 */
 
-enum { MODEL_LIMIT = 32 << 20, PIECE_BYTES_LIMIT = 2 << 20, PIECE_LIMIT = FK_TOKEN_ID_LIMIT / 2 };
-enum { LENGTH_LIMIT = 512, DEFAULT_EXTRA_IDS = 100, EXTRA_BYTES = sizeof "<extra_id_4096>", MODEL_TYPE_UNIGRAM = 1 };
-
-/* A trie over the bytes of all pieces. Node 0 is the root. */
-typedef struct {
-  FkMap edges;    /* node << 8 | byte: child */
-  int32_t *piece; /* [node]: the piece that ends there; -1: none */
-  gint32 nodes;
-} Trie;
+enum { MODEL_LIMIT = 32 << 20, PIECE_LIMIT = FK_TOKEN_ID_LIMIT / 2 };
+/* Bytes of one piece, which bound the search at each place of a word, and of all pieces. Published pieces have at most
+ * 16 characters. */
+enum { PIECE_BYTES = 128, ALL_PIECES_BYTES = 4 << 20 };
+enum { DEFAULT_EXTRA_IDS = 100, EXTRA_BYTES = sizeof "<extra_id_4096>", MODEL_TYPE_UNIGRAM = 1 };
 
 struct FkT5Tokenizer {
   FkCharsmap *map;
   FkSpecials specials;
-  Trie trie;
+  FkTrie trie;    /* text to piece */
   double *scores; /* [piece] */
   int pieces;     /* of the model and extra_id_N */
   double unknown; /* score of a character that no piece covers */
-  int max_length;
 };
 
 /* ---- spiece.model ----
@@ -96,10 +91,18 @@ static bool find_field(const Field *message, guint64 tag, Field *field) {
   return true;
 }
 
-/* Copies what the library needs to `plain` and finds the character map. NULL: done; otherwise what is wrong. */
-static const char *split_model(const char *text, gsize size, GByteArray *plain, Field *charsmap) {
-  /* name "identity", and no prefix, no trimming and no escaping: its normaliser has nothing to do. */
-  static const guint8 identity[] = "\x1A\x10\x0A\x08identity\x18\x00\x20\x00\x28\x00";
+/* What the library needs of a file: pieces, and which kind of model it is. The rest of trainer_spec and normalizer_spec
+ * may have millions of lists and texts, each of which would be an object of the library. */
+typedef struct {
+  GByteArray *plain; /* a model of these pieces with a normaliser that has nothing to do */
+  int pieces;
+  Field charsmap;
+} Split;
+
+/* NULL: done; otherwise what is wrong. */
+static const char *split_model(const char *text, gsize size, Split *split) {
+  /* trainer_spec: unigram. normalizer_spec: name "identity", and no prefix, no trimming and no escaping. */
+  static const guint8 rest[] = "\x12\x02\x18\x01\x1A\x10\x0A\x08identity\x18\x00\x20\x00\x28\x00";
   Reader r = {(const guint8 *)text, (const guint8 *)text + size};
   Field type = {.number = MODEL_TYPE_UNIGRAM};
   bool trainer = false, normalizer = false;
@@ -107,58 +110,34 @@ static const char *split_model(const char *text, gsize size, GByteArray *plain, 
     Field field;
     if (!read_field(&r, &field)) return "is not a sentencepiece model";
     if (field.tag == TRAINER && !find_field(&field, TRAINER_MODEL_TYPE, &type)) return "has a damaged trainer_spec";
-    if (field.tag == NORMALIZER && !find_field(&field, NORMALIZER_CHARSMAP, charsmap))
+    if (field.tag == NORMALIZER && !find_field(&field, NORMALIZER_CHARSMAP, &split->charsmap))
       return "has a damaged normalizer_spec";
     trainer |= field.tag == TRAINER;
     normalizer |= field.tag == NORMALIZER;
-    if (field.tag == PIECES || field.tag == TRAINER)
-      g_byte_array_append(plain, field.start, (guint)(r.at - field.start));
+    if (field.tag != PIECES) continue;
+    if (++split->pieces > PIECE_LIMIT) return "has too many pieces";
+    g_byte_array_append(split->plain, field.start, (guint)(r.at - field.start));
   }
   if (type.number != MODEL_TYPE_UNIGRAM) return "is not a unigram model";
   /* They follow the pieces, so that a file cut off between two pieces shows. */
   if (!trainer || !normalizer) return "has no trainer_spec or no normalizer_spec, as if cut off";
-  g_byte_array_append(plain, identity, sizeof identity - 1);
+  g_byte_array_append(split->plain, rest, sizeof rest - 1);
   return NULL;
 }
 
 static bool bad(GError **error, const char *path, const char *what) {
-  g_autofree char *shown = g_filename_display_name(path);
+  g_autofree char *shown = fk_shown_path(path);
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: %s", shown, what);
   return false;
 }
 
+static bool no_memory(GError **error, const char *path) {
+  g_autofree char *shown = fk_shown_path(path);
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no memory for its pieces", shown);
+  return false;
+}
+
 /* ---- Pieces ---- */
-
-static void trie_init(Trie *trie, gsize bytes) {
-  fk_map_init(&trie->edges, bytes);
-  trie->piece = g_new(int32_t, bytes + 1);
-  trie->piece[0] = -1;
-  trie->nodes = 1;
-}
-
-/* False when the piece is there already. */
-static bool trie_add(Trie *trie, const char *piece, gsize bytes, int32_t id) {
-  gint32 node = 0;
-  for (gsize i = 0; i < bytes; i++) {
-    guint64 key = (guint64)node << 8 | (guint8)piece[i];
-    gint32 child = fk_map_get(&trie->edges, key);
-    if (child < 0) {
-      child = trie->nodes++;
-      trie->piece[child] = -1;
-      fk_map_add(&trie->edges, key, child);
-    }
-    node = child;
-  }
-  if (trie->piece[node] >= 0) return false;
-  trie->piece[node] = id;
-  return true;
-}
-
-static int32_t trie_find(const Trie *trie, const char *piece) {
-  gint32 node = 0;
-  for (; *piece && node >= 0; piece++) node = fk_map_get(&trie->edges, (guint64)node << 8 | (guint8)*piece);
-  return node > 0 ? trie->piece[node] : -1;
-}
 
 static bool add_piece(FkT5Tokenizer *t, const FkSentencePiece *model, int id, const char *path, GError **error) {
   gsize bytes;
@@ -167,11 +146,12 @@ static bool add_piece(FkT5Tokenizer *t, const FkSentencePiece *model, int id, co
   const char *wrong = NULL;
   if (!g_utf8_validate(piece, (gssize)bytes, NULL)) wrong = "is not UTF-8";
   if (!wrong && bytes == 0) wrong = "is empty";
+  if (!wrong && bytes > PIECE_BYTES) wrong = "is longer than 128 bytes";
   if (!wrong && !isfinite(score)) wrong = "has a score that is not finite";
-  if (!wrong && !trie_add(&t->trie, piece, bytes, id)) wrong = "is there twice";
+  if (!wrong && !fk_trie_add(&t->trie, piece, bytes, id)) wrong = "is there twice";
   if (wrong) {
-    g_autofree char *escaped = fk_token_shown(piece, bytes);
-    g_autofree char *message = g_strdup_printf("piece %d \"%s\" %s", id, escaped, wrong);
+    g_autofree char *text = g_strndup(piece, bytes), *shown = fk_shown_name(text);
+    g_autofree char *message = g_strdup_printf("piece %d \"%s\" %s", id, shown, wrong);
     return bad(error, path, message);
   }
   t->scores[id] = score;
@@ -182,11 +162,11 @@ static bool add_piece(FkT5Tokenizer *t, const FkSentencePiece *model, int id, co
 static bool add_pieces(FkT5Tokenizer *t, const FkSentencePiece *model, const char *path, GError **error) {
   int count = fk_sentencepiece_count(model);
   gsize bytes = 0, one;
-  for (int id = 0; id < count && id < PIECE_LIMIT; id++) bytes += (fk_sentencepiece_piece(model, id, &one), one);
-  if (count > PIECE_LIMIT || bytes > PIECE_BYTES_LIMIT) return bad(error, path, "has too many or too long pieces");
+  for (int id = 0; id < count; id++) bytes += (fk_sentencepiece_piece(model, id, &one), one);
+  if (bytes > ALL_PIECES_BYTES) return bad(error, path, "has too long pieces");
+  t->scores = g_try_new0(double, (gsize)count + FK_SPECIAL_LIMIT);
   /* Room for extra_id_N as well, which come with the special tokens. */
-  trie_init(&t->trie, bytes + FK_SPECIAL_LIMIT * EXTRA_BYTES + 1);
-  t->scores = g_new0(double, (gsize)count + FK_SPECIAL_LIMIT);
+  if (!fk_trie_init(&t->trie, bytes + FK_SPECIAL_LIMIT * EXTRA_BYTES + 1) || !t->scores) return no_memory(error, path);
   t->pieces = count;
   for (int id = 0; id < count; id++)
     if (!add_piece(t, model, id, path, error)) return false;
@@ -199,14 +179,15 @@ static bool read_model(FkT5Tokenizer *t, const char *folder, GError **error) {
   g_autofree char *text = fk_file_load(path, MODEL_LIMIT, &size, error);
   if (!text) return false;
   g_autoptr(GByteArray) plain = g_byte_array_new();
-  Field charsmap = {0};
-  const char *wrong = split_model(text, size, plain, &charsmap);
+  Split split = {.plain = plain};
+  const char *wrong = split_model(text, size, &split);
   if (wrong) return bad(error, path, wrong);
-  t->map = fk_charsmap_new(charsmap.data, charsmap.bytes, path, error);
+  t->map = fk_charsmap_new(split.charsmap.data, split.charsmap.bytes, path, error);
   if (!t->map) return false;
   char *failure = NULL;
   FkSentencePiece *model = fk_sentencepiece_open(plain->data, plain->len, &failure);
-  bool ok = model ? add_pieces(t, model, path, error) : bad(error, path, failure ? failure : "cannot be read");
+  g_autofree char *shown = fk_shown_name(failure ? failure : "cannot be read");
+  bool ok = model ? add_pieces(t, model, path, error) : bad(error, path, shown);
   fk_sentencepiece_free(model);
   free(failure);
   return ok;
@@ -218,15 +199,14 @@ static void add_extra_ids(FkT5Tokenizer *t) {
   for (int n = 0; n < count; n++) {
     char text[EXTRA_BYTES];
     g_snprintf(text, sizeof text, "<extra_id_%d>", n);
-    int32_t id = trie_find(&t->trie, text);
+    int32_t id = fk_trie_find(&t->trie, text);
     if (id < 0) {
       id = pieces + count - 1 - n;
-      trie_add(&t->trie, text, strlen(text), id);
+      fk_trie_add(&t->trie, text, strlen(text), id);
       t->pieces = MAX(t->pieces, id + 1);
     }
     fk_specials_add(&t->specials, text, id, false);
   }
-  fk_specials_sort(&t->specials);
 }
 
 /* ---- Encoding ---- */
@@ -251,9 +231,9 @@ static void search(const FkT5Tokenizer *t, const char *word, gint32 bytes, Node 
     gint32 node = 0;
     length = (gint32)(g_utf8_next_char(word + i) - (word + i));
     for (gint32 k = i; k < bytes; k++) {
-      node = fk_map_get(&t->trie.edges, (guint64)node << 8 | (guint8)word[k]);
+      node = fk_trie_step(&t->trie, node, word[k]);
       if (node < 0) break;
-      int32_t id = t->trie.piece[node];
+      int32_t id = t->trie.value[node];
       if (id < 0) continue;
       offer(&nodes[k + 1], t->scores[id] + nodes[i].score, i, id);
       single |= k + 1 - i == length;
@@ -266,16 +246,20 @@ static void search(const FkT5Tokenizer *t, const char *word, gint32 bytes, Node 
 static void encode_word(const FkT5Tokenizer *t, const GString *word, FkIds *ids) {
   enum { SMALL = 128 };
   Node small_nodes[SMALL + 1];
-  gint32 bytes = (gint32)word->len, n = 0;
-  Node *nodes = bytes > SMALL ? g_new(Node, (gsize)bytes + 1) : small_nodes;
+  gint32 bytes = (gint32)word->len, n = 0; /* at most FK_CLEAN_LIMIT and a marker */
+  g_autofree Node *large_nodes = bytes > SMALL ? fk_ids_work(ids, (gsize)bytes + 1, sizeof(Node)) : NULL;
+  if (bytes > SMALL && !large_nodes) return;
+  Node *nodes = large_nodes ? large_nodes : small_nodes;
   search(t, word->str, bytes, nodes);
-  /* Backwards from the end; the ids are put in place of the first nodes' ids, then read in reverse. */
-  int32_t *reversed = g_new(int32_t, (gsize)bytes);
-  for (gint32 at = bytes; at > 0; at = nodes[at].start)
-    if (n == 0 || nodes[at].id != t->specials.unk || reversed[n - 1] != t->specials.unk) reversed[n++] = nodes[at].id;
-  while (n > 0 && !fk_ids_full(ids)) fk_ids_push(ids, reversed[--n]);
-  g_free(reversed);
-  if (nodes != small_nodes) g_free(nodes);
+  /* Backwards from the end: ids of the best way are gathered behind it, at the end of the nodes. */
+  int32_t next = -1;
+  for (gint32 at = bytes; at > 0;) {
+    const gint32 start = nodes[at].start;
+    const int32_t id = nodes[at].id;
+    if (next < 0 || id != t->specials.unk || next != t->specials.unk) nodes[bytes - n++].id = next = id;
+    at = start;
+  }
+  for (gint32 i = n - 1; i >= 0 && !fk_ids_full(ids); i--) fk_ids_push(ids, nodes[bytes - i].id);
 }
 
 static void clean(gconstpointer tokenizer, const char *text, gsize bytes, GString *out) {
@@ -303,7 +287,7 @@ static void words(gconstpointer tokenizer, const char *text, gsize bytes, FkIds 
 /* ---- Opening ---- */
 
 static int32_t lookup(const char *token, gpointer tokenizer) {
-  return trie_find(&((const FkT5Tokenizer *)tokenizer)->trie, token);
+  return fk_trie_find(&((const FkT5Tokenizer *)tokenizer)->trie, token);
 }
 
 FkT5Tokenizer *fk_t5_tokenizer_open(const char *folder, GError **error) {
@@ -312,8 +296,8 @@ FkT5Tokenizer *fk_t5_tokenizer_open(const char *folder, GError **error) {
   if (!read_model(t, folder, error)) return NULL;
   if (!fk_specials_open(&t->specials, folder, names, lookup, t, t->pieces, error)) return NULL;
   add_extra_ids(t);
+  if (!fk_specials_finish(&t->specials, error)) return NULL;
   t->specials.rows = MAX(t->specials.rows, t->pieces);
-  t->max_length = t->specials.max_length ? MIN(t->specials.max_length, LENGTH_LIMIT) : LENGTH_LIMIT;
   return g_steal_pointer(&t);
 }
 
@@ -321,14 +305,9 @@ void fk_t5_tokenizer_free(FkT5Tokenizer *tokenizer) {
   if (!tokenizer) return;
   fk_charsmap_free(tokenizer->map);
   fk_specials_clear(&tokenizer->specials);
-  fk_map_clear(&tokenizer->trie.edges);
-  g_free(tokenizer->trie.piece);
+  fk_trie_clear(&tokenizer->trie);
   g_free(tokenizer->scores);
   g_free(tokenizer);
-}
-
-int fk_t5_tokenizer_max_length(const FkT5Tokenizer *tokenizer) {
-  return tokenizer->max_length;
 }
 
 int fk_t5_tokenizer_rows(const FkT5Tokenizer *tokenizer) {
@@ -341,7 +320,7 @@ bool fk_t5_tokenizer_encode(const FkT5Tokenizer *tokenizer, const char *text, in
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "a prompt of %d tokens has no room for its end", length);
     return false;
   }
-  FkIds content = {ids, length - 1, 0};
+  FkIds content = {.ids = ids, .room = length - 1};
   const FkTextSteps steps = {tokenizer, clean, words};
   if (!fk_specials_encode(&tokenizer->specials, &steps, text, &content, error)) return false;
   if (truncated) *truncated = fk_ids_full(&content);
