@@ -4,6 +4,8 @@
 #include "vae.h"
 #include "test-stage.h"
 
+#include <sys/resource.h>
+
 typedef struct {
   Stage s;
   FkVae vae;
@@ -73,16 +75,42 @@ static void demo(void) {
   stage_close(&c.s);
 }
 
-static void demo_tiled(void) {
+static void demo_tiled(gconstpointer size) {
   Case c;
   Npy shape;
   open_demo(&c);
-  c.vae.config.sample_size = 32; /* the golden's tiles */
+  c.vae.config.sample_size = GPOINTER_TO_INT(size);
   g_auto(Npy) u8 = npy_load("stages/demo-pixels"), moments = npy_load("stages/demo-tiled-moments");
   g_auto(Npy) latent = npy_load("stages/demo-latent"), decoded = npy_load("stages/demo-tiled-decoded");
   g_autofree float *image = pixels(&u8, &shape);
   half(&c, false, true, &shape, image, &moments, "tiled encode");
   half(&c, true, true, &latent, latent.data, &decoded, "tiled decode");
+  stage_close(&c.s);
+}
+
+/* What a walk without memory of the backend costs on the host is no matter of pixels: none of them is held. */
+static void null_walk(void) {
+  enum { SIDE = 1 << 15 }; /* 13 GB of pixels in float32 */
+  Case c;
+  FkArena arena;
+  FkFailure failure;
+  char message[256];
+  open_demo(&c);
+  c.vae.config.sample_size = 1024;
+  FkBackend *be = fk_backend_open("null", 0, 0, &failure, message, sizeof message);
+  g_assert_nonnull(be);
+  g_assert_true(fk_arena_open(&arena, be, 0));
+  const int latents = c.vae.config.latent_channels;
+  struct rusage before, after;
+  g_assert_cmpint(getrusage(RUSAGE_SELF, &before), ==, 0);
+  fk_vae_encode(&c.vae, be, &arena, fk_arena_3d(&arena, be->dtype, SIDE, SIDE, 3),
+                fk_arena_3d(&arena, be->dtype, SIDE / 8, SIDE / 8, 2 * latents), true);
+  fk_vae_decode(&c.vae, be, &arena, fk_arena_3d(&arena, be->dtype, SIDE / 8, SIDE / 8, latents),
+                fk_arena_3d(&arena, be->dtype, SIDE, SIDE, 3), true);
+  g_assert_cmpint(be->failure, ==, FK_FAIL_NONE);
+  g_assert_cmpint(getrusage(RUSAGE_SELF, &after), ==, 0);
+  g_assert_cmpint(after.ru_maxrss - before.ru_maxrss, <, 256 << 10); /* KiB */
+  fk_backend_close(be);
   stage_close(&c.s);
 }
 
@@ -99,7 +127,13 @@ static void random_network(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/vae/demo", demo);
-  g_test_add_func("/vae/tiled", demo_tiled);
+  /* The golden's tiles have 32 pixels, and so have those of sizes that are no multiple of 32 below 64. */
+  static const int sizes[] = {32, 1, 8, 12, 15, 20, 24, 31, 40, 63};
+  for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+    g_autofree char *path = g_strdup_printf("/vae/tiled/%d", sizes[i]);
+    g_test_add_data_func(path, GINT_TO_POINTER(sizes[i]), demo_tiled);
+  }
+  g_test_add_func("/vae/null-walk", null_walk);
   g_test_add_func("/vae/random", random_network);
   return g_test_run();
 }
