@@ -175,9 +175,7 @@ static void test_null_step_ms(void) {
   fk_op_event_wait(be, 0); /* once per record */
   fk_op_event_record(be, 1);
   fk_op_event_wait(be, 1);
-  gint64 passed = g_get_monotonic_time() - start;
-  g_assert_cmpint(passed, >=, 40000);
-  g_assert_cmpint(passed, <, 5000000);
+  g_assert_cmpint(g_get_monotonic_time() - start, >=, 40000); /* a sleep may last longer, never less */
   g_assert_cmpfloat(be->ops->elapsed_ms(be, 0, 1), ==, 20);
   fk_backend_close(be);
 }

@@ -2,6 +2,7 @@
 /* The engine as applications see it, on the null backend: one object per model, order of arrival, cancelled waits,
  * failures of the device and of memory, and afterwards the next edit. */
 #include "backend.h"
+#include "engine.h"
 #include "test-files.h"
 
 static FkEngine *open_null(void) {
@@ -183,70 +184,95 @@ static void max_vram(void) {
 typedef struct {
   FkEngine *engine;
   GCancellable *cancellable;
-  const char *steps;
-  GAsyncQueue *done; /* of Worker */
+  GAsyncQueue *began, *done; /* of Worker */
+  GMutex *held;              /* keeps the edit in its first step for as long as somebody has it; NULL: no wait */
   bool ok;
   int code;
 } Worker;
 
+static void on_step(const char *stage, int64_t current, int64_t total, void *user_data) {
+  Worker *w = user_data;
+  (void)total;
+  if (strcmp(stage, "step") || current != 1) return;
+  g_async_queue_push(w->began, w);
+  if (!w->held) return;
+  g_mutex_lock(w->held);
+  g_mutex_unlock(w->held);
+}
+
 static gpointer work(gpointer data) {
   Worker *w = data;
-  g_autoptr(Frame) f = frame_new(w->steps);
+  g_autoptr(Frame) f = frame_new("1");
   g_autoptr(GError) error = NULL;
-  w->ok = fk_engine_edit(w->engine, &f->job, 1, w->cancellable, NULL, NULL, &error);
+  w->ok = fk_engine_edit(w->engine, &f->job, 1, w->cancellable, on_step, w, &error);
   w->code = error ? error->code : -1;
   g_async_queue_push(w->done, w);
   return NULL;
 }
 
-static Worker *pop(GAsyncQueue *queue) {
-  Worker *w = g_async_queue_timeout_pop(queue, 20 * G_USEC_PER_SEC);
-  g_assert_nonnull(w);
-  return w;
+/* Waits until one caller runs and `count` wait for their turn. */
+static void await_queue(FkEngine *engine, guint count) {
+  for (bool there = false; !there; g_usleep(1000)) {
+    g_mutex_lock(&engine->lock);
+    there = engine->busy && engine->waiting.length == count;
+    g_mutex_unlock(&engine->lock);
+  }
 }
 
-/* Four callers in turn; the second leaves the queue while it waits, at once; the others finish in their order. */
+/* Four callers in turn; the second leaves the queue while the first runs; the others run in their order. */
 static void queue(void) {
-  g_setenv("FK_NULL_STEP_MS", "20", TRUE);
   g_autoptr(FkEngine) engine = open_null();
-  g_unsetenv("FK_NULL_STEP_MS");
   g_autoptr(GCancellable) cancellable = g_cancellable_new();
-  g_autoptr(GAsyncQueue) done = g_async_queue_new();
-  Worker w[4] = {{engine, NULL, "60", done, false, 0},
-                 {engine, cancellable, "1", done, false, 0},
-                 {engine, NULL, "2", done, false, 0},
-                 {engine, NULL, "1", done, false, 0}};
+  g_autoptr(GAsyncQueue) began = g_async_queue_new(), done = g_async_queue_new();
+  GMutex held;
+  g_mutex_init(&held);
+  g_mutex_lock(&held);
+  Worker w[4] = {{engine, NULL, began, done, &held, false, 0},
+                 {engine, cancellable, began, done, NULL, false, 0},
+                 {engine, NULL, began, done, NULL, false, 0},
+                 {engine, NULL, began, done, NULL, false, 0}};
   GThread *threads[4];
-  for (int i = 0; i < 4; i++) {
+  for (guint i = 0; i < 4; i++) {
     threads[i] = g_thread_new("worker", work, &w[i]);
-    g_usleep(100000); /* so that they arrive in this order */
+    await_queue(engine, i);
   }
   g_cancellable_cancel(cancellable);
-  g_assert_true(pop(done) == &w[1]); /* while the first still runs */
+  g_assert_true(g_async_queue_pop(done) == &w[1]); /* the first is held in its step */
   g_assert_cmpint(w[1].code, ==, FK_ERROR_CANCELLED);
-  g_assert_true(pop(done) == &w[0]);
-  g_assert_true(pop(done) == &w[2]);
-  g_assert_true(pop(done) == &w[3]);
+  g_mutex_unlock(&held);
   for (int i = 0; i < 4; i++) g_thread_join(threads[i]);
+  g_assert_true(g_async_queue_pop(began) == &w[0]);
+  g_assert_true(g_async_queue_pop(began) == &w[2]);
+  g_assert_true(g_async_queue_pop(began) == &w[3]);
+  g_assert_null(g_async_queue_try_pop(began));
   g_assert_true(w[0].ok && w[2].ok && w[3].ok);
+  g_mutex_clear(&held);
 }
 
+typedef struct {
+  GCancellable *cancellable;
+  int steps; /* finished after the cancellation, the one at whose end it came included */
+} Cancel;
+
+static void cancel_at_third(const char *stage, int64_t current, int64_t total, void *user_data) {
+  Cancel *c = user_data;
+  (void)total;
+  if (strcmp(stage, "step")) return;
+  if (current == 3) g_cancellable_cancel(c->cancellable);
+  c->steps += current >= 3;
+}
+
+/* Cancelled in its third step of a thousand, an edit ends within one step more; the next runs. */
 static void cancelled_running(void) {
-  g_setenv("FK_NULL_STEP_MS", "50", TRUE);
   g_autoptr(FkEngine) engine = open_null();
-  g_unsetenv("FK_NULL_STEP_MS");
-  g_autoptr(GAsyncQueue) done = g_async_queue_new();
-  Worker w = {engine, g_cancellable_new(), "1000", done, false, 0};
-  GThread *thread = g_thread_new("worker", work, &w);
-  g_usleep(200000);
-  const gint64 start = g_get_monotonic_time();
-  g_cancellable_cancel(w.cancellable);
-  g_assert_true(pop(done) == &w);
-  g_test_message("cancelled after %.0f ms", (double)(g_get_monotonic_time() - start) / 1e3);
-  g_assert_cmpint(g_get_monotonic_time() - start, <, 500000); /* a step is 50 ms; the machine may be busy */
-  g_assert_cmpint(w.code, ==, FK_ERROR_CANCELLED);
-  g_thread_join(thread);
-  g_object_unref(w.cancellable);
+  g_autoptr(Frame) f = frame_new("1000");
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GCancellable) cancellable = g_cancellable_new();
+  Cancel c = {cancellable, 0};
+  g_assert_false(fk_engine_edit(engine, &f->job, 1, cancellable, cancel_at_third, &c, &error));
+  g_assert_true(g_error_matches(error, FK_ERROR, FK_ERROR_CANCELLED));
+  g_assert_cmpint(c.steps, >=, 1);
+  g_assert_cmpint(c.steps, <=, 2);
   edits(engine);
 }
 

@@ -142,18 +142,6 @@ static void test_size_plan(void) {
   g_assert_cmpint(h, ==, 752);
 }
 
-static void test_speed(void) {
-  g_autofree uint8_t *src = g_malloc0(1920 * 1080 * 3), *dst = g_malloc(1360 * 768 * 3);
-  fill(src, 1920, 1080, 3, 0);
-  double best = 1e9;
-  for (int i = 0; i < 5; i++) {
-    gint64 start = g_get_monotonic_time();
-    g_assert_true(fk_image_resize_lanczos(dst, 1360, 768, 1360 * 3, src, 1920, 1080, 1920 * 3, 3));
-    best = MIN(best, (double)(g_get_monotonic_time() - start) / 1e3);
-  }
-  g_test_message("1920x1080 -> 1360x768 RGB: %.2f ms", best);
-}
-
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/image/resize/bytes", test_resize_bytes);
@@ -162,6 +150,5 @@ int main(int argc, char **argv) {
   g_test_add_func("/image/size/target", test_size_target);
   g_test_add_func("/image/size/preferred", test_size_preferred);
   g_test_add_func("/image/size/plan", test_size_plan);
-  g_test_add_func("/image/speed", test_speed);
   return g_test_run();
 }

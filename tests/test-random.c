@@ -150,17 +150,6 @@ static void test_cuda_advance(void) {
   g_assert_cmpuint(fk_noise_cuda_advance(1081345, 132, 8), ==, 8);
 }
 
-static void test_speed(void) {
-  enum { N = 262144 };
-  g_autofree float *noise = g_new(float, N);
-  for (int rng = FK_RNG_TORCH_CPU; rng <= FK_RNG_TORCH_CUDA; rng++) {
-    gint64 start = g_get_monotonic_time();
-    for (int i = 0; i < 10; i++) fk_noise_normal(noise, N, (uint64_t)i, (FkRng)rng);
-    g_test_message("%d normals, %s: %.2f ms", N, rng ? "torch-cuda" : "torch-cpu",
-                   (double)(g_get_monotonic_time() - start) / 1e4);
-  }
-}
-
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/random/cpu/bits", test_cpu_bits);
@@ -170,6 +159,5 @@ int main(int argc, char **argv) {
   g_test_add_func("/random/cuda/order", test_cuda_order);
   g_test_add_func("/random/cuda/accuracy", test_cuda_accuracy);
   g_test_add_func("/random/cuda/advance", test_cuda_advance);
-  g_test_add_func("/random/speed", test_speed);
   return g_test_run();
 }
