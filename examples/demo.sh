@@ -7,26 +7,17 @@ cd "$(dirname "$0")/.."
 out=${1:-demo-output}
 photo=examples/demo-model/photos/coffee_256.png
 ./examples/install-deps.sh
+. ./examples/step.sh
+mkdir -p build "$out"
 
-if [ ! -f build/demo/build.ninja ]; then
-  mkdir -p build
-  echo "building ..."
-  meson setup build/demo -Dtests=false --buildtype=release >build/demo-setup.log 2>&1 ||
-    { tail -20 build/demo-setup.log; exit 1; }
-fi
-ninja -C build/demo >build/demo-build.log 2>&1 || { tail -40 build/demo-build.log; exit 1; }
-mkdir -p "$out"
+[ -f build/demo/build.ninja ] ||
+  step "configuring in build/demo" build/demo-setup.log meson setup build/demo -Dtests=false --buildtype=release
+step "building" build/demo-build.log ninja -C build/demo
 export GST_PLUGIN_PATH="$PWD/build/demo/gst" FK_MODULE_DIR="$PWD/build/demo/kernels"
 
 edit() { # name, prompt
-  echo
-  echo "== $2"
-  start=$(date +%s.%N)
-  gst-launch-1.0 filesrc location="$photo" ! pngdec ! videoconvert ! \
-    fluxkontextedit model-path=examples/demo-model/checkpoint prompt="$2" ! \
-    pngenc ! filesink location="$out/$1.png" >"$out/$1.log" 2>&1 || { cat "$out/$1.log"; exit 1; }
-  grep -c '^Progress: (edit) step' "$out/$1.log" | sed 's/$/ steps/'
-  echo "$start $(date +%s.%N)" | awk '{printf "%.1f s with start-up and loading\n", $2 - $1}'
+  step "editing: $2" "$out/$1.log" gst-launch-1.0 filesrc location="$photo" ! pngdec ! videoconvert ! \
+    fluxkontextedit model-path=examples/demo-model/checkpoint prompt="$2" ! pngenc ! filesink location="$out/$1.png"
 }
 edit night 'make it look like night time'
 edit sketch 'turn it into a pencil sketch'

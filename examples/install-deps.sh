@@ -12,7 +12,7 @@ for p in $packages; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
 done
 [ -n "$missing" ] || exit 0
-echo "installing:$missing"
+echo "installing with apt-get:$missing"
 if [ "$(id -u)" != 0 ]; then
   command -v sudo >/dev/null || { echo "these packages are missing and only root can install them" >&2; exit 1; }
   exec sudo "$0" "$@"

@@ -6,21 +6,23 @@
 set -eu
 cd "$(dirname "$0")/.."
 ./examples/install-deps.sh --tests
+. ./examples/step.sh
 quick=; [ "${1:-}" = --quick ] && quick=1
 logs=
 
-# One build folder per configuration: name, meson options, meson test options.
+# One build folder per configuration: name, meson options, meson test options. Each test program is a line of meson's.
 suite() {
   name=$1; shift; options=$1; shift
   folder=build/$name
-  [ -f "$folder/build.ninja" ] || meson setup "$folder" $options >"build/$name-setup.log" 2>&1 ||
-    { tail -20 "build/$name-setup.log"; failed_setup=1; return; }
-  if ! ninja -C "$folder" >"build/$name-build.log" 2>&1; then
-    tail -40 "build/$name-build.log"; failed_setup=1; return
-  fi
+  # shellcheck disable=SC2086
+  [ -f "$folder/build.ninja" ] || step "$name: configuring in $folder" "build/$name-setup.log" meson setup "$folder" $options ||
+    { failed_setup=1; return; }
+  step "$name: building" "build/$name-build.log" ninja -C "$folder" || { failed_setup=1; return; }
   grep -E 'warning:' "build/$name-build.log" && { echo "$name: compiler warnings"; failed_setup=1; }
   rm -f "$folder/meson-logs/testlog.junit.xml"
-  meson test -C "$folder" --no-rebuild --print-errorlogs "$@" || true
+  echo "$name: testing"
+  # The limits of the programs are for a machine that does nothing else.
+  meson test -C "$folder" --no-rebuild --print-errorlogs --timeout-multiplier 5 "$@" || true
   logs="$logs $folder/meson-logs/testlog.junit.xml"
 }
 
@@ -31,4 +33,5 @@ if [ -z "$quick" ]; then
   suite sanitize "-Db_sanitize=address,undefined -Db_lundef=false -Dexamples=false -Dcuda=disabled" --suite core --suite harness
   CC=clang CXX=clang++ suite clang "--werror -Dcuda=disabled" --suite smoke
 fi
+# shellcheck disable=SC2086
 exec python3 tests/count.py "$failed_setup" $logs

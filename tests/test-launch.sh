@@ -100,7 +100,7 @@ check /launch/readme/has-lines $?
 for b in $(seq 1 "$blocks"); do
   sed -i -e 's/model-path=[^ ]*/backend=null steps=2/' -e 's/v4l2src/videotestsrc is-live=true num-buffers=3/' \
     -e 's/autovideosink/fakesink/' "line-$b.sh"
-  timeout 60 sh "line-$b.sh" >"$log" 2>&1
+  sh "line-$b.sh" >"$log" 2>&1
   status=$?
   grep -q '^ERROR\|CRITICAL\|^WARNING: err' "$log" && status=1
   grep -q 'Progress: (edit) step' "$log" || status=1
