@@ -179,6 +179,21 @@ FK_API const char *fk_engine_machine(FkEngine *engine);
 /* True once a device failure has made the process unable to use it. */
 FK_API bool fk_engine_dead(FkEngine *engine);
 
+/* ---- Machine: a device without a model ---- */
+
+typedef struct {
+  char name[96]; /* as fk_engine_machine */
+  size_t free_bytes, total_bytes;
+  /* Best rates of this engine there, the bounds of every op: arithmetic of a large matrix product, traffic of the sum
+   * of two large arrays. 10^12 a second; 0: not measured. */
+  double tflops, tbs;
+} FkMachine;
+
+/* Opens a device and closes it again. backend: "cpu", or "cuda" with the option cuda-device-id in `device`. rates: also
+ * measures them, which takes up to a second and 1.6 GB of a GPU's memory, 200 MB of a CPU's. FK_ERROR_BACKEND_MISSING
+ * where there is no such device, FK_ERROR_MEMORY, FK_ERROR_DEVICE, FK_ERROR_OPTION_BAD for another name. */
+FK_API bool fk_machine(const char *backend, int device, bool rates, FkMachine *machine, GError **error);
+
 /* ---- Plan: the null walk of one edit ---- */
 
 #define FK_PLAN_STAGES 5
