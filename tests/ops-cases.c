@@ -37,7 +37,10 @@ static double *expect_linear(const FkLinear *l, const double *before) {
   return y;
 }
 
-static void run_linear(Case *c, const LinearShape *s) {
+static void run_linear(Case *c, const LinearShape *shape) {
+  LinearShape size = *shape, *s = &size;
+  if (c->large) size = (LinearShape){{c->large->m, 0}, c->large->n, c->large->k, s->epilogue, s->act, 0, 0};
+  if (c->large && shape->width) s->width = s->n / 7, s->head = 128; /* K, V, Q and four times as much MLP */
   int groups = s->m[1] ? 2 : 1;
   FkLinear l[2];
   double *before[2];
@@ -58,10 +61,10 @@ static void run_linear(Case *c, const LinearShape *s) {
   }
   FkArena arena;
   g_assert_true(fk_arena_open(&arena, c->be, 64 << 20));
-  fk_op_linear(c->be, &arena, l, groups);
+  CASE_TIMES(c) fk_op_linear(c->be, &arena, l, groups);
   fk_arena_close(&arena);
   for (int i = 0; i < groups; i++) {
-    case_expect(c, l[i].y, expect_linear(&l[i], before[i]));
+    if (!c->large) case_expect(c, l[i].y, expect_linear(&l[i], before[i]));
     g_free(before[i]);
   }
 }
@@ -101,7 +104,7 @@ static void linear_qkv_narrow(Case *c) {
 }
 
 static void run_layer_norm(Case *c, gboolean modulated, gboolean in_place) {
-  const gint64 rows[2] = {301, 5}, cols = 131;
+  const gint64 rows[2] = {c->large ? c->large->m : 301, 5}, cols = c->large ? c->large->n : 131;
   FkLayerNorm n[2];
   double *y[2];
   for (int i = 0; i < 2; i++) {
@@ -122,7 +125,7 @@ static void run_layer_norm(Case *c, gboolean modulated, gboolean in_place) {
                  at(shift, 0, k);
     }
   }
-  fk_op_layer_norm(c->be, NULL, n, 2);
+  CASE_TIMES(c) fk_op_layer_norm(c->be, NULL, n, 2);
   for (int i = 0; i < 2; i++) case_expect(c, n[i].y, y[i]);
 }
 
@@ -137,24 +140,27 @@ static void layer_norm_in_place(Case *c) {
 }
 
 static void rms_norm_heads(Case *c) {
-  FkTensor x = case_2d(c, 400, 96, 7), weight = case_1d(c, 32);
+  const gint64 rows = c->large ? c->large->m : 400, cols = c->large ? c->large->n : 96;
+  FkTensor x = case_2d(c, rows, cols, 7), weight = case_1d(c, 32);
   double *y = case_read(x);
-  for (gint64 r = 0; r < 400; r++) naive_rms(y + r * 96, 96, weight, 1e-6);
-  fk_op_rms_norm(c->be, x, x, weight, 1e-6f);
+  for (gint64 r = 0; r < rows; r++) naive_rms(y + r * cols, cols, weight, 1e-6);
+  CASE_TIMES(c) fk_op_rms_norm(c->be, x, x, weight, 1e-6f);
   case_expect(c, x, y);
 }
 
 static void rope(Case *c) {
-  FkTensor x = case_2d(c, 300, 120, 8), table = case_2d(c, 300, 40, 0);
+  const gint64 rows = c->large ? c->large->m : 300, heads = c->large ? c->large->n : 3;
+  FkTensor x = case_2d(c, rows, heads * 40, 8), table = case_2d(c, rows, 40, 0);
   double *y = case_read(x);
-  for (gint64 r = 0; r < 300; r++) naive_rope(y + r * 120, 120, table, r);
-  fk_op_rope(c->be, x, table, 3);
+  for (gint64 r = 0; r < rows; r++) naive_rope(y + r * heads * 40, heads * 40, table, r);
+  CASE_TIMES(c) fk_op_rope(c->be, x, table, heads);
   case_expect(c, x, y);
 }
 
 /* far: all scores lie near -400, so that only their maximum keeps exp from vanishing. */
 static void run_attention(Case *c, gint64 rows, gint64 keys, gint64 heads, gint64 e, gboolean causal, gboolean bias,
                           gboolean in_place, float scale, gboolean far) {
+  if (c->large) rows = c->large->m, keys = c->large->n, heads = c->large->k, e = 128;
   FkAttention a = {.q = case_2d(c, rows, heads * e, 6), .k = case_2d(c, keys, heads * e, 2), .heads = heads};
   a.v = case_2d(c, keys, heads * e, 9);
   a.o = in_place ? a.q : case_2d(c, rows, heads * e, 4);
@@ -165,8 +171,8 @@ static void run_attention(Case *c, gint64 rows, gint64 keys, gint64 heads, gint6
     gint64 n = rows + keys - 1;
     ((float *)a.bias.data)[i / n * a.bias.ld + i % n] -= 400.0f;
   }
-  double *o = naive_attention(&a);
-  fk_op_attention(c->be, &a);
+  double *o = c->large ? NULL : naive_attention(&a);
+  CASE_TIMES(c) fk_op_attention(c->be, &a);
   case_expect(c, a.o, o);
 }
 
@@ -196,12 +202,13 @@ static void attention_in_place(Case *c) {
 }
 
 static void run_act(Case *c, FkAct act, gboolean in_place) {
-  FkTensor x = case_2d(c, 113, 601, in_place ? 0 : 2), y = in_place ? x : case_2d(c, 113, 601, 1);
-  for (gint64 r = 0; r < 113; r++)
-    for (gint64 k = 0; k < 601; k++) ((float *)x.data)[r * x.ld + k] *= 12.0f;
+  const gint64 rows = c->large ? c->large->m : 113, cols = c->large ? c->large->n : 601;
+  FkTensor x = case_2d(c, rows, cols, in_place ? 0 : 2), y = in_place ? x : case_2d(c, rows, cols, 1);
+  for (gint64 r = 0; r < rows; r++)
+    for (gint64 k = 0; k < cols; k++) ((float *)x.data)[r * x.ld + k] *= 12.0f;
   double *ref = case_read(x);
-  for (gint64 i = 0; i < 113 * 601; i++) ref[i] = naive_act(ref[i], act);
-  fk_op_act(c->be, y, x, act);
+  for (gint64 i = 0; i < rows * cols; i++) ref[i] = naive_act(ref[i], act);
+  CASE_TIMES(c) fk_op_act(c->be, y, x, act);
   case_expect(c, y, ref);
 }
 
@@ -263,6 +270,7 @@ static void gather_and_embed(Case *c) {
 /* residual: beside y, or y itself (in_place). */
 static void run_conv(Case *c, gint64 height, gint64 width, gint64 in, gint64 out, FkConv conv, gboolean residual,
                      gboolean in_place) {
+  if (c->large) height = c->large->m, width = c->large->n, in = c->large->k, out = in;
   gint64 up = conv.upsample ? 2 : 1, pad = conv.pad_before + conv.pad_after - conv.kernel;
   gboolean dense = !residual || in_place; /* both ways through memory get their cases */
   conv.x = case_3d(c, height, width, in, dense ? 0 : 3);
@@ -272,8 +280,8 @@ static void run_conv(Case *c, gint64 height, gint64 width, gint64 in, gint64 out
   if (residual) conv.residual = in_place ? conv.y : case_3d(c, conv.y.dim[0], conv.y.dim[1], out, 1);
   FkArena arena;
   g_assert_true(fk_arena_open(&arena, c->be, 4 << 20));
-  double *ref = naive_conv(&conv);
-  fk_op_conv(c->be, &arena, &conv);
+  double *ref = c->large ? NULL : naive_conv(&conv);
+  CASE_TIMES(c) fk_op_conv(c->be, &arena, &conv);
   g_assert_cmpuint(fk_arena_mark(&arena), ==, 0);
   case_expect(c, conv.y, ref);
   fk_arena_close(&arena);
@@ -307,14 +315,15 @@ static void conv_in_place(Case *c) {
 
 static void run_group_norm(Case *c, gint64 height, gint64 width, gint64 channels, int groups, gboolean silu,
                            gint64 pad) {
+  if (c->large) height = c->large->m, width = c->large->n, channels = c->large->k;
   FkGroupNorm n = {.x = case_3d(c, height, width, channels, pad), .y = case_3d(c, height, width, channels, pad)};
   n.weight = case_1d(c, channels);
   n.bias = case_1d(c, channels);
   n.groups = groups;
   n.eps = 1e-6f;
   n.silu = silu;
-  double *ref = naive_group_norm(&n);
-  fk_op_group_norm(c->be, &n);
+  double *ref = c->large ? NULL : naive_group_norm(&n);
+  CASE_TIMES(c) fk_op_group_norm(c->be, &n);
   case_expect(c, n.y, ref);
 }
 
@@ -411,44 +420,44 @@ static void mean_rows(Case *c) {
 const CaseRow ops_cases[] = {
     {"linear/small", linear_small, 1e-6, FALSE},
     {"linear/ragged", linear_ragged, 1e-6, FALSE},
-    {"linear/blocks", linear_blocks, 1e-6, FALSE},
+    {"linear/blocks", linear_blocks, 1e-6, FALSE, {1024, 3072, 3072}},
     {"linear/groups", linear_groups, 1e-6, TRUE},
     {"linear/silu", linear_silu, 1e-6, TRUE},
-    {"linear/gelu-groups", linear_gelu, 1e-6, TRUE},
+    {"linear/gelu-groups", linear_gelu, 1e-6, TRUE, {1024, 3072, 768}},
     {"linear/quick-gelu", linear_quick, 1e-6, TRUE},
-    {"linear/gate-groups", linear_gate, 1e-6, TRUE},
+    {"linear/gate-groups", linear_gate, 1e-6, TRUE, {1024, 3072, 3072}},
     {"linear/add", linear_add, 1e-6, TRUE},
-    {"linear/qkv", linear_qkv, 1e-6, TRUE},
+    {"linear/qkv", linear_qkv, 1e-6, TRUE, {576, 1792, 256}},
     {"linear/qkv-narrow-groups", linear_qkv_narrow, 1e-6, TRUE},
-    {"layer-norm/modulated", layer_norm_modulated, 1e-6, FALSE},
+    {"layer-norm/modulated", layer_norm_modulated, 1e-6, FALSE, {4608, 3072}},
     {"layer-norm/weighted", layer_norm_weighted, 1e-6, FALSE},
     {"layer-norm/in-place", layer_norm_in_place, 1e-6, FALSE},
-    {"rms-norm/heads", rms_norm_heads, 1e-6, FALSE},
-    {"rope", rope, 1e-6, FALSE},
+    {"rms-norm/heads", rms_norm_heads, 1e-6, FALSE, {4608, 3072}},
+    {"rope", rope, 1e-6, FALSE, {4608, 77}},
     {"attention/small", attention_small, 1e-6, FALSE},
-    {"attention/ragged", attention_ragged, 1e-6, FALSE},
+    {"attention/ragged", attention_ragged, 1e-6, FALSE, {1024, 1024, 4}},
     {"attention/sharp-keys", attention_keys, 1e-6, FALSE},
     {"attention/causal", attention_causal, 1e-6, FALSE},
     {"attention/causal-blocks", attention_causal_blocks, 1e-6, FALSE},
     {"attention/bias", attention_bias, 1e-6, FALSE},
     {"attention/far-below-zero", attention_far, 1e-4, FALSE}, /* scores near -400 carry 400 * 2^-24 into the exponent */
     {"attention/in-place", attention_in_place, 1e-6, FALSE},
-    {"act/silu", act_silu, 1e-6, FALSE},
-    {"act/gelu-in-place", act_gelu, 1e-6, FALSE},
+    {"act/silu", act_silu, 1e-6, FALSE, {4608, 3072}},
+    {"act/gelu-in-place", act_gelu, 1e-6, FALSE, {4608, 3072}},
     {"act/quick-gelu", act_quick, 1e-6, FALSE},
     {"add-mul-gate", add_mul_gate, 1e-6, FALSE},
     {"combine", combine, 1e-6, FALSE},
     {"gather-embed", gather_and_embed, 0, FALSE},
-    {"conv/same", conv_same, 1e-6, FALSE},
+    {"conv/same", conv_same, 1e-6, FALSE, {128, 128, 128}},
     {"conv/one-row", conv_one_row, 1e-6, FALSE},
     {"conv/wide-residual", conv_wide, 1e-6, TRUE},
     {"conv/down", conv_down, 1e-6, FALSE},
     {"conv/point-residual", conv_point, 1e-6, TRUE},
-    {"conv/up", conv_up, 1e-6, TRUE},
+    {"conv/up", conv_up, 1e-6, TRUE, {64, 64, 128}},
     {"conv/up-residual", conv_up_residual, 1e-6, TRUE},
     {"conv/residual-in-place", conv_in_place, 1e-6, TRUE},
     {"group-norm", group_norm, 1e-6, FALSE},
-    {"group-norm/silu", group_norm_silu, 1e-6, TRUE},
+    {"group-norm/silu", group_norm_silu, 1e-6, TRUE, {256, 256, 128}},
     {"group-norm/large", group_norm_large, 1e-6, TRUE},
     {"group-norm/silu-view", group_norm_silu_view, 1e-6, TRUE},
     {"pack-unpack", pack_unpack, 1e-6, FALSE},

@@ -12,8 +12,14 @@
 
 #include <glib.h>
 
+/* What a case measures instead where `--bench` asks: its sizes, and how often it runs its op. */
+typedef struct {
+  gint64 m, n, k; /* rows, columns, inner size; rows, keys, heads of 128; height, width, channels */
+} CaseSize;
+
 typedef struct {
   FkBackend *be;
+  const CaseSize *large; /* NULL: the case's own sizes, once, and compared with the reference */
   guint64 random;
   GPtrArray *buffers; /* CaseBuffer, freed with the case */
   GArray *result;     /* float: what the op wrote */
@@ -23,14 +29,19 @@ typedef struct {
 typedef struct {
   const char *name;
   void (*run)(Case *c);
-  double tolerance; /* relative L2 */
+  double tolerance; /* relative L2; 0: to the bit */
   gboolean fused;   /* has a composition to compare with */
+  CaseSize large;   /* none: not timed */
 } CaseRow;
 
 typedef struct {
-  guint32 *all; /* [rows, ld] */
+  guint8 *all; /* [rows, ld] of `size` bytes */
+  gsize size;
   gint64 rows, ld, first, cols;
 } CaseBuffer;
+
+/* Around the op that a case is about. */
+#define CASE_TIMES(c) for (int time_ = 0; time_ < ((c)->large ? 3 : 1); time_++)
 
 void case_init(Case *c, FkBackend *be);
 void case_clear(Case *c);
@@ -45,6 +56,9 @@ FkTensor case_3d(Case *c, gint64 height, gint64 width, gint64 channels, gint64 p
 FkTensor case_1d(Case *c, gint64 n);
 FkTensor case_index(Case *c, gint64 n, const gint32 *values);
 FkWeight case_weight(Case *c, gint64 out, gint64 in);
+/* Random codes, all but NaN; scales 2^-4..2^4 as a vector (cols 0) or a matrix. */
+FkTensor case_codes(Case *c, FkDtype dtype, gint64 rows, gint64 cols, gint64 pad);
+FkTensor case_scales(Case *c, gint64 rows, gint64 cols);
 
 /* Element of a flattened view. */
 static inline double at(FkTensor t, gint64 row, gint64 col) {
@@ -54,7 +68,7 @@ static inline double at(FkTensor t, gint64 row, gint64 col) {
 /* Copy of a view's numbers as double, row after row; freed by the caller. */
 double *case_read(FkTensor t);
 
-/* Hands in y and what it should be: rows * cols numbers, freed here. */
+/* Hands in y and what it should be: rows * cols numbers, freed here. y of codes: the codes' bit patterns. */
 void case_expect(Case *c, FkTensor y, double *reference);
 
 /* Naive definitions, double precision; results are allocated. */
@@ -66,7 +80,7 @@ double *naive_group_norm(const FkGroupNorm *n);
 void naive_rms(double *x, gint64 n, FkTensor weight, double eps);
 void naive_rope(double *x, gint64 n, FkTensor table, gint64 row);
 
-extern const CaseRow ops_cases[];
-extern const guint ops_case_count;
+extern const CaseRow ops_cases[], ops_quant_cases[];
+extern const guint ops_case_count, ops_quant_case_count;
 
 #endif

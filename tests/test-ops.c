@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Ops on the CPU backend: each case of ops-cases.c against double precision, with 1, 2 and 3 threads to the byte, and
- * fused against composed. Then what has no number to compare with: pixels, dtypes, checks, counts, failures. */
+/* Ops on the CPU backend: each case of ops-cases.c and ops-cases-quant.c against double precision, with 1, 2 and 3
+ * threads to the byte, and fused against composed. Then what has no number to compare with: pixels, dtypes, checks,
+ * counts, failures.
+ *
+ * `test-ops --bench [word]` times instead the cases that have a large size (and the word in their name) on all
+ * processors: the least of a few runs. */
 #include "ops-cases.h"
+#include "profile.h"
 
 #include <math.h>
 #include <string.h>
@@ -70,6 +75,7 @@ static void test_composition(gconstpointer data) {
     size += b * b;
   }
   g_test_message("fused against composed %.2e", sqrt(difference / size));
+  if (row->tolerance == 0) assert_equal_bytes(fused, composed);
   g_assert_cmpfloat(sqrt(difference / size), <=, 1e-6);
 }
 
@@ -214,14 +220,49 @@ static void test_counts(void) {
   fk_backend_close(be);
 }
 
-int main(int argc, char **argv) {
-  g_test_init(&argc, &argv, NULL);
-  for (guint i = 0; i < ops_case_count; i++) {
-    g_autofree char *path = g_strdup_printf("/ops/reference/%s", ops_cases[i].name);
-    g_test_add_data_func(path, &ops_cases[i], test_reference);
-    g_autofree char *fused = g_strdup_printf("/ops/composition/%s", ops_cases[i].name);
-    if (ops_cases[i].fused) g_test_add_data_func(fused, &ops_cases[i], test_composition);
+/* The op of a case is the last that it runs; those before build its operands. */
+static void bench_case(const CaseRow *row) {
+  FkBackend *be = open_cpu(0);
+  Case c;
+  case_init(&c, be);
+  c.large = &row->large;
+  g_assert_true(fk_profile_start(be));
+  row->run(&c);
+  struct FkProfile *p = fk_profile_stop(be);
+  g_assert_true(fk_backend_sync(be));
+  const FkProfileOp *best = NULL;
+  for (int i = 0; i < p->count; i++)
+    if (!best || strcmp(best->op, p->op[i].op) || p->op[i].ms < best->ms) best = &p->op[i];
+  g_print("%-36s %-20s %6d %6d %6d %10.3f ms %8.1f GFLOP/s %6.1f GB/s\n", row->name, best->op, (int)best->m,
+          (int)best->n, (int)best->k, best->ms, best->flop / best->ms / 1e6, best->bytes / best->ms / 1e6);
+  free(p);
+  case_clear(&c);
+  fk_backend_close(be);
+}
+
+static void bench(const CaseRow *rows, guint n, const char *word) {
+  for (guint i = 0; i < n; i++)
+    if (rows[i].large.m && (!word || strstr(rows[i].name, word))) bench_case(&rows[i]);
+}
+
+static void add_cases(const CaseRow *rows, guint n) {
+  for (guint i = 0; i < n; i++) {
+    g_autofree char *path = g_strdup_printf("/ops/reference/%s", rows[i].name);
+    g_test_add_data_func(path, &rows[i], test_reference);
+    g_autofree char *fused = g_strdup_printf("/ops/composition/%s", rows[i].name);
+    if (rows[i].fused) g_test_add_data_func(fused, &rows[i], test_composition);
   }
+}
+
+int main(int argc, char **argv) {
+  if (argc > 1 && !strcmp(argv[1], "--bench")) {
+    bench(ops_cases, ops_case_count, argc > 2 ? argv[2] : NULL);
+    bench(ops_quant_cases, ops_quant_case_count, argc > 2 ? argv[2] : NULL);
+    return 0;
+  }
+  g_test_init(&argc, &argv, NULL);
+  add_cases(ops_cases, ops_case_count);
+  add_cases(ops_quant_cases, ops_quant_case_count);
   g_test_add_func("/ops/act-accuracy", test_act_accuracy);
   g_test_add_func("/ops/pixels", test_pixels);
   g_test_add_func("/ops/dtypes", test_dtypes);

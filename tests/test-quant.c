@@ -185,6 +185,74 @@ static void broken_is_seen(void) {
   fk_backend_close(be);
 }
 
+enum { KEYS = 300, HEADS = 2, E = 16, D = HEADS * E };
+
+static void random_numbers(float *x, gint64 n, guint32 seed) {
+  for (gint64 i = 0; i < n; i++) {
+    seed = seed * 1664525u + 1013904223u;
+    x[i] = (float)(gint32)seed * 0x1p-31f;
+  }
+}
+
+typedef struct {
+  float q[KEYS * D], k[KEYS * D], v[KEYS * D], o[KEYS * D];
+} Attention;
+
+static void attend(FkBackend *be, Attention *a, gboolean codes) {
+  FkArena arena;
+  g_assert_true(fk_arena_open(&arena, be, 1 << 20));
+  FkAttention op = {.heads = HEADS, .scale = 0.25f};
+  op.q = fk_tensor_2d(a->q, FK_F32, KEYS, D);
+  op.k = fk_tensor_2d(a->k, FK_F32, KEYS, D);
+  op.v = fk_tensor_2d(a->v, FK_F32, KEYS, D);
+  op.o = fk_tensor_2d(a->o, FK_F32, KEYS, D);
+  if (codes)
+    fk_op_attention_quantized(be, &arena, &op);
+  else
+    fk_op_attention(be, &op);
+  g_assert_true(fk_backend_sync(be));
+  fk_arena_close(&arena);
+}
+
+/* Near what numbers give, and not equal to it: something was quantised, and nothing else happened. */
+static void attention_is_near(void) {
+  FkBackend *be = open_cpu(2);
+  g_autofree Attention *a = g_new(Attention, 1), *b = g_new(Attention, 1);
+  random_numbers(a->q, 3 * KEYS * D, 1);
+  *b = *a;
+  attend(be, a, FALSE);
+  attend(be, b, TRUE);
+  double error = 0, size = 0;
+  for (int i = 0; i < KEYS * D; i++) {
+    error += pow((double)a->o[i] - (double)b->o[i], 2);
+    size += pow((double)a->o[i], 2);
+  }
+  g_test_message("relative error %.2e", sqrt(error / size));
+  g_assert_cmpfloat(sqrt(error / size), <, 0.05);
+  g_assert_cmpfloat(sqrt(error / size), >, 0.001);
+  fk_backend_close(be);
+}
+
+/* A NaN or an infinity in a query spoils its row of its head; in a key or a value, all rows of the head. */
+static void attention_broken(void) {
+  FkBackend *be = open_cpu(2);
+  static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+  for (guint i = 0; i < 3 * G_N_ELEMENTS(bad); i++) {
+    g_autofree Attention *a = g_new(Attention, 1);
+    random_numbers(a->q, 3 * KEYS * D, 1);
+    const int row = 200, column = E + 3; /* of head 1, in the second tile */
+    (i / 4 == 0 ? a->q : i / 4 == 1 ? a->k : a->v)[row * D + column] = bad[i % 4];
+    attend(be, a, TRUE);
+    for (int r = 0; r < KEYS; r++)
+      for (int c = 0; c < D; c++) {
+        const gboolean spoiled = c >= E && (i / 4 == 2 ? isinf(bad[i % 4]) || c == column : i / 4 == 1 || r == row);
+        if (isfinite(a->o[r * D + c]) == spoiled)
+          g_error("case %u, row %d, column %d: %a", i, r, c, (double)a->o[r * D + c]);
+      }
+  }
+  fk_backend_close(be);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -192,5 +260,7 @@ int main(int argc, char **argv) {
     g_test_add_data_func(path, &cases[i], quantize);
   }
   g_test_add_func("/quant/broken-is-seen", broken_is_seen);
+  g_test_add_func("/quant/attention/near", attention_is_near);
+  g_test_add_func("/quant/attention/broken", attention_broken);
   return g_test_run();
 }

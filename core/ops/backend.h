@@ -15,10 +15,12 @@
 #define FK_BACKEND_ABI 5
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
-#define FK_QUANT_BLOCK 128 /* columns, or rows, under one scale; part of the format, as is the tile of keys */
-#define FK_QUANT_HEAD 1024 /* widest head of quantised attention: its scores are exact in float32 */
-#define FK_EVENTS 16384    /* events a backend holds at a time, numbered from 0 */
-#define FK_LOOP_EVENTS 64  /* the first of them belong to the denoising loop, the others to a profile */
+#define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
+#define FK_QUANT_PROMOTE 512     /* products of E4M3 codes summed exactly where a row has one scale */
+#define FK_QUANT_MAX_K (1 << 17) /* inner size of products of codes: int8 sums stay below 2^31 */
+#define FK_QUANT_HEAD 1024       /* widest head of quantised attention: its scores are exact in float32 */
+#define FK_EVENTS 16384          /* events a backend holds at a time, numbered from 0 */
+#define FK_LOOP_EVENTS 64        /* the first of them belong to the denoising loop, the others to a profile */
 
 typedef struct FkBackend FkBackend;
 
@@ -61,7 +63,7 @@ typedef enum { FK_EPI_ACT, FK_EPI_GATE, FK_EPI_ADD, FK_EPI_QKV } FkEpilogue;
  *   x_scale            k-block          y
  *   [M, K / 128]       128              sw[n] * sum_b (sa[m, b] * acc[m, n, b])
  *   [M], codes E4M3    512              sw[n] * (sa[m] * sum_b acc[m, n, b])
- *   [M], codes I8      K (in int32)     sw[n] * (sa[m] * acc[m, n])
+ *   [M], codes I8      all of K         sw[n] * (sa[m] * acc[m, n])
  * then bias and epilogue. sw is w.scale; TENSOR: one for all n. BLOCK: sw[n, b] multiplies each term instead, the
  * k-block is the smaller of the two (one is a multiple of the other): (sa[m, b] * sw[n, b]) * acc, or sw[n, b] * acc.
  * With y_scale, [M] or [M, N / 128], y is codes: the float32 result followed by `quantize`; FK_EPI_ACT only. */

@@ -83,6 +83,10 @@ static void attention_task(const void *data, int64_t task, float *scratch) {
 }
 
 void fk_cpu_attention(FkBackend *be, const FkAttention *a) {
+  if (fk_tensor_given(a->q_scale)) {
+    fk_cpu_attention_quantized(be, a);
+    return;
+  }
   FkAttentionOp op = {.a = a, .width = fk_tensor_cols(a->q) / a->heads};
   op.rows = fk_cpu_part(fk_tensor_rows(a->q), FK_ATTENTION_ROWS, 16);
   op.keys = fk_cpu_part(fk_tensor_rows(a->k), FK_ATTENTION_KEYS, 16);

@@ -15,6 +15,13 @@ void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, 
               (int)lda, b, (int)ldb, beta, c, (int)ldc);
 }
 
+void fk_cpu_gemm_double(bool transposed, int64_t m, int64_t n, int64_t k, const double *a, int64_t lda, const double *b,
+                        int64_t ldb, double beta, double *c, int64_t ldc) {
+  if (m == 0 || n == 0) return;
+  cblas_dgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k, 1.0, a,
+              (int)lda, b, (int)ldb, beta, c, (int)ldc);
+}
+
 /* OpenBLAS knows only one number for the whole process; another caller in it may raise it between two ops. */
 void fk_cpu_gemm_enter(void) {
 #ifdef OPENBLAS_VERSION

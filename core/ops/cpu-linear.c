@@ -27,6 +27,7 @@ typedef struct {
   const FkLinear *l;
   int groups;
   FkLinearGrid grid[FK_MAX_GROUPS];
+  size_t product_scratch; /* floats of a task before those of its block */
 } FkLinearOp;
 
 static FkLinearGrid grid_of(int64_t m, int64_t n, int64_t unit) {
@@ -71,13 +72,16 @@ static void linear_task(const void *data, int64_t task, float *scratch) {
 
   int64_t row = task / g->col_parts * g->rows, col = task % g->col_parts * g->cols;
   int64_t rows = fk_cpu_min(g->rows, fk_tensor_rows(l->y) - row), cols = fk_cpu_min(g->cols, l->w.out - col);
-  const float *w = (const float *)l->w.data + col * l->w.in;
   float *y = fk_cpu_f32(l->y, row) + col;
   bool residual = l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD;
-  float *out = residual ? scratch : y;
+  float *out = residual ? scratch + op->product_scratch : y;
   int64_t ld = residual ? cols : l->y.ld;
 
-  fk_cpu_gemm(true, rows, cols, l->w.in, 1.0f, fk_cpu_f32(l->x, row), l->x.ld, w, l->w.in, 0.0f, out, ld);
+  if (l->w.scale.kind != FK_SCALE_NONE)
+    fk_cpu_quant_product(l, row, rows, col, cols, out, ld, scratch);
+  else
+    fk_cpu_gemm(true, rows, cols, l->w.in, 1.0f, fk_cpu_f32(l->x, row), l->x.ld,
+                (const float *)l->w.data + col * l->w.in, l->w.in, 0.0f, out, ld);
   if (fk_tensor_given(l->bias)) fk_cpu_bias_rows(out, ld, rows, cols, (const float *)l->bias.data + col);
   if (l->epilogue == FK_EPI_GATE)
     fk_cpu_gate_rows(y, l->y.ld, out, ld, rows, cols, (const float *)l->gate.data + col);
@@ -89,21 +93,24 @@ static void linear_task(const void *data, int64_t task, float *scratch) {
     for (int64_t r = 0; r < rows; r++) fk_cpu_act_span(y + r * l->y.ld, y + r * l->y.ld, cols, l->act);
 }
 
-/* Declines nothing. */
+/* Codes as the result need the whole row: composed. */
 bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   FkLinearOp op = {.l = l, .groups = groups};
-  int64_t tasks = 0, scratch = 0;
+  int64_t tasks = 0, block = 0;
+  if (fk_tensor_given(l->y_scale)) return false;
   for (int i = 0; i < groups; i++) {
-    assert(l[i].x.dtype == FK_F32 && l[i].y.dtype == FK_F32 && l[i].w.dtype == FK_F32 &&
-           l[i].w.scale.kind == FK_SCALE_NONE);
+    const bool quantised = l[i].w.scale.kind != FK_SCALE_NONE;
+    assert(l[i].y.dtype == FK_F32 && (quantised || (l[i].x.dtype == FK_F32 && l[i].w.dtype == FK_F32)));
     int64_t unit = FK_LINEAR_UNIT;
     if (l[i].epilogue == FK_EPI_QKV)
       while (unit % l[i].q_norm.dim[0] != 0) unit += FK_LINEAR_UNIT;
     op.grid[i] = grid_of(fk_tensor_rows(l[i].y), l[i].w.out, unit);
     tasks += op.grid[i].row_parts * op.grid[i].col_parts;
-    scratch = fk_cpu_max(scratch, op.grid[i].rows * op.grid[i].cols);
+    const size_t product = quantised ? fk_cpu_quant_scratch(&l[i], op.grid[i].rows, op.grid[i].cols) : 0;
+    if (product > op.product_scratch) op.product_scratch = product;
+    block = fk_cpu_max(block, op.grid[i].rows * op.grid[i].cols);
   }
-  fk_cpu_run(be, tasks, (size_t)scratch, linear_task, &op);
+  fk_cpu_run(be, tasks, op.product_scratch + (size_t)block, linear_task, &op);
   return true;
 }
 

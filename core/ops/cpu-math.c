@@ -15,6 +15,17 @@
 
 #define FK_LANES 16
 
+/* The Taylor series of e^r to degree 7. */
+static inline float series(float r) {
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  return p * (r * r) + r + 1.0f;
+}
+
 /* exp(x), error below 1.5 ulp in [-87.3, 88.3]; 0 below, about 2.4e38 above; NaN stays NaN.
  * x = n ln 2 + r with |r| <= ln(2)/2; ln 2 in two parts, the first short enough for n * part to be exact; the Taylor
  * series of degree 7 leaves r^8/8! < 5.2e-9. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits. */
@@ -25,13 +36,7 @@ static inline float exp_of(float x) {
   float shifted = z * log2e + magic;
   float n = shifted - magic;
   float r = z - n * ln2_high - n * ln2_low;
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * (r * r) + r + 1.0f;
+  float p = series(r);
   union {
     float f;
     uint32_t u;
@@ -99,6 +104,40 @@ FK_CPU_CLONES float fk_cpu_softmax_span(float *x, int64_t n, float max) {
     }
   for (int j = 0; i < n; i++, j++) {
     x[i] = exp_of(x[i] - max);
+    lane[j] += x[i];
+  }
+  for (int width = FK_LANES / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+  return lane[0];
+}
+
+/* 2^x, error below 1.5 ulp in [-126, 127]; 0 below. As exp_of, without the division by ln 2. */
+static inline float exp2_of(float x) {
+  const float magic = 12582912.0f;
+  float low = x < -126.0f ? -126.0f : x;
+  float z = low > 127.0f ? 127.0f : low;
+  float shifted = z + magic;
+  float r = (z - (shifted - magic)) * 0.693147181f;
+  float p = series(r);
+  union {
+    float f;
+    uint32_t u;
+  } bits = {.f = shifted};
+  bits.u = (bits.u << 23) + 0x3f800000u;
+  float y = p * bits.f;
+  return x < -126.0f ? 0.0f : y;
+}
+
+FK_CPU_CLONES float fk_cpu_exp2_span(float *x, int64_t n, float max) {
+  float lane[FK_LANES] = {0};
+  int64_t i = 0;
+  for (; i + FK_LANES <= n; i += FK_LANES)
+    for (int j = 0; j < FK_LANES; j++) {
+      x[i + j] = exp2_of(x[i + j] - max);
+      lane[j] += x[i + j];
+    }
+  for (int j = 0; i < n; i++, j++) {
+    x[i] = exp2_of(x[i] - max);
     lane[j] += x[i];
   }
   for (int width = FK_LANES / 2; width > 0; width /= 2)
@@ -240,6 +279,13 @@ FK_CPU_CLONES void fk_cpu_distance_span(double *sum, const float *a, const float
     sum[0] += difference[j];
     sum[1] += size[j];
   }
+}
+
+FK_CPU_CLONES void fk_cpu_promote_span(float *y, const double *x, int64_t n, float sa, const float *sw) {
+  if (!sw)
+    for (int64_t i = 0; i < n; i++) y[i] += sa * (float)x[i];
+  else
+    for (int64_t i = 0; i < n; i++) y[i] += (sa * sw[i]) * (float)x[i];
 }
 
 /* By bits, because no compiler option may assume these away: an exponent of all ones is infinity or NaN. */

@@ -79,6 +79,8 @@ static inline float *fk_cpu_f32(FkTensor t, int64_t row) {
 
 void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
+void fk_cpu_gemm_double(bool transposed, int64_t m, int64_t n, int64_t k, const double *a, int64_t lda, const double *b,
+                        int64_t ldb, double beta, double *c, int64_t ldc);
 /* Before a thread's products: the library must not start threads of its own. */
 void fk_cpu_gemm_enter(void);
 
@@ -88,6 +90,7 @@ void fk_cpu_exp(float *y, const float *x, int64_t n);
 void fk_cpu_act_span(float *y, const float *x, int64_t n, FkAct act);
 float fk_cpu_row_max(const float *x, int64_t n);
 float fk_cpu_softmax_span(float *x, int64_t n, float max); /* x = exp(x - max); returns the sum */
+float fk_cpu_exp2_span(float *x, int64_t n, float max);    /* x = 2^(x - max); returns the sum */
 void fk_cpu_scale_span(float *x, int64_t n, float factor);
 void fk_cpu_axpy_span(float *y, const float *x, int64_t n, float factor); /* y += factor * x */
 double fk_cpu_sum(const float *x, int64_t n);
@@ -112,6 +115,8 @@ void fk_cpu_column_moments(double *sum, double *square, const float *x, int64_t 
 void fk_cpu_rope_span(float *x, const float *table, int64_t n); /* n channels, adjacent pairs */
 /* sum[0] = sum |a - b|, sum[1] = sum |b|. */
 void fk_cpu_distance_span(double *sum, const float *a, const float *b, int64_t n);
+/* y += (sa * sw) * (float)x per column; sw NULL: 1. */
+void fk_cpu_promote_span(float *y, const double *x, int64_t n, float sa, const float *sw);
 bool fk_cpu_finite(const float *x, int64_t n);
 void fk_cpu_from_u8_span(float *y, const uint8_t *x, int64_t n);
 void fk_cpu_to_u8_span(uint8_t *y, const float *x, int64_t n);
@@ -126,6 +131,13 @@ void fk_cpu_spans(FkBackend *be, int count, const FkTensor *t, FkCpuSpan span, c
 
 void fk_cpu_rms_heads(float *y, const float *x, int64_t cols, int64_t width, const float *weight, float eps);
 
+/* cpu-quant-linear.c: y [rows, cols] = the product of a linear whose weight is quantised, rows row.. and columns col..
+ * of it, without bias and epilogue. `scratch`: as many floats as fk_cpu_quant_scratch says, aligned to 8 bytes. */
+
+size_t fk_cpu_quant_scratch(const FkLinear *l, int64_t rows, int64_t cols);
+void fk_cpu_quant_product(const FkLinear *l, int64_t row, int64_t rows, int64_t col, int64_t cols, float *y, int64_t ld,
+                          float *scratch);
+
 /* cpu-copy.c */
 
 void fk_cpu_convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64_t n);
@@ -135,6 +147,7 @@ void fk_cpu_convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64
 void fk_cpu_linear(FkBackend *be, const FkLinear *l);
 bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups);
 void fk_cpu_attention(FkBackend *be, const FkAttention *a);
+void fk_cpu_attention_quantized(FkBackend *be, const FkAttention *a);
 void fk_cpu_conv(FkBackend *be, const FkConv *c);
 bool fk_cpu_conv_fused(FkBackend *be, const FkConv *c);
 void fk_cpu_upsample(FkBackend *be, FkTensor y, FkTensor x);

@@ -62,11 +62,23 @@ static bool is_any_scale(FkTensor scale, FkTensor codes) {
   return is_block_scale(scale, codes, 1, block) || is_block_scale(scale, codes, FK_QUANT_BLOCK, block);
 }
 
+/* A weight of codes and the scales beside it; with x_scale, x is codes of the same type. */
+static bool is_quantised_pair(const FkLinear *l) {
+  const FkScale *s = &l->w.scale;
+  const int64_t block = s->kind == FK_SCALE_BLOCK ? s->block : FK_QUANT_BLOCK;
+  if ((l->w.dtype != FK_E4M3 && l->w.dtype != FK_I8) || (s->dtype != FK_F32 && s->dtype != FK_E8M0)) return false;
+  if (block <= 0 || (FK_QUANT_PROMOTE % block && block % FK_QUANT_PROMOTE)) return false;
+  if (s->kind == FK_SCALE_BLOCK && l->w.in % block) return false;
+  return fk_tensor_given(l->x_scale)
+             ? is_scale(l->x_scale, l->x) && l->x.dtype == l->w.dtype && l->w.in <= FK_QUANT_MAX_K
+             : l->x.dtype != FK_E4M3 && l->x.dtype != FK_I8;
+}
+
 static void check_linear(const FkLinear *l) {
   int64_t m = fk_tensor_rows(l->x), n = l->w.out;
   assert(fk_tensor_cols(l->x) == l->w.in && fk_tensor_rows(l->y) == m && fk_tensor_cols(l->y) == n);
   assert(is_optional_vector(l->bias, n));
-  assert(!fk_tensor_given(l->x_scale) || is_scale(l->x_scale, l->x));
+  assert(l->w.scale.kind == FK_SCALE_NONE ? !fk_tensor_given(l->x_scale) : is_quantised_pair(l));
   assert(!fk_tensor_given(l->y_scale) || (is_scale(l->y_scale, l->y) && l->epilogue == FK_EPI_ACT));
   assert(l->epilogue != FK_EPI_GATE || is_vector(l->gate, n));
   if (l->epilogue != FK_EPI_QKV) return;
