@@ -2,10 +2,13 @@
 /* Times of single ops, and the timeline that property trace-file writes: every op once, in order, with its sizes and
  * its own work; as JSON that a reader other than ours takes; the same pixels with it and without. */
 #include "ops.h"
+#include "print.h"
 #include "profile.h"
 #include "test-files.h"
 
+#include <errno.h>
 #include <json-glib/json-glib.h>
+#include <locale.h>
 #include <math.h>
 
 static FkBackend *open_cpu(void) {
@@ -65,18 +68,74 @@ static void ops_in_order(void) {
   fk_backend_close(be);
 }
 
-/* What does not fit is counted, and what fits is whole. */
+/* What does not fit is one row of its own, with its time and work; what fits is not touched by it. */
 static void too_many(void) {
   FkBackend *be = open_cpu();
-  float data[2] = {0};
-  for (int i = 0; i < FK_PROFILE_MAX + 10; i++)
+  g_autofree float *data = g_new0(float, 3 * 96 * 96);
+  be->profile->stage = "denoise";
+  for (int i = 0; i < FK_PROFILE_MAX; i++)
     fk_op_copy(be, fk_tensor_1d(data, FK_F32, 1), fk_tensor_1d(data + 1, FK_F32, 1));
+  product(be, data, 96, 96, 96);
+  be->profile->stage = "decode";
+  product(be, data, 96, 96, 96);
+  fk_op_copy(be, fk_tensor_1d(data, FK_F32, 100), fk_tensor_1d(data + 100, FK_F32, 100));
   struct FkProfile *p = fk_profile_stop(be);
-  g_assert_cmpint(p->count, ==, FK_PROFILE_MAX);
-  g_assert_cmpint(p->dropped, ==, 10);
-  g_assert_false(fk_profile_write_trace(p, "/nowhere/at/all.json"));
+  g_assert_cmpint(p->count, ==, FK_PROFILE_MAX + 1);
+  g_assert_cmpint(p->dropped, ==, 3);
+  const FkProfileOp *last = &p->op[FK_PROFILE_MAX - 1], *rest = last + 1;
+  g_assert_cmpstr(last->op, ==, "copy");
+  g_assert_cmpstr(last->stage, ==, "denoise");
+  g_assert_cmpfloat(last->bytes, ==, 8);
+  g_assert_cmpfloat(last->flop, ==, 0);
+  g_assert_cmpstr(rest->op, ==, "dropped");
+  g_assert_cmpint((int)rest->m, ==, 0); /* sizes of one op say nothing about several */
+  g_assert_cmpfloat(rest->flop, ==, 2 * 2.0 * 96 * 96 * 96);
+  g_assert_cmpfloat(rest->bytes, ==, 2 * 3 * 4.0 * 96 * 96 + 800);
+  g_assert_cmpfloat(rest->ms, >, 0);
+  g_assert_cmpfloat(p->op[0].bytes, ==, 8);
   free(p);
   fk_backend_close(be);
+}
+
+/* A place that cannot be written, and one that takes nothing: told, with the reason. */
+static void write_errors(void) {
+  FkBackend *be = open_cpu();
+  float data[2] = {0};
+  for (int rows = 1; rows <= 5000; rows += 4999) { /* more and less than a buffer of the C library */
+    if (!be->profile) g_assert_true(fk_profile_start(be));
+    for (int i = 0; i < rows; i++) fk_op_copy(be, fk_tensor_1d(data, FK_F32, 1), fk_tensor_1d(data + 1, FK_F32, 1));
+    struct FkProfile *p = fk_profile_stop(be);
+    errno = 0;
+    g_assert_false(fk_profile_write_trace(p, "/nowhere/at/all.json"));
+    g_assert_cmpint(errno, ==, ENOENT);
+    errno = 0;
+    g_assert_false(fk_profile_write_trace(p, "/dev/full"));
+    g_assert_cmpint(errno, ==, ENOSPC);
+    free(p);
+  }
+  fk_backend_close(be);
+}
+
+static void numbers(void) {
+  static const struct {
+    double value;
+    int decimals;
+    const char *text;
+  } rows[] = {{0, 3, "0.000"},
+              {1.5, 3, "1.500"},
+              {-1.5, 1, "-1.5"},
+              {0.0004, 3, "0.000"},
+              {-0.0004, 3, "0.000"},
+              {0.0005, 3, "0.001"},
+              {9.9996, 3, "10.000"},
+              {123456789.25, 2, "123456789.25"},
+              {2.5, 0, "3"},
+              {1e300, 1, "1000000000000000.0"},
+              {-INFINITY, 0, "-1000000000000000"},
+              {NAN, 2, "0.00"}};
+  char text[32];
+  for (guint i = 0; i < G_N_ELEMENTS(rows); i++)
+    g_assert_cmpstr(fk_print_number(text, sizeof text, rows[i].value, rows[i].decimals), ==, rows[i].text);
 }
 
 static uint8_t *edit(FkEngine *engine, const char *trace, GError **error) {
@@ -92,6 +151,45 @@ static uint8_t *edit(FkEngine *engine, const char *trace, GError **error) {
   if (fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, error)) return out;
   g_free(out);
   return NULL;
+}
+
+/* A locale whose decimal point is a comma, made in a folder of ours. FALSE: this machine cannot. */
+static gboolean comma_locale(void) {
+  g_autofree char *target = g_build_filename(scratch, "de_DE.UTF-8", NULL);
+  const char *command[] = {"localedef", "-i", "de_DE", "-f", "UTF-8", target, NULL};
+  if (!g_spawn_sync(NULL, (char **)command, NULL,
+                    G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, NULL,
+                    NULL, NULL, NULL))
+    return FALSE;
+  g_setenv("LOCPATH", scratch, TRUE);
+  return setlocale(LC_ALL, "de_DE.UTF-8") && !strcmp(localeconv()->decimal_point, ",");
+}
+
+/* The file is JSON whatever the locale. */
+static void locales(void) {
+  if (!comma_locale()) {
+    g_test_skip("no locale with a comma can be made here");
+    return;
+  }
+  FkBackend *be = open_cpu();
+  g_autofree float *data = g_new0(float, 3 * 96 * 96);
+  product(be, data, 96, 96, 96);
+  product(be, data, 96, 96, 96);
+  struct FkProfile *p = fk_profile_stop(be);
+  g_autofree char *path = g_build_filename(scratch, "comma.json", NULL);
+  g_assert_true(fk_profile_write_trace(p, path));
+  setlocale(LC_ALL, "C");
+  g_unsetenv("LOCPATH");
+  g_autoptr(JsonParser) parser = json_parser_new();
+  g_autoptr(GError) error = NULL;
+  json_parser_load_from_file(parser, path, &error);
+  g_assert_no_error(error);
+  JsonArray *events = json_object_get_array_member(json_node_get_object(json_parser_get_root(parser)), "traceEvents");
+  g_assert_cmpuint(json_array_get_length(events), ==, 2);
+  JsonObject *args = json_object_get_object_member(json_array_get_object_element(events, 1), "args");
+  g_assert_cmpfloat(json_object_get_double_member(args, "mb"), ==, 0.111); /* 3 * 96 * 96 * 4 bytes */
+  free(p);
+  fk_backend_close(be);
 }
 
 /* Events of an edit: one after the other without a gap, each stage's together, in the stages' order. */
@@ -148,6 +246,9 @@ int main(int argc, char **argv) {
   scratch_open();
   g_test_add_func("/profile/ops", ops_in_order);
   g_test_add_func("/profile/too-many", too_many);
+  g_test_add_func("/profile/write-errors", write_errors);
+  g_test_add_func("/profile/numbers", numbers);
+  g_test_add_func("/profile/locales", locales);
   g_test_add_func("/profile/trace-file", trace_file);
   const int status = g_test_run();
   scratch_close();

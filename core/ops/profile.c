@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Timing of single ops on any backend, by its own events. Recordings (CUDA graphs) must be off while it runs.
- * Not here: which ops there are (ops.c) and what is done with the rows (engine-profile.c). */
+ * Not here: which ops there are (ops.c) and what is made of the rows (engine.c). */
 #include "profile.h"
 
-#include <stdio.h>
+#include "print.h"
+
+#include <errno.h>
 #include <stdlib.h>
 
 bool fk_profile_start(FkBackend *be) {
@@ -13,8 +15,8 @@ bool fk_profile_start(FkBackend *be) {
   return true;
 }
 
-/* Closes the running op: its work is what the totals have grown by. */
-static void finish_op(FkBackend *be) {
+/* Closes the running row: its work is what the totals have grown by. */
+static void finish_row(FkBackend *be) {
   struct FkProfile *p = be->profile;
   if (p->count == 0) return;
   FkProfileOp *o = &p->op[p->count - 1];
@@ -25,14 +27,13 @@ static void finish_op(FkBackend *be) {
 
 void fk_profile_op(FkBackend *be, const char *op) {
   struct FkProfile *p = be->profile;
-  if (p->count == FK_PROFILE_MAX) {
-    p->dropped++;
-    return;
-  }
-  finish_op(be);
+  const bool full = p->count >= FK_PROFILE_MAX;
+  if (full && p->dropped++ > 0) return;
+  finish_row(be);
   p->before = be->count;
   be->ops->event_record(be, FK_LOOP_EVENTS + p->count);
-  p->op[p->count++] = (FkProfileOp){.stage = p->stage, .op = op};
+  p->op[p->count++] =
+      full ? (FkProfileOp){.stage = "dropped", .op = "dropped"} : (FkProfileOp){.stage = p->stage, .op = op};
 }
 
 void fk_profile_sizes(FkBackend *be, int64_t m, int64_t n, int64_t k) {
@@ -46,7 +47,7 @@ void fk_profile_sizes(FkBackend *be, int64_t m, int64_t n, int64_t k) {
 
 struct FkProfile *fk_profile_stop(FkBackend *be) {
   struct FkProfile *p = be->profile;
-  finish_op(be);
+  finish_row(be);
   be->ops->event_record(be, FK_LOOP_EVENTS + p->count);
   fk_backend_sync(be);
   for (int i = 0; i < p->count && !be->failure; i++)
@@ -55,20 +56,29 @@ struct FkProfile *fk_profile_stop(FkBackend *be) {
   return p;
 }
 
+static bool write_row(FILE *f, const FkProfileOp *o, bool first, double at_us) {
+  char ts[32], dur[32], gflop[32], mb[32];
+  return fprintf(f,
+                 "%s\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%s,\"dur\":%s,"
+                 "\"args\":{\"m\":%lld,\"n\":%lld,\"k\":%lld,\"gflop\":%s,\"mb\":%s}}",
+                 first ? "" : ",", o->op, o->stage, fk_print_number(ts, sizeof ts, at_us, 3),
+                 fk_print_number(dur, sizeof dur, o->ms * 1e3, 3), (long long)o->m, (long long)o->n, (long long)o->k,
+                 fk_print_number(gflop, sizeof gflop, o->flop / 1e9, 3),
+                 fk_print_number(mb, sizeof mb, o->bytes / 1e6, 3)) >= 0;
+}
+
 bool fk_profile_write_trace(const struct FkProfile *p, const char *path) {
   FILE *f = fopen(path, "w");
   if (!f) return false;
   double at = 0; /* microseconds, as the format wants */
-  fputs("{\"traceEvents\":[", f);
-  for (int i = 0; i < p->count; i++) {
-    const FkProfileOp *o = &p->op[i];
-    fprintf(f,
-            "%s\n{\"name\":\"%s\",\"cat\":\"%s\",\"ph\":\"X\",\"pid\":1,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,"
-            "\"args\":{\"m\":%lld,\"n\":%lld,\"k\":%lld,\"gflop\":%.3f,\"mb\":%.3f}}",
-            i ? "," : "", o->op, o->stage, at, o->ms * 1e3, (long long)o->m, (long long)o->n, (long long)o->k,
-            o->flop / 1e9, o->bytes / 1e6);
-    at += o->ms * 1e3;
+  bool ok = fputs("{\"traceEvents\":[", f) >= 0;
+  for (int i = 0; ok && i < p->count; i++) {
+    ok = write_row(f, &p->op[i], i == 0, at);
+    at += p->op[i].ms * 1e3;
   }
-  fprintf(f, "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{\"dropped\":%d}}\n", p->dropped);
-  return fclose(f) == 0;
+  ok = ok && fprintf(f, "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{\"dropped\":%d}}\n", p->dropped) >= 0;
+  const int failure = errno; /* of the first write that failed: closing may succeed after it */
+  if (fclose(f) == 0 && ok) return true;
+  if (!ok) errno = failure;
+  return false;
 }

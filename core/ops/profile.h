@@ -5,8 +5,9 @@
 
 #include "backend.h"
 
-/* One event for each op and one behind the last. */
-#define FK_PROFILE_MAX (FK_EVENTS - FK_LOOP_EVENTS - 1)
+/* One event for each row and one behind the last. The last row is for ops that have none of their own. */
+#define FK_PROFILE_ROWS (FK_EVENTS - FK_LOOP_EVENTS - 1)
+#define FK_PROFILE_MAX (FK_PROFILE_ROWS - 1)
 
 typedef struct {
   const char *stage, *op; /* literals */
@@ -16,9 +17,10 @@ typedef struct {
 
 struct FkProfile {
   const char *stage;
-  int count, dropped; /* dropped: ops past FK_PROFILE_MAX */
-  FkCount before;     /* totals when the running op began */
-  FkProfileOp op[FK_PROFILE_MAX];
+  int count;      /* rows */
+  int dropped;    /* ops past FK_PROFILE_MAX: their time and work are one row, of stage and op "dropped" */
+  FkCount before; /* totals when the running row began */
+  FkProfileOp op[FK_PROFILE_ROWS];
 };
 
 /* Starts profiling: be->profile is set. False: no memory. */
@@ -28,7 +30,8 @@ void fk_profile_op(FkBackend *be, const char *op);
 void fk_profile_sizes(FkBackend *be, int64_t m, int64_t n, int64_t k);
 /* Waits, fills the times in, and hands the profile over (transfer full: free); be->profile is NULL again. */
 struct FkProfile *fk_profile_stop(FkBackend *be);
-/* Chrome trace (chrome://tracing, Perfetto): one event an op, in order. False: the file could not be written. */
+/* Chrome trace (chrome://tracing, Perfetto): one event a row, in order. False with errno: the file could not be
+ * written, or not all of it. */
 bool fk_profile_write_trace(const struct FkProfile *profile, const char *path);
 
 #endif
