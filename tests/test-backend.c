@@ -5,6 +5,7 @@
 #include "debug.h"
 #include "ops.h"
 
+#include <dlfcn.h>
 #include <glib.h>
 #include <glib/gstdio.h>
 #include <math.h>
@@ -265,9 +266,28 @@ static void test_module_missing(void) {
 }
 
 static void test_module_foreign(void) {
-  g_setenv("FK_CUDA_MODULE", "libm.so.6", TRUE);
-  assert_refused("cuda", "libm.so.6", "fk_cuda_backend");
+  Dl_info glib;
+  g_assert_true(dladdr((void *)(guintptr)g_free, &glib));
+  g_autofree char *path = g_canonicalize_filename(glib.dli_fname, NULL);
+  g_setenv("FK_CUDA_MODULE", path, TRUE);
+  assert_refused("cuda", path, "fk_cuda_backend");
   g_unsetenv("FK_CUDA_MODULE");
+}
+
+/* Neither the current folder nor the linker's search path decides which code is run. */
+static void test_module_relative(void) {
+  static const char *const relative[] = {"libm.so.6", "kernels/fkcuda.so", "./fkcuda.so", "~/fkcuda.so"};
+  for (guint i = 0; i < 2 * G_N_ELEMENTS(relative); i++) {
+    const char *name = i % 2 ? "FK_MODULE_DIR" : "FK_CUDA_MODULE";
+    g_setenv(name, relative[i / 2], TRUE);
+    g_autofree char *is = g_strdup_printf("%s is '%s'", name, relative[i / 2]);
+    assert_refused("cuda", is, "starts with /");
+    g_unsetenv(name);
+  }
+  g_autofree char *deep = g_strnfill(5000, '/');
+  g_setenv("FK_MODULE_DIR", deep, TRUE);
+  assert_refused("cuda", "5010 bytes", "at most 4095");
+  g_unsetenv("FK_MODULE_DIR");
 }
 
 static void test_module_stub(void) {
@@ -280,6 +300,8 @@ static void test_module_stub(void) {
   g_setenv("FK_STUB", "abi", TRUE);
   g_autofree char *numbers = g_strdup_printf("interface %d, this program needs %d", FK_BACKEND_ABI + 1, FK_BACKEND_ABI);
   assert_refused("cuda", numbers, stub);
+  g_setenv("FK_STUB", "sizes", TRUE); /* the right number, other structs */
+  assert_refused("cuda", "other headers", stub);
   g_setenv("FK_STUB", "open", TRUE);
   assert_refused("cuda", "no CUDA device 3", "driver");
   g_unsetenv("FK_STUB");
@@ -305,6 +327,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/backend/dump", test_dump);
   g_test_add_func("/backend/module-missing", test_module_missing);
   g_test_add_func("/backend/module-foreign", test_module_foreign);
+  g_test_add_func("/backend/module-relative", test_module_relative);
   g_test_add_func("/backend/module-stub", test_module_stub);
   return g_test_run();
 }

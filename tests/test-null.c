@@ -97,6 +97,22 @@ static void events(void) {
   fk_backend_close(be);
 }
 
+/* A variable that is no number is refused, not taken for 0. */
+static void settings(void) {
+  static const char *const names[] = {"FK_NULL_STEP_MS", "FK_NULL_FAIL_STEP", "FK_NULL_FAIL_ALLOC"};
+  static const char *const bad[] = {"", "x", "1.5", "1,5", "-1", "7 ", "99999999999999999999"};
+  for (guint n = 0; n < G_N_ELEMENTS(names); n++)
+    for (guint i = 0; i < G_N_ELEMENTS(bad); i++) {
+      char message[128] = "";
+      FkFailure failure;
+      g_setenv(names[n], bad[i], TRUE);
+      g_assert_null(fk_backend_open("null", 0, 0, &failure, message, sizeof message));
+      g_autofree char *is = g_strdup_printf("%s is '%s': expected", names[n], bad[i]);
+      g_assert_true(g_str_has_prefix(message, is));
+      g_unsetenv(names[n]);
+    }
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/null/slots", slots);
@@ -104,6 +120,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/null/pixels", pixels_repeat);
   g_test_add_func("/null/counts", counts);
   g_test_add_func("/null/events", events);
+  g_test_add_func("/null/settings", settings);
   g_test_add_func("/null/fail-alloc", fail_alloc);
   return g_test_run();
 }

@@ -2,7 +2,12 @@
 /* Opening, closing and the sticky failure of a backend; finding and checking the CUDA module. libc and dlopen only.
  *
  * The module is the file FK_CUDA_MODULE names (environment), else fkcuda.so in the folder FK_MODULE_DIR (environment,
- * else as the build defines it). It exports one symbol: const FkOps *fk_cuda_backend(void). */
+ * else as the build defines it), by a path from the root: what code a process runs may not depend on the folder it was
+ * started in. Programs with rights of another user's (setuid) do not read the two. The module exports one symbol:
+ * const FkOps *fk_cuda_backend(void). */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "cpu.h"
 
 #include <dlfcn.h>
@@ -15,14 +20,29 @@
 #define FK_MODULE_DIR "/usr/local/lib/fluxkontext"
 #endif
 
+/* False with a message: no path that can be used. */
+static bool module_path(char *path, size_t path_size, char *message, size_t size) {
+  const char *file = secure_getenv("FK_CUDA_MODULE"), *folder = secure_getenv("FK_MODULE_DIR");
+  const bool of_file = file && *file, of_folder = !of_file && folder && *folder;
+  const char *start = of_file ? file : of_folder ? folder : FK_MODULE_DIR;
+  if (start[0] != '/') {
+    snprintf(message, size, "%s is '%s': expected a path that starts with /",
+             of_file     ? "FK_CUDA_MODULE"
+             : of_folder ? "FK_MODULE_DIR"
+                         : "the module folder of this build",
+             start);
+    return false;
+  }
+  const int length = snprintf(path, path_size, "%s%s", start, of_file ? "" : "/fkcuda.so");
+  if (length >= 0 && (size_t)length < path_size) return true;
+  snprintf(message, size, "the CUDA module's path has %d bytes: expected at most %zu", length, path_size - 1);
+  return false;
+}
+
 /* The module's table, NULL with a message. dlopen's own text names the file. */
 static const FkOps *open_module(void **module, char *message, size_t size) {
   char path[4096];
-  const char *file = getenv("FK_CUDA_MODULE"), *folder = getenv("FK_MODULE_DIR");
-  if (file && *file)
-    snprintf(path, sizeof path, "%s", file);
-  else
-    snprintf(path, sizeof path, "%s/fkcuda.so", folder && *folder ? folder : FK_MODULE_DIR);
+  if (!module_path(path, sizeof path, message, size)) return NULL;
   *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!*module) {
     snprintf(message, size, "cannot open the CUDA module %s: %s", path, dlerror());
@@ -38,13 +58,18 @@ static const FkOps *open_module(void **module, char *message, size_t size) {
   }
   const FkOps *ops = found.entry();
   static const uint32_t sizes[] = FK_BACKEND_SIZES;
-  if (ops && ops->abi == FK_BACKEND_ABI && memcmp(ops->sizes, sizes, sizeof sizes) == 0) return ops;
-  snprintf(message, size, "%s has backend interface %u, this program needs %u: install the two from one build", path,
-           ops ? ops->abi : 0, FK_BACKEND_ABI);
+  const uint32_t abi = ops ? ops->abi : 0;
+  if (abi != FK_BACKEND_ABI)
+    snprintf(message, size, "%s has backend interface %u, this program needs %u: install the two from one build", path,
+             abi, FK_BACKEND_ABI);
+  else if (memcmp(ops->sizes, sizes, sizeof sizes) != 0)
+    snprintf(message, size, "%s was built with other headers than this program: install the two from one build", path);
+  else
+    return ops;
   return NULL;
 }
 
-/* NULL with *message empty: no such backend. */
+/* NULL with a message: no such backend. */
 static const FkOps *find_table(const char *name, void **module, char *message, size_t size) {
   if (strcmp(name, "cpu") == 0) return &fk_cpu_ops;
   if (strcmp(name, "null") == 0) return &fk_null_ops;

@@ -10,25 +10,32 @@
  *   FK_NULL_FAIL_STEP=k   the k-th record since open or fk_backend_clear fails as a device would; k from 1
  *   FK_NULL_FAIL_ALLOC=k  the k-th allocation since open is refused */
 /* clang-format on */
-#define _POSIX_C_SOURCE 200809L
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "backend.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 typedef struct {
-  double step_ms;
-  long fail_step, fail_alloc;
+  long step_ms, fail_step, fail_alloc;
   long records, allocs;
   uint32_t clears;          /* FkBackend.clears that `records` counts from */
   size_t next;              /* next made-up address */
   bool recorded[FK_EVENTS]; /* and not yet waited for */
 } FkNull;
 
-static long null_setting(const char *name) {
-  const char *text = getenv(name);
-  return text ? strtol(text, NULL, 10) : 0;
+/* A variable's whole number, 0 where it is not set. False with a message: it is something else. */
+static bool read_setting(const char *name, long *value, char *message, size_t size) {
+  const char *text = secure_getenv(name);
+  char *end = NULL;
+  *value = text ? strtol(text, &end, 10) : 0;
+  if (!text || (end != text && *end == 0 && *value >= 0 && *value < INT_MAX)) return true;
+  snprintf(message, size, "%s is '%.40s': expected a whole number from 0 to %d", name, text, INT_MAX - 1);
+  return false;
 }
 
 /* bfloat16, because the model it walks is meant for a GPU; the owner may set another dtype after open. */
@@ -36,13 +43,16 @@ static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   (void)device;
   FkNull *null = calloc(1, sizeof *null);
   if (!null) {
+    be->failure = FK_FAIL_MEMORY;
     snprintf(message, size, "no memory for the null backend");
     return false;
   }
-  const char *step = getenv("FK_NULL_STEP_MS");
-  null->step_ms = step ? strtod(step, NULL) : 0;
-  null->fail_step = null_setting("FK_NULL_FAIL_STEP");
-  null->fail_alloc = null_setting("FK_NULL_FAIL_ALLOC");
+  if (!read_setting("FK_NULL_STEP_MS", &null->step_ms, message, size) ||
+      !read_setting("FK_NULL_FAIL_STEP", &null->fail_step, message, size) ||
+      !read_setting("FK_NULL_FAIL_ALLOC", &null->fail_alloc, message, size)) {
+    free(null);
+    return false;
+  }
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
@@ -107,14 +117,13 @@ static void null_event_wait(FkBackend *be, int event) {
   assert(event >= 0 && event < FK_EVENTS);
   if (!null->recorded[event] || null->step_ms <= 0) return;
   null->recorded[event] = false;
-  struct timespec left = {(time_t)(null->step_ms / 1e3), 0};
-  left.tv_nsec = (long)((null->step_ms - (double)left.tv_sec * 1e3) * 1e6);
+  struct timespec left = {null->step_ms / 1000, null->step_ms % 1000 * 1000000};
   while (nanosleep(&left, &left) != 0) continue; /* interrupted by a signal: sleep the rest */
 }
 
 static double null_elapsed_ms(FkBackend *be, int from, int to) {
   const FkNull *null = be->priv;
-  return null->step_ms * (to - from);
+  return (double)null->step_ms * (to - from);
 }
 
 /* The ops: nothing. One function per signature. */
