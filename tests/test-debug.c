@@ -72,11 +72,44 @@ static void silent(void) {
   fk_backend_close(be);
 }
 
+enum { DUMPS = 200 };
+
+static gpointer dump_many(gpointer data) {
+  FkBackend *be = data;
+  float x = (float)(be->device);
+  for (int i = 0; i < DUMPS; i++) fk_debug_dump(be, "many", fk_tensor_1d(&x, FK_F32, 1));
+  return NULL;
+}
+
+/* Two backends at the same time: each has its numbers without gaps, and what is in a file is its backend's. */
+static void two_backends(void) {
+  FkBackend *be[2] = {open_cpu(), open_cpu()};
+  g_autofree char *folder = g_build_filename(scratch, "two", NULL);
+  GThread *threads[2];
+  g_assert_cmpint(g_mkdir(folder, 0700), ==, 0);
+  g_setenv("FK_DUMP", folder, TRUE);
+  for (int i = 0; i < 2; i++) be[i]->device = 10 + i;
+  for (int i = 0; i < 2; i++) threads[i] = g_thread_new("dump", dump_many, be[i]);
+  for (int i = 0; i < 2; i++) g_thread_join(threads[i]);
+  g_unsetenv("FK_DUMP");
+  g_assert_cmpuint(be[0]->dumper, !=, be[1]->dumper);
+  g_assert_cmpint(files_in(folder), ==, 2 * DUMPS);
+  for (int i = 0; i < 2; i++) {
+    const float x = (float)be[i]->device;
+    for (int k = 0; k < DUMPS; k++) {
+      g_autofree char *name = g_strdup_printf("two/%u-%04d-many.npy", be[i]->dumper, k);
+      assert_npy(name, "'<f4'", "(1,)", &x, sizeof x);
+    }
+    fk_backend_close(be[i]);
+  }
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
   g_test_add_func("/debug/types", types);
   g_test_add_func("/debug/silent", silent);
+  g_test_add_func("/debug/two-backends", two_backends);
   const int status = g_test_run();
   scratch_close();
   return status;

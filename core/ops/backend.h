@@ -12,7 +12,7 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 5
+#define FK_BACKEND_ABI 6
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -241,6 +241,7 @@ struct FkBackend {
   char message[256];
   FkCount count;
   uint32_t clears;           /* calls of fk_backend_clear */
+  unsigned dumper, dumps;    /* debug.c: which of the process' backends that dump, from 1; its files so far */
   struct FkProfile *profile; /* NULL: ops are not timed; see profile.h */
   uint32_t can, use;         /* FK_CAN_*: what there is, and what an edit may use (fk_tune_apply) */
   size_t fixed_bytes;        /* device memory that the backend holds for itself from open to close */

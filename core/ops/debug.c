@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* FK_DUMP: tensors as .npy files, version 1.0 of the format. For people at work on a model; never on the frame path
  * unless asked for, hence its own malloc. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include "debug.h"
 
 #include "cpu.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,12 +48,14 @@ static bool write_rows(FkBackend *be, FILE *file, FkTensor t) {
 
 void fk_debug_dump(FkBackend *be, const char *name, FkTensor t) {
   if (be->ops == &fk_null_ops) return; /* plans walk on it: there are no values */
-  static int count;
-  const char *directory = getenv("FK_DUMP");
+  static atomic_uint dumpers;
+  const char *directory = secure_getenv("FK_DUMP");
   if (!directory || !*directory || !fk_tensor_given(t) || be->failure != FK_FAIL_NONE) return;
-  char path[4096];
+  if (be->dumper == 0) be->dumper = atomic_fetch_add(&dumpers, 1) + 1;
+  char path[4096], of[16] = "";
   size_t start = strlen(directory) + 1;
-  if (snprintf(path, sizeof path, "%s/%04d-%s.npy", directory, count++, name) >= (int)sizeof path) return;
+  if (be->dumper > 1) snprintf(of, sizeof of, "%u-", be->dumper);
+  if (snprintf(path, sizeof path, "%s/%s%04u-%s.npy", directory, of, be->dumps++, name) >= (int)sizeof path) return;
   for (char *c = path + start; *c; c++)
     if (*c == '/') *c = '.';
   FILE *file = fopen(path, "wb");
