@@ -3,11 +3,12 @@
 #include "job.h"
 
 static FkError error_code(const FkBackend *be) {
+  if (be->dead) return FK_ERROR_DEVICE_LOST;
   switch (be->failure) {
   case FK_FAIL_MEMORY: return FK_ERROR_MEMORY;
   case FK_FAIL_NONFINITE: return FK_ERROR_NONFINITE;
   case FK_FAIL_UNSUPPORTED: return FK_ERROR_BACKEND_MISSING;
-  default: return be->dead ? FK_ERROR_DEVICE_LOST : FK_ERROR_DEVICE;
+  default: return FK_ERROR_DEVICE;
   }
 }
 
@@ -19,10 +20,8 @@ bool fk_job_cancelled(GCancellable *cancellable, GError **error) {
 
 bool fk_job_sync(FkBackend *be, GError **error) {
   if (fk_backend_sync(be)) return true;
-  if (be->failure == FK_FAIL_NONFINITE)
-    g_set_error(error, FK_ERROR, FK_ERROR_NONFINITE, "%s: NaN or infinity", be->message);
-  else
-    g_set_error_literal(error, FK_ERROR, (int)error_code(be), be->message);
+  g_set_error(error, FK_ERROR, (int)error_code(be), "%s%s", be->message,
+              be->failure == FK_FAIL_NONFINITE ? ": NaN or infinity" : "");
   return false;
 }
 

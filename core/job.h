@@ -32,7 +32,8 @@ typedef struct {
 
 /* True, with FK_ERROR_CANCELLED, when the work is to stop. cancellable: nullable */
 bool fk_job_cancelled(GCancellable *cancellable, GError **error);
-/* Waits for the backend and turns its first failure into a GError. */
+/* Waits for the backend and turns its first failure into a GError; one that leaves the device dead is
+ * FK_ERROR_DEVICE_LOST, whatever failed first. */
 bool fk_job_sync(FkBackend *be, GError **error);
 /* FLOP asked of the backend so far. */
 double fk_job_flop(const FkBackend *be);
