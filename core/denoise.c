@@ -146,7 +146,7 @@ static bool loop(Loop *l, GError **error) {
   for (int i = 0; i < n; i++) {
     const int64_t start_us = g_get_monotonic_time();
     if (fk_job_cancelled(e->cancellable, error)) return false;
-    if (e->progress && !e->plan) e->progress("step", i, n, e->user_data);
+    if (e->progress && !e->dry_run) e->progress("step", i, n, e->user_data);
     fk_op_range(e->be, "evaluation");
     for (int b = 0; b < l->branches; b++) fk_flux_modulate(&l->run, &l->branch[b], i);
     for (int f = 0; f < e->n; f++) {
@@ -155,16 +155,16 @@ static bool loop(Loop *l, GError **error) {
       solve(l, l->operands[f], i);
     }
     fk_op_range(e->be, NULL);
-    if (e->plan) continue;
+    if (e->dry_run) continue;
     fk_op_event_record(e->be, i & 1);
     const int awaited = evaluation_us >= FK_SLOW_EVALUATION_US ? i : i - 1;
     if (awaited >= 0) fk_op_event_wait(e->be, awaited & 1);
     evaluation_us = g_get_monotonic_time() - start_us;
     if (e->be->failure) break;
   }
-  if (!e->plan) fk_op_event_wait(e->be, (n - 1) & 1);
+  if (!e->dry_run) fk_op_event_wait(e->be, (n - 1) & 1);
   if (!fk_job_sync(e->be, error)) return false;
-  if (e->progress && !e->plan) e->progress("step", n, n, e->user_data);
+  if (e->progress && !e->dry_run) e->progress("step", n, n, e->user_data);
   return true;
 }
 
@@ -175,10 +175,10 @@ static bool open_policies(Loop *l, const FkFluxShape *shape, GError **error) {
   FkStepPolicy policy;
   l->refreshed = g_new(int, (size_t)slots);
   for (int i = 0; i < slots; i++) l->refreshed[i] = -1;
-  if (e->tune->token_merge > 0) l->merge = fk_merge_open(&l->run, shape, e->tune->token_merge, e->arena, e->plan);
+  if (e->tune->token_merge > 0) l->merge = fk_merge_open(&l->run, shape, e->tune->token_merge, e->arena, e->dry_run);
   if (e->tune->step_cache.kind == FK_CACHE_NONE) return true;
   if (!fk_step_policy_init(&policy, &e->tune->step_cache, blocks, l->schedule->evaluations, error)) return false;
-  l->cache = fk_stepcache_open(&policy, &l->run, e->arena, e->n, l->branches, e->plan);
+  l->cache = fk_stepcache_open(&policy, &l->run, e->arena, e->n, l->branches, e->dry_run);
   return true;
 }
 

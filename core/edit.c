@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One batch, stop by stop: text, VAE encode, tokens and noise, the loop, VAE decode, pixels.
+/* One batch, stage by stage: text, VAE encode, tokens and noise, the loop, VAE decode, pixels.
  * Not here: the loop (denoise.c), sharing, queues and plans (engine.c). */
 #include "edit.h"
 
@@ -10,13 +10,6 @@
 #include "profile.h"
 
 #include <string.h>
-
-void fk_edit_sizes(const FkModel *m, const FkTune *t, int width, int height, int *mw, int *mh, int *ow, int *oh) {
-  const int64_t area = t->native_size || !t->max_area ? fk_model_area(m) : t->max_area;
-  fk_size_plan(t->native_size ? FK_SIZE_NATIVE : FK_SIZE_INPUT, width, height, area, mw, mh);
-  *ow = t->native_size ? *mw : width;
-  *oh = t->native_size ? *mh : height;
-}
 
 /* Stage boundaries wait for the backend: four waits an edit, so that times, failures and peaks belong to their stage.
  */
@@ -49,7 +42,7 @@ static bool stage_end(const StageClock *c, GError **error) {
   return ok && !fk_job_cancelled(e->cancellable, error);
 }
 
-static void tell(const FkEdit *e, const char *stage, int64_t current, int64_t total) {
+static void report(const FkEdit *e, const char *stage, int64_t current, int64_t total) {
   if (e->progress) e->progress(stage, current, total, e->user_data);
 }
 
@@ -96,8 +89,8 @@ static uint8_t *resized(const FkImage *in, int first, int count, int width, int 
 /* Pixels -> normalised, packed context tokens. */
 static bool encode_frame(const FkEdit *e, const FkImage *in, FkTensor tokens, GError **error) {
   const FkVaeConfig *c = &e->model->config.vae;
-  g_autofree uint8_t *pixels = e->plan ? NULL : resized(in, 0, 3, e->width, e->height, error);
-  if (!pixels && !e->plan) return false;
+  g_autofree uint8_t *pixels = e->dry_run ? NULL : resized(in, 0, 3, e->width, e->height, error);
+  if (!pixels && !e->dry_run) return false;
   const size_t mark = fk_arena_mark(e->arena);
   FkTensor bytes = fk_arena_3d(e->arena, FK_U8, e->height, e->width, 3);
   FkTensor image = fk_arena_3d(e->arena, e->be->dtype, e->height, e->width, 3);
@@ -115,6 +108,19 @@ static bool encode_frame(const FkEdit *e, const FkImage *in, FkTensor tokens, GE
   return true;
 }
 
+/* The input's alpha; a generated picture has none and is opaque. */
+static bool write_alpha(const FkEdit *e, const FkJob *job, GError **error) {
+  const FkImage *out = &job->out;
+  if (e->tune->task == FK_TASK_GENERATE) {
+    for (int y = 0; y < out->height; y++)
+      for (int x = 0; x < out->width; x++) out->data[(size_t)y * out->stride + (size_t)x * 4 + 3] = 255;
+    return true;
+  }
+  g_autofree uint8_t *alpha = resized(&job->in, 3, 1, out->width, out->height, error);
+  if (alpha) copy_channels(out, 3, 1, alpha, false);
+  return alpha != NULL;
+}
+
 /* Denoised tokens -> pixels of the result's size. */
 static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **error) {
   const FkVaeConfig *c = &e->model->config.vae;
@@ -122,47 +128,45 @@ static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **
   FkTensor map = fk_arena_3d(e->arena, e->be->dtype, e->height / 8, e->width / 8, c->latent_channels);
   FkTensor image = fk_arena_3d(e->arena, e->be->dtype, e->height, e->width, 3);
   FkTensor bytes = fk_arena_3d(e->arena, FK_U8, e->height, e->width, 3);
-  g_autofree uint8_t *pixels = e->plan ? NULL : g_try_malloc(n);
-  if (!pixels && !e->plan) return no_memory(error, "decode", n);
+  g_autofree uint8_t *pixels = e->dry_run ? NULL : g_try_malloc(n);
+  if (!pixels && !e->dry_run) return no_memory(error, "decode", n);
   fk_op_check(e->be, latent, "latents");
   fk_op_unpack(e->be, map, latent, (float)c->scaling_factor, (float)c->shift_factor);
   fk_vae_decode(&e->model->vae, e->be, e->arena, map, image, e->tune->vae_tiling);
   fk_op_check(e->be, image, "decoded image");
   fk_op_to_u8(e->be, bytes, image);
-  if (!e->plan) fk_op_download(e->be, pixels, bytes);
+  if (!e->dry_run) fk_op_download(e->be, pixels, bytes);
   fk_debug_dump(e->be, "final_latents", map);
   fk_debug_dump(e->be, "decoded", image);
   fk_arena_reset(e->arena, mark);
-  if (e->plan || !fk_job_sync(e->be, error)) return e->plan;
+  if (e->dry_run || !fk_job_sync(e->be, error)) return e->dry_run;
 
   const FkImage model = {pixels, e->width, e->height, 3, (size_t)e->width * 3};
   g_autofree uint8_t *sized = resized(&model, 0, 3, job->out.width, job->out.height, error);
   if (!sized) return false;
   copy_channels(&job->out, 0, 3, sized, false);
-  if (job->out.channels < 4) return true;
-  g_autofree uint8_t *alpha = resized(&job->in, 3, 1, job->out.width, job->out.height, error);
-  if (!alpha) return false;
-  copy_channels(&job->out, 3, 1, alpha, false);
-  return true;
+  return job->out.channels < 4 || write_alpha(e, job, error);
 }
 
 /* torch.randn of shape [C, H/8, W/8], packed. */
-static void draw_noise(const FkEdit *e, uint64_t seed, FkTensor latent) {
+static bool draw_noise(const FkEdit *e, uint64_t seed, FkTensor latent, GError **error) {
   const int c = e->model->config.vae.latent_channels, h = e->height / 8, w = e->width / 8;
   const size_t n = (size_t)c * (size_t)h * (size_t)w;
-  if (e->plan) return;
-  g_autofree float *chw = g_new(float, n), *tokens = g_new(float, n);
+  if (e->dry_run) return true;
+  g_autofree float *chw = g_try_new(float, n), *tokens = g_try_new(float, n);
+  if (!chw || !tokens) return no_memory(error, "noise", 2 * n * sizeof(float));
   fk_noise_normal(chw, (int64_t)n, seed, e->tune->rng);
   fk_latent_pack_host(tokens, chw, c, h, w);
   fk_op_upload(e->be, latent, tokens);
   fk_debug_dump(e->be, "noise", latent);
+  return true;
 }
 
 static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_TEXT);
   const int length = fk_prompt_length(e->model, e->tune->max_sequence_length);
   FkPromptCache *cache = e->tune->prompt_cache ? e->cache : NULL;
-  tell(e, "text", 0, 1);
+  report(e, "text", 0, 1);
   if (!fk_prompt_encode(e->model, e->be, e->arena, cache, e->tune->prompt, length, positive, error)) return false;
   if (e->tune->negative_prompt &&
       !fk_prompt_encode(e->model, e->be, e->arena, cache, e->tune->negative_prompt, length, negative, error))
@@ -176,13 +180,14 @@ static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_ENCODE);
   const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
   for (int i = 0; i < e->n; i++) {
-    tell(e, "encode", i, e->n);
+    report(e, "encode", i, e->n);
     frames[i].latent = fk_arena_2d(e->arena, FK_F32, tokens, c);
     if (e->tune->task == FK_TASK_EDIT) {
       frames[i].context = fk_arena_2d(e->arena, e->be->dtype, tokens, c);
       if (!encode_frame(e, &e->jobs[i].in, frames[i].context, error)) return false;
     }
-    draw_noise(e, e->jobs[i].result.seed, frames[i].latent); /* while a GPU still encodes */
+    /* while a GPU still encodes */
+    if (!draw_noise(e, e->jobs[i].result.seed, frames[i].latent, error)) return false;
   }
   return stage_end(&clock, error);
 }
@@ -190,10 +195,10 @@ static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
 static bool decode_images(FkEdit *e, const FkDenoiseFrame *frames, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_DECODE);
   for (int i = 0; i < e->n; i++) {
-    tell(e, "decode", i, e->n);
+    report(e, "decode", i, e->n);
     if (!decode_frame(e, frames[i].latent, &e->jobs[i], error)) return false;
   }
-  tell(e, "decode", e->n, e->n);
+  report(e, "decode", e->n, e->n);
   return stage_end(&clock, error);
 }
 
@@ -220,7 +225,8 @@ static void write_results(const FkEdit *e, const FkPrompt *positive) {
 bool fk_edit_run(FkEdit *e, GError **error) {
   const size_t mark = fk_arena_mark(e->arena);
   FkPrompt positive = {0}, negative = {0};
-  g_autofree FkDenoiseFrame *frames = g_new0(FkDenoiseFrame, (size_t)e->n);
+  g_autofree FkDenoiseFrame *frames = g_try_new0(FkDenoiseFrame, (size_t)e->n);
+  if (!frames) return no_memory(error, "frames", (size_t)e->n * sizeof *frames);
   bool ok = encode_text(e, &positive, &negative, error) && encode_images(e, frames, error);
   if (ok) {
     g_auto(StageClock) clock = stage_begin(e, FK_STAGE_DENOISE);

@@ -6,8 +6,8 @@
 
 #include "job.h"
 
-/* Size at which the model works on an input of this size, and the size of the result. */
-void fk_edit_sizes(const FkModel *model, const FkTune *tune, int width, int height, int *model_width, int *model_height,
-                   int *out_width, int *out_height);
+/* Writes results and costs. On failure the arena is as it was, and what the failure left on the backend is the
+ * caller's to clear. */
 bool fk_edit_run(FkEdit *edit, GError **error);
+
 #endif

@@ -1,14 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The engine: which machine, one shared object per model in the process, loading, the queue of edits, memory plans.
- * The table of contents of a run; never arithmetic (edit.c conducts one). */
+/* The engine: which machine, one shared object per model in the process, loading, the queue of edits, memory.
+ * Top level: open, load, queue, memory plan. One edit is in edit.c.
+ *
+ * Locks: the registry's guards which engines there are; an engine's own guards its queue and its limit. Both are held
+ * for a few instructions, never one inside the other and never over work. Work is guarded by `busy`: whoever has the
+ * turn owns backend, arena, prompt cache and memory plan until engine_leave, and nobody else touches them.
+ * After a failed or cancelled edit the weights, the arena, its plan and the captured graphs stay, because none of them
+ * holds an edit's data; entries of the prompt cache that were being filled go (prompt.c), the arena starts over, and
+ * the backend's failure is cleared, unless it is dead. The arena grows with the largest edit and is given back with the
+ * engine: sizes that alternate would otherwise allocate anew each time. */
 #include "engine.h"
 
+#include "budget.h"
+#include "file.h"
+#include "frames.h"
 #include "image.h"
 #include "plan.h"
 #include "profile.h"
-#include "values.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,23 +31,28 @@ GType fk_engine_get_type(void) {
   return type;
 }
 
-static int backend_error(FkFailure failure) {
-  return failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_BACKEND_MISSING;
+/* ---- Opening ---- */
+
+static int option_number(const FkOptions *options, const char *name) {
+  return (int)g_ascii_strtoll(fk_options_get(options, name), NULL, 10);
 }
 
-static FkBackend *open_backend(const char *name, int device, GError **error) {
+static FkBackend *open_backend(const FkOptions *options, const char *name, GError **error) {
   char message[256] = "";
   FkFailure failure = FK_FAIL_NONE;
-  FkBackend *be = fk_backend_open(name, device, 0, &failure, message, sizeof message);
-  if (!be) g_set_error(error, FK_ERROR, backend_error(failure), "backend=%s: %s", name, message);
+  FkBackend *be = fk_backend_open(name, option_number(options, "cuda-device-id"), option_number(options, "threads"),
+                                  &failure, message, sizeof message);
+  if (!be)
+    g_set_error(error, FK_ERROR, failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_BACKEND_MISSING,
+                "backend=%s: %s", name, message);
   return be;
 }
 
 /* backend=auto: CUDA, else the CPU where one edit with default settings is at most 20 TFLOP, else a sentence that says
  * what is missing. */
-static FkBackend *choose_backend(FkEngine *e, const char *path, int device, GError **error) {
+static FkBackend *choose_backend(FkEngine *e, const char *path, GError **error) {
   g_autoptr(GError) no_cuda = NULL;
-  FkBackend *be = open_backend("cuda", device, &no_cuda);
+  FkBackend *be = open_backend(e->options, "cuda", &no_cuda);
   if (be) {
     e->why = g_strdup("a usable device is present");
     return be;
@@ -53,38 +69,30 @@ static FkBackend *choose_backend(FkEngine *e, const char *path, int device, GErr
     return NULL;
   }
   e->why = g_strdup_printf("no usable GPU (%s)", no_cuda->message);
-  return open_backend("cpu", 0, error);
+  return open_backend(e->options, "cpu", error);
 }
 
-static bool engine_setup(FkEngine *e, GError **error) {
-  const char *path = fk_options_get(e->options, "model-path"), *name = fk_options_get(e->options, "backend");
-  const int device = (int)g_ascii_strtoll(fk_options_get(e->options, "cuda-device-id"), NULL, 10);
-  const bool null = !strcmp(name, "null");
-  if (!path || !*path) {
-    if (!null) {
-      g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "model-path is not set");
-      return false;
-    }
-    path = "kontext-dev";
-  } else if (!null && !g_file_test(path, G_FILE_TEST_EXISTS)) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING, "model-path %s: no such folder", path);
-    return false;
-  }
-  e->be = strcmp(name, "auto") ? open_backend(name, device, error) : choose_backend(e, path, device, error);
-  if (!e->be) return false;
-  if (!e->why) e->why = g_strdup("asked for");
-  e->model = fk_model_open(path, e->be, NULL, !null, error);
-  return e->model != NULL;
+/* The folder, or a published configuration's name where the backend needs no files. NULL: an error. */
+static const char *model_path(const FkOptions *options, bool null, GError **error) {
+  const char *path = fk_options_get(options, "model-path");
+  const bool given = path && *path;
+  if (!given && null) return "kontext-dev";
+  if (given && (null || g_file_test(path, G_FILE_TEST_EXISTS))) return path;
+  g_autofree char *shown = given ? fk_shown_path(path) : NULL;
+  if (given)
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING, "model-path %s: no such folder", shown);
+  else
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "model-path is not set");
+  return NULL;
 }
 
 static void engine_free(FkEngine *e) {
   fk_prompt_cache_clear(&e->cache);
   if (e->be) fk_arena_close(&e->arena);
   fk_model_free(e->model);
-  if (e->be) fk_backend_close(e->be);
-  fk_settings_free(e->planned);
+  fk_backend_close(e->be);
+  fk_settings_free(e->planned.settings);
   fk_options_free(e->options);
-  g_free(e->shared.identity);
   g_free(e->why);
   g_mutex_clear(&e->lock);
   g_cond_clear(&e->turn);
@@ -95,20 +103,62 @@ static void free_shared(FkShared *shared) {
   engine_free((FkEngine *)shared);
 }
 
-FkEngine *fk_engine_new(const FkOptions *options, GError **error) {
-  g_autofree char *identity = fk_registry_identity(options);
-  FkEngine *e = (FkEngine *)fk_registry_find(identity);
-  if (e) return e;
-  e = g_new0(FkEngine, 1);
+/* With its backend, which says what the options come to, and not yet a model. */
+static FkEngine *engine_create(const FkOptions *options, const char *path, GError **error) {
+  const char *name = fk_options_get(options, "backend");
+  FkEngine *e = g_new0(FkEngine, 1);
   e->shared.refs = 1;
   e->options = fk_options_copy(options);
-  e->shared.identity = g_steal_pointer(&identity);
   g_mutex_init(&e->lock);
   g_cond_init(&e->turn);
   g_queue_init(&e->waiting);
-  if (engine_setup(e, error)) return (FkEngine *)fk_registry_add(&e->shared, free_shared);
+  e->be = strcmp(name, "auto") ? open_backend(options, name, error) : choose_backend(e, path, error);
+  if (!e->why) e->why = g_strdup("asked for");
+  if (e->be && fk_load_resolve(e->options, e->be, &e->plan, error)) return e;
   engine_free(e);
   return NULL;
+}
+
+/* The engine that is the same as `e` in all but the spelling of its options, else `e` with its model. Takes `e`. */
+static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, GError **error) {
+  g_autofree char *resolved = fk_load_identity(&e->plan), *name = g_strconcat(resolved, files, NULL);
+  FkEngine *other = (FkEngine *)fk_registry_find(name);
+  if (other) {
+    engine_free(e);
+    return other;
+  }
+  e->model = fk_model_open(path, e->be, &e->plan.precision, e->plan.backend != FK_ENGINE_NULL, error);
+  if (e->model) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
+  engine_free(e);
+  return NULL;
+}
+
+/* One more user's limit: refused if the engine is above it already, else it holds for everybody, because memory that
+ * several share is under the limits of all of them. */
+static bool lower_limit(FkEngine *e, const FkOptions *options, GError **error) {
+  const uint64_t limit = g_ascii_strtoull(fk_options_get(options, "max-vram"), NULL, 10);
+  const FkBudget budget = fk_budget_of(e->model, e->be, 0);
+  if (!limit) return true;
+  if (!fk_budget_within(&budget, limit, "the model", error)) return false;
+  g_mutex_lock(&e->lock);
+  e->max_vram = e->max_vram ? MIN(e->max_vram, limit) : limit;
+  g_mutex_unlock(&e->lock);
+  return true;
+}
+
+/* A name for the options as they are spelled finds an engine without opening a backend, which takes time, and memory
+ * that an engine in use may not have left. */
+FkEngine *fk_engine_new(const FkOptions *options, GError **error) {
+  g_autofree char *files = fk_registry_files(options), *spelling = fk_load_spelling(options);
+  g_autofree char *name = g_strconcat(spelling, files, NULL);
+  g_autoptr(FkEngine) e = (FkEngine *)fk_registry_find(name);
+  if (!e) {
+    const char *path = model_path(options, !strcmp(fk_options_get(options, "backend"), "null"), error);
+    FkEngine *created = path ? engine_create(options, path, error) : NULL;
+    e = created ? engine_share(created, path, files, error) : NULL;
+    if (e) fk_registry_alias(&e->shared, name);
+  }
+  return e && lower_limit(e, options, error) ? g_steal_pointer(&e) : NULL;
 }
 
 FkEngine *fk_engine_ref(FkEngine *e) {
@@ -137,6 +187,14 @@ static void wake(GCancellable *cancellable, gpointer engine) {
   g_mutex_unlock(&e->lock);
 }
 
+static void engine_leave(FkEngine *e) {
+  g_mutex_lock(&e->lock);
+  e->busy = false;
+  g_cond_broadcast(&e->turn);
+  g_mutex_unlock(&e->lock);
+}
+
+/* Waits for the turn. False, without it: cancelled meanwhile, or the device is lost. */
 static bool engine_enter(FkEngine *e, GCancellable *cancellable, GError **error) {
   int mine = 0; /* its address is the ticket */
   const gulong id = cancellable ? g_cancellable_connect(cancellable, G_CALLBACK(wake), e, NULL) : 0;
@@ -153,46 +211,46 @@ static bool engine_enter(FkEngine *e, GCancellable *cancellable, GError **error)
   if (cancelled) return false;
   if (!e->be->dead) return true;
   g_set_error_literal(error, FK_ERROR, FK_ERROR_DEVICE_LOST, e->be->message);
-  fk_engine_leave(e);
+  engine_leave(e);
   return false;
 }
 
-void fk_engine_leave(FkEngine *e) {
-  g_mutex_lock(&e->lock);
-  e->busy = false;
-  g_cond_broadcast(&e->turn);
-  g_mutex_unlock(&e->lock);
+/* ---- Memory and loading ---- */
+
+static bool same_plan(const FkPlanned *p, const FkEdit *edit) {
+  return p->settings && p->n == edit->n && p->width == edit->width && p->height == edit->height &&
+         fk_tune_same_memory(&p->tune, edit->tune);
 }
 
-/* ---- Loading ---- */
+/* Work memory of this edit, and whether all that it needs can be had: before the first byte of it is allocated. */
+static bool plan_memory(FkEngine *e, const FkEdit *edit, size_t *work, GError **error) {
+  g_autofree char *what = g_strdup_printf("an edit at %dx%d", edit->width, edit->height);
+  g_mutex_lock(&e->lock);
+  const uint64_t limit = e->max_vram;
+  g_mutex_unlock(&e->lock);
+  e->plans++;
+  if (!fk_plan_arena(edit, work, error)) return false;
+  const FkBudget budget = fk_budget_of(e->model, e->be, MAX(*work, e->arena.size));
+  return fk_budget_within(&budget, limit, what, error) &&
+         fk_budget_available(&budget, e->be, e->model->loaded, e->arena.size, what, error);
+}
 
 typedef struct {
   FkProgress progress;
   void *user_data;
-} Told;
+} Listener;
 
-static void tell_open(int64_t done, int64_t total, void *user_data) {
-  const Told *t = user_data;
-  if (t->progress) t->progress("open", done, total, t->user_data);
+static void report_open(int64_t done, int64_t total, void *user_data) {
+  const Listener *l = user_data;
+  if (l->progress) l->progress("open", done, total, l->user_data);
 }
 
-static bool within_limit(const FkEngine *e, size_t arena, GError **error) {
-  const uint64_t limit = g_ascii_strtoull(fk_options_get(e->options, "max-vram"), NULL, 10);
-  const uint64_t need = fk_model_weight_bytes(e->model) + fk_prompt_cache_bytes(e->model, e->be) + arena;
-  if (!limit || need <= limit) return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY,
-              "max-vram is %" G_GUINT64_FORMAT " bytes; the plan needs %" G_GUINT64_FORMAT " (weights %zu, work %zu)",
-              limit, need, fk_model_weight_bytes(e->model), arena);
-  return false;
-}
-
-static bool load(FkEngine *e, GCancellable *cancellable, FkProgress progress, void *user_data, GError **error) {
-  Told told = {progress, user_data};
+static bool load(FkEngine *e, const FkEdit *edit, GError **error) {
+  Listener listener = {edit->progress, edit->user_data};
   if (e->model->loaded) return true;
-  if (!within_limit(e, 0, error)) return false;
-  tell_open(0, (int64_t)fk_model_weight_bytes(e->model), &told);
+  report_open(0, (int64_t)fk_model_weight_bytes(e->model), &listener);
   fk_op_range(e->be, "load");
-  const bool loaded = fk_model_load(e->model, cancellable, tell_open, &told, error);
+  const bool loaded = fk_model_load(e->model, edit->cancellable, report_open, &listener, error);
   fk_op_range(e->be, NULL);
   if (!loaded) {
     fk_backend_clear(e->be);
@@ -203,11 +261,66 @@ static bool load(FkEngine *e, GCancellable *cancellable, FkProgress progress, vo
   return true;
 }
 
-bool fk_engine_load(FkEngine *e, GCancellable *cancellable, FkProgress progress, void *user_data, GError **error) {
-  if (!engine_enter(e, cancellable, error)) return false;
-  const bool ok = load(e, cancellable, progress, user_data, error);
-  fk_engine_leave(e);
+/* Work memory for an edit that was planned. Captured graphs name addresses in the old one, and ops of the old plan. */
+static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **error) {
+  FkPlanned *p = &e->planned;
+  if (e->be->ops->graph_forget) e->be->ops->graph_forget(e->be);
+  g_clear_pointer(&p->settings, fk_settings_free);
+  if (e->arena.size < work) {
+    fk_arena_close(&e->arena);
+    if (!fk_arena_open(&e->arena, e->be, work)) {
+      g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an edit at %dx%d: %zu bytes of work memory were refused",
+                  edit->width, edit->height, work);
+      return false;
+    }
+  }
+  *p = (FkPlanned){fk_settings_copy(edit->jobs[0].settings), *edit->tune, edit->n, edit->width, edit->height};
+  return true;
+}
+
+/* Weights and work memory for this edit: at once where an edit like it has run before. */
+static bool prepare(FkEngine *e, const FkEdit *edit, GError **error) {
+  size_t work;
+  if (e->model->loaded && same_plan(&e->planned, edit)) return true;
+  return plan_memory(e, edit, &work, error) && load(e, edit, error) && open_memory(e, edit, work, error);
+}
+
+/* An edit at the model's own area, for its memory. */
+static bool load_checked(FkEngine *e, FkEdit *edit, FkFrameSize *size, GError **error) {
+  const FkTune *t = edit->tune;
+  const double area = t->max_area ? t->max_area : (double)fk_model_area(e->model);
+  const int side = MAX(FK_SIZE_MULTIPLE, (int)sqrt(area) / FK_SIZE_MULTIPLE * FK_SIZE_MULTIPLE);
+  size_t work;
+  if (e->model->loaded) return true;
+  if (!fk_frames_size(e->model, t, side, side, size, error)) return false;
+  edit->width = size->width;
+  edit->height = size->height;
+  fk_tune_apply(t, e->be);
+  return plan_memory(e, edit, &work, error) && load(e, edit, error);
+}
+
+bool fk_engine_load_for(FkEngine *e, const FkSettings *settings, GCancellable *cancellable, FkProgress progress,
+                        void *user_data, GError **error) {
+  g_autoptr(FkSettings) defaults = settings ? NULL : fk_settings_new();
+  FkTune tune;
+  FkFrameSize size;
+  FkJob job = {.settings = settings ? settings : defaults};
+  FkEdit edit = {.model = e->model,
+                 .be = e->be,
+                 .tune = &tune,
+                 .jobs = &job,
+                 .n = 1,
+                 .cancellable = cancellable,
+                 .progress = progress,
+                 .user_data = user_data};
+  if (!fk_tune_resolve(job.settings, e->be, &tune, error) || !engine_enter(e, cancellable, error)) return false;
+  const bool ok = load_checked(e, &edit, &size, error);
+  engine_leave(e);
   return ok;
+}
+
+bool fk_engine_load(FkEngine *e, GCancellable *cancellable, FkProgress progress, void *user_data, GError **error) {
+  return fk_engine_load_for(e, NULL, cancellable, progress, user_data, error);
 }
 
 FkEngine *fk_engine_open(const FkOptions *options, GCancellable *cancellable, FkProgress progress, void *user_data,
@@ -219,33 +332,7 @@ FkEngine *fk_engine_open(const FkOptions *options, GCancellable *cancellable, Fk
 
 /* ---- Edits ---- */
 
-/* Makes the arena large enough for this edit. The same settings and size need no second walk. */
-static bool plan_memory(FkEngine *e, const FkEdit *edit, GError **error) {
-  const bool same = e->planned && e->planned_n == edit->n && e->planned_width == edit->width &&
-                    e->planned_height == edit->height && fk_settings_batchable(e->planned, edit->jobs[0].settings);
-  if (same) return true;
-  size_t bytes = 0;
-  if (!fk_plan_arena(edit, &bytes, error) || !within_limit(e, bytes, error)) return false;
-  if (e->be->ops->graph_forget) e->be->ops->graph_forget(e->be);
-  g_clear_pointer(&e->planned, fk_settings_free);
-  if (e->arena.size < bytes) {
-    size_t free_bytes = 0, total = 0;
-    fk_arena_close(&e->arena);
-    e->be->ops->memory(e->be, &free_bytes, &total);
-    if (!fk_arena_open(&e->arena, e->be, bytes)) {
-      g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an edit at %dx%d needs %zu bytes of work memory; %zu are free",
-                  edit->width, edit->height, bytes, free_bytes);
-      return false;
-    }
-  }
-  e->planned = fk_settings_copy(edit->jobs[0].settings);
-  e->planned_n = edit->n;
-  e->planned_width = edit->width;
-  e->planned_height = edit->height;
-  return true;
-}
-
-/* The edit with every op timed: recordings are off, so that each op is issued by itself. */
+/* The edit with every op timed: graphs are off, so that each op is issued by itself. */
 static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   const char *path = edit->tune->trace_file;
   e->be->use &= ~(uint32_t)FK_CAN_GRAPH;
@@ -256,7 +343,9 @@ static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, 
   bool ok = fk_edit_run(edit, error);
   struct FkProfile *p = fk_profile_stop(e->be);
   if (ok && path && !fk_profile_write_trace(p, path)) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "trace-file %s: %s", path, g_strerror(errno));
+    const int number = errno;
+    g_autofree char *shown = fk_shown_path(path);
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "trace-file %s: %s", shown, g_strerror(number));
     ok = false;
   }
   if (profile && ok)
@@ -270,9 +359,8 @@ static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **
   for (int i = 0; i < edit->n; i++)
     edit->jobs[i].result =
         (FkResult){.seed = g_ascii_strtoull(fk_settings_get(edit->jobs[i].settings, "seed"), NULL, 10)};
-  if (!load(e, edit->cancellable, edit->progress, edit->user_data, error)) return false;
   fk_tune_apply(edit->tune, e->be);
-  if (!plan_memory(e, edit, error)) return false;
+  if (!prepare(e, edit, error)) return false;
   edit->arena = &e->arena;
   const bool ok = edit->tune->trace_file || profile ? run_profiled(e, edit, profile, error) : fk_edit_run(edit, error);
   if (!ok) {
@@ -283,106 +371,88 @@ static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **
   return ok;
 }
 
-enum { MAX_SIDE = 256 * FK_SIZE_MULTIPLE }; /* 256 tokens: four times the largest side the model was trained on */
-
-/* A very long or narrow frame has no size near the asked area whose sides are at least 16. */
-static bool work_size(const FkEngine *e, const FkTune *t, int width, int height, FkEdit *edit, int *ow, int *oh,
-                      GError **error) {
-  const int64_t area = t->native_size || !t->max_area ? fk_model_area(e->model) : t->max_area;
-  if (width < 1 || height < 1 || width > 65535 || height > 65535) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "image %dx%d: sides go from 1 to 65535", width, height);
+/* What would otherwise be followed before anything is resolved. */
+static bool check_call(const FkJob *jobs, int n, GError **error) {
+  if (n < 0 || n > FK_FRAMES || !jobs) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%d frames in one edit: expected 0 to %d, and their array", n,
+                FK_FRAMES);
     return false;
   }
-  fk_edit_sizes(e->model, t, width, height, &edit->width, &edit->height, ow, oh);
-  if (edit->width <= MAX_SIDE && edit->height <= MAX_SIDE && (int64_t)edit->width * edit->height <= 2 * area)
-    return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-              "image %dx%d: its aspect ratio cannot be edited (the model would work at %dx%d; at most %d a side and "
-              "%" G_GINT64_FORMAT " pixels)",
-              width, height, edit->width, edit->height, MAX_SIDE, 2 * area);
-  return false;
-}
-
-static bool check_jobs(const FkEngine *e, const FkTune *tune, const FkJob *jobs, int n, FkEdit *edit, GError **error) {
-  if (e->model->config.pipeline == FK_PIPELINE_FLUX && tune->task == FK_TASK_EDIT) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                        "task=edit: this model makes images from text alone "
-                        "(FluxPipeline); it runs with task=generate");
-    return false;
-  }
-  for (int i = 0; i < n; i++) {
-    const FkImage *in = &jobs[i].in, *out = &jobs[i].out;
-    int ow, oh;
-    if (!work_size(e, tune, in->width, in->height, edit, &ow, &oh, error)) return false;
-    if (out->width != ow || out->height != oh || out->channels != in->channels ||
-        (in->channels != 3 && in->channels != 4)) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                  "result image: expected %dx%d with %d channels (3 or 4), found "
-                  "%dx%d with %d",
-                  ow, oh, in->channels, out->width, out->height, out->channels);
+  for (int i = 0; i < n; i++)
+    if (!jobs[i].settings) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d has no settings", i);
       return false;
     }
-    if (i && (in->width != jobs[0].in.width || in->height != jobs[0].in.height ||
-              !fk_settings_batchable(jobs[0].settings, jobs[i].settings))) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                  "frame %d of the batch differs from the first in size or "
-                  "settings",
-                  i);
-      return false;
-    }
-  }
   return true;
 }
 
-bool fk_engine_edit_profiled(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress,
-                             void *user_data, struct FkProfile **profile, GError **error) {
-  FkTune tune;
-  FkEdit edit = {.model = e->model,
-                 .be = e->be,
-                 .cache = &e->cache,
-                 .tune = &tune,
-                 .jobs = jobs,
-                 .n = n,
-                 .cancellable = cancellable,
-                 .progress = progress,
-                 .user_data = user_data};
-  if (n < 1) return true;
-  if (!fk_tune_resolve(jobs[0].settings, e->be, &tune, error) || !check_jobs(e, &tune, jobs, n, &edit, error))
-    return false;
-  if (!engine_enter(e, cancellable, error)) return false;
-  const bool ok = run(e, &edit, profile, error);
-  fk_engine_leave(e);
+/* Frames that are fit for it at this size. profile not NULL: every op is timed, and *profile is (transfer full): free.
+ */
+static bool edit_frames(FkEngine *e, FkEdit *edit, const FkFrameSize *size, struct FkProfile **profile,
+                        GError **error) {
+  edit->model = e->model;
+  edit->be = e->be;
+  edit->cache = &e->cache;
+  edit->width = size->width;
+  edit->height = size->height;
+  if (!engine_enter(e, edit->cancellable, error)) return false;
+  const bool ok = run(e, edit, profile, error);
+  engine_leave(e);
   return ok;
 }
 
 bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
                     GError **error) {
-  return fk_engine_edit_profiled(e, jobs, n, cancellable, progress, user_data, NULL, error);
+  FkTune tune;
+  FkFrameSize size;
+  FkEdit edit = {
+      .tune = &tune, .jobs = jobs, .n = n, .cancellable = cancellable, .progress = progress, .user_data = user_data};
+  if (n == 0) return true;
+  return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
+         fk_frames_check(e->model, &tune, jobs, n, &size, error) && edit_frames(e, &edit, &size, NULL, error);
 }
 
 bool fk_engine_output_size(FkEngine *e, const FkSettings *settings, int width, int height, int *ow, int *oh,
                            GError **error) {
   FkTune tune;
-  FkEdit edit;
-  return fk_tune_resolve(settings, e->be, &tune, error) && work_size(e, &tune, width, height, &edit, ow, oh, error);
+  FkFrameSize size;
+  if (!fk_tune_resolve(settings, e->be, &tune, error) || !fk_frames_size(e->model, &tune, width, height, &size, error))
+    return false;
+  *ow = size.out_width;
+  *oh = size.out_height;
+  return true;
 }
 
-/* One edit of made-up pixels. */
+/* One edit of made-up pixels, which are given at the size at which the model works: resizing is the host's and needs no
+ * rehearsal, and a frame of 65535 x 65535 needs no memory. */
 static bool rehearse(FkEngine *e, const FkSettings *settings, int width, int height, GCancellable *cancellable,
                      struct FkProfile **profile, GError **error) {
-  int ow, oh;
-  if (!fk_engine_output_size(e, settings, width, height, &ow, &oh, error)) return false;
-  g_autofree uint8_t *in = g_malloc((size_t)width * (size_t)height * 3), *out = g_malloc((size_t)ow * (size_t)oh * 3);
-  for (size_t i = 0; i < (size_t)width * (size_t)height * 3; i++) in[i] = (uint8_t)(i * 37 + i / 977);
-  FkJob job = {
-      .in = {in, width, height, 3, (size_t)width * 3}, .out = {out, ow, oh, 3, (size_t)ow * 3}, .settings = settings};
-  return fk_engine_edit_profiled(e, &job, 1, cancellable, NULL, NULL, profile, error);
+  FkTune tune;
+  FkFrameSize size;
+  if (!fk_tune_resolve(settings, e->be, &tune, error) ||
+      !fk_frames_size(e->model, &tune, width, height, &size, error) || !fk_frames_task(e->model, &tune, error))
+    return false;
+  const size_t stride = (size_t)size.width * 3, bytes = stride * (size_t)size.height;
+  g_autofree uint8_t *in = g_try_malloc(bytes), *out = g_try_malloc(bytes);
+  if (!in || !out) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "no memory for an image of %dx%d and its result", size.width,
+                size.height);
+    return false;
+  }
+  for (size_t i = 0; i < bytes; i++) in[i] = (uint8_t)(i * 37 + i / 977);
+  FkJob job = {.in = {in, size.width, size.height, 3, stride},
+               .out = {out, size.width, size.height, 3, stride},
+               .settings = settings};
+  FkEdit edit = {.tune = &tune, .jobs = &job, .n = 1, .cancellable = cancellable};
+  return edit_frames(e, &edit, &size, profile, error);
 }
 
 bool fk_engine_warmup(FkEngine *e, const FkSettings *settings, int width, int height, GCancellable *cancellable,
                       GError **error) {
   return rehearse(e, settings, width, height, cancellable, NULL, error);
 }
+
+/* ---- Reports ---- */
 
 static bool same_row(const FkProfileRow *r, const FkProfileOp *o) {
   return r->m == o->m && r->n == o->n && r->k == o->k && !strcmp(r->op, o->op) && !strcmp(r->stage, o->stage);
@@ -391,10 +461,11 @@ static bool same_row(const FkProfileRow *r, const FkProfileOp *o) {
 FkProfileRow *fk_engine_profile(FkEngine *e, const FkSettings *settings, int width, int height, size_t *count,
                                 GError **error) {
   struct FkProfile *p = NULL;
+  *count = 0;
   if (!rehearse(e, settings, width, height, NULL, &p, error)) return NULL;
-  FkProfileRow *rows = g_new0(FkProfileRow, (size_t)p->count);
+  FkProfileRow *rows = g_try_new0(FkProfileRow, (size_t)p->count + 1);
   size_t n = 0, i;
-  for (int k = 0; k < p->count; k++) {
+  for (int k = 0; rows && k < p->count; k++) {
     const FkProfileOp *o = &p->op[k];
     for (i = 0; i < n && !same_row(&rows[i], o); i++) continue;
     if (i == n) rows[n++] = (FkProfileRow){.stage = o->stage, .op = o->op, .m = o->m, .n = o->n, .k = o->k};
@@ -403,20 +474,20 @@ FkProfileRow *fk_engine_profile(FkEngine *e, const FkSettings *settings, int wid
     rows[i].flop += o->flop;
     rows[i].bytes += o->bytes;
   }
+  if (rows && p->dropped) rows[n++] = (FkProfileRow){.stage = "", .op = "dropped", .count = p->dropped};
+  if (!rows) g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "no memory for the rows of a profile");
   free(p);
   *count = n;
   return rows;
 }
 
 char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
-  GPtrArray *list = g_ptr_array_new();
-  g_auto(GStrv) tuned = fk_tune_report(settings, e->be);
-  g_ptr_array_add(list, g_strdup("backend"));
-  g_ptr_array_add(list,
-                  g_strdup_printf("%s (%s; %s)", e->be->ops->name, fk_options_get(e->options, "backend"), e->why));
-  g_ptr_array_add(list, g_strdup("precision"));
-  g_ptr_array_add(list, g_strdup(e->be->dtype == FK_F32 ? "float32 (auto; the CPU's)" : "bfloat16 (auto; the GPU's)"));
-  for (int i = 0; tuned[i]; i++) g_ptr_array_add(list, g_strdup(tuned[i]));
-  g_ptr_array_add(list, NULL);
-  return (char **)g_ptr_array_free(list, FALSE);
+  char **opened = fk_load_report(e->options, &e->plan, e->be, e->why), **tuned = fk_tune_report(settings, e->be);
+  const guint n = g_strv_length(opened), m = g_strv_length(tuned);
+  char **list = g_new0(char *, n + m + 1);
+  memcpy(list, opened, n * sizeof *list);
+  memcpy(list + n, tuned, m * sizeof *list);
+  g_free(opened);
+  g_free(tuned);
+  return list;
 }

@@ -6,29 +6,33 @@
 #include "edit.h"
 #include "registry.h"
 
+/* The edit that the arena was planned for, and that captured graphs belong to. */
+typedef struct {
+  FkSettings *settings; /* what the texts in `tune` point into; NULL: no edit yet */
+  FkTune tune;
+  int n, width, height;
+} FkPlanned;
+
 struct FkEngine {
   FkShared shared; /* first: what the registry knows of it */
   FkOptions *options;
+  FkLoadPlan plan; /* its texts are the options' */
   FkBackend *be;
   char *why; /* why this backend */
   FkModel *model;
-  FkArena arena;
-  FkPromptCache cache;
-  /* What the arena was planned for. */
-  FkSettings *planned;
-  int planned_n, planned_width, planned_height;
-  /* Order of arrival; `lock` guards these three only and is never held over work. */
+
+  /* `lock` guards these and is never held over work. */
   GMutex lock;
   GCond turn;
-  GQueue waiting;
-  bool busy;
-};
+  GQueue waiting;    /* tickets in order of arrival */
+  bool busy;         /* somebody's turn */
+  uint64_t max_vram; /* the lowest of all users'; 0: none has a limit */
 
-struct FkProfile;
-/* fk_engine_edit; with profile not NULL every op is timed and *profile is (transfer full: free). */
-bool fk_engine_edit_profiled(FkEngine *engine, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress,
-                             void *user_data, struct FkProfile **profile, GError **error);
-/* Lets the next in the queue run. */
-void fk_engine_leave(FkEngine *engine);
+  /* Who has the turn owns all below, and the backend. */
+  FkArena arena;
+  FkPromptCache cache;
+  FkPlanned planned;
+  int plans; /* walks of an edit to plan its memory, so far */
+};
 
 #endif

@@ -57,17 +57,24 @@ typedef struct {
   bool playing;               /* may change while frames flow */
   bool controllable;          /* may be driven by a GstController */
   const char *presets[4]; /* what `auto` becomes under exact, quality, balanced, fast; NULL: follows from the rest */
+  bool both;              /* scope FK_SCOPE_SETTING, and an option too: `auto` of options follows from it */
+  bool memory;            /* a setting: another value needs another memory plan; an option: another engine */
+  /* The library's own: the field of the resolved value, and what the backend must be able to do for "on". */
+  size_t offset;
+  uint32_t needs;
 } FkProperty;
 
 /* (transfer none): static, in the order in which they are shown. */
 FK_API const FkProperty *fk_properties(size_t *count);
 
-/* Two settings that refuse each other. Conditions on their values: "=text", "!text" (another, and set), ">number". */
+/* A pair of settings that cannot be combined. A condition is "=value", "!value" (set to anything else), ">number",
+ * "<=number", or "" (not set). */
 typedef struct {
   const char *a, *a_when, *b, *b_when, *reason;
 } FkInteraction;
 
-/* (transfer none): static. Pairs that are not listed combine. */
+/* (transfer none): static. Pairs that are not listed combine. Explicit values that cannot be combined are an error; a
+ * preset's choice gives way to an explicit value. */
 FK_API const FkInteraction *fk_interactions(size_t *count);
 
 /* ---- Options open an engine; settings belong to one edit ---- */
@@ -78,7 +85,10 @@ typedef struct FkSettings FkSettings;
 FK_API FkOptions *fk_options_new(void); /* (transfer full): all defaults */
 FK_API FkOptions *fk_options_copy(const FkOptions *options);
 FK_API void fk_options_free(FkOptions *options); /* (nullable) */
-/* Unknown names, values out of range and text that is not UTF-8 are FK_ERROR_OPTION_BAD. value NULL: the default. */
+/* Longest value of FK_KIND_STRING. */
+#define FK_TEXT_BYTES 1048576
+/* Unknown names, values out of range, text that is not UTF-8 and text of more than FK_TEXT_BYTES are
+ * FK_ERROR_OPTION_BAD; the old value stays. value NULL: the default. */
 FK_API bool fk_options_set(FkOptions *options, const char *name, const char *value, GError **error);
 /* (transfer none, nullable): valid until the next set. */
 FK_API const char *fk_options_get(const FkOptions *options, const char *name);
@@ -88,10 +98,16 @@ FK_API FkSettings *fk_settings_copy(const FkSettings *settings);
 FK_API void fk_settings_free(FkSettings *settings);
 FK_API bool fk_settings_set(FkSettings *settings, const char *name, const char *value, GError **error);
 FK_API const char *fk_settings_get(const FkSettings *settings, const char *name);
+/* Sets a property in whichever of the two has it (`both` rows: in both), for callers that take "name=value" of any.
+ * options, settings: nullable; its properties are unknown then. */
+FK_API bool fk_set(FkOptions *options, FkSettings *settings, const char *name, const char *value, GError **error);
 /* May frames with these settings run as one batch: all equal, `seed` aside. */
 FK_API bool fk_settings_batchable(const FkSettings *a, const FkSettings *b);
-/* Checks everything that does not need an engine: combinations that refuse each other, prompts that are not UTF-8. */
+/* Checks everything that does not need an engine: settings that cannot be combined, and a mask that does not fit. */
 FK_API bool fk_settings_check(const FkSettings *settings, GError **error);
+/* Settings that were set and change nothing beside the others: worth a warning, never an error. (transfer full): names
+ * in [2i], reasons in [2i+1], NULL-terminated; g_strfreev. */
+FK_API char **fk_settings_idle(const FkSettings *settings);
 
 /* ---- Engine ---- */
 
@@ -109,6 +125,11 @@ FK_API FkEngine *fk_engine_new(const FkOptions *options, GError **error);
  * or cancellation the engine may be loaded again. */
 FK_API bool fk_engine_load(FkEngine *engine, GCancellable *cancellable, FkProgress progress, void *user_data,
                            GError **error);
+/* The same, refused with FK_ERROR_MEMORY before anything is loaded when one edit with these settings (NULL: defaults)
+ * at its full working area would not fit: fk_engine_load asks for the defaults. Where only smaller edits are wanted,
+ * give the settings that make them small. */
+FK_API bool fk_engine_load_for(FkEngine *engine, const FkSettings *settings, GCancellable *cancellable,
+                               FkProgress progress, void *user_data, GError **error);
 /* new and load in one. */
 FK_API FkEngine *fk_engine_open(const FkOptions *options, GCancellable *cancellable, FkProgress progress,
                                 void *user_data, GError **error);
@@ -137,10 +158,11 @@ typedef struct {
   char mask[128];     /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
   bool prompt_cached; /* the text was not encoded again */
   bool truncated;     /* the prompt was longer than the model reads */
-  double flop;        /* spent in this edit */
+  double flop;                                     /* spent in this edit */
   double text_ms, encode_ms, denoise_ms, decode_ms, edit_ms;
 } FkResult;
 
+#define FK_FRAMES 256 /* most frames of one edit */
 typedef struct {
   FkImage in;  /* read; for task=generate only width and height count */
   FkImage out; /* written; size as fk_engine_output_size says, channels as `in`. Alpha is resized and passed on. */

@@ -16,7 +16,7 @@
 #define FK_SIZE_PREFERRED_AREA (1024 * 1024)
 
 /* input: work at the input's size where the model can, else at its aspect ratio. native: at a preferred size. */
-typedef enum { FK_SIZE_INPUT, FK_SIZE_NATIVE } FkSizeMode;
+typedef enum { FK_SIZE_INPUT, FK_SIZE_NATIVE, FK_SIZE_MODES } FkSizeMode;
 
 /* Aspect ratio of w x h at `max_area` pixels, sides rounded half to even, then down to multiples of 16, at least 16. */
 void fk_size_target(int w, int h, int64_t max_area, int *tw, int *th);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The table of settings that refuse each other, from which checks, tests and documents come. An explicit value
- * is refused when another explicit one forbids it (fk_settings_check, tune.c); a preset's choice gives way instead. */
+/* The tables of settings that cannot be combined and of settings that have no effect beside others, from which checks,
+ * warnings, tests and documents come. An explicit value is refused when another explicit one forbids it
+ * (fk_settings_check, tune.c); a preset's choice gives way instead. */
 #include "interactions.h"
 
 #include "properties.h"
@@ -19,24 +20,59 @@ static const FkInteraction table[] = {
     {"step-cache", "=none", "step-cache-mask", "!", "a mask is replayed by a step cache: name the one that wrote it"},
 };
 
+#define NO_CACHE(name)                                                                                                 \
+  { name, NULL, "step-cache", "=none", "no step cache runs" }
+#define MASKED(name)                                                                                                   \
+  { name, NULL, "step-cache-mask", "!", "step-cache-mask decides" }
+
+static const FkInteraction idle[] = {
+    {"prompt", "=", NULL, NULL, "it is empty: what changes is left to the model"},
+    {"negative-prompt", NULL, "true-cfg-scale", "<=1", "true classifier-free guidance is off at true-cfg-scale=1"},
+    {"true-cfg-scale", ">1", "negative-prompt", "", "there is no negative-prompt to guide away from"},
+    {"max-area", NULL, "size-mode", "=native", "a native size is one of the model's own"},
+    NO_CACHE("step-cache-threshold"),
+    NO_CACHE("step-cache-front"),
+    NO_CACHE("step-cache-back"),
+    NO_CACHE("step-cache-warmup"),
+    NO_CACHE("step-cache-max"),
+    NO_CACHE("step-cache-last"),
+    NO_CACHE("step-cache-growth"),
+    NO_CACHE("step-cache-cooldown"),
+    NO_CACHE("step-cache-forecast"),
+    MASKED("step-cache-threshold"),
+    MASKED("step-cache-warmup"),
+    MASKED("step-cache-max"),
+    MASKED("step-cache-last"),
+    MASKED("step-cache-growth"),
+    MASKED("step-cache-cooldown"),
+    {"step-cache-growth", NULL, "step-cache-last", "<=-1", "runs have no limit that could grow (step-cache-last)"},
+};
+
 const FkInteraction *fk_interactions(size_t *count) {
   *count = G_N_ELEMENTS(table);
   return table;
 }
 
+const FkInteraction *fk_interactions_idle(size_t *count) {
+  *count = G_N_ELEMENTS(idle);
+  return idle;
+}
+
 bool fk_interactions_holds(const char *when, const char *value) {
+  if (!*when) return !value;
   if (!value) return false;
+  if (*when == '<') return g_ascii_strtod(value, NULL) <= g_ascii_strtod(when + 2, NULL);
   if (*when == '>') return g_ascii_strtod(value, NULL) > g_ascii_strtod(when + 1, NULL);
   return !strcmp(value, when + 1) == (*when == '=');
 }
 
-const char *fk_interactions_yield(const FkSettings *s, const char *name, const char *value) {
+const char *fk_interactions_yield(const FkValues *v, const char *name, const char *value) {
   for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
     const FkInteraction *t = &table[i];
     const bool first = !strcmp(t->a, name);
     if (!first && strcmp(t->b, name)) continue;
     const FkProperty *other = fk_properties_find(first ? t->b : t->a);
-    const char *asked = fk_settings_get(s, other->name);
+    const char *asked = fk_values_get(v, other);
     if (fk_properties_automatic(other, asked)) continue;
     if (fk_interactions_holds(first ? t->a_when : t->b_when, value) &&
         fk_interactions_holds(first ? t->b_when : t->a_when, asked))

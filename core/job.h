@@ -26,7 +26,7 @@ typedef struct {
   GCancellable *cancellable;
   FkProgress progress;
   void *user_data;
-  bool plan;                   /* a walk on the null backend: no pixels, no noise, no text */
+  bool dry_run;                /* a plan's walk on the null backend: no pixels, no noise, no text */
   FkStageCost cost[FK_STAGES]; /* written */
 } FkEdit;
 

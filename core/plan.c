@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans: the edit itself, run on the null backend, which only counts. Nothing here knows the model's structure. */
+/* Plans: the edit itself, run on the null backend, which only counts. Of the model's structure only the autoencoder's
+ * halves are known here, to tell their parameters apart. */
 #include "plan.h"
 
 #include "edit.h"
+#include "frames.h"
 
 #include <string.h>
 
@@ -17,7 +19,7 @@ static FkBackend *null_backend(FkDtype dtype, GError **error) {
   return be;
 }
 
-/* `edit` with everything that touches pixels, text or people taken out. */
+/* `edit` without pixels, tokenizers and callbacks. */
 static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, bool whole_last_block, GError **error) {
   FkModel model = *edit->model;
   model.flux.whole_last_block = whole_last_block;
@@ -29,7 +31,7 @@ static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, bool whole_last_bl
   edit->cache = NULL;
   edit->cancellable = NULL;
   edit->progress = NULL;
-  edit->plan = true;
+  edit->dry_run = true;
   return fk_arena_open(arena, be, 0) && fk_edit_run(edit, error);
 }
 
@@ -45,9 +47,10 @@ bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error) {
   g_autofree FkJob *jobs = g_memdup2(edit->jobs, sizeof(FkJob) * (size_t)edit->n);
   FkBackend *be = null_backend(edit->be->dtype, error);
   if (!be) return false;
-  /* The same fused ops and kernels as the backend that will run: they and compositions need scratch. */
+  /* The same fused ops and kernels as the backend that will run: they and compositions need scratch. Graphs are no
+   * matter of memory, and there are none here. */
   be->real = edit->be;
-  be->use = edit->be->use;
+  be->use = edit->be->use & be->can;
   copy.jobs = jobs;
   const bool ok = walk(&copy, be, &arena, false, error);
   *bytes = peak(&copy);
@@ -55,7 +58,7 @@ bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error) {
   return ok;
 }
 
-/* Runs only one part of the text stage to tell CLIP and T5 apart. */
+/* CLIP's share of the text stage. */
 static double clip_flop(const FkModel *m, FkBackend *be, size_t *bytes) {
   FkArena arena;
   g_autofree int32_t *ids = g_new0(int32_t, (size_t)m->config.clip.max_tokens);
@@ -132,18 +135,21 @@ static bool walk_both(const FkEdit *start, FkBackend *be, int bytes_per_value, F
 
 bool fk_plan(const char *model, const FkSettings *settings, int width, int height, int bytes_per_value, FkPlan *plan,
              GError **error) {
+  *plan = (FkPlan){0};
+  if (bytes_per_value != 2 && bytes_per_value != 4) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "bytes per value: expected 2 or 4, found %d", bytes_per_value);
+    return false;
+  }
   FkBackend *be = null_backend(bytes_per_value == 4 ? FK_F32 : FK_BF16, error);
   if (!be) return false;
-  g_autoptr(FkModel) m = fk_model_open(model, be, NULL, false, error);
+  FkModel *m = fk_model_open(model, be, NULL, false, error);
   FkTune tune;
-  *plan = (FkPlan){0};
-  bool ok = m && fk_tune_resolve(settings, be, &tune, error);
+  FkFrameSize size;
+  bool ok = m && fk_tune_resolve(settings, be, &tune, error) && fk_frames_size(m, &tune, width, height, &size, error);
   if (ok) {
-    int ow, oh;
     FkJob job = {.in = {NULL, width, height, 3, 0}, .settings = settings};
-    FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1};
-    fk_edit_sizes(m, &tune, width, height, &edit.width, &edit.height, &ow, &oh);
-    job.out = (FkImage){NULL, ow, oh, 3, 0};
+    FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1, .width = size.width, .height = size.height};
+    job.out = (FkImage){NULL, size.out_width, size.out_height, 3, 0};
     plan->width = edit.width;
     plan->height = edit.height;
     plan->text_tokens = fk_prompt_length(m, tune.max_sequence_length);
@@ -151,7 +157,7 @@ bool fk_plan(const char *model, const FkSettings *settings, int width, int heigh
     plan->context_tokens = tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens;
     ok = walk_both(&edit, be, bytes_per_value, plan, error);
   }
-  g_clear_pointer(&m, fk_model_free);
+  fk_model_free(m);
   fk_backend_close(be);
   return ok;
 }

@@ -1,156 +1,233 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* THE table of properties, and nothing but it: names, help, ranges, defaults, and what each preset makes of `auto`.
+/* THE table of properties, and nothing but it: names, help, ranges, defaults, what each preset makes of `auto`, which
+ * field the value becomes and what that field means for kernels and memory.
  * Not here: stored values (values.c), what may be combined (interactions.c), what runs (tune.c). */
 #include "properties.h"
 
+#include "backend.h"
+#include "resolved.h"
+
+#include <stddef.h>
 #include <string.h>
 
-#define ALL(v)                                                                                                         \
-  { v, v, v, v }
-#define NICKS(...) ((const char *const[]){__VA_ARGS__, NULL})
+/* ---- Enumerations: X(position, nick, meaning), where position is the value that the field gets ---- */
+
+/* Nicks and meanings in the order of the values, and a proof that each value has one. Where the first is `auto` the
+ * field's values are counted from the second on. */
+#define NICK(position, nick, meaning) [position] = nick,
+#define MEANING(position, nick, meaning) [position] = meaning,
+#define BIT(position, nick, meaning) | 1u << (position)
+#define CHOICES(name, list, count)                                                                                     \
+  static const char *const name##_nicks[(count) + 1] = {list(NICK)};                                                   \
+  static const char *const name##_meanings[(count) + 1] = {list(MEANING)};                                             \
+  _Static_assert((0u list(BIT)) == (1u << (count)) - 1, #name ": a nick for each value and no more")
+#define CHOICE(name) .values = name##_nicks, .meaning = name##_meanings
+
+#define BACKENDS(X)                                                                                                    \
+  X(0, "auto", "CUDA where a usable device is present, else the CPU if the work is small")                             \
+  X(1 + FK_ENGINE_CUDA, "cuda", "NVIDIA GPU, bfloat16")                                                                \
+  X(1 + FK_ENGINE_CPU, "cpu", "float32 reference, any machine")                                                        \
+  X(1 + FK_ENGINE_NULL, "null", "Walks shapes only; pixels are unspecified but repeatable")
+CHOICES(backend, BACKENDS, 1 + FK_ENGINES);
+
+#define SCHEDULERS(X)                                                                                                  \
+  X(FK_SCHEDULER_EULER, "euler", "Flow-matching Euler, the model's own")                                               \
+  X(FK_SCHEDULER_DPMPP_2M, "dpmpp-2m", "DPM-Solver++ 2M")                                                              \
+  X(FK_SCHEDULER_UNIPC, "unipc", "UniPC, order 2")                                                                     \
+  X(FK_SCHEDULER_DEIS, "deis", "DEIS, order 2")                                                                        \
+  X(FK_SCHEDULER_HEUN, "heun", "Heun: two evaluations per step")
+CHOICES(scheduler, SCHEDULERS, FK_SCHEDULERS);
+
+#define SIGMAS(X)                                                                                                      \
+  X(FK_SIGMAS_FLOW, "flow", "Even steps, shifted by the image size")                                                   \
+  X(FK_SIGMAS_KARRAS, "karras", "Karras ladder between the flow's ends")                                               \
+  X(FK_SIGMAS_EXPONENTIAL, "exponential", "Even in the logarithm")                                                     \
+  X(FK_SIGMAS_BETA, "beta", "Quantiles of Beta(0.6, 0.6)")
+CHOICES(sigmas, SIGMAS, FK_SIGMAS_KINDS);
+
+#define RNGS(X)                                                                                                        \
+  X(FK_RNG_TORCH_CPU, "torch-cpu", "torch.Generator('cpu'), float32")                                                  \
+  X(FK_RNG_TORCH_CUDA, "torch-cuda", "torch.Generator('cuda') of an H100 or H200")
+CHOICES(rng, RNGS, FK_RNGS);
+
+#define TASKS(X)                                                                                                       \
+  X(FK_TASK_EDIT, "edit", "Image editing: the frame is the reference image")                                           \
+  X(FK_TASK_GENERATE, "generate", "Text to image: the frame gives size and time only")
+CHOICES(task, TASKS, FK_TASKS);
+
+#define SIZE_MODES(X)                                                                                                  \
+  X(FK_SIZE_INPUT, "input", "The input's size")                                                                        \
+  X(FK_SIZE_NATIVE, "native", "The model's preferred size nearest in aspect ratio")
+CHOICES(size_mode, SIZE_MODES, FK_SIZE_MODES);
+
+#define PRESETS(X)                                                                                                     \
+  X(FK_PRESET_EXACT, "exact", "Only what leaves every bit as it is")                                                   \
+  X(FK_PRESET_QUALITY, "quality", "Rounding may differ, nothing lossy")                                                \
+  X(FK_PRESET_BALANCED, "balanced", "The cheapest losses that docs/quality.md found")                                  \
+  X(FK_PRESET_FAST, "fast", "As fast as the result stays usable")
+CHOICES(preset, PRESETS, FK_PRESETS);
+_Static_assert(FK_PRESETS == sizeof((FkProperty){0}.presets) / sizeof(char *), "a column for each preset");
+
+#define STEP_CACHES(X)                                                                                                 \
+  X(0, "auto", "The preset decides")                                                                                   \
+  X(1 + FK_CACHE_NONE, "none", "Every evaluation is computed")                                                         \
+  X(1 + FK_CACHE_FIRST_BLOCK, "first-block", "By what the first block adds, against its last computed value")          \
+  X(1 + FK_CACHE_DBCACHE, "dbcache", "The same with more blocks in front, a warm-up and blocks behind")                \
+  X(1 + FK_CACHE_TEACACHE, "teacache", "By the accumulated change of the model's modulated input")
+CHOICES(step_cache, STEP_CACHES, 1 + FK_CACHES);
+
+#define FORECASTS(X) /* the order of the extrapolation */                                                              \
+  X(0, "auto", "The preset decides")                                                                                   \
+  X(1, "none", "The last computed value")                                                                              \
+  X(2, "taylor", "Extrapolated, first order")                                                                          \
+  X(3, "taylor2", "Extrapolated, second order")
+CHOICES(forecast, FORECASTS, 2 + FK_FORECAST_ORDER);
+
+/* ---- Fields ---- */
+
+/* A field of a type that its kind cannot fill does not compile. */
+#define IS_BOOL(x) _Generic((x), bool : 1, default : -1)
+#define IS_SWITCH(x) IS_BOOL(x)
+#define IS_INT(x) _Generic((x), int : 1, default : -1)
+#define IS_ENUM(x) _Generic((x), int : 1, unsigned : 1, default : -1)
+#define IS_UINT64(x) _Generic((x), uint64_t : 1, default : -1)
+#define IS_DOUBLE(x) _Generic((x), double : 1, default : -1)
+#define IS_STRING(x) _Generic((x), const char * : 1, default : -1)
+#define FIELD(type, name, kind_)                                                                                       \
+  .kind = FK_KIND_##kind_, .offset = offsetof(type, name) + 0 * sizeof(char[IS_##kind_((((type *)0)->name))])
+#define OPTION(kind_, name) FIELD(FkLoadPlan, name, kind_), .scope = FK_SCOPE_OPTION
+#define SETTING(kind_, name) FIELD(FkTune, name, kind_), .scope = FK_SCOPE_SETTING
+_Static_assert(offsetof(FkLoadPlan, preset) == offsetof(FkTune, preset), "one row fills both");
+
+#define ALL(v) .presets = {v, v, v, v}
+#define SAME .optimization = FK_CLASS_SAME
+#define ROUNDING .optimization = FK_CLASS_ROUNDING
+#define LOSSY .optimization = FK_CLASS_LOSSY
+#define PLAYING .playing = true
+#define CONTROLLABLE .playing = true, .controllable = true
+#define MEMORY .memory = true
 
 static const FkProperty table[] = {
     {"model-path", "Model path",
      "Folder of the model in diffusers layout (FLUX.1-Kontext-dev); relative to the working "
      "directory. With backend=null none is needed",
-     FK_KIND_STRING, FK_SCOPE_OPTION, .initial = NULL},
-    {"backend", "Backend", "Machine that computes", FK_KIND_ENUM, FK_SCOPE_OPTION, .initial = "auto",
-     .values = NICKS("auto", "cuda", "cpu", "null"),
-     .meaning =
-         NICKS("CUDA where a usable device is present, else the CPU if the work is small", "NVIDIA GPU, bfloat16",
-               "float32 reference, any machine", "Walks shapes only; pixels are unspecified but repeatable")},
-    {"cuda-device-id", "CUDA device", "Index of the GPU; -1 takes the first usable one", FK_KIND_INT, FK_SCOPE_OPTION,
-     .min = -1, .max = 1023, .initial = "-1"},
-    {"max-vram", "Memory limit", "Refuse to open when the plan needs more bytes of device memory; 0 = all there is",
-     FK_KIND_UINT64, FK_SCOPE_OPTION, .initial = "0"},
+     OPTION(STRING, model_path), .initial = NULL},
+    {"backend", "Backend", "Machine that computes", OPTION(ENUM, backend), .initial = "auto", CHOICE(backend), MEMORY},
+    {"cuda-device-id", "CUDA device", "Index of the GPU; -1 takes the first usable one", OPTION(INT, device), .min = -1,
+     .max = 1023, .initial = "-1", MEMORY},
+    {"threads", "CPU threads",
+     "Threads of backend=cpu; 0 = one for each processor that the process may use. Results do not depend on it",
+     OPTION(INT, threads), .min = 0, .max = 256, .initial = "0", MEMORY},
+    {"max-vram", "Memory limit",
+     "Upper limit of device memory in bytes; opening or editing fails above it; 0 = no limit. Where several users share "
+     "an engine the lowest limit holds",
+     OPTION(UINT64, max_vram), .initial = "0"},
 
-    {"prompt", "Prompt", "What to change, in words; edited as it is", FK_KIND_STRING, FK_SCOPE_SETTING, .initial = "",
-     .playing = true},
+    {"prompt", "Prompt", "Edit instruction, passed to the model unchanged", SETTING(STRING, prompt), .initial = "",
+     PLAYING},
     {"negative-prompt", "Negative prompt",
-     "What to avoid; true classifier-free guidance runs when this is set (\"\" is "
-     "set) and true-cfg-scale is above 1",
-     FK_KIND_STRING, FK_SCOPE_SETTING, .initial = NULL, .playing = true},
-    {"seed", "Seed", "Seed of the noise; the same seed gives the same bytes", FK_KIND_UINT64, FK_SCOPE_SETTING,
-     .initial = "0", .playing = true, .controllable = true},
-    {"steps", "Steps", "Denoising steps", FK_KIND_INT, FK_SCOPE_SETTING, .min = 1, .max = 1000, .initial = "28",
-     .playing = true, .controllable = true},
-    {"guidance", "Guidance", "Distilled guidance scale, an input of the model", FK_KIND_DOUBLE, FK_SCOPE_SETTING,
-     .min = 0, .max = 100, .initial = "2.5", .playing = true, .controllable = true},
+     "What to avoid; true classifier-free guidance runs when this is set (\"\" is set) and true-cfg-scale is above 1",
+     SETTING(STRING, negative_prompt), .initial = NULL, PLAYING, MEMORY},
+    {"seed", "Seed",
+     "Seed of the noise; the same seed gives the same bytes. -1 is 18446744073709551615, a seed like any other and not "
+     "a random one",
+     SETTING(UINT64, seed), .initial = "0", CONTROLLABLE},
+    {"steps", "Steps", "Denoising steps", SETTING(INT, steps), .min = 1, .max = 1000, .initial = "28", CONTROLLABLE,
+     MEMORY},
+    {"guidance", "Guidance", "Distilled guidance scale, an input of the model", SETTING(DOUBLE, guidance), .min = 0,
+     .max = 100, .initial = "2.5", CONTROLLABLE},
     {"true-cfg-scale", "True CFG scale",
-     "Classifier-free guidance against negative-prompt; 1 = off, else two passes per "
-     "step",
-     FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = 1, .max = 100, .initial = "1", .playing = true, .controllable = true},
-    {"scheduler", "Scheduler", "Solver of the flow", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "euler",
-     .values = NICKS("euler", "dpmpp-2m", "unipc", "deis", "heun"),
-     .meaning = NICKS("Flow-matching Euler, the model's own", "DPM-Solver++ 2M", "UniPC, order 2", "DEIS, order 2",
-                      "Heun: two evaluations per step"),
-     .playing = true},
-    {"sigmas", "Noise levels", "Spacing of the noise levels", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "flow",
-     .values = NICKS("flow", "karras", "exponential", "beta"),
-     .meaning = NICKS("Even steps, shifted by the image size", "Karras ladder between the flow's ends",
-                      "Even in the logarithm", "Quantiles of Beta(0.6, 0.6)"),
-     .playing = true},
-    {"rng", "Noise generator", "Whose torch.randn the noise repeats", FK_KIND_ENUM, FK_SCOPE_SETTING,
-     .initial = "torch-cpu", .values = NICKS("torch-cpu", "torch-cuda"),
-     .meaning = NICKS("torch.Generator('cpu'), float32", "torch.Generator('cuda') of an H100 or H200"),
-     .playing = true},
+     "Classifier-free guidance against negative-prompt; 1 = off, else two evaluations (NFE) per step",
+     SETTING(DOUBLE, true_cfg_scale), .min = 1, .max = 100, .initial = "1", CONTROLLABLE},
+    {"scheduler", "Scheduler", "Solver of the flow", SETTING(ENUM, scheduler), .initial = "euler", CHOICE(scheduler),
+     PLAYING, MEMORY},
+    {"sigmas", "Noise levels", "Spacing of the noise levels", SETTING(ENUM, sigmas), .initial = "flow", CHOICE(sigmas),
+     PLAYING},
+    {"rng", "Noise generator", "Whose torch.randn the noise repeats", SETTING(ENUM, rng), .initial = "torch-cpu",
+     CHOICE(rng), PLAYING},
     {"max-sequence-length", "Text tokens",
-     "T5 tokens, padding included; 0 = as the tokenizer's configuration says, at "
-     "most 512",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 512, .initial = "0", .playing = true},
+     "T5 tokens, padding included; 0 = as the tokenizer's configuration says, at most 512",
+     SETTING(INT, max_sequence_length), .min = 0, .max = 512, .initial = "0", PLAYING, MEMORY},
 
-    {"task", "Task", "What to make of a frame", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "edit",
-     .values = NICKS("edit", "generate"),
-     .meaning = NICKS("Edit the frame", "Text to image: the frame gives size and time only")},
-    {"size-mode", "Size mode", "Size of the result", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "input",
-     .values = NICKS("input", "native"),
-     .meaning = NICKS("The input's size", "The model's preferred size nearest in aspect ratio")},
+    {"task", "Task", "Edit the frame, or generate from the prompt alone", SETTING(ENUM, task), .initial = "edit",
+     CHOICE(task), MEMORY},
+    {"size-mode", "Size mode", "Size of the result", SETTING(ENUM, size_mode), .initial = "input", CHOICE(size_mode)},
     {"max-area", "Working area",
-     "Pixels at which the model works; 0 = the square of its training size (1 MP for "
-     "FLUX.1-Kontext-dev)",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 4194304, .initial = "0"},
-    {"preset", "Preset", "Which optimizations `auto` turns on", FK_KIND_ENUM, FK_SCOPE_SETTING, .initial = "quality",
-     .values = NICKS("exact", "quality", "balanced", "fast"),
-     .meaning = NICKS("Only what leaves every bit as it is", "Rounding may differ, nothing lossy",
-                      "The cheapest losses that docs/quality.md found", "As fast as the result stays usable")},
+     "Pixels at which the model works; 0 = the square of its training size (1 MP for FLUX.1-Kontext-dev)",
+     SETTING(INT, max_area), .min = 0, .max = 4194304, .initial = "0"},
+    {"preset", "Preset", "Which optimizations `auto` turns on", SETTING(ENUM, preset), .initial = "quality",
+     CHOICE(preset), .both = true},
 
-    {"prompt-cache", "Prompt cache", "Keep the encodings of the last 16 prompts", FK_KIND_SWITCH, FK_SCOPE_SETTING,
-     FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
+    {"prompt-cache", "Prompt cache", "Keep the encodings of the last 16 prompts", SETTING(SWITCH, prompt_cache), SAME,
+     .initial = "auto", ALL("on")},
     {"vae-tiling", "VAE tiling",
-     "Autoencoder in overlapping tiles when a side exceeds its training size: less memory, "
-     "other pixels",
-     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .presets = ALL("off")},
+     "Autoencoder in overlapping tiles when a side exceeds its training size: less memory, other pixels",
+     SETTING(SWITCH, vae_tiling), LOSSY, .initial = "auto", ALL("off"), MEMORY},
     {"fused-qkv", "Fused projections",
-     "Normalisation and rotation of queries and keys inside their projection, with one "
-     "rounding",
-     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"}},
+     "Normalisation and rotation of queries and keys inside their projection, with one rounding",
+     SETTING(SWITCH, fused_qkv), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"},
+     .needs = FK_CAN_FUSED_QKV, MEMORY},
     {"flash-attention", "Flash attention", "The attention kernel made for this GPU instead of the general one",
-     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"}},
+     SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"},
+     .needs = FK_CAN_FLASH, MEMORY},
     {"channels-last", "Channels-last convolution",
-     "Convolutions and group norms of the autoencoder by the fused kernels "
-     "for channels-last maps",
-     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"}},
-    {"cuda-graph", "CUDA graph", "Records one evaluation and replays it", FK_KIND_SWITCH, FK_SCOPE_SETTING,
-     FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
+     "Convolutions and group norms of the autoencoder by the fused kernels for channels-last maps",
+     SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"},
+     .needs = FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM, MEMORY},
+    {"cuda-graph", "CUDA graph", "Captures an evaluation as a CUDA graph and replays it", SETTING(SWITCH, cuda_graph),
+     SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_GRAPH},
     {"vae-slicing", "VAE slicing",
-     "Frames of a batch go through the autoencoder one at a time; this engine has no other "
-     "way",
-     FK_KIND_SWITCH, FK_SCOPE_SETTING, FK_CLASS_SAME, .initial = "auto", .presets = ALL("on")},
+     "Frames of a batch go through the autoencoder one at a time; this engine has no other way",
+     SETTING(SWITCH, vae_slicing), SAME, .initial = "auto", ALL("on")},
 
-    {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed", FK_KIND_ENUM,
-     FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto",
-     .values = NICKS("auto", "none", "first-block", "dbcache", "teacache"),
-     .meaning = NICKS("The preset decides", "Every evaluation is computed",
-                      "By what the first block adds, against its last computed value",
-                      "The same with more blocks in front, a warm-up and blocks behind",
-                      "By the accumulated change of the model's modulated input"),
-     .presets = {"none", "none", "teacache", "teacache"}},
+    {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed",
+     SETTING(ENUM, step_cache.kind), LOSSY, .initial = "auto", CHOICE(step_cache),
+     .presets = {"none", "none", "teacache", "teacache"}, MEMORY},
     {"step-cache-threshold", "Step cache threshold",
-     "Relative change of the target tokens from which an evaluation is "
-     "computed; -1 = 0.08 for first-block and dbcache, 0.22 (accumulated) for teacache, 0.3 where a preset chose it",
-     FK_KIND_DOUBLE, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1", .presets = {"-1", "-1", "0.3", "0.3"}},
+     "Relative change of the noise (target) tokens from which an evaluation is computed; -1: automatic (first-block and "
+     "dbcache 0.08, teacache 0.22 accumulated, 0.3 where a preset chose it)",
+     SETTING(DOUBLE, step_cache.threshold), .min = -1, .max = 1000, .initial = "-1",
+     .presets = {"-1", "-1", "0.3", "0.3"}},
     {"step-cache-front", "Step cache front",
-     "Blocks that always run before the decision; -1 = 1 for first-block, 8 for "
-     "dbcache, at most a third of the model",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 1000, .initial = "-1"},
-    {"step-cache-back", "Step cache back", "Blocks that always run after the skipped ones", FK_KIND_INT,
-     FK_SCOPE_SETTING, .min = 0, .max = 1000, .initial = "0"},
+     "Blocks that always run before the decision; -1: automatic (first-block 1, dbcache 8, never more than a third of "
+     "the blocks)",
+     SETTING(INT, step_cache.front), .min = -1, .max = 1000, .initial = "-1", MEMORY},
+    {"step-cache-back", "Step cache back", "Blocks that always run after the skipped ones",
+     SETTING(INT, step_cache.back), .min = 0, .max = 1000, .initial = "0", MEMORY},
     {"step-cache-warmup", "Step cache warm-up",
-     "Evaluations at the start that are always computed; -1 = 1 for "
-     "first-block, 8 for dbcache, a fifth of all for teacache, 5 where preset=fast chose it",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "5"}},
-    {"step-cache-max", "Step cache limit", "Evaluations that may be skipped in all; -1 = any number", FK_KIND_INT,
-     FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
+     "Evaluations at the start that are always computed; -1: automatic (first-block 1, dbcache 8, teacache a fifth of "
+     "all, 5 where preset=fast chose it)",
+     SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "5"}},
+    {"step-cache-max", "Step cache limit",
+     "Most evaluations that may be skipped in all (cache-dit: max_cached_steps); -1 = any number",
+     SETTING(INT, step_cache.max), .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-last", "Step cache run",
-     "Evaluations that may be skipped one after the other; -1 = any number, 3 where preset=balanced chose the cache, "
-     "4 where preset=fast did",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "4"}},
+     "Most evaluations that may be skipped in a row (cache-dit: max_continuous_cached_steps); -1: automatic (any number, "
+     "3 where preset=balanced chose the cache, 4 where preset=fast did)",
+     SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "4"}},
     {"step-cache-growth", "Step cache growth",
      "Evaluations by which each run may be longer than the one before; with step-cache-last the length of the first",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = 0, .max = 2000, .initial = "0"},
+     SETTING(INT, step_cache.growth), .min = 0, .max = 2000, .initial = "0"},
     {"step-cache-cooldown", "Step cache cool-down",
-     "Evaluations at the end that are always computed; -1 = a tenth of all for teacache, none for the others",
-     FK_KIND_INT, FK_SCOPE_SETTING, .min = -1, .max = 2000, .initial = "-1"},
-    {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones", FK_KIND_ENUM,
-     FK_SCOPE_SETTING, FK_CLASS_LOSSY, .initial = "auto", .values = NICKS("auto", "none", "taylor", "taylor2"),
-     .meaning = NICKS("The preset decides", "The last computed value", "Extrapolated, first order",
-                      "Extrapolated, second order"),
-     .presets = {"none", "none", "taylor", "taylor"}},
+     "Evaluations at the end that are always computed; -1: automatic (teacache a tenth of all, others none)",
+     SETTING(INT, step_cache.cooldown), .min = -1, .max = 2000, .initial = "-1"},
+    {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones",
+     SETTING(ENUM, step_cache.forecast), LOSSY, .initial = "auto", CHOICE(forecast),
+     .presets = {"none", "none", "taylor", "taylor"}, MEMORY},
     {"step-cache-mask", "Step cache mask",
-     "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; "
-     "empty = decide",
-     FK_KIND_STRING, FK_SCOPE_SETTING, .initial = ""},
+     "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; empty = decide",
+     SETTING(STRING, step_cache.mask), .initial = "", MEMORY},
     {"context-reuse", "Context reuse",
-     "Computes the reference image's tokens every N evaluations and keeps their keys "
-     "and values in between; 1 = off, -1 = the preset decides",
-     FK_KIND_INT, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 2000, .initial = "-1", .presets = ALL("1")},
+     "Computes the reference (context) tokens every N evaluations and keeps their keys and values in between; 1 = off, "
+     "-1 = the preset decides",
+     SETTING(INT, context_reuse), LOSSY, .min = -1, .max = 2000, .initial = "-1", ALL("1"), MEMORY},
     {"token-merge", "Token merging",
-     "Share of the image tokens that are merged with a similar neighbour in the middle "
-     "blocks; 0 = off, -1 = the preset decides",
-     FK_KIND_DOUBLE, FK_SCOPE_SETTING, FK_CLASS_LOSSY, .min = -1, .max = 0.75, .initial = "-1", .presets = ALL("0")},
+     "Share of the image tokens that are merged with a similar neighbour in the middle blocks; 0 = off, -1 = the preset "
+     "decides",
+     SETTING(DOUBLE, token_merge), LOSSY, .min = -1, .max = 0.75, .initial = "-1", ALL("0"), MEMORY},
     {"trace-file", "Trace file",
-     "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset", FK_KIND_STRING,
-     FK_SCOPE_SETTING, .initial = NULL},
+     "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset",
+     SETTING(STRING, trace_file), .initial = NULL},
 };
 
 const FkProperty *fk_properties(size_t *count) {

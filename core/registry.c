@@ -1,80 +1,131 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sharing: one engine per identity, found as long as somebody holds it. Not here: what an engine is (engine.c). */
+/* Sharing: one engine per identity, found as long as somebody holds it. Not here: what an engine is (engine.c), what
+ * options resolve to (tune.c). */
 #include "registry.h"
 
+#include "properties.h"
 #include "values.h"
 
 #include <glib/gstdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static GMutex lock;
-static GHashTable *engines; /* identity (owned by the engine) -> engine, no reference held */
+/* ---- Files ---- */
+
+/* Inode, size and time tell contents apart without reading them. A link is its target: checkpoints from a hub are
+ * folders of links. */
+static void append_file(GString *s, const char *path) {
+  GStatBuf st;
+  if (g_stat(path, &st) == 0 && S_ISREG(st.st_mode))
+    g_string_append_printf(s, "%s %ju %ju %jd %jd.%09ld\n", path, (uintmax_t)st.st_dev, (uintmax_t)st.st_ino,
+                           (intmax_t)st.st_size, (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
 
 static int by_name(gconstpointer a, gconstpointer b) {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Names of the weight and configuration files of one folder, sorted, with what identifies their content cheaply. */
-static void append_folder(GString *s, const char *folder) {
+/* The files of one folder whose names match one of the patterns, sorted. */
+static void append_folder(GString *s, const char *folder, const char *const *patterns) {
   g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
   g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
   const char *name;
-  while (dir && (name = g_dir_read_name(dir))) g_ptr_array_add(names, g_strdup(name));
+  while (dir && (name = g_dir_read_name(dir)))
+    for (int i = 0; patterns[i]; i++)
+      if (g_pattern_match_simple(patterns[i], name)) {
+        g_ptr_array_add(names, g_strdup(name));
+        break;
+      }
   g_ptr_array_sort(names, by_name);
   for (guint i = 0; i < names->len; i++) {
-    GStatBuf st;
     g_autofree char *path = g_build_filename(folder, names->pdata[i], NULL);
-    if (g_stat(path, &st) == 0 && S_ISREG(st.st_mode))
-      g_string_append_printf(s, "%s %ju %jd %jd.%09ld\n", path, (uintmax_t)st.st_ino, (intmax_t)st.st_size,
-                             (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    append_file(s, path);
   }
 }
 
-char *fk_registry_identity(const FkOptions *options) {
-  static const char *const folders[] = {"",          "transformer", "vae",      "text_encoder", "text_encoder_2",
-                                        "tokenizer", "tokenizer_2", "scheduler"};
-  g_autofree char *values = fk_options_identity(options);
-  const char *model = fk_options_get(options, "model-path");
-  char *real = model ? realpath(model, NULL) : NULL;
-  GString *s = g_string_new(values);
-  g_string_append_printf(s, "real %s\n", real ? real : "");
-  for (size_t i = 0; real && i < G_N_ELEMENTS(folders); i++) {
-    g_autofree char *folder = g_build_filename(real, folders[i], NULL);
-    append_folder(s, folder);
+/* What model.c and the tokenizers open in a checkpoint folder. */
+static void append_checkpoint(GString *s, const char *folder) {
+  static const char *const top[] = {"model_index.json", NULL}, *const scheduler[] = {"scheduler_config.json", NULL},
+                           *const network[] = {"config.json", "*.safetensors", "*.safetensors.index.json", NULL},
+                           *const tokenizer[] = {"*.json", "merges.txt", "spiece.model", NULL};
+  static const struct {
+    const char *folder;
+    const char *const *patterns;
+  } list[] = {{"", top},
+              {"transformer", network},
+              {"vae", network},
+              {"text_encoder", network},
+              {"text_encoder_2", network},
+              {"tokenizer", tokenizer},
+              {"tokenizer_2", tokenizer},
+              {"scheduler", scheduler}};
+  for (size_t i = 0; i < G_N_ELEMENTS(list); i++) {
+    g_autofree char *path = g_build_filename(folder, list[i].folder, NULL);
+    append_folder(s, path, list[i].patterns);
   }
-  free(real);
+}
+
+char *fk_registry_files(const FkOptions *options) {
+  const FkValues *v = fk_options_values(options);
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  GString *s = g_string_new(NULL);
+  for (size_t i = 0; i < n; i++) {
+    const char *path = p[i].kind == FK_KIND_STRING ? fk_values_get(v, &p[i]) : NULL;
+    if (!path || !*path) continue;
+    char *real = realpath(path, NULL);
+    g_string_append_printf(s, "%s %s\n", p[i].name, real ? real : path);
+    if (real) append_file(s, real);
+    if (real) append_checkpoint(s, real);
+    free(real);
+  }
   return g_string_free(s, FALSE);
 }
 
-FkShared *fk_registry_find(const char *identity) {
+/* ---- Engines ---- */
+
+static GMutex lock;
+static GHashTable *engines; /* name (owned) -> FkShared, no reference held; several names may stand for one */
+
+FkShared *fk_registry_find(const char *name) {
   g_mutex_lock(&lock);
-  FkShared *e = engines ? g_hash_table_lookup(engines, identity) : NULL;
+  FkShared *e = engines ? g_hash_table_lookup(engines, name) : NULL;
   if (e) g_atomic_int_inc(&e->refs);
   g_mutex_unlock(&lock);
   return e;
 }
 
-FkShared *fk_registry_add(FkShared *e, void (*free_shared)(FkShared *)) {
+FkShared *fk_registry_add(FkShared *e, const char *name, void (*free_shared)(FkShared *)) {
   g_mutex_lock(&lock);
-  if (!engines) engines = g_hash_table_new(g_str_hash, g_str_equal);
-  FkShared *other = g_hash_table_lookup(engines, e->identity);
+  if (!engines) engines = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  FkShared *other = g_hash_table_lookup(engines, name);
   if (other)
     g_atomic_int_inc(&other->refs);
   else
-    g_hash_table_insert(engines, e->identity, e);
+    g_hash_table_insert(engines, g_strdup(name), e);
   g_mutex_unlock(&lock);
   if (!other) return e;
   free_shared(e);
   return other;
 }
 
+void fk_registry_alias(FkShared *e, const char *name) {
+  g_mutex_lock(&lock);
+  if (!g_hash_table_contains(engines, name)) g_hash_table_insert(engines, g_strdup(name), e);
+  g_mutex_unlock(&lock);
+}
+
+static gboolean is_engine(gpointer name, gpointer value, gpointer engine) {
+  (void)name;
+  return value == engine;
+}
+
 bool fk_registry_drop(FkShared *e) {
   /* Under the lock, so that nobody finds an engine whose last reference goes. */
   g_mutex_lock(&lock);
   const bool last = g_atomic_int_dec_and_test(&e->refs);
-  if (last) g_hash_table_remove(engines, e->identity);
-  if (last && g_hash_table_size(engines) == 0) g_clear_pointer(&engines, g_hash_table_destroy);
+  if (last && engines) g_hash_table_foreach_remove(engines, is_engine, e);
+  if (engines && g_hash_table_size(engines) == 0) g_clear_pointer(&engines, g_hash_table_destroy);
   g_mutex_unlock(&lock);
   return last;
 }

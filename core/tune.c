@@ -1,103 +1,102 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Resolution of the settings: preset, backend and other switches turn `auto` into what runs. Not here: the table
- * (properties.c), stored values (values.c). */
+/* Resolution of options and settings: preset, backend and the other values turn `auto` into what runs. Each row of the
+ * table says in which field its value goes; one loop fills them all, and what follows are the few that depend on
+ * another. Not here: the table (properties.c), stored values (values.c). */
 #include "tune.h"
 
 #include "interactions.h"
 #include "properties.h"
-#include "values.h"
 
 #include <math.h>
 #include <string.h>
 
-static int nick_index(const FkProperty *p, const char *value) {
-  for (int i = 0; p->values[i]; i++)
-    if (!strcmp(p->values[i], value)) return i;
-  return 0;
+/* ---- From text to field ---- */
+
+static bool has_auto(const FkProperty *p) {
+  return !strcmp(p->values[0], "auto");
 }
 
-/* Index of an enumeration's value. */
-static int choice(const FkSettings *s, const char *name) {
-  return nick_index(fk_properties_find(name), fk_settings_get(s, name));
+/* Position among the values, `auto` not counted: -1. */
+static int position(const FkProperty *p, const char *value) {
+  int i = 0;
+  while (p->values[i] && strcmp(p->values[i], value)) i++;
+  return i - has_auto(p);
+}
+
+static const char *get(const FkValues *v, const char *name) {
+  return fk_values_get(v, fk_properties_find(name));
+}
+
+/* Column of the preset in force. Options and settings have the row each for itself. */
+static int preset_of(const FkValues *v) {
+  const FkProperty *p = fk_properties_find("preset");
+  return position(p, fk_values_get(v, p));
 }
 
 /* Rows with presets and without a class say how the preset's own step cache is tuned. A cache that was asked for by
  * name has another signal or was asked for as it is: none of these numbers is meant for it. */
-static bool tunes_another_cache(const FkSettings *s, const FkProperty *p) {
-  return p->optimization == FK_CLASS_NONE && strcmp(fk_settings_get(s, "step-cache"), "auto");
+static bool tunes_another_cache(const FkValues *v, const FkProperty *p) {
+  return p->scope == FK_SCOPE_SETTING && p->optimization == FK_CLASS_NONE && strcmp(get(v, "step-cache"), "auto");
 }
 
 /* The explicit value wins whatever the order of setting. A preset's choice gives way to explicit settings that it
  * cannot be combined with; its `exact` column is "off". */
-const char *fk_tune_decided(const FkSettings *s, const FkProperty *p) {
-  const char *asked = fk_settings_get(s, p->name);
+const char *fk_tune_decided(const FkValues *v, const FkProperty *p) {
+  const char *asked = fk_values_get(v, p);
   if (!asked || !p->presets[0] || !fk_properties_automatic(p, asked)) return asked;
-  if (tunes_another_cache(s, p)) return p->presets[0];
-  const char *preset = p->presets[choice(s, "preset")];
-  return fk_interactions_yield(s, p->name, preset) ? p->presets[0] : preset;
+  if (tunes_another_cache(v, p)) return p->presets[0];
+  const char *preset = p->presets[preset_of(v)];
+  return fk_interactions_yield(v, p->name, preset) ? p->presets[0] : preset;
 }
 
 /* Whether the backend has what a switch turns on. */
 static bool available(const FkProperty *p, const FkBackend *be) {
-  static const struct {
-    const char *name;
-    uint32_t needs;
-  } needs[] = {{"fused-qkv", FK_CAN_FUSED_QKV},
-               {"flash-attention", FK_CAN_FLASH},
-               {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
-               {"cuda-graph", FK_CAN_GRAPH}};
-  for (size_t i = 0; i < G_N_ELEMENTS(needs); i++)
-    if (!strcmp(p->name, needs[i].name)) return (be->can & needs[i].needs) == needs[i].needs;
-  return true;
+  return (be->can & p->needs) == p->needs;
 }
 
-/* A machine switch as it will run. */
-static bool machine_on(const FkSettings *s, const FkBackend *be, const char *name) {
-  const FkProperty *p = fk_properties_find(name);
-  return available(p, be) && !strcmp(fk_tune_decided(s, p), "on");
+/* `text` as the row's field of `to`. */
+static void fill(void *to, const FkProperty *p, const char *text, const FkBackend *be) {
+  void *field = (char *)to + p->offset;
+  switch (p->kind) {
+  case FK_KIND_BOOL: *(bool *)field = !strcmp(text, "true"); break;
+  case FK_KIND_SWITCH: *(bool *)field = available(p, be) && !strcmp(text, "on"); break;
+  case FK_KIND_ENUM: *(int *)field = position(p, text); break;
+  case FK_KIND_INT: *(int *)field = (int)g_ascii_strtod(text, NULL); break;
+  case FK_KIND_UINT64: *(uint64_t *)field = g_ascii_strtoull(text, NULL, 10); break;
+  case FK_KIND_DOUBLE: *(double *)field = g_ascii_strtod(text, NULL); break;
+  case FK_KIND_STRING: *(const char **)field = text; break;
+  }
 }
+
+static void fill_all(void *to, const FkValues *v, FkScope scope, const FkBackend *be) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (size_t i = 0; i < n; i++)
+    if (fk_values_in_scope(&p[i], scope)) fill(to, &p[i], fk_tune_decided(v, &p[i]), be);
+}
+
+/* ---- What cannot be had ---- */
 
 /* `on` that cannot be had, and `off` of what has no other way (rule 7). */
-static bool check_machine(const FkSettings *s, const FkBackend *be, GError **error) {
+static bool check_machine(const FkValues *v, FkScope scope, const FkBackend *be, GError **error) {
   size_t n;
   const FkProperty *table = fk_properties(&n);
   for (size_t i = 0; i < n; i++) {
     const FkProperty *p = &table[i];
-    if (p->kind != FK_KIND_SWITCH || available(p, be) || strcmp(fk_settings_get(s, p->name), "on")) continue;
+    if (p->scope != scope || p->kind != FK_KIND_SWITCH || available(p, be) || strcmp(fk_values_get(v, p), "on"))
+      continue;
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=on: backend %s has no kernel for it", p->name, be->ops->name);
     return false;
   }
-  if (strcmp(fk_settings_get(s, "vae-slicing"), "off")) return true;
-  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                      "vae-slicing=off: frames always go through the autoencoder "
-                      "one at a time");
-  return false;
+  return true;
 }
 
-void fk_tune_apply(const FkTune *t, FkBackend *be) {
-  const uint32_t off = (t->fused_qkv ? 0u : FK_CAN_FUSED_QKV) | (t->flash_attention ? 0u : FK_CAN_FLASH) |
-                       (t->channels_last ? 0u : FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM) |
-                       (t->cuda_graph ? 0u : FK_CAN_GRAPH);
-  be->use = be->can & ~off;
-}
-
-static bool on(const FkSettings *s, const char *name) {
-  return !strcmp(fk_tune_decided(s, fk_properties_find(name)), "on");
-}
-
-static double number(const FkSettings *s, const char *name) {
-  return g_ascii_strtod(fk_tune_decided(s, fk_properties_find(name)), NULL);
-}
-
-/* Index of a decided enumeration among its values, `auto` not counted. */
-static int decided_choice(const FkSettings *s, const char *name) {
-  const FkProperty *p = fk_properties_find(name);
-  return nick_index(p, fk_tune_decided(s, p)) - 1;
-}
-
-bool fk_tune_check_mask(const FkSettings *s, GError **error) {
-  const char *mask = fk_settings_get(s, "step-cache-mask");
-  const int n = fk_schedule_evaluations((FkSchedulerKind)choice(s, "scheduler"), (int)number(s, "steps"));
+bool fk_tune_check_mask(const FkSettings *settings, GError **error) {
+  const FkValues *v = fk_settings_values(settings);
+  const char *mask = get(v, "step-cache-mask");
+  const FkProperty *scheduler = fk_properties_find("scheduler");
+  const int n = fk_schedule_evaluations((FkSchedulerKind)position(scheduler, fk_values_get(v, scheduler)),
+                                        (int)g_ascii_strtod(get(v, "steps"), NULL));
   if (!mask || !*mask) return true;
   const size_t length = strlen(mask), good = strspn(mask, "01");
   if (good < length)
@@ -111,12 +110,12 @@ bool fk_tune_check_mask(const FkSettings *s, GError **error) {
 }
 
 /* Two decided values that cannot be combined. */
-static bool check_interactions(const FkSettings *s, GError **error) {
+static bool check_interactions(const FkValues *v, GError **error) {
   size_t n;
   const FkInteraction *table = fk_interactions(&n);
   for (size_t i = 0; i < n; i++) {
     const FkInteraction *t = &table[i];
-    const char *a = fk_tune_decided(s, fk_properties_find(t->a)), *b = fk_tune_decided(s, fk_properties_find(t->b));
+    const char *a = fk_tune_decided(v, fk_properties_find(t->a)), *b = fk_tune_decided(v, fk_properties_find(t->b));
     if (!fk_interactions_holds(t->a_when, a) || !fk_interactions_holds(t->b_when, b)) continue;
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=%s and %s=%s cannot be combined: %s", t->a, a, t->b, b,
                 t->reason);
@@ -126,74 +125,208 @@ static bool check_interactions(const FkSettings *s, GError **error) {
 }
 
 bool fk_settings_check(const FkSettings *settings, GError **error) {
-  static const char *const text[] = {"prompt", "negative-prompt"};
-  for (size_t i = 0; i < G_N_ELEMENTS(text); i++) {
-    const char *value = fk_settings_get(settings, text[i]);
-    if (value && !fk_values_parse(fk_properties_find(text[i]), value, error)) return false;
-  }
-  return fk_tune_check_mask(settings, error) && check_interactions(settings, error);
+  return fk_tune_check_mask(settings, error) && check_interactions(fk_settings_values(settings), error);
 }
 
-bool fk_tune_resolve(const FkSettings *s, const FkBackend *be, FkTune *t, GError **error) {
-  if (!fk_settings_check(s, error) || !check_machine(s, be, error)) return false;
-  *t = (FkTune){.prompt = fk_settings_get(s, "prompt"),
-                .seed = g_ascii_strtoull(fk_settings_get(s, "seed"), NULL, 10),
-                .steps = (int)number(s, "steps"),
-                .max_sequence_length = (int)number(s, "max-sequence-length"),
-                .guidance = number(s, "guidance"),
-                .true_cfg_scale = number(s, "true-cfg-scale"),
-                .scheduler = (FkSchedulerKind)choice(s, "scheduler"),
-                .sigmas = (FkSigmasKind)choice(s, "sigmas"),
-                .rng = (FkRng)choice(s, "rng"),
-                .task = (FkTask)choice(s, "task"),
-                .native_size = choice(s, "size-mode") == 1,
-                .max_area = (int64_t)number(s, "max-area"),
-                .trace_file = fk_settings_get(s, "trace-file"),
-                .fused_qkv = machine_on(s, be, "fused-qkv"),
-                .flash_attention = machine_on(s, be, "flash-attention"),
-                .channels_last = machine_on(s, be, "channels-last"),
-                .cuda_graph = machine_on(s, be, "cuda-graph"),
-                .prompt_cache = on(s, "prompt-cache"),
-                .vae_tiling = on(s, "vae-tiling"),
-                .step_cache.kind = (FkCacheKind)decided_choice(s, "step-cache"),
-                .step_cache.threshold = number(s, "step-cache-threshold"),
-                .step_cache.front = (int)number(s, "step-cache-front"),
-                .step_cache.back = (int)number(s, "step-cache-back"),
-                .step_cache.warmup = (int)number(s, "step-cache-warmup"),
-                .step_cache.max = (int)number(s, "step-cache-max"),
-                .step_cache.last = (int)number(s, "step-cache-last"),
-                .step_cache.growth = (int)number(s, "step-cache-growth"),
-                .step_cache.cooldown = (int)number(s, "step-cache-cooldown"),
-                .step_cache.forecast = decided_choice(s, "step-cache-forecast"),
-                .step_cache.mask = fk_settings_get(s, "step-cache-mask"),
-                .context_reuse = MAX(1, (int)number(s, "context-reuse")),
-                .token_merge = number(s, "token-merge")};
-  if (t->true_cfg_scale > 1) t->negative_prompt = fk_settings_get(s, "negative-prompt");
+/* ---- What has no effect ---- */
+
+/* Not its default, numbers by value. */
+static bool is_set(const FkProperty *p, const char *value) {
+  if (p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE)
+    return g_ascii_strtod(value, NULL) < g_ascii_strtod(p->initial, NULL) ||
+           g_ascii_strtod(value, NULL) > g_ascii_strtod(p->initial, NULL);
+  return g_strcmp0(value, p->initial) != 0;
+}
+
+char **fk_settings_idle(const FkSettings *settings) {
+  const FkValues *v = fk_settings_values(settings);
+  GPtrArray *list = g_ptr_array_new();
+  size_t n;
+  const FkInteraction *table = fk_interactions_idle(&n);
+  for (size_t i = 0; i < n; i++) {
+    const FkInteraction *t = &table[i];
+    const FkProperty *p = fk_properties_find(t->a);
+    const char *value = fk_values_get(v, p);
+    bool known = false; /* a setting has one reason */
+    for (guint k = 0; k < list->len; k += 2) known |= !strcmp(list->pdata[k], t->a);
+    if (known || !(t->a_when ? fk_interactions_holds(t->a_when, value) : is_set(p, value))) continue;
+    if (t->b && !fk_interactions_holds(t->b_when, fk_tune_decided(v, fk_properties_find(t->b)))) continue;
+    g_ptr_array_add(list, g_strdup(t->a));
+    g_ptr_array_add(list, g_strdup(t->reason));
+  }
+  g_ptr_array_add(list, NULL);
+  return (char **)g_ptr_array_free(list, FALSE);
+}
+
+/* ---- Resolution ---- */
+
+bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t, GError **error) {
+  const FkValues *v = fk_settings_values(settings);
+  if (!fk_settings_check(settings, error) || !check_machine(v, FK_SCOPE_SETTING, be, error)) return false;
+  *t = (FkTune){0};
+  fill_all(t, v, FK_SCOPE_SETTING, be);
+  if (!t->vae_slicing) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "vae-slicing=off: frames always go through the autoencoder one at a time");
+    return false;
+  }
+  if (t->true_cfg_scale <= 1) t->negative_prompt = NULL;
+  if (!*t->step_cache.mask) t->step_cache.mask = NULL;
+  t->context_reuse = MAX(1, t->context_reuse);
   return true;
 }
 
-char **fk_tune_report(const FkSettings *s, const FkBackend *be) {
-  GPtrArray *list = g_ptr_array_new();
-  const char *preset = fk_settings_get(s, "preset");
+bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *plan, GError **error) {
+  const FkValues *v = fk_options_values(options);
+  if (!check_machine(v, FK_SCOPE_OPTION, be, error)) return false;
+  *plan = (FkLoadPlan){0};
+  fill_all(plan, v, FK_SCOPE_OPTION, be);
+  plan->backend = (FkEngineKind)position(fk_properties_find("backend"), be->ops->name);
+  plan->device = plan->backend == FK_ENGINE_CUDA ? be->device : -1;
+  plan->threads = plan->backend == FK_ENGINE_CPU ? be->threads : 0;
+  plan->precision = fk_precision_uniform(be->dtype);
+  return true;
+}
+
+/* ---- Comparing ---- */
+
+/* What makes two engines different; files are compared by what they are (fk_registry_files). */
+static bool distinguishes(const FkProperty *p) {
+  return p->scope == FK_SCOPE_OPTION && p->memory && p->kind != FK_KIND_STRING;
+}
+
+char *fk_load_spelling(const FkOptions *options) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  GString *s = g_string_new("set\n");
+  for (size_t i = 0; i < n; i++)
+    if (distinguishes(&p[i]))
+      g_string_append_printf(s, "%s=%s\n", p[i].name, fk_tune_decided(fk_options_values(options), &p[i]));
+  return g_string_free(s, FALSE);
+}
+
+char *fk_load_identity(const FkLoadPlan *plan) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  GString *s = g_string_new("resolved\n");
+  for (size_t i = 0; i < n; i++) {
+    const void *field = (const char *)plan + p[i].offset;
+    char number[G_ASCII_DTOSTR_BUF_SIZE];
+    if (!distinguishes(&p[i])) continue;
+    g_string_append_printf(s, "%s=", p[i].name);
+    switch (p[i].kind) {
+    case FK_KIND_BOOL:
+    case FK_KIND_SWITCH: g_string_append_printf(s, "%d\n", *(const bool *)field); break;
+    case FK_KIND_ENUM:
+    case FK_KIND_INT: g_string_append_printf(s, "%d\n", *(const int *)field); break;
+    case FK_KIND_UINT64: g_string_append_printf(s, "%" G_GUINT64_FORMAT "\n", *(const uint64_t *)field); break;
+    case FK_KIND_DOUBLE:
+      g_string_append_printf(s, "%s\n", g_ascii_dtostr(number, sizeof number, *(const double *)field));
+      break;
+    case FK_KIND_STRING: break;
+    }
+  }
+  return g_string_free(s, FALSE);
+}
+
+void fk_tune_apply(const FkTune *t, FkBackend *be) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  be->use = be->can;
+  for (size_t i = 0; i < n; i++)
+    if (p[i].scope == FK_SCOPE_SETTING && p[i].needs && !*(const bool *)((const char *)t + p[i].offset))
+      be->use &= ~p[i].needs;
+}
+
+/* Texts by whether they are given: what they say goes into the contents of buffers, not into their sizes. */
+static bool same_value(const FkProperty *p, const void *a, const void *b) {
+  switch (p->kind) {
+  case FK_KIND_BOOL:
+  case FK_KIND_SWITCH: return *(const bool *)a == *(const bool *)b;
+  case FK_KIND_ENUM:
+  case FK_KIND_INT: return *(const int *)a == *(const int *)b;
+  case FK_KIND_UINT64: return *(const uint64_t *)a == *(const uint64_t *)b;
+  case FK_KIND_DOUBLE: return memcmp(a, b, sizeof(double)) == 0;
+  case FK_KIND_STRING: break;
+  }
+  return !*(const char *const *)a == !*(const char *const *)b;
+}
+
+bool fk_tune_same_memory(const FkTune *a, const FkTune *b) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (size_t i = 0; i < n; i++)
+    if (p[i].scope == FK_SCOPE_SETTING && p[i].memory &&
+        !same_value(&p[i], (const char *)a + p[i].offset, (const char *)b + p[i].offset))
+      return false;
+  return true;
+}
+
+/* ---- Reports ---- */
+
+static void report(GPtrArray *list, const char *name, const char *decided, const char *asked, const char *why) {
+  g_ptr_array_add(list, g_strdup(name));
+  g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", decided, asked, why));
+}
+
+static void report_optimizations(GPtrArray *list, const FkValues *v, FkScope scope, const FkBackend *be) {
+  const char *preset = get(v, "preset");
   size_t n;
   const FkProperty *table = fk_properties(&n);
   for (size_t i = 0; i < n; i++) {
     const FkProperty *p = &table[i];
-    if (p->optimization == FK_CLASS_NONE) continue;
-    const char *asked = fk_settings_get(s, p->name), *now = fk_tune_decided(s, p);
-    const char *chosen = now == asked ? NULL : p->presets[choice(s, "preset")];
-    const char *forbidden = chosen ? fk_interactions_yield(s, p->name, chosen) : NULL;
-    g_autofree char *why =
-        now == asked ? g_strdup("asked for")
-                     : g_strdup_printf("preset %s%s%s", preset, forbidden ? ", but " : "", forbidden ? forbidden : "");
-    if (!available(p, be)) {
-      now = "off";
-      g_free(why);
-      why = g_strdup_printf("backend %s has no kernel for it", be->ops->name);
-    }
-    g_ptr_array_add(list, g_strdup(p->name));
-    g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", now, asked, why));
+    if (p->optimization == FK_CLASS_NONE || p->scope != scope) continue;
+    const char *asked = fk_values_get(v, p), *now = fk_tune_decided(v, p);
+    const char *chosen = now == asked ? NULL : p->presets[preset_of(v)];
+    const char *forbidden = chosen ? fk_interactions_yield(v, p->name, chosen) : NULL;
+    g_autofree char *why = !available(p, be) ? g_strdup_printf("backend %s has no kernel for it", be->ops->name)
+                           : now == asked    ? g_strdup("asked for")
+                                             : g_strdup_printf("preset %s%s%s", preset, forbidden ? ", but " : "",
+                                                            forbidden ? forbidden : "");
+    report(list, p->name, available(p, be) ? now : "off", asked, why);
   }
+}
+
+char **fk_tune_report(const FkSettings *settings, const FkBackend *be) {
+  GPtrArray *list = g_ptr_array_new();
+  report_optimizations(list, fk_settings_values(settings), FK_SCOPE_SETTING, be);
+  g_ptr_array_add(list, NULL);
+  return (char **)g_ptr_array_free(list, FALSE);
+}
+
+/* Types of the matrices, each once: "bfloat16" or "bfloat16, e4m3". (transfer full) */
+static char *precision_text(const FkPrecision *p) {
+  static const char *const names[FK_DTYPES] = {
+      [FK_F32] = "float32", [FK_BF16] = "bfloat16", [FK_F16] = "float16", [FK_I32] = "int32", [FK_U8] = "uint8",
+      [FK_I8] = "int8",     [FK_E4M3] = "e4m3",     [FK_E8M0] = "e8m0",   [FK_E2M1] = "e2m1"};
+  GString *s = g_string_new(NULL);
+  for (int dtype = 0; dtype < FK_DTYPES; dtype++)
+    for (int role = 0; role < FK_ROLES; role++) {
+      if (p->form[role].dtype != (FkDtype)dtype) continue;
+      g_string_append_printf(s, "%s%s", s->len ? ", " : "", names[dtype]);
+      break;
+    }
+  return g_string_free(s, FALSE);
+}
+
+char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const FkBackend *be, const char *why) {
+  const FkValues *v = fk_options_values(options);
+  GPtrArray *list = g_ptr_array_new();
+  g_autofree char *precision = precision_text(&plan->precision), *precision_why = NULL;
+  report(list, "backend", be->ops->name, get(v, "backend"), why);
+  precision_why = g_strdup_printf("what backend %s computes in", be->ops->name);
+  report(list, "precision", precision, "auto", precision_why);
+  if (plan->backend == FK_ENGINE_CUDA) {
+    g_autofree char *device = g_strdup_printf("%d", plan->device);
+    const char *asked = get(v, "cuda-device-id");
+    report(list, "cuda-device-id", device, asked, *asked == '-' ? "the first usable one" : "asked for");
+  }
+  if (plan->backend == FK_ENGINE_CPU) {
+    g_autofree char *threads = g_strdup_printf("%d", plan->threads);
+    const char *asked = get(v, "threads");
+    report(list, "threads", threads, asked, strcmp(asked, "0") ? "asked for" : "as many as there are processors");
+  }
+  report_optimizations(list, v, FK_SCOPE_OPTION, be);
   g_ptr_array_add(list, NULL);
   return (char **)g_ptr_array_free(list, FALSE);
 }

@@ -1,45 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the settings of one edit resolve to. Nothing here computes. */
+/* Resolution of options and settings into plain values. Nothing here computes. */
 #ifndef FK_TUNE_H
 #define FK_TUNE_H
 
 #include "backend.h"
-#include "fk.h"
-#include "random.h"
-#include "scheduler.h"
-#include "stepcache.h"
+#include "resolved.h"
+#include "values.h"
 
-typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE } FkTask;
-
-/* Settings resolved: plain values, no `auto` left. Chosen once per edit, then run blindly (rule 3). */
-typedef struct {
-  const char *prompt, *negative_prompt; /* (transfer none) from the settings; negative NULL: no true CFG */
-  uint64_t seed;
-  int steps, max_sequence_length; /* max_sequence_length 0: the tokenizer's own */
-  double guidance, true_cfg_scale;
-  FkSchedulerKind scheduler;
-  FkSigmasKind sigmas;
-  FkRng rng;
-  FkTask task;
-  bool native_size;
-  int64_t max_area; /* 0: the square of vae.sample_size */
-  bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, prompt_cache;
-  const char *trace_file; /* NULL: none */
-  FkCacheTune step_cache;
-  int context_reuse;  /* refresh every N evaluations; 1: off */
-  double token_merge; /* ratio; 0: off */
-} FkTune;
-
-/* Resolves `auto` by preset, backend and the other switches, and refuses what cannot be had (rule 7).
- * The strings in *tune live as long as `settings` is unchanged. */
+/* Resolves `auto` by preset, backend and the other settings, and refuses with FK_ERROR_OPTION_BAD what cannot be had
+ * (rule 7). The strings in *tune live as long as `settings` is unchanged. */
 bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *tune, GError **error);
-/* Sets the backend's switches for one edit. */
+/* The same for options, once the backend that they ask for is open. */
+bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *plan, GError **error);
+/* The options that make two engines different, one line each (texts and files are fk_registry_files'): as they were
+ * set, and as they were resolved. `auto` and what it became, or another max-vram, are one engine. (transfer full) */
+char *fk_load_spelling(const FkOptions *options);
+char *fk_load_identity(const FkLoadPlan *plan);
+/* Sets what the backend may use for one edit. */
 void fk_tune_apply(const FkTune *tune, FkBackend *be);
+/* Whether edits with `a` and `b` use the same memory at the same addresses and the same kernels, given equal sizes and
+ * numbers of frames: the rows of the table without `memory` may differ. */
+bool fk_tune_same_memory(const FkTune *a, const FkTune *b);
+
 /* "decided (asked; why)" pairs as fk_engine_active returns them; (transfer full). */
 char **fk_tune_report(const FkSettings *settings, const FkBackend *be);
-/* What a property is after the preset and its interactions; NULL: it follows from the rest, or is a string not set. */
-const char *fk_tune_decided(const FkSettings *settings, const FkProperty *p);
-/* A mask of decisions: the right length and nothing but 0 and 1, the first 1. */
+/* why: why this backend. */
+char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const FkBackend *be, const char *why);
+
+/* What a property is after the preset and its interactions; NULL: a text that is not set. Where no preset says what
+ * `auto` is, it stays. */
+const char *fk_tune_decided(const FkValues *values, const FkProperty *p);
+/* step-cache-mask: the right length and nothing but 0 and 1, the first 1. */
 bool fk_tune_check_mask(const FkSettings *settings, GError **error);
 
 #endif

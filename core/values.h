@@ -5,9 +5,18 @@
 
 #include "fk.h"
 
+/* What both are: texts by row of the table. */
+typedef struct FkValues FkValues;
+
+/* (transfer none): valid as long as the argument. */
+const FkValues *fk_options_values(const FkOptions *options);
+const FkValues *fk_settings_values(const FkSettings *settings);
+/* Text of a row; NULL: not set, or of another scope. (transfer none): valid until the next set. */
+const char *fk_values_get(const FkValues *values, const FkProperty *property);
+
+/* Whether a row belongs to a scope: `both` rows belong to both. */
+bool fk_values_in_scope(const FkProperty *property, FkScope scope);
 /* False with FK_ERROR_OPTION_BAD when `value` is none of the property's. */
 bool fk_values_parse(const FkProperty *property, const char *value, GError **error);
-/* All option values in one line: engines with equal identity are one engine. (transfer full) */
-char *fk_options_identity(const FkOptions *options);
 
 #endif

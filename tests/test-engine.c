@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The engine as applications see it, on the null backend: one object per model, order of arrival, cancelled waits,
- * failures of the device and of memory, and afterwards the next edit. */
+/* The engine as applications see it, on the null backend: one object per model however its options are spelled, order
+ * of arrival, cancelled waits, failures of the device and of memory, and afterwards the next edit; plans and captured
+ * graphs that last as long as memory is the same. */
 #include "backend.h"
 #include "engine.h"
+#include "profile.h"
 #include "test-files.h"
 
 static FkEngine *open_null(void) {
@@ -53,6 +55,78 @@ static void shared(void) {
   g_boxed_free(FK_TYPE_ENGINE, boxed);
   edits(a);
   fk_engine_unref(NULL);
+}
+
+/* A list of names and values, NULL-terminated. */
+static FkOptions *options_of(const char *first, ...) {
+  g_autoptr(GError) error = NULL;
+  FkOptions *o = fk_options_new();
+  va_list list;
+  va_start(list, first);
+  for (const char *name = first; name; name = va_arg(list, const char *))
+    fk_options_set(o, name, va_arg(list, const char *), &error);
+  va_end(list);
+  g_assert_no_error(error);
+  return o;
+}
+
+/* Options that come to the same make one engine; those that do not make two. */
+static void identity(void) {
+  const char *model = FK_DEMO_MODEL;
+  g_autofree char *dot = g_build_filename(model, ".", NULL), *around = g_build_filename(model, "vae", "..", NULL);
+  g_autofree char *processors = NULL, *one_more = NULL;
+  g_autoptr(FkOptions) first = options_of("model-path", model, "backend", "cpu", NULL);
+  g_autoptr(FkEngine) engine = fk_engine_new(first, NULL);
+  g_assert_nonnull(engine);
+  processors = g_strdup_printf("%d", engine->plan.threads);
+  one_more = g_strdup_printf("%d", engine->plan.threads + 1);
+  const struct {
+    const char *path, *backend, *name, *value;
+    bool same;
+  } cases[] = {{model, "cpu", NULL, NULL, true},
+               {dot, "cpu", NULL, NULL, true},
+               {around, "cpu", NULL, NULL, true},
+               {model, "auto", NULL, NULL, true}, /* without a GPU */
+               {model, "cpu", "cuda-device-id", "0", true},
+               {model, "cpu", "max-vram", "99999999999", true},
+               {model, "cpu", "preset", "fast", true},
+               {model, "cpu", "threads", processors, true},
+               {model, "cpu", "threads", one_more, false},
+               {model, "null", NULL, NULL, false}};
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+    for (int again = 0; again < 2; again++) { /* by what it resolves to, and then by its spelling */
+      g_autoptr(GError) error = NULL;
+      g_autoptr(FkOptions) o =
+          options_of("model-path", cases[i].path, "backend", cases[i].backend, cases[i].name, cases[i].value, NULL);
+      g_autoptr(FkEngine) other = fk_engine_new(o, &error);
+      if (!strcmp(cases[i].backend, "auto") && other && strcmp(other->be->ops->name, "cpu")) continue; /* a GPU */
+      g_assert_no_error(error);
+      if ((other == engine) != cases[i].same) g_error("case %zu: %s engines", i, cases[i].same ? "two" : "no two");
+    }
+}
+
+/* The lowest limit of all who share an engine holds; one that is too low for the model changes nothing. */
+static void shared_limit(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) none = options_of("backend", "null", NULL),
+                       high = options_of("backend", "null", "max-vram", "50000000000", NULL),
+                       low = options_of("backend", "null", "max-vram", "34500000000", NULL),
+                       lowest = options_of("backend", "null", "max-vram", "30000000000", NULL);
+  g_autoptr(FkEngine) engine = fk_engine_open(none, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  g_assert_cmpuint(engine->max_vram, ==, 0);
+  g_assert_null(fk_engine_new(lowest, &error));
+  assert_error(error, FK_ERROR_MEMORY, "30000000000", "the model needs 338");
+  g_assert_cmpuint(engine->max_vram, ==, 0);
+  g_autoptr(FkEngine) a = fk_engine_new(low, &error), b = fk_engine_new(high, &error);
+  g_assert_true(a == engine && b == engine);
+  g_assert_cmpuint(engine->max_vram, ==, 34500000000);
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_assert_false(fk_engine_warmup(engine, s, 1024, 1024, NULL, &error));
+  assert_error(error, FK_ERROR_MEMORY, "an edit at 1024x1024", "a smaller max-area");
+  fk_settings_set(s, "max-area", "65536", NULL);
+  g_assert_true(fk_engine_warmup(engine, s, 256, 256, NULL, &error));
+  g_assert_no_error(error);
 }
 
 static void no_model(void) {
@@ -120,6 +194,17 @@ static void bad_jobs(void) {
     g_assert_false(fk_engine_edit(engine, jobs, k < 3 ? 1 : 2, NULL, NULL, NULL, &error));
     assert_error(error, FK_ERROR_OPTION_BAD, k < 3 ? "expected 32x32" : "frame 1", "");
   }
+  g_autoptr(GError) error = NULL;
+  g_assert_false(fk_engine_edit(engine, &a->job, -1, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "-1 frames", "256");
+  g_assert_false(fk_engine_edit(engine, &a->job, FK_FRAMES + 1, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "257 frames", "256");
+  g_assert_false(fk_engine_edit(engine, NULL, 1, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "1 frames", "array");
+  FkJob none = a->job;
+  none.settings = NULL;
+  g_assert_false(fk_engine_edit(engine, &none, 1, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "frame 0 has no settings", "");
   g_assert_true(fk_engine_edit(engine, NULL, 0, NULL, NULL, NULL, NULL));
   edits(engine);
 }
@@ -133,6 +218,41 @@ static void warmup(void) {
   g_assert_no_error(error);
   g_assert_false(fk_engine_warmup(engine, f->settings, 65535, 1, NULL, &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "65535x1", "");
+}
+
+/* Sizes at their ends: an error, or an edit at the size at which the model works, without memory for the frame. */
+static void extremes(void) {
+  static const struct {
+    int w, h;
+    bool ok;
+  } cases[] = {{65535, 65535, true}, {65536, 65536, false}, {0, 0, false}, {-1, 5, false}, {1, 1, true}};
+  g_autoptr(FkEngine) engine = open_null();
+  g_autoptr(Frame) f = frame_new("1");
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(GError) error = NULL;
+    size_t count = 1;
+    g_assert_cmpint(fk_engine_warmup(engine, f->settings, cases[i].w, cases[i].h, NULL, &error), ==, cases[i].ok);
+    if (!cases[i].ok) assert_error(error, FK_ERROR_OPTION_BAD, "65535", "");
+    g_autofree FkProfileRow *rows =
+        fk_engine_profile(engine, f->settings, cases[i].w, cases[i].h, &count, cases[i].ok ? &error : NULL);
+    g_assert_no_error(error);
+    g_assert_cmpint(rows != NULL, ==, cases[i].ok);
+    g_assert_cmpint(count > 0, ==, cases[i].ok);
+  }
+}
+
+/* Ops past the profile's room are in a row of their own. */
+static void dropped_ops(void) {
+  g_autoptr(FkEngine) engine = open_null();
+  g_autoptr(Frame) f = frame_new("200");
+  g_autoptr(GError) error = NULL;
+  size_t count, ops = 0;
+  g_autofree FkProfileRow *rows = fk_engine_profile(engine, f->settings, 32, 32, &count, &error);
+  g_assert_no_error(error);
+  for (size_t i = 0; i + 1 < count; i++) ops += (size_t)rows[i].count;
+  g_assert_cmpuint(ops, ==, FK_PROFILE_MAX);
+  g_assert_cmpstr(rows[count - 1].op, ==, "dropped");
+  g_assert_cmpint(rows[count - 1].count, >, 0);
 }
 
 /* A failure at a step is one error with the step's text; the next edit runs. */
@@ -164,7 +284,7 @@ static void memory_failure(void) {
     g_autoptr(Frame) f = frame_new("1");
     const bool ok = fk_engine_edit(engine, &f->job, 1, NULL, NULL, NULL, &error);
     g_assert_cmpint(ok, ==, k == 1);
-    if (!ok) assert_error(error, FK_ERROR_MEMORY, "32x32", "bytes of work memory");
+    if (!ok) assert_error(error, FK_ERROR_MEMORY, "32x32", "bytes of work memory were refused");
     fk_engine_edit(engine, &f->job, 1, NULL, NULL, NULL, &error);
     g_assert_no_error(error);
   }
@@ -177,6 +297,183 @@ static void max_vram(void) {
   fk_options_set(options, "max-vram", "30000000000", NULL);
   g_assert_null(fk_engine_open(options, NULL, NULL, NULL, &error));
   assert_error(error, FK_ERROR_MEMORY, "30000000000", "needs 338");
+}
+
+/* ---- The null backend with what a device has: memory that ends, graphs ---- */
+
+static struct {
+  FkOps ops;
+  size_t free_bytes;
+  int allocations, forgotten;
+  bool capturing;
+  uint64_t addresses; /* hash of all operands between graph_begin and graph_end */
+} device;
+
+static void device_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+  (void)be;
+  *free_bytes = device.free_bytes;
+  *total_bytes = SIZE_MAX / 2;
+}
+
+static void *device_alloc(FkBackend *be, size_t bytes) {
+  device.allocations++;
+  return fk_null_ops.alloc(be, bytes);
+}
+
+static bool device_begin(FkBackend *be, int key) {
+  (void)be;
+  device.capturing = true;
+  device.addresses = device.addresses * 31 + (uint64_t)key;
+  return true;
+}
+
+static void device_end(FkBackend *be, int key) {
+  (void)be;
+  (void)key;
+  device.capturing = false;
+}
+
+static void device_forget(FkBackend *be) {
+  (void)be;
+  device.forgotten++;
+}
+
+static void note(FkTensor t) {
+  if (device.capturing)
+    device.addresses = device.addresses * 1000003 + (uint64_t)(uintptr_t)t.data + (uint64_t)fk_tensor_rows(t);
+}
+
+static bool device_linear(FkBackend *be, const FkLinear *l, int groups) {
+  (void)be;
+  for (int i = 0; i < groups; i++) {
+    note(l[i].x);
+    note(l[i].y);
+  }
+  return true;
+}
+
+static void device_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
+  (void)be;
+  for (int i = 0; i < groups; i++) {
+    note(n[i].x);
+    note(n[i].scale);
+    note(n[i].y);
+  }
+}
+
+static bool device_attention(FkBackend *be, const FkAttention *a) {
+  (void)be;
+  note(a->q);
+  note(a->k);
+  return true;
+}
+
+/* An engine of its own on it, not loaded. */
+static FkEngine *open_device(size_t free_bytes) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = options_of("backend", "null", NULL);
+  FkEngine *engine = fk_engine_new(options, &error);
+  g_assert_no_error(error);
+  g_assert_cmpint(engine->shared.refs, ==, 1);
+  memset(&device, 0, sizeof device);
+  device.free_bytes = free_bytes;
+  device.ops = fk_null_ops;
+  device.ops.memory = device_memory;
+  device.ops.alloc = device_alloc;
+  device.ops.graph_begin = device_begin;
+  device.ops.graph_end = device_end;
+  device.ops.graph_forget = device_forget;
+  device.ops.linear_fused = device_linear;
+  device.ops.layer_norm = device_norm;
+  device.ops.flash_attention = device_attention;
+  engine->be->ops = &device.ops;
+  engine->be->can |= FK_CAN_GRAPH;
+  return engine;
+}
+
+/* A card without room for weights and the first edit: nothing is allocated. With settings that make the edit fit, it
+ * loads. */
+static void full_card(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkEngine) engine = open_device(34500000000);
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_assert_false(fk_engine_load(engine, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_MEMORY, "an edit at 1024x1024 needs 3", "free are 34500000000");
+  g_autoptr(Frame) f = frame_new("1");
+  fk_settings_set(f->settings, "max-area", "1048576", NULL);
+  g_assert_false(fk_engine_edit(engine, &f->job, 1, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_MEMORY, "weights 33", "a smaller max-area");
+  g_assert_cmpint(device.allocations, ==, 0);
+  g_assert_false(engine->model->loaded);
+  fk_settings_set(s, "max-area", "65536", NULL);
+  g_assert_true(fk_engine_load_for(engine, s, NULL, NULL, NULL, &error));
+  g_assert_no_error(error);
+  g_assert_cmpint(device.allocations, >, 0);
+  edits(engine);
+  fk_settings_set(s, "step-cache-mask", "1", NULL);
+  g_assert_false(fk_engine_load_for(engine, s, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "step-cache-mask", "");
+}
+
+/* One edit: how many plans it made, graphs it dropped, and which addresses graphs would have captured. */
+typedef struct {
+  int plans, forgotten;
+  uint64_t addresses;
+} Cost;
+
+static Cost edit_once(FkEngine *engine, Frame *f) {
+  g_autoptr(GError) error = NULL;
+  const int plans = engine->plans, forgotten = device.forgotten;
+  device.addresses = 0;
+  fk_engine_edit(engine, &f->job, 1, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  return (Cost){engine->plans - plans, device.forgotten - forgotten, device.addresses};
+}
+
+/* A new prompt, encoded or from the cache, and a controlled guidance neither plan again nor drop graphs, and graphs
+ * find every operand where it was. Settings that change memory do. */
+static void plans(void) {
+  static const struct {
+    const char *name, *value;
+    bool plans;
+  } rows[] = {{"prompt", "make it night", false}, {"prompt", "", false},          {"prompt", "make it night", false},
+              {"guidance", "3.5", false},         {"prompt-cache", "off", false}, {"prompt", "other", false},
+              {"prompt-cache", "auto", false},    {"seed", "9", false},           {"sigmas", "karras", false},
+              {"true-cfg-scale", "2", false},     {"negative-prompt", "x", true}, {"negative-prompt", "y", false},
+              {"true-cfg-scale", "3", false},     {"steps", "3", true},           {"flash-attention", "off", true},
+              {"cuda-graph", "off", false},       {"scheduler", "heun", true}};
+  g_autoptr(FkEngine) engine = open_device(SIZE_MAX / 2);
+  g_autoptr(Frame) f = frame_new("2");
+  Cost last = edit_once(engine, f);
+  g_assert_cmpint(last.plans, ==, 1);
+  g_assert_true(last.addresses);
+  for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+    fk_settings_set(f->settings, rows[i].name, rows[i].value, NULL);
+    const Cost now = edit_once(engine, f);
+    if (now.plans != rows[i].plans || now.forgotten != rows[i].plans)
+      g_error("%s=%s: %d plans, graphs dropped %d times", rows[i].name, rows[i].value, now.plans, now.forgotten);
+    if (!rows[i].plans && now.addresses && now.addresses != last.addresses)
+      g_error("%s=%s: operands have moved", rows[i].name, rows[i].value);
+    last = now.addresses ? now : last;
+  }
+}
+
+/* The second edit with another prompt costs its own walk and no other. */
+static void second_prompt(void) {
+  g_autoptr(FkEngine) engine = open_null();
+  g_autofree uint8_t *in = g_malloc0(1024 * 1024 * 3), *out = g_malloc0(1024 * 1024 * 3);
+  g_autoptr(FkSettings) s = fk_settings_new();
+  FkJob job = {.in = {in, 1024, 1024, 3, 3072}, .out = {out, 1024, 1024, 3, 3072}, .settings = s};
+  const int before = engine->plans;
+  for (int i = 0; i < 6; i++) {
+    g_autofree char *prompt = g_strdup_printf("prompt %d", i / 2);
+    const int64_t start = g_get_monotonic_time();
+    fk_settings_set(s, "prompt", prompt, NULL);
+    g_assert_true(fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, NULL));
+    g_test_message("%s prompt: %.2f ms, %d plans", i % 2 ? "same" : "new",
+                   (double)(g_get_monotonic_time() - start) / 1e3, engine->plans - before);
+    g_assert_cmpint(engine->plans - before, ==, 1);
+  }
 }
 
 /* ---- Order of arrival ---- */
@@ -290,6 +587,13 @@ static void active(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/engine/shared", shared);
+  g_test_add_func("/engine/identity", identity);
+  g_test_add_func("/engine/shared-limit", shared_limit);
+  g_test_add_func("/engine/full-card", full_card);
+  g_test_add_func("/engine/plans", plans);
+  g_test_add_func("/engine/second-prompt", second_prompt);
+  g_test_add_func("/engine/extremes", extremes);
+  g_test_add_func("/engine/dropped-ops", dropped_ops);
   g_test_add_func("/engine/no-model", no_model);
   g_test_add_func("/engine/sizes", sizes);
   g_test_add_func("/engine/bad-jobs", bad_jobs);

@@ -115,6 +115,17 @@ static void refused(void) {
   FkPlan p;
   g_assert_false(fk_plan("/nowhere", s, 64, 64, 2, &p, &error));
   assert_error(error, FK_ERROR_MODEL_MISSING, "/nowhere", "model_index.json");
+  static const struct {
+    int w, h, bytes;
+    const char *word;
+  } cases[] = {{0, 256, 2, "0x256"},      {256, -1, 2, "256x-1"},   {65536, 64, 2, "65536x64"},
+               {G_MAXINT, 1, 2, "65535"}, {64, 64, 0, "found 0"},   {64, 64, 3, "found 3"},
+               {65535, 1, 2, "65535x1"},  {64, 64, -2, "found -2"}, {1, 8000, 4, "aspect ratio"}};
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_assert_false(fk_plan("kontext-dev", s, cases[i].w, cases[i].h, cases[i].bytes, &p, &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, cases[i].word, "");
+    g_assert_cmpint(p.width, ==, 0);
+  }
   fk_settings_set(s, "step-cache-mask", "1", NULL);
   g_assert_false(fk_plan("kontext-dev", s, 64, 64, 2, &p, &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "step-cache-mask", "");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One engine per identity: any file of the model that changes makes another one, a turned link too; and many threads
- * that open and leave. */
+/* One engine per identity: any file of the model that changes makes another one, a turned link too, and no other file;
+ * names and aliases; and many threads that open and leave. */
 #include "registry.h"
 #include "test-files.h"
 
@@ -11,7 +11,7 @@ static char *identity_of(const char *path) {
   g_autoptr(FkOptions) options = fk_options_new();
   g_assert_true(fk_options_set(options, "backend", "null", NULL));
   g_assert_true(fk_options_set(options, "model-path", path, NULL));
-  return fk_registry_identity(options);
+  return fk_registry_files(options);
 }
 
 static void assert_same(const char *a, const char *b, bool same) {
@@ -20,9 +20,16 @@ static void assert_same(const char *a, const char *b, bool same) {
 
 /* Every file that weights or configurations come from counts. */
 static void content(void) {
-  static const char *const files[] = {"model_index.json",     "transformer/a.safetensors", "vae/config.json",
-                                      "tokenizer/vocab.json", "tokenizer_2/spiece.model",  "scheduler/s.json",
-                                      "text_encoder/m",       "text_encoder_2/m"};
+  static const char *const files[] = {"model_index.json",
+                                      "transformer/a.safetensors",
+                                      "transformer/diffusion_pytorch_model.safetensors.index.json",
+                                      "vae/config.json",
+                                      "tokenizer/vocab.json",
+                                      "tokenizer/merges.txt",
+                                      "tokenizer_2/spiece.model",
+                                      "scheduler/scheduler_config.json",
+                                      "text_encoder/model.safetensors",
+                                      "text_encoder_2/model-00001-of-00002.safetensors"};
   for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
     g_autofree char *name = g_build_filename("content", files[i], NULL);
     g_free(write_text(name, "one"));
@@ -41,6 +48,51 @@ static void content(void) {
   }
   g_autofree char *none = identity_of("/nowhere"), *other = identity_of("/nowhere-else");
   assert_same(none, other, false);
+}
+
+/* Files that no engine reads, and other ways to write the path. */
+static void other_files(void) {
+  static const char *const files[] = {"README.md",   "transformer/README.md", "vae/notes.txt",
+                                      "LICENSE.txt", "unknown/config.json",   "flux1-kontext-dev.safetensors"};
+  g_free(write_text("others/model_index.json", "{}"));
+  g_autofree char *model = scratch_path("others"), *first = identity_of(model);
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    g_autofree char *name = g_build_filename("others", files[i], NULL);
+    g_free(write_text(name, "text"));
+    g_autofree char *now = identity_of(model);
+    assert_same(first, now, true);
+  }
+  static const char *const forms[] = {"%s/", "%s/.", "%s/transformer/..", "%s//"};
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+    g_autoptr(GString) path = g_string_new(forms[i]);
+    g_string_replace(path, "%s", model, 1);
+    g_autofree char *now = identity_of(path->str);
+    assert_same(first, now, true);
+  }
+}
+
+static void never(FkShared *shared) {
+  g_error("%p freed", (void *)shared);
+}
+
+/* The first owner of a name keeps it; the last reference takes all names along. */
+static void names(void) {
+  FkShared a = {1}, b = {1};
+  g_assert_true(fk_registry_add(&a, "a", never) == &a);
+  g_assert_true(fk_registry_add(&b, "b", never) == &b);
+  fk_registry_alias(&a, "other");
+  fk_registry_alias(&b, "other");
+  fk_registry_alias(&b, "b");
+  g_assert_true(fk_registry_find("other") == &a);
+  g_assert_true(fk_registry_find("b") == &b);
+  g_assert_null(fk_registry_find("nobody"));
+  g_assert_false(fk_registry_drop(&a));
+  g_assert_true(fk_registry_drop(&a));
+  g_assert_null(fk_registry_find("a"));
+  g_assert_null(fk_registry_find("other"));
+  g_assert_false(fk_registry_drop(&b));
+  g_assert_true(fk_registry_drop(&b));
+  g_assert_null(fk_registry_find("b"));
 }
 
 /* The identity holds the resolved path, so that a link that is turned to another folder is another model. */
@@ -80,6 +132,8 @@ int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
   g_test_add_func("/registry/content", content);
+  g_test_add_func("/registry/other-files", other_files);
+  g_test_add_func("/registry/names", names);
   g_test_add_func("/registry/links", links);
   g_test_add_func("/registry/threads", threads);
   const int status = g_test_run();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The switch table: it keeps its own rules, presets promise what their classes
- * say, explicit values win in any order, and what was decided is told. */
+/* The table of properties and what it resolves to: it keeps its own rules, presets promise what their classes say,
+ * explicit values win in any order, every value gets to its field, and what was decided is reported. */
 #include "test-files.h"
 #include "properties.h"
 #include "tune.h"
@@ -38,6 +38,170 @@ static void table_rules(void) {
   g_assert_null(fk_properties_find("no-such-row"));
 }
 
+static size_t field_bytes(FkKind kind) {
+  switch (kind) {
+  case FK_KIND_BOOL:
+  case FK_KIND_SWITCH: return sizeof(bool);
+  case FK_KIND_ENUM:
+  case FK_KIND_INT: return sizeof(int);
+  case FK_KIND_UINT64: return sizeof(uint64_t);
+  case FK_KIND_DOUBLE: return sizeof(double);
+  case FK_KIND_STRING: return sizeof(char *);
+  }
+  return 0;
+}
+
+/* Every row has a field of its own inside the struct of its scope. */
+static void fields(void) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (int scope = FK_SCOPE_OPTION; scope <= FK_SCOPE_SETTING; scope++) {
+    const size_t size = scope == FK_SCOPE_OPTION ? sizeof(FkLoadPlan) : sizeof(FkTune);
+    g_autofree uint8_t *taken = g_malloc0(size);
+    for (size_t i = 0; i < n; i++) {
+      if (!fk_values_in_scope(&p[i], (FkScope)scope)) continue;
+      for (size_t k = p[i].offset; k < p[i].offset + field_bytes(p[i].kind); k++) {
+        g_assert_cmpuint(k, <, size);
+        if (taken[k]++) g_error("%s shares its field", p[i].name);
+      }
+    }
+  }
+}
+
+/* A value other than the default that stands alone; NULL: none. */
+static const char *another(const FkProperty *p) {
+  switch (p->kind) {
+  case FK_KIND_BOOL: return !strcmp(p->initial, "true") ? "false" : "true";
+  case FK_KIND_SWITCH: return p->needs ? "off" : "on";
+  case FK_KIND_ENUM: return p->values[!strcmp(p->values[2], p->initial) ? 1 : 2];
+  case FK_KIND_INT:
+  case FK_KIND_UINT64: return "17";
+  case FK_KIND_DOUBLE: return p->max < 1 ? "0.5" : "1.25";
+  case FK_KIND_STRING: return "1";
+  }
+  return NULL;
+}
+
+/* Another text, another field; `memory` says whether that asks for another plan. Rows that others stand in the way of
+ * are given what they need. */
+static void every_row_arrives(void) {
+  FkBackend *be = open_null();
+  be->can |= FK_CAN_GRAPH;
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (size_t i = 0; i < n; i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkSettings) a = fk_settings_new();
+    FkTune before, after;
+    if (p[i].scope != FK_SCOPE_SETTING || !strcmp(p[i].name, "vae-slicing")) continue;
+    const bool tuned = g_str_has_prefix(p[i].name, "step-cache-"), cfg = strstr(p[i].name, "negative") != NULL;
+    const char *value = p[i].kind == FK_KIND_ENUM && g_strv_length((char **)p[i].values) == 2
+                            ? p[i].values[!strcmp(p[i].values[0], p[i].initial)]
+                            : another(&p[i]);
+    if (tuned) fk_settings_set(a, "step-cache", "first-block", NULL);
+    if (strstr(p[i].name, "mask")) fk_settings_set(a, "steps", "1", NULL);
+    if (cfg) fk_settings_set(a, "true-cfg-scale", "2", NULL);
+    g_assert_true(fk_tune_resolve(a, be, &before, &error));
+    if (!strcmp(p[i].name, "prompt-cache")) value = "off";
+    if (!fk_settings_set(a, p[i].name, value, &error)) g_error("%s", error->message);
+    if (!fk_tune_resolve(a, be, &after, &error)) g_error("%s=%s: %s", p[i].name, value, error->message);
+    if (!memcmp((char *)&before + p[i].offset, (char *)&after + p[i].offset, field_bytes(p[i].kind)))
+      g_error("%s=%s did not arrive", p[i].name, value);
+    g_assert_cmpint(fk_tune_same_memory(&before, &after), ==, !p[i].memory && strcmp(p[i].name, "preset"));
+    g_assert_true(fk_tune_same_memory(&after, &after));
+  }
+  fk_backend_close(be);
+}
+
+/* A new prompt, and what a GstController drives each frame, ask for no new plan; a text that is given or not does. */
+static void memory(void) {
+  static const char *const free_rows[] = {
+      "prompt",       "seed",   "guidance", "true-cfg-scale", "rng", "trace-file", "step-cache-threshold",
+      "prompt-cache", "sigmas", "max-area"};
+  for (size_t i = 0; i < G_N_ELEMENTS(free_rows); i++) g_assert_false(fk_properties_find(free_rows[i])->memory);
+  FkBackend *be = open_null();
+  g_autoptr(FkSettings) a = fk_settings_new(), b = fk_settings_new();
+  FkTune t, u;
+  fk_settings_set(a, "negative-prompt", "x", NULL);
+  fk_settings_set(b, "negative-prompt", "y", NULL);
+  fk_settings_set(b, "true-cfg-scale", "3", NULL);
+  g_assert_true(fk_tune_resolve(a, be, &t, NULL) && fk_tune_resolve(b, be, &u, NULL));
+  g_assert_false(fk_tune_same_memory(&t, &u)); /* one branch and two */
+  fk_settings_set(a, "true-cfg-scale", "2", NULL);
+  g_assert_true(fk_tune_resolve(a, be, &t, NULL));
+  g_assert_true(fk_tune_same_memory(&t, &u));
+  fk_backend_close(be);
+}
+
+/* What the backend cannot do is off, refused when asked for, and reported; what is off is not used. */
+static void needs(void) {
+  static const struct {
+    const char *name;
+    uint32_t needs;
+  } rows[] = {{"fused-qkv", FK_CAN_FUSED_QKV},
+              {"flash-attention", FK_CAN_FLASH},
+              {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
+              {"cuda-graph", FK_CAN_GRAPH}};
+  FkBackend *be = open_null();
+  for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+    const FkProperty *p = fk_properties_find(rows[i].name);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkSettings) s = fk_settings_new();
+    FkTune t;
+    g_assert_cmphex(p->needs, ==, rows[i].needs);
+    be->can = ~0u & ~(p->needs & -p->needs); /* without its lowest bit */
+    g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+    g_assert_false(*(bool *)((char *)&t + p->offset));
+    fk_tune_apply(&t, be);
+    g_assert_cmphex(be->use, ==, be->can & ~p->needs);
+    fk_settings_set(s, p->name, "on", NULL);
+    g_assert_false(fk_tune_resolve(s, be, &t, &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, p->name, "null");
+    be->can = ~0u;
+    g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+    g_assert_true(*(bool *)((char *)&t + p->offset));
+    fk_settings_set(s, p->name, "off", NULL);
+    g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+    fk_tune_apply(&t, be);
+    g_assert_cmphex(be->use, ==, ~p->needs);
+  }
+  fk_backend_close(be);
+}
+
+/* Options resolved: by the backend that is open, not by what was asked for. */
+static void load_plan(void) {
+  FkBackend *be = open_null();
+  g_autoptr(FkOptions) a = fk_options_new(), b = fk_options_new();
+  FkLoadPlan p, q;
+  fk_options_set(b, "backend", "null", NULL);
+  fk_options_set(b, "cuda-device-id", "3", NULL);
+  fk_options_set(b, "max-vram", "12345678901234", NULL);
+  fk_options_set(b, "preset", "exact", NULL);
+  fk_options_set(b, "threads", "2", NULL);
+  g_assert_true(fk_load_resolve(a, be, &p, NULL) && fk_load_resolve(b, be, &q, NULL));
+  g_assert_cmpint(p.backend, ==, FK_ENGINE_NULL);
+  g_assert_cmpint(p.device, ==, -1);
+  g_assert_cmpuint(q.max_vram, ==, 12345678901234);
+  g_assert_cmpint(q.preset, ==, FK_PRESET_EXACT);
+  g_assert_cmpint(q.precision.form[FK_ROLE_QKV].dtype, ==, FK_BF16);
+  g_autofree char *one = fk_load_identity(&p), *same = fk_load_identity(&q);
+  g_assert_cmpstr(one, ==, same);
+  g_autofree char *spelled = fk_load_spelling(a), *otherwise = fk_load_spelling(b);
+  g_assert_cmpstr(spelled, !=, otherwise);
+  q.device = 1;
+  g_autofree char *other = fk_load_identity(&q);
+  g_assert_cmpstr(one, !=, other);
+  g_auto(GStrv) list = fk_load_report(a, &p, be, "a reason");
+  g_assert_cmpstr(list[0], ==, "backend");
+  g_assert_cmpstr(list[1], ==, "null (auto; a reason)");
+  g_assert_cmpstr(list[2], ==, "precision");
+  g_assert_cmpstr(list[3], ==, "bfloat16 (auto; what backend null computes in)");
+  p.precision.form[FK_ROLE_QKV].dtype = FK_E4M3;
+  g_auto(GStrv) mixed = fk_load_report(a, &p, be, "a reason");
+  g_assert_true(g_str_has_prefix(mixed[3], "bfloat16, e4m3 ("));
+  fk_backend_close(be);
+}
+
 /* Nothing lossy under exact and quality: all lossy rows are at their "off". */
 static void presets_keep_their_word(void) {
   static const char *const presets[] = {"exact", "quality"};
@@ -71,7 +235,10 @@ static void defaults(void) {
   g_assert_cmpint(t.scheduler, ==, 0);
   g_assert_cmpint(t.max_area, ==, 0);
   g_assert_cmpint(t.task, ==, FK_TASK_EDIT);
-  g_assert_false(t.native_size);
+  g_assert_cmpint(t.size_mode, ==, FK_SIZE_INPUT);
+  g_assert_cmpint(t.preset, ==, FK_PRESET_QUALITY);
+  g_assert_null(t.step_cache.mask);
+  g_assert_null(t.trace_file);
   fk_backend_close(be);
 }
 
@@ -121,7 +288,8 @@ static void values_arrive(void) {
   g_assert_cmpint(t.rng, ==, FK_RNG_TORCH_CUDA);
   g_assert_cmpint(t.max_sequence_length, ==, 99);
   g_assert_cmpint(t.task, ==, FK_TASK_GENERATE);
-  g_assert_true(t.native_size && t.vae_tiling && !t.prompt_cache);
+  g_assert_cmpint(t.size_mode, ==, FK_SIZE_NATIVE);
+  g_assert_true(t.vae_tiling && !t.prompt_cache);
   g_assert_cmpint(t.max_area, ==, 262144);
   g_assert_cmpint(t.step_cache.kind, ==, FK_CACHE_DBCACHE);
   g_assert_cmpfloat(t.step_cache.threshold, ==, 0.5);
@@ -249,6 +417,11 @@ static void masks(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/tune/table", table_rules);
+  g_test_add_func("/tune/fields", fields);
+  g_test_add_func("/tune/every-row-arrives", every_row_arrives);
+  g_test_add_func("/tune/memory", memory);
+  g_test_add_func("/tune/needs", needs);
+  g_test_add_func("/tune/load-plan", load_plan);
   g_test_add_func("/tune/presets", presets_keep_their_word);
   g_test_add_func("/tune/defaults", defaults);
   g_test_add_func("/tune/values-arrive", values_arrive);

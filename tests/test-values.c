@@ -141,14 +141,49 @@ static void batchable(void) {
   g_assert_false(fk_settings_batchable(a, b));
 }
 
-/* Equal options, equal identity; one that differs anywhere, another. A value cannot pretend to be two. */
-static void identity(void) {
-  g_autoptr(FkOptions) a = fk_options_new(), b = fk_options_new();
-  g_autofree char *one = fk_options_identity(a), *same = fk_options_identity(b);
-  g_assert_cmpstr(one, ==, same);
-  fk_options_set(b, "cuda-device-id", "1", NULL);
-  g_autofree char *other = fk_options_identity(b);
-  g_assert_cmpstr(one, !=, other);
+/* A text has a limit, and what is refused is shown as text that a terminal can take. */
+static void long_and_strange(void) {
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_autoptr(GError) error = NULL;
+  g_autofree char *most = g_strnfill(FK_TEXT_BYTES, 'a'), *more = g_strnfill(FK_TEXT_BYTES + 1, 'a');
+  g_assert_true(fk_settings_set(s, "prompt", most, &error));
+  g_assert_false(fk_settings_set(s, "prompt", more, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "prompt: 1048577 bytes", "1048576");
+  g_assert_cmpstr(fk_settings_get(s, "prompt"), ==, most);
+  g_autoptr(GString) wide = g_string_new("x");
+  for (int i = 0; i < 100; i++) g_string_append(wide, "\xc3\xa9"); /* 80 bytes end inside a character */
+  const char *const bad[] = {wide->str, "\x1b[31mred", "a\xff", "two\nlines", ""};
+  for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+    g_assert_false(fk_settings_set(s, "scheduler", bad[i], &error));
+    for (const char *c = error->message; *c; c++) g_assert_false(g_ascii_iscntrl(*c));
+    assert_error(error, FK_ERROR_OPTION_BAD, "scheduler", "one of euler");
+    g_assert_false(fk_settings_set(s, bad[i], "1", &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, "no setting", "");
+  }
+}
+
+/* One door for both: by scope, and preset in both. */
+static void either(void) {
+  g_autoptr(FkOptions) o = fk_options_new();
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_autoptr(GError) error = NULL;
+  g_assert_true(fk_set(o, s, "model-path", "m", &error));
+  g_assert_true(fk_set(o, s, "steps", "5", &error));
+  g_assert_true(fk_set(o, s, "preset", "fast", &error));
+  g_assert_cmpstr(fk_options_get(o, "model-path"), ==, "m");
+  g_assert_cmpstr(fk_settings_get(s, "steps"), ==, "5");
+  g_assert_cmpstr(fk_settings_get(s, "preset"), ==, "fast");
+  g_assert_cmpstr(fk_options_get(o, "preset"), ==, "fast");
+  g_assert_false(fk_set(o, s, "nothing", "1", &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "no property", "nothing");
+  g_assert_false(fk_set(NULL, s, "model-path", "m", &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "no property", "model-path");
+  g_assert_false(fk_set(o, NULL, "steps", "5", &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "no property", "steps");
+  g_assert_false(fk_set(o, s, "steps", "0", &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "steps", "from 1 to 1000");
+  g_assert_true(fk_set(NULL, s, "preset", "exact", &error));
+  g_assert_cmpstr(fk_options_get(o, "preset"), ==, "fast");
 }
 
 int main(int argc, char **argv) {
@@ -157,6 +192,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/values/unknown", unknown);
   g_test_add_func("/values/copies", copies);
   g_test_add_func("/values/batchable", batchable);
-  g_test_add_func("/values/identity", identity);
+  g_test_add_func("/values/long-and-strange", long_and_strange);
+  g_test_add_func("/values/either", either);
   return g_test_run();
 }

@@ -9,7 +9,7 @@
 
 #include <stdint.h>
 
-typedef enum { FK_RNG_TORCH_CPU, FK_RNG_TORCH_CUDA } FkRng;
+typedef enum { FK_RNG_TORCH_CPU, FK_RNG_TORCH_CUDA, FK_RNGS } FkRng;
 
 /* Grid limits of the device whose CUDA stream FK_RNG_TORCH_CUDA repeats: H200 and H100 SXM, 132 multiprocessors
  * times 8 blocks of 256 threads. They matter only for n > 132 * 8 * 256 = 270,336. */

@@ -300,14 +300,16 @@ static void step_deis(const FkSchedule *s, int rung, FkSolverStep *step) {
   advance(step, FK_OPERAND_M1, alpha_after * c2);
 }
 
+/* By kind; a kind without a row does not compile. */
+static void (*const solvers[])(const FkSchedule *, int, FkSolverStep *) = {[FK_SCHEDULER_EULER] = step_euler,
+                                                                           [FK_SCHEDULER_DPMPP_2M] = step_dpmpp,
+                                                                           [FK_SCHEDULER_UNIPC] = step_unipc,
+                                                                           [FK_SCHEDULER_DEIS] = step_deis,
+                                                                           [FK_SCHEDULER_HEUN] = step_heun};
+_Static_assert(sizeof solvers / sizeof *solvers == FK_SCHEDULERS, "one solver for each kind of scheduler");
+
 void fk_schedule_step(const FkSchedule *schedule, int evaluation, FkSolverStep *step) {
   assert(evaluation >= 0 && evaluation < schedule->evaluations);
   *step = (FkSolverStep){0};
-  switch (schedule->kind) {
-  case FK_SCHEDULER_EULER: step_euler(schedule, evaluation, step); break;
-  case FK_SCHEDULER_DPMPP_2M: step_dpmpp(schedule, evaluation, step); break;
-  case FK_SCHEDULER_UNIPC: step_unipc(schedule, evaluation, step); break;
-  case FK_SCHEDULER_DEIS: step_deis(schedule, evaluation, step); break;
-  case FK_SCHEDULER_HEUN: step_heun(schedule, evaluation, step); break;
-  }
+  solvers[schedule->kind](schedule, evaluation, step);
 }

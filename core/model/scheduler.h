@@ -2,7 +2,7 @@
 /* Sigmas and solver steps in flow-matching form (spec 7): pure functions over small arrays, no tensors.
  *
  * Conventions: x = alpha * x0 + sigma * noise with alpha = 1 - sigma; the model returns the velocity v = noise - x0, so
- * x0 = x - sigma * v. A solver is told as linear combinations, which the denoising loop runs on any backend:
+ * x0 = x - sigma * v. A solver is a list of linear combinations, which the denoising loop runs on any backend:
  *
  *   v = model(x, timestep[i])
  *   if n_predict:   m2 = m1; m1 = m0; m0 = sum of predict   (over x, v)
@@ -23,11 +23,12 @@ typedef enum {
   FK_SCHEDULER_DPMPP_2M,
   FK_SCHEDULER_UNIPC,
   FK_SCHEDULER_DEIS,
-  FK_SCHEDULER_HEUN
+  FK_SCHEDULER_HEUN,
+  FK_SCHEDULERS
 } FkSchedulerKind;
 
 /* flow: the shifted ladder, or what the model's own configuration names. The others run between its ends. */
-typedef enum { FK_SIGMAS_FLOW, FK_SIGMAS_KARRAS, FK_SIGMAS_EXPONENTIAL, FK_SIGMAS_BETA } FkSigmasKind;
+typedef enum { FK_SIGMAS_FLOW, FK_SIGMAS_KARRAS, FK_SIGMAS_EXPONENTIAL, FK_SIGMAS_BETA, FK_SIGMAS_KINDS } FkSigmasKind;
 
 typedef struct {
   FkSchedulerKind kind;

@@ -25,7 +25,7 @@
 #define FK_FORECAST_ORDER 2 /* at most */
 #define FK_FORECAST_COEFS 6 /* columns of a coefficient row, see fk_forecast_coefs */
 
-typedef enum { FK_CACHE_NONE, FK_CACHE_FIRST_BLOCK, FK_CACHE_DBCACHE, FK_CACHE_TEACACHE } FkCacheKind;
+typedef enum { FK_CACHE_NONE, FK_CACHE_FIRST_BLOCK, FK_CACHE_DBCACHE, FK_CACHE_TEACACHE, FK_CACHES } FkCacheKind;
 
 /* The resolved step-cache settings. */
 typedef struct {
@@ -35,7 +35,7 @@ typedef struct {
   int max, last;    /* -1: no limit */
   int growth;       /* of the longest run, from run to run */
   int forecast;     /* order of the Taylor forecast; 0 none */
-  const char *mask; /* "" none */
+  const char *mask; /* NULL or "": none */
 } FkCacheTune;
 
 /* Fixed for an edit. */

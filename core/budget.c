@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Limits of device memory; see budget.h. Not here: how much work memory an edit needs (plan.c). */
+#include "budget.h"
+
+#include "fk.h"
+#include "prompt.h"
+
+FkBudget fk_budget_of(const FkModel *m, const FkBackend *be, size_t work) {
+  return (FkBudget){.weights = fk_model_weight_bytes(m),
+                    .cache = fk_prompt_cache_bytes(m, be),
+                    .work = work,
+                    .fixed = be->fixed_bytes};
+}
+
+/* need > have. The parts, and whether another edit would help. */
+static bool refuse(const FkBudget *b, const char *what, const char *against, uint64_t need, uint64_t have,
+                   GError **error) {
+  const char *help = !b->work                 ? ""
+                     : need - b->work <= have ? "; a smaller max-area or vae-tiling=on makes the work memory smaller"
+                                              : "; no setting of an edit makes it fit";
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY,
+              "%s needs %" G_GUINT64_FORMAT " bytes of device memory, and %s %" G_GUINT64_FORMAT
+              " (weights %zu, prompt cache %zu, work memory %zu, kernels %zu)%s",
+              what, need, against, have, b->weights, b->cache, b->work, b->fixed, help);
+  return false;
+}
+
+bool fk_budget_within(const FkBudget *b, uint64_t limit, const char *what, GError **error) {
+  const uint64_t need = (uint64_t)b->weights + b->cache + b->work + b->fixed;
+  return !limit || need <= limit || refuse(b, what, "max-vram is", need, limit, error);
+}
+
+/* Memory of a host can be made free by the system (page cache, swap), so there what counts is how much there is at all;
+ * memory of a device is free or it is not. */
+bool fk_budget_available(const FkBudget *b, FkBackend *be, bool loaded, size_t held, const char *what, GError **error) {
+  size_t free_bytes = 0, total = 0;
+  const uint64_t need = (loaded ? 0 : (uint64_t)b->weights + b->cache) + b->work;
+  be->ops->memory(be, &free_bytes, &total);
+  if (be->ops == &fk_cpu_ops) return need <= total || refuse(b, what, "all there is are", need, total, error);
+  return need <= (uint64_t)free_bytes + held || refuse(b, what, "free are", need, (uint64_t)free_bytes + held, error);
+}

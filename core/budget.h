@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Device memory of an engine, known before the first byte of it is asked for. */
+#ifndef FK_BUDGET_H
+#define FK_BUDGET_H
+
+#include "model.h"
+
+/* Bytes. */
+typedef struct {
+  size_t weights, cache; /* of the model, and of the prompt cache */
+  size_t work;           /* the arena of one edit, kernel scratch included; 0: no edit is asked for */
+  size_t fixed;          /* what the backend's module holds from open to close */
+} FkBudget;
+
+FkBudget fk_budget_of(const FkModel *model, const FkBackend *be, size_t work);
+
+/* FK_ERROR_MEMORY when all together is above `limit` (0: none). what: the purpose, for the message. */
+bool fk_budget_within(const FkBudget *budget, uint64_t limit, const char *what, GError **error);
+/* FK_ERROR_MEMORY when what is still to be allocated is more than there is. loaded: weights and cache are there; held:
+ * bytes of work memory that will be given back first. */
+bool fk_budget_available(const FkBudget *budget, FkBackend *be, bool loaded, size_t held, const char *what,
+                         GError **error);
+
+#endif

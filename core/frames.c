@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checks of frames before any work on them; see frames.h. Not here: resizing (image.c), settings (tune.c). */
+#include "frames.h"
+
+#include "image.h"
+
+enum {
+  LAST_SIDE = 65535,                 /* of an input */
+  MAX_SIDE = 256 * FK_SIZE_MULTIPLE, /* of the model: 256 tokens, four times the largest side it was trained on */
+  MIN_AREA = FK_SIZE_MULTIPLE * FK_SIZE_MULTIPLE
+};
+
+static bool refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* False, with FK_ERROR_OPTION_BAD. */
+static bool refuse(GError **error, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  g_propagate_error(error, g_error_new_valist(FK_ERROR, FK_ERROR_OPTION_BAD, format, arguments));
+  va_end(arguments);
+  return false;
+}
+
+/* ---- Sizes ---- */
+
+/* A very long or narrow frame has no size near the asked area whose sides are at least 16. */
+static bool check_size(const FkTune *t, int64_t area, int width, int height, const FkFrameSize *s, GError **error) {
+  const bool asked = t->size_mode == FK_SIZE_INPUT && t->max_area;
+  if (s->width <= MAX_SIDE && s->height <= MAX_SIDE && (int64_t)s->width * s->height <= 2 * area) return true;
+  if (asked && 2 * area < MIN_AREA)
+    return refuse(error, "max-area=%d: the model works at %d pixels (%dx%d) or more", t->max_area, MIN_AREA,
+                  FK_SIZE_MULTIPLE, FK_SIZE_MULTIPLE);
+  return refuse(error,
+                "image %dx%d: its aspect ratio cannot be edited at %s%" G_GINT64_FORMAT
+                " pixels: the model would work at %dx%d, and can at %d a side and %" G_GINT64_FORMAT " pixels",
+                width, height, asked ? "max-area=" : "", area, s->width, s->height, MAX_SIDE, 2 * area);
+}
+
+bool fk_frames_size(const FkModel *m, const FkTune *t, int width, int height, FkFrameSize *s, GError **error) {
+  const bool native = t->size_mode == FK_SIZE_NATIVE;
+  const int64_t area = native || !t->max_area ? fk_model_area(m) : t->max_area;
+  if (width < 1 || height < 1 || width > LAST_SIDE || height > LAST_SIDE)
+    return refuse(error, "image %dx%d: sides go from 1 to %d", width, height, LAST_SIDE);
+  fk_size_plan(t->size_mode, width, height, area, &s->width, &s->height);
+  s->out_width = native ? s->width : width;
+  s->out_height = native ? s->height : height;
+  return check_size(t, area, width, height, s, error);
+}
+
+/* ---- Images ---- */
+
+/* Bytes from the first to behind the last pixel. False: more than memory has. */
+static bool extent(const FkImage *i, size_t *bytes) {
+  return g_size_checked_mul(bytes, (size_t)i->height - 1, i->stride) &&
+         g_size_checked_add(bytes, *bytes, (size_t)i->width * (size_t)i->channels) &&
+         *bytes <= UINTPTR_MAX - (uintptr_t)i->data;
+}
+
+static bool check_image(const FkImage *i, int frame, const char *which, GError **error) {
+  size_t bytes;
+  if (!i->data) return refuse(error, "frame %d: the %s image has no data", frame, which);
+  if (i->stride < (size_t)i->width * (size_t)i->channels || !extent(i, &bytes))
+    return refuse(error, "frame %d: %s image: stride %zu does not fit %d pixels of %d channels in %d rows", frame,
+                  which, i->stride, i->width, i->channels, i->height);
+  return true;
+}
+
+/* Whether two images share a pixel's byte. Two parts of one larger picture have equal strides and may lie in each
+ * other's range without that. */
+static bool overlap(const FkImage *a, const FkImage *b) {
+  size_t a_bytes = 0, b_bytes = 0;
+  const uintptr_t at = (uintptr_t)a->data, bt = (uintptr_t)b->data;
+  extent(a, &a_bytes);
+  extent(b, &b_bytes);
+  if (at + a_bytes <= bt || bt + b_bytes <= at) return false;
+  if (a->stride != b->stride) return true;
+  const size_t a_row = (size_t)a->width * (size_t)a->channels, b_row = (size_t)b->width * (size_t)b->channels;
+  /* The first row of the later one lies `column` bytes behind the start of a row of the earlier one. */
+  const size_t column = (at < bt ? bt - at : at - bt) % a->stride, first = at < bt ? a_row : b_row;
+  return column < first || column + (at < bt ? b_row : a_row) > a->stride;
+}
+
+/* What is written may not be what another image of the batch is or is written to: frames are read and written in an
+ * order that is nobody's business. */
+static bool check_overlap(const FkJob *jobs, int n, bool reads, GError **error) {
+  for (int i = 0; i < n; i++)
+    for (int k = 0; k < n; k++) {
+      if (reads && overlap(&jobs[i].out, &jobs[k].in))
+        return refuse(error, "frame %d: its result image overlaps the input image of frame %d", i, k);
+      if (k > i && overlap(&jobs[i].out, &jobs[k].out))
+        return refuse(error, "frame %d: its result image overlaps the result image of frame %d", i, k);
+    }
+  return true;
+}
+
+static bool check_frame(const FkJob *job, int i, const FkFrameSize *s, bool reads, GError **error) {
+  const FkImage *in = &job->in, *out = &job->out;
+  if (out->width != s->out_width || out->height != s->out_height || out->channels != in->channels ||
+      (in->channels != 3 && in->channels != 4))
+    return refuse(error, "frame %d: result image: expected %dx%d with %d channels (3 or 4), found %dx%d with %d", i,
+                  s->out_width, s->out_height, in->channels, out->width, out->height, out->channels);
+  return (!reads || check_image(in, i, "input", error)) && check_image(out, i, "result", error);
+}
+
+static bool same_batch(const FkJob *a, const FkJob *b) {
+  return a->in.width == b->in.width && a->in.height == b->in.height && fk_settings_batchable(a->settings, b->settings);
+}
+
+bool fk_frames_task(const FkModel *m, const FkTune *t, GError **error) {
+  if (m->config.pipeline == FK_PIPELINE_KONTEXT || t->task == FK_TASK_GENERATE) return true;
+  return refuse(error, "task=edit: this model makes images from text alone (FluxPipeline); it runs with task=generate");
+}
+
+bool fk_frames_check(const FkModel *m, const FkTune *t, const FkJob *jobs, int n, FkFrameSize *s, GError **error) {
+  const bool reads = t->task == FK_TASK_EDIT;
+  if (!fk_frames_task(m, t, error) || !fk_frames_size(m, t, jobs->in.width, jobs->in.height, s, error)) return false;
+  for (int i = 0; i < n; i++) {
+    if (!same_batch(&jobs[0], &jobs[i]))
+      return refuse(error, "frame %d of the batch differs from the first in size or settings", i);
+    if (!check_frame(&jobs[i], i, s, reads, error)) return false;
+  }
+  return check_overlap(jobs, n, reads, error);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which frames can be edited: working sizes, and the checks of what a caller hands in. */
+#ifndef FK_FRAMES_H
+#define FK_FRAMES_H
+
+#include "model.h"
+#include "tune.h"
+
+typedef struct {
+  int width, height;         /* at which the model works; multiples of 16 */
+  int out_width, out_height; /* of the result */
+} FkFrameSize;
+
+/* Sizes for an input of width x height. FK_ERROR_OPTION_BAD: a side is not 1 to 65535, or no size near the working area
+ * has sides that the model can work at. */
+bool fk_frames_size(const FkModel *model, const FkTune *tune, int width, int height, FkFrameSize *size, GError **error);
+/* FK_ERROR_OPTION_BAD: the model cannot do the task. */
+bool fk_frames_task(const FkModel *model, const FkTune *tune, GError **error);
+/* A batch: sizes, channels, strides, memory that is there and does not overlap, one size and one set of settings. n
+ * from 1 to FK_FRAMES. FK_ERROR_OPTION_BAD. */
+bool fk_frames_check(const FkModel *model, const FkTune *tune, const FkJob *jobs, int n, FkFrameSize *size,
+                     GError **error);
+
+#endif

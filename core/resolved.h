@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What options and settings resolve to: plain values, no `auto` left. Every row of the table (properties.c) names its
+ * field here by offset; the values are written by one loop (tune.c). */
+#ifndef FK_RESOLVED_H
+#define FK_RESOLVED_H
+
+#include "image.h"
+#include "precision.h"
+#include "random.h"
+#include "scheduler.h"
+#include "stepcache.h"
+
+/* The enumerations of properties that belong to no other area; each in the order of its nicks. */
+typedef enum { FK_PRESET_EXACT, FK_PRESET_QUALITY, FK_PRESET_BALANCED, FK_PRESET_FAST, FK_PRESETS } FkPreset;
+typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;
+typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEngineKind;
+
+/* What an engine was opened with. Strings belong to the options and live as long as those are unchanged. */
+typedef struct {
+  FkPreset preset;        /* first, as in FkTune: the one row that both have */
+  const char *model_path; /* NULL: none */
+  FkEngineKind backend;
+  int device;            /* index of the GPU; -1: not one of several */
+  int threads;           /* of the CPU backend; 0 on others */
+  uint64_t max_vram;     /* bytes; 0: no limit */
+  FkPrecision precision; /* of each kind of matrix; follows from the rest */
+} FkLoadPlan;
+
+/* What one edit runs with. Strings belong to the settings. */
+typedef struct {
+  FkPreset preset;
+  const char *prompt, *negative_prompt; /* negative_prompt NULL: no true CFG */
+  uint64_t seed;
+  int steps, max_sequence_length; /* max_sequence_length 0: the tokenizer's own */
+  double guidance, true_cfg_scale;
+  FkSchedulerKind scheduler;
+  FkSigmasKind sigmas;
+  FkRng rng;
+  FkTask task;
+  FkSizeMode size_mode;
+  int max_area; /* pixels; 0: the square of vae.sample_size */
+  bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache;
+  const char *trace_file; /* NULL: none */
+  FkCacheTune step_cache;
+  int context_reuse;  /* refresh every N evaluations; 1: off */
+  double token_merge; /* ratio; 0: off */
+} FkTune;
+
+#endif
