@@ -165,15 +165,18 @@ static bool draw_noise(const FkEdit *e, uint64_t seed, FkTensor latent, GError *
 static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_TEXT);
   const int length = fk_prompt_length(e->model, e->tune->max_sequence_length);
+  const char *const text[2] = {e->tune->prompt, e->tune->negative_prompt};
+  FkPrompt *const prompt[2] = {positive, negative};
   FkPromptCache *cache = e->tune->prompt_cache ? e->cache : NULL;
+  bool ok = true;
   report(e, "text", 0, 1);
-  if (!fk_prompt_encode(e->model, e->be, e->arena, cache, e->tune->prompt, length, positive, error)) return false;
-  if (e->tune->negative_prompt &&
-      !fk_prompt_encode(e->model, e->be, e->arena, cache, e->tune->negative_prompt, length, negative, error))
-    return false;
+  for (int i = 0; ok && i < 2 && text[i]; i++)
+    ok = fk_prompt_encode(e->model, e->be, e->arena, cache, text[i], length, prompt[i], error);
   fk_debug_dump(e->be, "pooled", positive->pooled);
   fk_debug_dump(e->be, "text", positive->states);
-  return stage_end(&clock, error);
+  ok = ok && stage_end(&clock, error);
+  if (cache) fk_prompt_cache_settle(cache, ok);
+  return ok;
 }
 
 static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
@@ -202,8 +205,12 @@ static bool decode_images(FkEdit *e, const FkDenoiseFrame *frames, GError **erro
   return stage_end(&clock, error);
 }
 
+static bool cut(const FkTextRead *r) {
+  return r->read < r->tokens;
+}
+
 /* result.flop holds what the loop spent on each frame alone; what they share is shared. */
-static void write_results(const FkEdit *e, const FkPrompt *positive) {
+static void write_results(const FkEdit *e, const FkPrompt *positive, const FkPrompt *negative) {
   double shared = 0;
   for (int s = 0; s < FK_STAGES; s++) shared += e->cost[s].flop;
   for (int i = 0; i < e->n; i++) shared -= e->jobs[i].result.flop;
@@ -212,7 +219,11 @@ static void write_results(const FkEdit *e, const FkPrompt *positive) {
     r->width = e->width;
     r->height = e->height;
     r->prompt_cached = positive->cached;
-    r->truncated = positive->truncated;
+    r->clip = positive->clip;
+    r->t5 = positive->t5;
+    r->negative_clip = negative->clip;
+    r->negative_t5 = negative->t5;
+    r->truncated = cut(&r->clip) || cut(&r->t5) || cut(&r->negative_clip) || cut(&r->negative_t5);
     r->text_ms = e->cost[FK_STAGE_TEXT].ms;
     r->encode_ms = e->cost[FK_STAGE_ENCODE].ms;
     r->denoise_ms = e->cost[FK_STAGE_DENOISE].ms;
@@ -234,7 +245,7 @@ bool fk_edit_run(FkEdit *e, GError **error) {
          stage_end(&clock, error);
   }
   ok = ok && decode_images(e, frames, error);
-  if (ok) write_results(e, &positive);
+  if (ok) write_results(e, &positive, &negative);
   fk_arena_reset(e->arena, mark);
   return ok;
 }

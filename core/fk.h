@@ -149,6 +149,13 @@ typedef struct {
   size_t stride;
 } FkImage;
 
+/* How much of a text one encoder read. All 0: there was no such text. */
+typedef struct {
+  int tokens;        /* of the whole text, begin and end marks included */
+  int read;          /* of these; fewer than `tokens` where the text is longer than the encoder takes */
+  size_t read_bytes; /* of the text: from this byte on nothing was read; its length when all was */
+} FkTextRead;
+
 /* What one edit did. */
 typedef struct {
   uint64_t seed;
@@ -157,7 +164,8 @@ typedef struct {
   int skipped;        /* of these, answered by a step cache */
   char mask[128];     /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
   bool prompt_cached; /* the text was not encoded again */
-  bool truncated;     /* the prompt was longer than the model reads */
+  bool truncated;     /* any of these four is shorter than its text */
+  FkTextRead clip, t5, negative_clip, negative_t5; /* of prompt and, with true CFG, of negative-prompt */
   double flop;                                     /* spent in this edit */
   double text_ms, encode_ms, denoise_ms, decode_ms, edit_ms;
 } FkResult;
