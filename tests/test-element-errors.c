@@ -87,10 +87,19 @@ static void test_no_cuda(void) {
 
 /* ---- Failures of the load ---- */
 
-/* Told once, by the loader; frames then fail without another message. */
+/* Refused before a loader starts. */
 static void test_max_vram(gconstpointer data) {
-  gboolean async = GPOINTER_TO_INT(data);
   g_autoptr(Tester) t = tester_new(NULL_ENGINE "max-vram=1000000");
+  g_object_set(t->element, "async-load", GPOINTER_TO_INT(data), NULL);
+  g_assert_cmpint(gst_element_set_state(t->element, GST_STATE_PAUSED), ==, GST_STATE_CHANGE_FAILURE);
+  tester_assert_error(t, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "1000000");
+  assert_restarts(t, "max-vram", "0");
+}
+
+/* Reported once, by the loader; frames then fail without another message. The model alone fits, an edit does not. */
+static void test_no_room(gconstpointer data) {
+  gboolean async = GPOINTER_TO_INT(data);
+  g_autoptr(Tester) t = tester_new(NULL_ENGINE "max-vram=33900000000");
   g_object_set(t->element, "async-load", async, NULL);
   if (async) {
     tester_play(t, SMALL);
@@ -100,7 +109,7 @@ static void test_max_vram(gconstpointer data) {
   } else {
     g_assert_cmpint(gst_element_set_state(t->element, GST_STATE_PAUSED), ==, GST_STATE_CHANGE_FAILURE);
   }
-  tester_assert_error(t, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "1000000");
+  tester_assert_error(t, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "33900000000");
   g_assert_cmpuint(t->starts, ==, 1);
   g_assert_cmpuint(t->failed, ==, 1);
   assert_restarts(t, "max-vram", "0");
@@ -335,6 +344,8 @@ static void add_tests(void) {
   g_test_add_func("/element/error/no-cuda", test_no_cuda);
   g_test_add_data_func("/element/error/max-vram/async", GINT_TO_POINTER(TRUE), test_max_vram);
   g_test_add_data_func("/element/error/max-vram/sync", GINT_TO_POINTER(FALSE), test_max_vram);
+  g_test_add_data_func("/element/error/no-room/async", GINT_TO_POINTER(TRUE), test_no_room);
+  g_test_add_data_func("/element/error/no-room/sync", GINT_TO_POINTER(FALSE), test_no_room);
   for (gsize i = 0; i < G_N_ELEMENTS(broken); i++) {
     g_autofree gchar *name = g_strconcat("/element/error/model/", broken[i].name, NULL);
     g_test_add_data_func(name, &broken[i], test_broken_model);

@@ -30,11 +30,13 @@ static FkEngine *open_null(const gchar *max_vram) {
 static void test_equal_options(void) {
   g_autoptr(Tester) a = tester_new_playing(NULL_ENGINE, SMALL);
   g_autoptr(Tester) b = tester_new_playing(NULL_ENGINE "steps=3 prompt=other batch-size=2", SMALL);
-  g_autoptr(Tester) c = tester_new_playing(NULL_ENGINE "max-vram=99999999999999", SMALL);
-  g_autoptr(FkEngine) one = engine_of(a), two = engine_of(b), three = engine_of(c);
+  g_autoptr(Tester) c = tester_new_playing(NULL_ENGINE "model-path=" FK_DEMO_MODEL, SMALL);
+  g_autoptr(Tester) d = tester_new_playing(NULL_ENGINE "max-vram=99999999999999", SMALL); /* a limit, not a model */
+  g_autoptr(FkEngine) one = engine_of(a), two = engine_of(b), three = engine_of(c), four = engine_of(d);
   g_assert_nonnull(one);
   g_assert_true(one == two);
   g_assert_true(one != three);
+  g_assert_true(one == four);
   g_assert_cmpint(push(a, 0), ==, GST_FLOW_OK);
   g_assert_cmpint(push(c, 0), ==, GST_FLOW_OK);
 }
@@ -171,7 +173,7 @@ static void test_keep_loaded(void) {
   g_autoptr(FkEngine) again = engine_of(t);
   g_assert_true(before == again);
   gst_element_set_state(t->element, GST_STATE_READY);
-  g_object_set(t->element, "max-vram", (guint64)55555555555555, NULL); /* another engine: the kept one goes */
+  g_object_set(t->element, "model-path", FK_DEMO_MODEL, NULL); /* another engine: the kept one goes */
   gst_element_set_state(t->element, GST_STATE_PAUSED);
   g_autoptr(FkEngine) other = engine_of(t);
   g_assert_true(other != before);
