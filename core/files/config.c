@@ -15,10 +15,10 @@
 
 #define MAX_JSON_BYTES (1u << 20)
 #define MAX_LAYERS 1000
-#define MAX_HEADS 1024      /* of attention; published models have 12 to 64 */
-#define MAX_HEAD_WIDTH 1024 /* of the transformer: the table of rotary angles has a row of it for each token */
-#define MAX_BUCKETS 4096    /* of T5's position bias */
-#define T5_TOKENS 512       /* the model's limit, spec 1.2 */
+#define MAX_HEADS 1024     /* of attention; published models have 12 to 64 */
+#define MAX_HEAD_WIDTH 256 /* of the transformer: the table of rotary angles has a row of it for each token */
+#define MAX_BUCKETS 4096   /* of T5's position bias */
+#define T5_TOKENS 512      /* the model's limit, spec 1.2 */
 #define SCHNELL_TOKENS 256
 
 typedef struct {
