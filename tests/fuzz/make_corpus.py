@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the fuzz harnesses (corpus/*/seed-*) and small-spiece.model. Inputs that once failed are kept
+beside them by hand, under other names.
+
+usage: tests/fuzz/make_corpus.py
+"""
+import json, struct
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DEMO = HERE.parent.parent / 'examples' / 'demo-model' / 'checkpoint'
+GOLDEN = HERE.parent / 'golden' / 'tokens'
+
+
+def put(harness, name, data):
+    path = HERE / 'corpus' / harness / f'seed-{name}'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def text(value):
+    return json.dumps(value, separators=(',', ':')).encode()
+
+
+# ---- safetensors ----
+
+def safetensors(header, data=b''):
+    header = header if isinstance(header, bytes) else text(header)
+    return struct.pack('<Q', len(header)) + header + data
+
+
+def tensor(dtype, shape, begin, end):
+    return {'dtype': dtype, 'shape': shape, 'data_offsets': [begin, end]}
+
+
+def make_safetensors():
+    types = {'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'I64': 8, 'I32': 4, 'I16': 2, 'I8': 1, 'U64': 8, 'U32': 4, 'U16': 2,
+             'U8': 1, 'BOOL': 1, 'F8_E4M3': 1, 'F8_E5M2': 1, 'F8_E8M0': 1, 'C64': 8}
+    header, at = {'__metadata__': {'format': 'pt', 'note': 'é \\ " /'}}, 0
+    for name, size in types.items():
+        header[f'layer.{name}.weight'] = tensor(name, [2, 3], at, at + 6 * size)
+        at += 6 * size
+    put('safetensors', 'types', safetensors(header, bytes(at)))
+    put('safetensors', 'small', safetensors({'a': tensor('F32', [], 0, 4), 'e': tensor('I8', [0, 7], 4, 4)}, bytes(4)))
+    put('safetensors', 'backwards', safetensors({'a': tensor('U8', [4], 4, 8), 'b': tensor('F4', [8], 0, 4)}, bytes(8)))
+    put('safetensors', 'empty', safetensors(b'{}'))
+    put('safetensors', 'spaces', safetensors(b'{ "a\\u00e9\\ud83d\\ude00" :\t{"shape":[1 ,2],\n"dtype":"U8","data_offsets":[0,2]} }  ',
+                                             b'xy'))
+    lora = {f'transformer.transformer_blocks.0.attn.to_q.lora_{s}.weight': tensor('BF16', [2, 2], 8 * i, 8 * i + 8)
+            for i, s in enumerate('AB')}
+    lora['__metadata__'] = {'lora_adapter_metadata': '{"transformer.r":2}'}
+    put('safetensors', 'lora', safetensors(lora, bytes(16)))
+    put('safetensors', 'hole', safetensors({'a': tensor('U8', [1], 1, 2)}, b'xy'))
+    put('safetensors', 'huge', safetensors({'a': tensor('F32', [1 << 62, 4], 0, 0)}))
+    put('safetensors', 'long', struct.pack('<Q', 1 << 63) + b'{}')
+
+
+# ---- configurations ----
+
+CONFIGS = ['model_index.json', 'transformer/config.json', 'vae/config.json', 'text_encoder/config.json',
+           'text_encoder_2/config.json', 'scheduler/scheduler_config.json', 'tokenizer/tokenizer_config.json',
+           'tokenizer_2/tokenizer_config.json']
+
+
+def make_configs():
+    for i, name in enumerate(CONFIGS):
+        file = DEMO / name
+        value = json.loads(file.read_text()) if file.exists() else {'model_max_length': 64}
+        put('config', f'{i}-{name.replace("/", "-")}', bytes([i]) + text(value))
+    vae = json.loads((DEMO / 'vae/config.json').read_text())
+    put('config', '2-vae-blocks', bytes([2]) + text(dict(vae, layers_per_block=7)))
+    put('config', '2-vae-tile', bytes([2]) + text(dict(vae, sample_size=12)))
+    flux = json.loads((DEMO / 'transformer/config.json').read_text())
+    put('config', '1-axes', bytes([1]) + text(dict(flux, axes_dims_rope=[32, 32, 64])))
+    put('config', '6-no-limit', bytes([6]) + text({'model_max_length': int(1e30)}))
+    put('config', '8-index', bytes([8]) + text({'metadata': {'total_size': 2}, 'weight_map': {'a': '1', 'b': '2'}}))
+    put('config', '8-swapped', bytes([8]) + text({'weight_map': {'a': '2', 'b': '1'}}))
+    put('config', '8-elsewhere', bytes([8]) + text({'weight_map': {'a': '../1', 'b': '2'}}))
+
+
+# ---- tokenizers ----
+
+def varint(n):
+    out = b''
+    while n > 0x7f:
+        out, n = out + bytes([n & 0x7f | 0x80]), n >> 7
+    return out + bytes([n])
+
+
+def field(number, data):
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def piece(string, score, kind):
+    return field(1, field(1, string.encode()) + b'\x15' + struct.pack('<f', score) + b'\x18' + varint(kind))
+
+
+def charsmap():
+    """A double array of two keys: "a" becomes "bb", "c" becomes nothing."""
+    units = [0] * 256
+    units[0] = 0x80 << 10
+    for key, place in ((b'a', 0), (b'c', 3)):
+        at = 0x80 ^ key[0]
+        units[at] = 1 << 10 | 0x100 | key[0]
+        units[at ^ 1] = 0x80000000 | place
+    return struct.pack('<I', 1024) + struct.pack('<256I', *units) + b'bb\0\0'
+
+
+def spiece(more=b''):
+    pieces = [('<pad>', 0, 3), ('</s>', 0, 3), ('<unk>', 0, 2)]
+    pieces += [('\u2581', -3, 1), ('\u2581a', -2, 1), ('a', -4, 1), ('b', -4, 1), ('bb', -3, 1), ('\u2581make', -2, 1),
+               ('k', -5, 1), ('é', -6, 1), ('日', -6, 1), ('<extra_id_0>', 0, 4)]
+    out = b''.join(piece(*p) for p in pieces)
+    trainer = b'\x18\x01' + b'\xe0\x02' + varint(13)
+    return out + field(2, trainer + more) + field(3, field(1, b'nmt_nfkc') + field(2, charsmap()))
+
+
+def make_tokenizers():
+    (HERE / 'small-spiece.model').write_bytes(spiece())
+    token = {'content': '<new>', 'normalized': True, 'special': True, 'single_word': False}
+    roles = {'bos_token': '<|startoftext|>', 'eos_token': {'content': '<|endoftext|>', 'lstrip': False},
+             'pad_token': None, 'additional_special_tokens': ['<|endoftext|>']}
+    demo = DEMO / 'tokenizer'
+    put('tokenizer', '0-vocab', b'\0' + text(json.loads((demo / 'vocab.json').read_text())))
+    put('tokenizer', '1-merges', b'\1' + (demo / 'merges.txt').read_bytes()[:900])
+    put('tokenizer', '2-config', b'\2' + text({'added_tokens_decoder': {'1083': token, '1082': {'content': '<|endoftext|>'}}}))
+    put('tokenizer', '2-roles', b'\2' + text(roles))
+    put('tokenizer', '3-map', b'\3' + text(roles))
+    put('tokenizer', '4-json', b'\4' + text({'model': {'vocab': {'a': 1}}, 'added_tokens': [dict(token, id=2000)]}))
+    put('tokenizer', '5-spiece', b'\5' + spiece())
+    put('tokenizer', '5-inputs', b'\5' + spiece(field(1, b'input') * 3))
+    put('tokenizer', '5-byte-model', b'\5' + spiece().replace(b'\x18\x01\xe0', b'\x18\x02\xe0'))
+    put('tokenizer', '6-config', b'\6' + text({'extra_ids': 4, 'eos_token': '</s>', 'added_tokens_decoder': {'300': token}}))
+    put('tokenizer', '7-map', b'\7' + text({'eos_token': '</s>', 'unk_token': '<unk>', 'pad_token': '<pad>'}))
+    put('tokenizer', '8-json', b'\x08' + text({'added_tokens': [dict(token, id=300), {'content': '</s>', 'id': 1}]}))
+
+
+def make_prompts():
+    prompts = ['', 'make it night', "Don't I'd've WE'LL 'S", 'a<|endoftext|>b<|startoftext|></s><extra_id_7>',
+               '<|STARTOFTEXT|><|endofText|>', '\u0301\u0327a\u0323\u0301 \u1e9b\u0323 \uac00\u1100\u1161\u11a8',
+               '\ufdfa\u00bd\u2460\uff21 \u2581x\u2581', '\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea',
+               '\u0915\u094d\u0937 \u200d\u200c\u00a0\u3000\u2028', 'İıſK \u03a3\u03c3\u03c2', '日本語 שלום مرحبا',
+               'x' * 300, 'word ' * 120, '! ? ... 1234 ²³', '\u11938\u11935\u11930']
+    for i, prompt in enumerate(prompts):
+        put('prompt', f'{i:02}', prompt.encode())
+    put('prompt', 'bad-utf8', b'a\xc3(\xed\xa0\x80')
+
+
+make_safetensors()
+make_configs()
+make_tokenizers()
+make_prompts()
