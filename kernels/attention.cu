@@ -4,12 +4,12 @@
  *
  * One block holds a tile of query rows of one head; keys and values pass by in tiles of 64 tokens, softmax online in
  * float32, so no S x S buffer exists. K of the next tile travels while V is multiplied, V while the scores are. */
-#include "attention.h"
-#include "ptx.cuh"
+#include "common.cuh"
+#include "module.cuh"
 
 namespace {
 
-struct FkAttnGeneral {
+struct Args {
   const __nv_bfloat16 *q, *k, *v;
   __nv_bfloat16 *o;
   int64_t ld_q, ld_k, ld_v, ld_o;
@@ -21,7 +21,7 @@ struct FkAttnGeneral {
 
 /* Width: head width rounded up to 64, 128 or 512 (columns past the true width are zeros). A warp has M x 16 rows and
  * one of Cols column parts: Keys/Cols keys of the scores, Width/Cols columns of the output; Rows warps lie below it. */
-template <int Width_, int M_, int Rows_, int Cols_, int Keys_> struct FkGeneralPlan {
+template <int Width_, int M_, int Rows_, int Cols_, int Keys_> struct Plan {
   static constexpr int Width = Width_, M = M_, Rows = Rows_, Cols = Cols_;
   static constexpr int kQueries = 16 * M * Rows, kKeys = Keys_, kThreads = 32 * Rows * Cols;
   static constexpr int kPitch = 2 * Width + 16, kPitchP = 2 * kKeys + 16; /* bytes; the 16 spread rows over the banks */
@@ -34,8 +34,7 @@ template <int Width_, int M_, int Rows_, int Cols_, int Keys_> struct FkGeneralP
 
 /* Starts copying `rows` rows of a head, zeros past row `end` and column `width`. */
 template <class P>
-FK_DEVICE void fk_general_load(uint32_t to, const __nv_bfloat16 *from, int64_t ld, int rows, int first, int end,
-                               int width) {
+FK_DEVICE void load_rows(uint32_t to, const __nv_bfloat16 *from, int64_t ld, int rows, int first, int end, int width) {
   constexpr int kPieces = P::Width / 8;
   for (int i = threadIdx.x; i < rows * kPieces; i += P::kThreads) {
     int r = i / kPieces, c = i % kPieces * 8;
@@ -45,7 +44,7 @@ FK_DEVICE void fk_general_load(uint32_t to, const __nv_bfloat16 *from, int64_t l
 }
 
 /* s = q k^T of this warp's rows and keys. q, k: shared addresses of its first row and first key. */
-template <class P> FK_DEVICE void fk_general_scores(float (&s)[P::M][P::kNS][4], uint32_t q, uint32_t k) {
+template <class P> FK_DEVICE void add_scores(float (&s)[P::M][P::kNS][4], uint32_t q, uint32_t k) {
   int lane = threadIdx.x % 32;
   q += (lane % 16) * P::kPitch + lane / 16 * 16;
   k += (lane / 16 * 8 + lane % 8) * P::kPitch + lane / 8 % 2 * 16;
@@ -68,7 +67,7 @@ template <class P> FK_DEVICE void fk_general_scores(float (&s)[P::M][P::kNS][4],
 }
 
 /* o += p v of this warp's rows and columns. */
-template <class P> FK_DEVICE void fk_general_values(float (&o)[P::M][P::kNO][4], uint32_t p, uint32_t v) {
+template <class P> FK_DEVICE void add_values(float (&o)[P::M][P::kNO][4], uint32_t p, uint32_t v) {
   int lane = threadIdx.x % 32;
   p += (lane % 16) * P::kPitchP + lane / 16 * 16;
   v += (lane % 16) * P::kPitch + lane / 16 * 16;
@@ -90,7 +89,7 @@ template <class P> FK_DEVICE void fk_general_values(float (&o)[P::M][P::kNO][4],
  * 64 x 64, 256 threads, 210,432 bytes, 236 registers. By arithmetic bound by reading fragments from shared memory (2 of
  * the 4 clocks that a product takes at best, at width 512). Measured on an H200: 64 heads of 64 over 512 tokens with
  * bias 31 us (138 TFLOP/s), 1 head of 512 over 16384 tokens 2.75 ms (200), 24 of 128 over 8704 tokens 4.07 ms (229). */
-template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_general(const FkAttnGeneral args) {
+template <class P> __global__ void __launch_bounds__(P::kThreads) attention_any_kernel(const Args args) {
   extern __shared__ __align__(128) char shared[];
   const uint32_t base = fk_smem(shared);
   float *red = (float *)(shared + P::kRed), *distance = (float *)(shared + P::kBias);
@@ -109,8 +108,8 @@ template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_genera
 #pragma unroll
     for (int n = 0; n < P::kNO; n++) o[m][n][0] = o[m][n][1] = o[m][n][2] = o[m][n][3] = 0.f;
   }
-  fk_general_load<P>(base + P::kQ, args.q + column, args.ld_q, P::kQueries, first, args.sq, args.width);
-  fk_general_load<P>(base + P::kK, k, args.ld_k, P::kKeys, 0, args.sk, args.width);
+  load_rows<P>(base + P::kQ, args.q + column, args.ld_q, P::kQueries, first, args.sq, args.width);
+  load_rows<P>(base + P::kK, k, args.ld_k, P::kKeys, 0, args.sk, args.width);
   fk_cp_commit();
 
   for (int j0 = 0; j0 < keys; j0 += P::kKeys) {
@@ -122,10 +121,10 @@ template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_genera
     }
     fk_cp_wait<0>();
     __syncthreads();
-    fk_general_load<P>(base + P::kV, v, args.ld_v, P::kKeys, j0, args.sk, args.width);
+    load_rows<P>(base + P::kV, v, args.ld_v, P::kKeys, j0, args.sk, args.width);
     fk_cp_commit();
     const int key = part * (P::kKeys / P::Cols); /* this warp's first key of the tile */
-    fk_general_scores<P>(s, base + P::kQ + top_row * P::kPitch, base + P::kK + key * P::kPitch);
+    add_scores<P>(s, base + P::kQ + top_row * P::kPitch, base + P::kK + key * P::kPitch);
 
     float high[P::M][2], alpha[P::M][2];
 #pragma unroll
@@ -176,10 +175,9 @@ template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_genera
     }
     fk_cp_wait<0>();
     __syncthreads();
-    if (j0 + P::kKeys < keys)
-      fk_general_load<P>(base + P::kK, k, args.ld_k, P::kKeys, j0 + P::kKeys, args.sk, args.width);
+    if (j0 + P::kKeys < keys) load_rows<P>(base + P::kK, k, args.ld_k, P::kKeys, j0 + P::kKeys, args.sk, args.width);
     fk_cp_commit();
-    fk_general_values<P>(o, base + P::kP + top_row * P::kPitchP, base + P::kV + part * (P::Width / P::Cols) * 2);
+    add_values<P>(o, base + P::kP + top_row * P::kPitchP, base + P::kV + part * (P::Width / P::Cols) * 2);
   }
 
 #pragma unroll
@@ -214,31 +212,53 @@ template <class P> __global__ void __launch_bounds__(P::kThreads) fk_attn_genera
   }
 }
 
-template <class P> bool fk_general_launch(cudaStream_t stream, const FkAttnGeneral &args, int heads) {
-  static bool ready[FK_ATTN_DEVICES]; /* the shared-memory limit has been raised on this device */
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= FK_ATTN_DEVICES) return false;
-  if (!ready[device] &&
-      cudaFuncSetAttribute(fk_attn_general<P>, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess)
-    return false;
-  ready[device] = true;
-  dim3 grid((args.sq + P::kQueries - 1) / P::kQueries, heads);
-  fk_attn_general<P><<<grid, P::kThreads, P::kShared, stream>>>(args);
-  return cudaGetLastError() == cudaSuccess;
+template <class P> cudaError_t launch(FkCuda *cu, const Args &args, int heads) {
+  auto kernel = attention_any_kernel<P>;
+  const dim3 grid((args.sq + P::kQueries - 1) / P::kQueries, heads);
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, P::kShared));
+  kernel<<<grid, P::kThreads, P::kShared, cu->stream>>>(args);
+  return cudaGetLastError();
+}
+
+bool aligned(const FkAttention *a) {
+  return fk_cuda_rows16(a->q) && fk_cuda_rows16(a->k) && fk_cuda_rows16(a->v) && fk_cuda_rows16(a->o);
 }
 
 } // namespace
 
-bool fk_cuda_attention_general(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k,
-                               const __nv_bfloat16 *v, __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v,
-                               int64_t ld_o, int sq, int sk, int heads, int width, float scale, const float *bias,
-                               bool causal) {
-  if (width % 8 || width < 8 || width > 512 || sq < 1 || sk < 1 || heads < 1) return false;
-  const FkAttnGeneral args = {q,    k,     v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, width, scale * 1.4426950408889634f,
-                              bias, causal};
-  if (width <= 64) return fk_general_launch<FkGeneralPlan<64, 1, 4, 1, 64>>(stream, args, heads);
-  if (width <= 128) return fk_general_launch<FkGeneralPlan<128, 1, 4, 1, 64>>(stream, args, heads);
+cudaError_t fk_cuda_attention(FkCuda *cu, const FkAttention *a) {
+  const int heads = (int)a->heads, width = (int)(fk_tensor_cols(a->q) / heads);
+  const Args args = {.q = (const __nv_bfloat16 *)a->q.data,
+                     .k = (const __nv_bfloat16 *)a->k.data,
+                     .v = (const __nv_bfloat16 *)a->v.data,
+                     .o = (__nv_bfloat16 *)a->o.data,
+                     .ld_q = a->q.ld,
+                     .ld_k = a->k.ld,
+                     .ld_v = a->v.ld,
+                     .ld_o = a->o.ld,
+                     .sq = (int)fk_tensor_rows(a->q),
+                     .sk = (int)fk_tensor_rows(a->k),
+                     .width = width,
+                     .scale = a->scale * 1.4426950408889634f,
+                     .bias = (const float *)a->bias.data,
+                     .causal = a->causal};
+  if (width % 8 || width < 8 || width > 512)
+    return fk_cuda_decline(cu, "heads are %d wide; the kernels take multiples of 8 up to 512", width);
+  if (!aligned(a)) return cudaErrorNotSupported;
+  if (args.sq == 0) return cudaSuccess;
+  if (width <= 64) return launch<Plan<64, 1, 4, 1, 64>>(cu, args, heads);
+  if (width <= 128) return launch<Plan<128, 1, 4, 1, 64>>(cu, args, heads);
+  const cudaError_t status = launch<Plan<512, 2, 2, 4, 64>>(cu, args, heads);
   /* The small tile is for devices of about 100 KB of shared memory a block. */
-  return fk_general_launch<FkGeneralPlan<512, 2, 2, 4, 64>>(stream, args, heads) ||
-         fk_general_launch<FkGeneralPlan<512, 1, 1, 2, 32>>(stream, args, heads);
+  return status == cudaErrorNotSupported ? launch<Plan<512, 1, 1, 2, 32>>(cu, args, heads) : status;
+}
+
+/* Hopper, heads of 128 or 512, no mask; everything else is the basic slot's. */
+cudaError_t fk_cuda_flash_attention(FkCuda *cu, const FkAttention *a) {
+  const int64_t width = fk_tensor_cols(a->q) / a->heads;
+  if (cu->arch != 90 || !aligned(a) || a->causal || fk_tensor_given(a->bias)) return cudaErrorNotSupported;
+  if (fk_tensor_rows(a->q) == 0 || !(a->scale > 0)) return cudaErrorNotSupported;
+  if (width == 128) return fk_cuda_attention_sm90(cu, a);
+  if (width == 512) return fk_cuda_attention_wide_sm90(cu, a);
+  return cudaErrorNotSupported;
 }

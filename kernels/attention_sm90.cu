@@ -8,7 +8,6 @@
  * walk over (head, query tile); the first scores of the next query tile are started with the last products of this one.
  * Tiles are taken from the end of the keys to the front: only the first one taken is ragged and needs a mask.
  * A row's result depends on its q, k and v alone, never on the tile, block or machine that computed it. */
-#include "attention.h"
 #include "ptx.cuh"
 #include "tensormap.cuh"
 
@@ -16,7 +15,7 @@ namespace {
 
 /* W_ warpgroups of 64 queries, N_ keys a tile, Stages_ tiles of K and of V in shared memory, Cluster_ neighbouring
  * blocks (1 or 2) that bring each tile once for both. */
-template <int W_, int N_, int Stages_, int Cluster_> struct FkAttnPlan {
+template <int W_, int N_, int Stages_, int Cluster_> struct Plan {
   static constexpr int W = W_, N = N_, Stages = Stages_, Cluster = Cluster_;
   static constexpr int kThreads = (W + 1) * 128, kRows = W * 64;
   static constexpr int kQBytes = 64 * 256;   /* one warpgroup's queries: two halves [64 rows][64 columns] */
@@ -27,7 +26,7 @@ template <int W_, int N_, int Stages_, int Cluster_> struct FkAttnPlan {
   static_assert(kShared <= 232448 && kTileBytes % 2048 == 0 && (Cluster == 1 || Cluster == 2), "tile");
 };
 
-struct FkAttnArgs {
+struct Args {
   __nv_bfloat16 *o;
   int64_t ld_o;
   int sq, sk, heads;
@@ -36,9 +35,9 @@ struct FkAttnArgs {
 
 /* Which query tile a block works on: `tile` counts (head, query tile) pairs, queries fastest, so that the blocks that
  * run together share the keys of one or two heads in L2. A cluster takes `Cluster` neighbouring query tiles. */
-template <class P> struct FkAttnWalk {
+template <class P> struct Walk {
   int tiles, total, step, tile, rank; /* tiles: of one head */
-  __device__ __forceinline__ FkAttnWalk(const FkAttnArgs &a, int cluster_rank) {
+  __device__ __forceinline__ Walk(const Args &a, int cluster_rank) {
     tiles = (a.sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster);
     total = tiles * a.heads;
     step = gridDim.x / P::Cluster;
@@ -53,8 +52,7 @@ template <class P> struct FkAttnWalk {
 
 /* Starts the copies of every K (or V) tile this block uses. One thread. */
 template <class P>
-FK_DEVICE void fk_attn_load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
-                                  FkAttnWalk<P> walk, int sk) {
+FK_DEVICE void load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk<P> walk, int sk) {
   FkRing<P::Stages> ring;
   int tiles = (sk + P::N - 1) / P::N;
   for (; walk.valid(); walk.next()) {
@@ -75,8 +73,7 @@ FK_DEVICE void fk_attn_load_tiles(const CUtensorMap *map, uint32_t to, uint32_t 
 /* Starts the copies of the queries, one warpgroup's 64 rows at a time, as soon as it has taken the last ones into
  * registers. */
 template <class P>
-FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty,
-                                    FkAttnWalk<P> walk) {
+FK_DEVICE void load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk<P> walk) {
   for (int parity = 0; walk.valid(); walk.next(), parity ^= 1) {
     for (int w = 0; w < P::W; w++) {
       fk_mbar_wait(empty + 8 * w, parity ^ 1);
@@ -88,7 +85,7 @@ FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_
 }
 
 /* The A operands of a warpgroup's queries, from its swizzled tile: piece c (16 bytes) of row r stands at c ^ r % 8. */
-[[maybe_unused]] FK_DEVICE void fk_attn_queries(uint32_t (&q)[8][4], uint32_t at) {
+FK_DEVICE void read_queries(uint32_t (&q)[8][4], uint32_t at) {
   int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16, piece = threadIdx.x % 32 / 16;
 #pragma unroll
   for (int i = 0; i < 8; i++)
@@ -97,20 +94,20 @@ FK_DEVICE void fk_attn_load_queries(const CUtensorMap *map, uint32_t to, uint32_
 
 /* s = Q K^T of one tile, started. Q in registers: read from shared memory at every tile it costs energy, and energy
  * is what bounds this kernel. */
-template <int N> FK_DEVICE void fk_attn_scores(float (&s)[N / 2], const uint32_t (&q)[8][4], uint64_t k) {
+template <int N> FK_DEVICE void start_scores(float (&s)[N / 2], const uint32_t (&q)[8][4], uint64_t k) {
 #pragma unroll
   for (int i = 0; i < 8; i++)
     FkWgmma<N>::template rs<0>(s, q[i], k + (i / 4) * (N * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
 }
 
 /* o += P V of one tile, started. */
-template <int N> FK_DEVICE void fk_attn_values(float (&o)[64], const uint32_t (&p)[N / 4], uint64_t v) {
+template <int N> FK_DEVICE void start_values(float (&o)[64], const uint32_t (&p)[N / 4], uint64_t v) {
 #pragma unroll
   for (int i = 0; i < N / 16; i++) FkWgmma<128>::rs<1>(o, p + 4 * i, v + i * FK_DESC_MN_STEP, 1);
 }
 
 /* Keys at or past `valid` of this tile get weight 0. */
-template <int N> FK_DEVICE void fk_attn_mask(float (&s)[N / 2], int valid) {
+template <int N> FK_DEVICE void mask_keys(float (&s)[N / 2], int valid) {
   int column = 2 * (threadIdx.x % 4);
 #pragma unroll
   for (int i = 0; i < N / 2; i++)
@@ -119,13 +116,13 @@ template <int N> FK_DEVICE void fk_attn_mask(float (&s)[N / 2], int valid) {
 
 /* What a thread keeps of its two rows (g and g + 8): the reference the exponents are taken against, in units of log2,
  * and its part of the row's sum. */
-struct FkAttnRows {
+struct Rows {
   float ref[2], sum[2];
 };
 
 /* Whether a score of row r (0 or 1) may exceed its reference by more than 2^8. Compares three words at a time as
  * integers: their order is that of floats where one is positive, and where none is, 0 is taken as the bound. */
-template <int N> FK_DEVICE bool fk_attn_above(const float (&s)[N / 2], const FkAttnRows &rows, float scale) {
+template <int N> FK_DEVICE bool any_above(const float (&s)[N / 2], const Rows &rows, float scale) {
   bool above = false;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -142,14 +139,14 @@ template <int N> FK_DEVICE bool fk_attn_above(const float (&s)[N / 2], const FkA
 
 /* The reference for a row whose maximum so far is `top`. A maximum a little below 0 takes 0 instead, so that the
  * integer comparison has a true bound; weights down to 2^-64 lose nothing in float32 and bf16. */
-[[maybe_unused]] FK_DEVICE float fk_attn_reference(float top) {
+FK_DEVICE float reference_of(float top) {
   return top < 0.f && top > -64.f ? 0.f : top;
 }
 
 /* Takes a row's true maximum for its reference where it lies more than 2^8 above (fresh: in any case, there is no
  * earlier tile). alpha: what earlier sums and products are to be multiplied with. */
 template <int N>
-FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
+FK_DEVICE void raise_reference(const float (&s)[N / 2], Rows &rows, float (&alpha)[2], float scale, bool fresh) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float a = fmaxf(s[2 * r], s[2 * r + 1]), b = fmaxf(s[2 * r + 4], s[2 * r + 5]);
@@ -162,9 +159,9 @@ FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&
     a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
     a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
     if (fresh) {
-      rows.ref[r] = fk_attn_reference(a * scale), rows.sum[r] = 0.f, alpha[r] = 1.f;
+      rows.ref[r] = reference_of(a * scale), rows.sum[r] = 0.f, alpha[r] = 1.f;
     } else {
-      float top = fmaf(a, scale, -rows.ref[r]) > 8.f ? fk_attn_reference(a * scale) : rows.ref[r];
+      float top = fmaf(a, scale, -rows.ref[r]) > 8.f ? reference_of(a * scale) : rows.ref[r];
       alpha[r] = fk_exp2(rows.ref[r] - top);
       rows.ref[r] = top, rows.sum[r] *= alpha[r];
     }
@@ -173,11 +170,10 @@ FK_DEVICE void fk_attn_raise(const float (&s)[N / 2], FkAttnRows &rows, float (&
 
 /* s becomes exp2(scale * s - reference). Returns whether earlier products must be multiplied with alpha; the same for
  * all lanes of a warp. The reference of a row follows from that row's scores alone. */
-template <int N>
-FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alpha)[2], float scale, bool fresh) {
-  bool moved = fresh || __any_sync(~0u, fk_attn_above<N>(s, rows, scale));
+template <int N> FK_DEVICE bool softmax(float (&s)[N / 2], Rows &rows, float (&alpha)[2], float scale, bool fresh) {
+  bool moved = fresh || __any_sync(~0u, any_above<N>(s, rows, scale));
   if (moved) {
-    fk_attn_raise<N>(s, rows, alpha, scale, fresh);
+    raise_reference<N>(s, rows, alpha, scale, fresh);
     if (!fresh) moved = __any_sync(~0u, alpha[0] != 1.f || alpha[1] != 1.f); /* not if only the bound was weak */
   }
   float sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
@@ -192,19 +188,18 @@ FK_DEVICE bool fk_attn_softmax(float (&s)[N / 2], FkAttnRows &rows, float (&alph
   return moved && !fresh;
 }
 
-template <int N> FK_DEVICE void fk_attn_pack(uint32_t (&p)[N / 4], const float (&s)[N / 2]) {
+template <int N> FK_DEVICE void pack_weights(uint32_t (&p)[N / 4], const float (&s)[N / 2]) {
 #pragma unroll
   for (int i = 0; i < N / 4; i++) p[i] = fk_pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
-[[maybe_unused]] FK_DEVICE void fk_attn_rescale(float (&o)[64], const float (&alpha)[2]) {
+FK_DEVICE void rescale(float (&o)[64], const float (&alpha)[2]) {
 #pragma unroll
   for (int i = 0; i < 64; i++) o[i] *= alpha[(i >> 1) & 1];
 }
 
 /* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
-[[maybe_unused]] FK_DEVICE void fk_attn_store(const FkAttnArgs &args, const float (&o)[64], const float (&sums)[2],
-                                              int row, int head) {
+FK_DEVICE void store_rows(const Args &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
   int lane = threadIdx.x % 32, t = lane % 4;
   row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
 #pragma unroll
@@ -245,8 +240,8 @@ template <int N> FK_DEVICE void fk_attn_pack(uint32_t (&p)[N / 4], const float (
  * 4608 x 4608 762 / 705, 2560 x 2560 674 / 662; cuDNN 9 at 8704 x 8704 in the same run 649 / 623. */
 template <class P>
 __global__ void __launch_bounds__(P::kThreads, 1)
-    fk_attn_sm90(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
-                 const __grid_constant__ CUtensorMap map_v, const FkAttnArgs args) {
+    attention_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
+                          const __grid_constant__ CUtensorMap map_v, const Args args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   constexpr int W = P::W, N = P::N, Stages = P::Stages, Cluster = P::Cluster;
   constexpr int kRegsMath = W == 2 ? 240 : 160, kRegsCopy = W == 2 ? 24 : 32;
@@ -256,7 +251,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
                  v_full = k_free + 8 * Stages, v_free = v_full + 8 * Stages;
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
   const int lane = threadIdx.x % 32;
-  FkAttnWalk<P> walk(args, Cluster > 1 ? fk_cluster_rank() : 0);
+  Walk<P> walk(args, Cluster > 1 ? fk_cluster_rank() : 0);
 
   if (threadIdx.x == 0) {
     for (int w = 0; w < W; w++) fk_mbar_init(q_full + 8 * w, 1), fk_mbar_init(q_free + 8 * w, 4);
@@ -271,9 +266,9 @@ __global__ void __launch_bounds__(P::kThreads, 1)
 
   if (group == W) {
     fk_regs_dec<kRegsCopy>();
-    if (warp == 0 && lane == 0) fk_attn_load_tiles<P>(&map_k, base + P::kK, k_full, k_free, walk, args.sk);
-    if (warp == 1 && lane == 0) fk_attn_load_tiles<P>(&map_v, base + P::kV, v_full, v_free, walk, args.sk);
-    if (warp == 2 && lane == 0) fk_attn_load_queries<P>(&map_q, base, q_full, q_free, walk);
+    if (warp == 0 && lane == 0) load_tiles<P>(&map_k, base + P::kK, k_full, k_free, walk, args.sk);
+    if (warp == 1 && lane == 0) load_tiles<P>(&map_v, base + P::kV, v_full, v_free, walk, args.sk);
+    if (warp == 2 && lane == 0) load_queries<P>(&map_q, base, q_full, q_free, walk);
     __syncwarp();
   } else {
     fk_regs_inc<kRegsMath>();
@@ -281,7 +276,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     const int tiles = (args.sk + N - 1) / N, ragged = args.sk % N, turn = 1 + group, other = 1 + (group + 1) % W;
     float o[64], s[N / 2], alpha[2];
     uint32_t p[N / 4], q[8][4];
-    FkAttnRows rows;
+    Rows rows;
     FkRing<Stages> k_ring, v_ring;
     int q_parity = 0;
 
@@ -295,7 +290,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     };
     auto queries_take = [&]() {
       fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
-      fk_attn_queries(q, base + group * P::kQBytes);
+      read_queries(q, base + group * P::kQBytes);
       /* Every lane's reads must end before the arrival lets the next copy write here: nothing else waits for them, and
        * the copy engine is another proxy. Without this, rows of a block's first query tile were at times wrong. */
       fk_fence_async(), __syncwarp();
@@ -305,7 +300,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
       fk_wgmma_hold(s);
       for (int i = 0; i < 8; i++) fk_wgmma_hold(q[i]);
       fk_wgmma_fence();
-      fk_attn_scores<N>(s, q, k_desc + k_ring.stage * (P::kTileBytes >> 4));
+      start_scores<N>(s, q, k_desc + k_ring.stage * (P::kTileBytes >> 4));
       fk_wgmma_commit();
     };
     auto scores_done = [&]() {
@@ -316,7 +311,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     auto products_start = [&]() {
       fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
       fk_wgmma_fence();
-      fk_attn_values<N>(o, p, v_desc + v_ring.stage * (P::kTileBytes >> 4));
+      start_values<N>(o, p, v_desc + v_ring.stage * (P::kTileBytes >> 4));
       fk_wgmma_commit();
     };
     auto products_done = [&]() {
@@ -348,18 +343,18 @@ __global__ void __launch_bounds__(P::kThreads, 1)
       scores_start();
       fk_wgmma_wait<0>();
       scores_done();
-      if (ragged) fk_attn_mask<N>(s, ragged);
-      fk_attn_softmax<N>(s, rows, alpha, args.scale, true);
-      fk_attn_pack<N>(p, s);
+      if (ragged) mask_keys<N>(s, ragged);
+      softmax<N>(s, rows, alpha, args.scale, true);
+      pack_weights<N>(p, s);
       clear();
     }
     while (walk.valid()) {
       for (int left = tiles - 1; left > 0; left--) {
         step();
-        bool moved = fk_attn_softmax<N>(s, rows, alpha, args.scale, false);
+        bool moved = softmax<N>(s, rows, alpha, args.scale, false);
         products_done();
-        fk_attn_pack<N>(p, s);
-        if (moved) fk_attn_rescale(o, alpha);
+        pack_weights<N>(p, s);
+        if (moved) rescale(o, alpha);
       }
       int row = walk.row() + group * 64, head = walk.head();
       const float sum[2] = {rows.sum[0], rows.sum[1]};
@@ -367,15 +362,15 @@ __global__ void __launch_bounds__(P::kThreads, 1)
       if (walk.valid()) {
         queries_take();
         step();
-        if (ragged) fk_attn_mask<N>(s, ragged);
-        fk_attn_softmax<N>(s, rows, alpha, args.scale, true);
+        if (ragged) mask_keys<N>(s, ragged);
+        softmax<N>(s, rows, alpha, args.scale, true);
       } else {
         fk_wgmma_hold(o), fk_wgmma_hold(p);
         products_start();
       }
       products_done();
-      fk_attn_pack<N>(p, s);
-      fk_attn_store(args, o, sum, row, head);
+      pack_weights<N>(p, s);
+      store_rows(args, o, sum, row, head);
       clear();
     }
   }
@@ -383,45 +378,28 @@ __global__ void __launch_bounds__(P::kThreads, 1)
 #endif
 }
 
-template <class P>
-bool fk_attn_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
-                    __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk, int heads,
-                    float scale) {
-  auto kernel = fk_attn_sm90<P>;
-  static int resident[FK_ATTN_DEVICES]; /* blocks, one a multiprocessor; 0: this device is not set up yet */
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= FK_ATTN_DEVICES) return false;
-  if (!resident[device]) {
-    int count = 0;
-    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess ||
-        cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
-      return false;
-    resident[device] = count;
-  }
-  const int blocks = resident[device];
+template <class P> cudaError_t launch(FkCuda *cu, const FkAttention *a) {
+  auto kernel = attention_sm90_kernel<P>;
   CUtensorMap map_q, map_k, map_v;
-  if (!fk_tensor_map_heads(&map_q, q, ld_q, sq, 2 * heads, 64, 2) ||
-      !fk_tensor_map_heads(&map_k, k, ld_k, sk, 2 * heads, P::N, 2 / P::Cluster) ||
-      !fk_tensor_map_heads(&map_v, v, ld_v, sk, 2 * heads, P::N, 2 / P::Cluster))
-    return false;
-  const FkAttnArgs args = {o, ld_o, sq, sk, heads, scale * 1.4426950408889634f};
-  int tiles = (sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster) * heads * P::Cluster;
-  int grid = tiles < blocks ? tiles : blocks / P::Cluster * P::Cluster;
+  const int sq = (int)fk_tensor_rows(a->q), sk = (int)fk_tensor_rows(a->k), heads = (int)a->heads;
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, P::kShared));
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_q, a->q.data, a->q.ld, sq, 2 * heads, 64, 2));
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_k, a->k.data, a->k.ld, sk, 2 * heads, P::N, 2 / P::Cluster));
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_v, a->v.data, a->v.ld, sk, 2 * heads, P::N, 2 / P::Cluster));
+  const Args args = {(__nv_bfloat16 *)a->o.data, a->o.ld, sq, sk, heads, a->scale * 1.4426950408889634f};
+  const int tiles = (sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster) * heads * P::Cluster;
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = P::Cluster, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(grid), config.blockDim = dim3(P::kThreads), config.dynamicSmemBytes = P::kShared;
-  config.stream = stream, config.attrs = &attribute, config.numAttrs = P::Cluster > 1 ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args) == cudaSuccess;
+  config.gridDim = dim3(tiles < cu->sms ? tiles : cu->sms / P::Cluster * P::Cluster);
+  config.blockDim = dim3(P::kThreads), config.dynamicSmemBytes = P::kShared;
+  config.stream = cu->stream, config.attrs = &attribute, config.numAttrs = P::Cluster > 1 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args);
 }
 
 } // namespace
 
-bool fk_cuda_attention_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
-                            __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk,
-                            int heads, float scale) {
-  if (sq < 1 || sk < 1 || heads < 1 || !(scale > 0.f)) return false;
-  using P = FkAttnPlan<2, 128, 3, 2>;
-  return fk_attn_launch<P>(stream, q, k, v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, heads, scale);
+cudaError_t fk_cuda_attention_sm90(FkCuda *cu, const FkAttention *a) {
+  return launch<Plan<2, 128, 3, 2>>(cu, a);
 }

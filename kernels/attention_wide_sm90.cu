@@ -10,14 +10,13 @@
  * small image, too, fills the processors; at the end each hands the other one half of its output columns.
  * Tiles are taken from the end of the keys to the front: only the very last one is ragged and needs a mask.
  * A row's result depends on its q and on k and v alone, never on the tile, block or machine that computed it. */
-#include "attention.h"
 #include "ptx.cuh"
 #include "tensormap.cuh"
 
 namespace {
 
 /* Stages_ of K and of V in shared memory, each a tile's keys x one half of the columns. */
-template <int Stages_> struct FkWidePlan {
+template <int Stages_> struct Plan {
   static constexpr int Stages = Stages_, kRows = 64, kKeys = 64, kThreads = 512;
   static constexpr int kQHeld = 24; /* of 32 sixteen-column parts of the queries, those in registers */
   static constexpr int kQBytes = (32 - kQHeld) * 16 * 2 * kRows, kPBytes = kRows * kKeys * 2;
@@ -29,7 +28,7 @@ template <int Stages_> struct FkWidePlan {
   static_assert(kShared <= 232448 && kV >= kRows * 256 * 4, "tile");
 };
 
-struct FkWideArgs {
+struct Args {
   const __nv_bfloat16 *q;
   __nv_bfloat16 *o;
   int64_t ld_q, ld_o;
@@ -39,9 +38,9 @@ struct FkWideArgs {
 
 /* What a block works on: its place in the pair, its first query, its tiles of keys [bottom, top). The lower half of
  * the keys is never empty, the upper one may be. */
-template <class P> struct FkWidePart {
+template <class P> struct Part {
   int rank, row, bottom, top;
-  __device__ __forceinline__ explicit FkWidePart(int sk) {
+  __device__ __forceinline__ explicit Part(int sk) {
     const int tiles = (sk + P::kKeys - 1) / P::kKeys, half = (tiles + 1) / 2;
     rank = blockIdx.x % 2, row = blockIdx.x / 2 * P::kRows;
     bottom = rank ? half : 0, top = rank ? tiles : half;
@@ -50,8 +49,7 @@ template <class P> struct FkWidePart {
 
 /* Starts the copies of every stage of K, or of V: of both, the two halves of the columns follow each other. One thread.
  */
-template <class P>
-FK_DEVICE void fk_wide_load(const CUtensorMap *map, uint32_t to, uint32_t full, const FkWidePart<P> &part) {
+template <class P> FK_DEVICE void load_halves(const CUtensorMap *map, uint32_t to, uint32_t full, const Part<P> &part) {
   FkRing<P::Stages> ring;
   for (int j = part.top - 1; j >= part.bottom; j--) {
     for (int half = 0; half < 2; half++, ring.next()) {
@@ -64,7 +62,7 @@ FK_DEVICE void fk_wide_load(const CUtensorMap *map, uint32_t to, uint32_t full, 
 }
 
 /* The A operands of 64 rows and 16 Held columns of queries, rows past the end zero. */
-template <int Held> FK_DEVICE void fk_wide_queries(uint32_t (&q)[Held][4], const FkWideArgs &args, int row) {
+template <int Held> FK_DEVICE void read_queries(uint32_t (&q)[Held][4], const Args &args, int row) {
   const __nv_bfloat16 *from = args.q + (int64_t)row * args.ld_q + blockIdx.y * 512 + threadIdx.x % 4 * 2;
   const bool in[2] = {row < args.sq, row + 8 < args.sq};
 #pragma unroll
@@ -76,13 +74,13 @@ template <int Held> FK_DEVICE void fk_wide_queries(uint32_t (&q)[Held][4], const
 
 /* What a thread keeps of its two rows (g and g + 8): the reference the exponents are taken against, in units of log2,
  * and its part of the row's sum. */
-struct FkWideRows {
+struct Rows {
   float ref[2], sum[2];
 };
 
 /* s becomes exp2(scale * s - reference). The reference moves only where the tile's maximum lies more than 2^8 above
  * it; the first tile moves it from -inf. alpha: what earlier products are to be multiplied with. */
-[[maybe_unused]] FK_DEVICE void fk_wide_softmax(float (&s)[32], FkWideRows &rows, float (&alpha)[2], float scale) {
+FK_DEVICE void softmax(float (&s)[32], Rows &rows, float (&alpha)[2], float scale) {
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float a = fmaxf(s[2 * r], s[2 * r + 1]), b = fmaxf(s[2 * r + 4], s[2 * r + 5]);
@@ -113,7 +111,7 @@ struct FkWideRows {
 
 /* Writes the weights of a warp's 16 rows as the swizzled A operand [64 rows][64 keys]: piece c (16 bytes) of row r
  * stands at c ^ r % 8. */
-[[maybe_unused]] FK_DEVICE void fk_wide_weights(uint32_t at, const float (&s)[32]) {
+FK_DEVICE void write_weights(uint32_t at, const float (&s)[32]) {
   const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane % 16;
 #pragma unroll
   for (int j = 0; j < 4; j++) /* 16 keys: rows 0-7 and 8-15 of 8 keys, then of the next 8 */
@@ -123,12 +121,12 @@ struct FkWideRows {
 }
 
 /* Shared addresses of one block. sums[half of the keys][row]: reference and sum. */
-template <class P> struct FkWideShared {
+template <class P> struct Shared {
   uint32_t k, v, p, q, sums_at, k_full, k_free, v_full, v_free, p_full, p_free, q_full;
   float *alpha;
   const float2 *sums;
   const float4 *given; /* what the other block sent: 32 x 128 threads x 4 accumulators, over the stages of K */
-  __device__ __forceinline__ explicit FkWideShared(char *shared) {
+  __device__ __forceinline__ explicit Shared(char *shared) {
     char *aligned = shared + (1024 - fk_smem(shared) % 1024) % 1024;
     k = fk_smem(aligned), v = k + P::kV, p = k + P::kP, q = k + P::kQ, sums_at = k + P::kSums;
     k_full = k + P::kBars, k_free = k_full + 8 * P::Stages, v_full = k_free + 8 * P::Stages;
@@ -139,34 +137,34 @@ template <class P> struct FkWideShared {
 };
 
 /* The same shared address in block `rank` of the cluster, and stores there. */
-[[maybe_unused]] FK_DEVICE uint32_t fk_wide_remote(uint32_t at, uint32_t rank) {
+FK_DEVICE uint32_t remote_of(uint32_t at, uint32_t rank) {
   uint32_t remote;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(at), "r"(rank));
   return remote;
 }
-[[maybe_unused]] FK_DEVICE void fk_wide_send(uint32_t remote, float a, float b) {
+FK_DEVICE void send(uint32_t remote, float a, float b) {
   asm volatile("st.shared::cluster.v2.f32 [%0], {%1, %2};" ::"r"(remote), "f"(a), "f"(b) : "memory");
 }
-[[maybe_unused]] FK_DEVICE void fk_wide_send(uint32_t remote, float a, float b, float c, float d) {
+FK_DEVICE void send(uint32_t remote, float a, float b, float c, float d) {
   asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(remote), "f"(a), "f"(b), "f"(c), "f"(d)
                : "memory");
 }
 
 /* All threads of both blocks, what they wrote before seen by all. */
-[[maybe_unused]] FK_DEVICE void fk_wide_meet() {
+FK_DEVICE void meet() {
   __syncwarp();
   fk_cluster_arrive(), fk_cluster_wait();
 }
 
 /* One arrival a warp, after all its lanes' reads and writes of shared memory. */
-[[maybe_unused]] FK_DEVICE void fk_wide_arrive(uint32_t bar) {
+FK_DEVICE void arrive(uint32_t bar) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) fk_mbar_arrive(bar);
 }
 
 /* s (+)= Q K^T over one half of the inner product, started. The last columns of the queries come from shared memory. */
 template <class P>
-FK_DEVICE void fk_wide_inner(float (&s)[32], const uint32_t (&q)[P::kQHeld][4], uint64_t q_rest, uint64_t k, int half) {
+FK_DEVICE void start_half(float (&s)[32], const uint32_t (&q)[P::kQHeld][4], uint64_t q_rest, uint64_t k, int half) {
 #pragma unroll
   for (int i = 0; i < 16; i++) {
     const uint64_t b = k + i / 4 * (P::kPiece >> 4) + i % 4 * FK_DESC_K_STEP;
@@ -180,16 +178,15 @@ FK_DEVICE void fk_wide_inner(float (&s)[32], const uint32_t (&q)[P::kQHeld][4], 
 }
 
 /* The warpgroup of scores and softmax. */
-template <class P>
-FK_DEVICE void fk_wide_scores(const FkWideShared<P> &at, const FkWideArgs &args, const FkWidePart<P> &part) {
+template <class P> FK_DEVICE void make_scores(const Shared<P> &at, const Args &args, const Part<P> &part) {
   const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4; /* of the block's 64, and row + 8 */
   const uint64_t k_desc = fk_desc(at.k), q_desc = fk_desc(at.q);
   uint32_t q[P::kQHeld][4];
   float s[32], alpha[2];
-  FkWideRows rows = {{-INFINITY, -INFINITY}, {0.f, 0.f}};
+  Rows rows = {{-INFINITY, -INFINITY}, {0.f, 0.f}};
   FkRing<P::Stages> ring;
   FkRing<2> weights;
-  fk_wide_queries(q, args, part.row + row);
+  read_queries(q, args, part.row + row);
   fk_mbar_wait(at.q_full, 0);
   for (int j = part.top - 1; j >= part.bottom; j--) {
     fk_wgmma_hold(s);
@@ -199,25 +196,25 @@ FK_DEVICE void fk_wide_scores(const FkWideShared<P> &at, const FkWideArgs &args,
     for (int half = 0; half < 2; half++) {
       fk_mbar_wait(at.k_full + 8 * ring.stage, ring.parity);
       if (half == 0) fk_wgmma_fence();
-      fk_wide_inner<P>(s, q, q_desc, k_desc + ring.stage * (P::kStage >> 4), half);
+      start_half<P>(s, q, q_desc, k_desc + ring.stage * (P::kStage >> 4), half);
       if (half == 0) ring.next();
     }
     fk_wgmma_wait<1>();
-    fk_wide_arrive(at.k_free + 8 * first);
+    arrive(at.k_free + 8 * first);
     fk_wgmma_wait<0>();
     fk_wgmma_hold(s);
-    fk_wide_arrive(at.k_free + 8 * ring.stage), ring.next();
+    arrive(at.k_free + 8 * ring.stage), ring.next();
     const int left = args.sk - j * P::kKeys; /* keys at or past this get weight 0 */
     if (left < P::kKeys) {
       for (int i = 0; i < 32; i++)
         if (2 * (lane % 4) + 8 * (i / 4) + (i & 1) >= left) s[i] = -INFINITY;
     }
-    fk_wide_softmax(s, rows, alpha, args.scale);
+    softmax(s, rows, alpha, args.scale);
     fk_mbar_wait(at.p_free + 8 * weights.stage, weights.parity ^ 1);
-    fk_wide_weights(at.p + weights.stage * P::kPBytes, s);
+    write_weights(at.p + weights.stage * P::kPBytes, s);
     if (lane % 4 < 2) at.alpha[weights.stage * P::kRows + row + lane % 4 * 8] = lane % 4 ? alpha[1] : alpha[0];
     fk_fence_async();
-    fk_wide_arrive(at.p_full + 8 * weights.stage);
+    arrive(at.p_full + 8 * weights.stage);
     weights.next();
   }
 #pragma unroll
@@ -226,15 +223,15 @@ FK_DEVICE void fk_wide_scores(const FkWideShared<P> &at, const FkWideArgs &args,
     sum += __shfl_xor_sync(~0u, sum, 2);
     /* Lanes 0 and 1 of a quad write to one block each. */
     if (lane % 4 < 2)
-      fk_wide_send(fk_wide_remote(at.sums_at + (part.rank * P::kRows + row + 8 * r) * 8, lane % 4), rows.ref[r], sum);
+      send(remote_of(at.sums_at + (part.rank * P::kRows + row + 8 * r) * 8, lane % 4), rows.ref[r], sum);
   }
 }
 
 /* Joins this block's products of half `rank` of the columns with the other block's, divides by the sums and writes
  * them. row: of the block's 64, and row + 8. */
 template <class P>
-FK_DEVICE void fk_wide_store(const FkWideShared<P> &at, const FkWideArgs &args, const FkWidePart<P> &part,
-                             const float (&o)[2][64], int row) {
+FK_DEVICE void store_half(const Shared<P> &at, const Args &args, const Part<P> &part, const float (&o)[2][64],
+                          int row) {
   float own[2], other[2];
 #pragma unroll
   for (int r = 0; r < 2; r++) {
@@ -260,8 +257,7 @@ FK_DEVICE void fk_wide_store(const FkWideShared<P> &at, const FkWideArgs &args, 
 }
 
 /* The warpgroup of output columns [256 half, 256 half + 256). */
-template <class P>
-FK_DEVICE void fk_wide_values(const FkWideShared<P> &at, const FkWideArgs &args, const FkWidePart<P> &part, int half) {
+template <class P> FK_DEVICE void make_values(const Shared<P> &at, const Args &args, const Part<P> &part, int half) {
   const int lane = threadIdx.x % 32, row = threadIdx.x % 128 / 32 * 16 + lane / 4; /* of the block's 64, and row + 8 */
   const uint64_t p_desc = fk_desc(at.p), v_desc = fk_desc(at.v, P::kPiece);
   float o[2][64]; /* two products of 128 columns: one of 256 is not compiled for the registers of 512 threads */
@@ -289,19 +285,19 @@ FK_DEVICE void fk_wide_values(const FkWideShared<P> &at, const FkWideArgs &args,
     fk_wgmma_commit();
     fk_wgmma_wait<0>();
     fk_wgmma_hold(o[0]), fk_wgmma_hold(o[1]);
-    fk_wide_arrive(at.v_free + 8 * ring.stage), ring.next(), ring.next();
-    fk_wide_arrive(at.p_free + 8 * weights.stage), weights.next();
+    arrive(at.v_free + 8 * ring.stage), ring.next(), ring.next();
+    arrive(at.p_free + 8 * weights.stage), weights.next();
   }
-  fk_wide_meet(); /* the sums are there, and neither block needs its stages any more */
+  meet(); /* the sums are there, and neither block needs its stages any more */
   if (half != part.rank) {
-    const uint32_t to = fk_wide_remote(at.k, half) + threadIdx.x % 128 * 16;
+    const uint32_t to = remote_of(at.k, half) + threadIdx.x % 128 * 16;
 #pragma unroll
     for (int i = 0; i < 32; i++)
-      fk_wide_send(to + i * 2048, o[i / 16][i % 16 * 4], o[i / 16][i % 16 * 4 + 1], o[i / 16][i % 16 * 4 + 2],
-                   o[i / 16][i % 16 * 4 + 3]);
+      send(to + i * 2048, o[i / 16][i % 16 * 4], o[i / 16][i % 16 * 4 + 1], o[i / 16][i % 16 * 4 + 2],
+           o[i / 16][i % 16 * 4 + 3]);
   }
-  fk_wide_meet();
-  if (half == part.rank) fk_wide_store(at, args, part, o, row); /* half 0 by block 0, half 1 by block 1 */
+  meet();
+  if (half == part.rank) store_half(at, args, part, o, row); /* half 0 by block 0, half 1 by block 1 */
 }
 
 /* Tile 64 queries x 64 keys; 512 threads; 232,072 bytes shared; registers 128 at entry, then 168 (scores), 160 (each
@@ -311,14 +307,14 @@ FK_DEVICE void fk_wide_values(const FkWideShared<P> &at, const FkWideArgs &args,
  * 4096 tokens 489 / 510 (70 us). */
 template <class P>
 __global__ void __launch_bounds__(P::kThreads, 1)
-    fk_attn_wide_sm90(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
-                      const __grid_constant__ CUtensorMap map_v, const FkWideArgs args) {
+    attention_wide_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
+                               const __grid_constant__ CUtensorMap map_v, const Args args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char shared[];
-  const FkWideShared<P> at(shared);
+  const Shared<P> at(shared);
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
   const int lane = threadIdx.x % 32;
-  const FkWidePart<P> part(args.sk);
+  const Part<P> part(args.sk);
   if (threadIdx.x == 0) {
     for (int i = 0; i < P::Stages; i++) {
       fk_mbar_init(at.k_full + 8 * i, 1), fk_mbar_init(at.k_free + 8 * i, 4);
@@ -328,62 +324,51 @@ __global__ void __launch_bounds__(P::kThreads, 1)
     fk_mbar_init(at.q_full, 1);
     fk_fence_mbar_init();
   }
-  fk_wide_meet(); /* the other block's shared memory may be written from here on */
+  meet(); /* the other block's shared memory may be written from here on */
   if (group == 1 || group == 2) {
     fk_regs_inc<160>();
-    fk_wide_values<P>(at, args, part, group - 1);
+    make_values<P>(at, args, part, group - 1);
     return;
   }
   if (group == 0) {
     fk_regs_inc<168>();
-    fk_wide_scores<P>(at, args, part);
+    make_scores<P>(at, args, part);
   } else {
     fk_regs_dec<24>();
-    if (warp == 0 && lane == 0) fk_wide_load<P>(&map_k, at.k, at.k_full, part);
-    if (warp == 1 && lane == 0) fk_wide_load<P>(&map_v, at.v, at.v_full, part);
+    if (warp == 0 && lane == 0) load_halves<P>(&map_k, at.k, at.k_full, part);
+    if (warp == 1 && lane == 0) load_halves<P>(&map_v, at.v, at.v_full, part);
     if (warp == 2 && lane == 0) {
       fk_mbar_expect(at.q_full, P::kQBytes);
       fk_tma_load_3d(at.q, &map_q, at.q_full, 0, part.row, 8 * blockIdx.y + P::kQHeld / 4);
     }
   }
-  fk_wide_meet();
-  fk_wide_meet();
+  meet();
+  meet();
 #endif
 }
 
-template <class P>
-bool fk_wide_launch(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k, const __nv_bfloat16 *v,
-                    __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v, int64_t ld_o, int sq, int sk, int heads,
-                    float scale) {
-  auto kernel = fk_attn_wide_sm90<P>;
-  static bool ready[FK_ATTN_DEVICES]; /* the shared-memory limit has been raised on this device */
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= FK_ATTN_DEVICES) return false;
-  if (!ready[device] &&
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared) != cudaSuccess)
-    return false;
-  ready[device] = true;
+template <class P> cudaError_t launch(FkCuda *cu, const FkAttention *a) {
+  auto kernel = attention_wide_sm90_kernel<P>;
   CUtensorMap map_q, map_k, map_v;
-  if (!fk_tensor_map_heads(&map_q, q, ld_q, sq, 8 * heads, P::kRows, (32 - P::kQHeld) / 4) ||
-      !fk_tensor_map_heads(&map_k, k, ld_k, sk, 8 * heads, P::kKeys, 4) ||
-      !fk_tensor_map_heads(&map_v, v, ld_v, sk, 8 * heads, P::kKeys, 4))
-    return false;
-  const FkWideArgs args = {q, o, ld_q, ld_o, sq, sk, scale * 1.4426950408889634f};
+  const int sq = (int)fk_tensor_rows(a->q), sk = (int)fk_tensor_rows(a->k), heads = (int)a->heads;
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, P::kShared));
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_q, a->q.data, a->q.ld, sq, 8 * heads, P::kRows, (32 - P::kQHeld) / 4));
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_k, a->k.data, a->k.ld, sk, 8 * heads, P::kKeys, 4));
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_v, a->v.data, a->v.ld, sk, 8 * heads, P::kKeys, 4));
+  const Args args = {(const __nv_bfloat16 *)a->q.data, (__nv_bfloat16 *)a->o.data, a->q.ld, a->o.ld, sq, sk,
+                     a->scale * 1.4426950408889634f};
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3((sq + P::kRows - 1) / P::kRows * 2, heads), config.blockDim = dim3(P::kThreads);
-  config.dynamicSmemBytes = P::kShared, config.stream = stream;
+  config.dynamicSmemBytes = P::kShared, config.stream = cu->stream;
   config.attrs = &attribute, config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args) == cudaSuccess;
+  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args);
 }
 
 } // namespace
 
-bool fk_cuda_attention_wide_sm90(cudaStream_t stream, const __nv_bfloat16 *q, const __nv_bfloat16 *k,
-                                 const __nv_bfloat16 *v, __nv_bfloat16 *o, int64_t ld_q, int64_t ld_k, int64_t ld_v,
-                                 int64_t ld_o, int sq, int sk, int heads, float scale) {
-  if (sq < 1 || sk < 1 || heads < 1 || !(scale > 0.f)) return false;
-  return fk_wide_launch<FkWidePlan<3>>(stream, q, k, v, o, ld_q, ld_k, ld_v, ld_o, sq, sk, heads, scale);
+cudaError_t fk_cuda_attention_wide_sm90(FkCuda *cu, const FkAttention *a) {
+  return launch<Plan<3>>(cu, a);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What several kernels share: the error-return macro of launchers, 16-byte bf16 loads and stores, activation functions,
- * fixed-order reductions over a warp and a block. One-instruction wrappers are in ptx.cuh, tensor maps in
+/* What several kernels share: loads and stores of eight elements, activation functions, fixed-order reductions over a
+ * warp and a block. One-instruction wrappers are in ptx.cuh, tensor maps in
  * tensormap.cuh. */
 #ifndef FK_COMMON_CUH
 #define FK_COMMON_CUH
@@ -11,13 +11,6 @@
 
 #include "ptx.cuh"
 
-/* In a launcher that returns cudaError_t. */
-#define FK_CUDA_TRY(call)                                                                                              \
-  do {                                                                                                                 \
-    cudaError_t fk_status = (call);                                                                                    \
-    if (fk_status != cudaSuccess) return fk_status;                                                                    \
-  } while (0)
-
 /* ---- vectors of 8 elements: one 16-byte (bf16) or two (float32) accesses, addresses aligned to 16 bytes ---------- */
 
 FK_DEVICE void fk_unpack8(uint4 u, float (&v)[8]) {
@@ -27,6 +20,11 @@ FK_DEVICE void fk_unpack8(uint4 u, float (&v)[8]) {
     v[2 * i] = __uint_as_float(w[i] << 16);
     v[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
   }
+}
+
+/* Two neighbouring bf16 elements as they lie. */
+FK_DEVICE uint32_t fk_load2(const __nv_bfloat16 *p) {
+  return *(const uint32_t *)p;
 }
 
 FK_DEVICE uint4 fk_pack8(const float (&v)[8]) {
@@ -57,7 +55,7 @@ FK_DEVICE void fk_store8(float *p, const float (&v)[8]) {
 /* ---- activations ------------------------------------------------------------------------------------------------ */
 
 /* exp2 arguments stop here: 1 / (1 + 2^30) is zero for every use below, and a product of four such sums is finite. */
-#define FK_EXP2_LIMIT 30.0f
+constexpr float FK_EXP2_LIMIT = 30.0f;
 
 /* -log2(e) times the argument z of x * sigmoid(z): silu z = x, quick-gelu z = 1.702 x, and
  * gelu-tanh z = 2 * sqrt(2/pi) * (x + 0.044715 x^3), because 0.5 (1 + tanh(u)) = sigmoid(2u). */

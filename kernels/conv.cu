@@ -85,10 +85,6 @@ template <int V, int Count> FK_DEVICE void keep_part(__nv_bfloat16 (*to)[kPitch]
   }
 }
 
-FK_DEVICE uint32_t word_at(const __nv_bfloat16 *p) {
-  return *(const uint32_t *)p;
-}
-
 /* A warp's 32 x 32 part of the slice's product: two m16 by four n8 blocks. */
 FK_DEVICE void multiply_slice(const __nv_bfloat16 (*x)[kPitch], const __nv_bfloat16 (*w)[kPitch], float (&d)[2][4][4]) {
   const int g = threadIdx.x >> 2 & 7, t = threadIdx.x & 3;
@@ -98,15 +94,15 @@ FK_DEVICE void multiply_slice(const __nv_bfloat16 (*x)[kPitch], const __nv_bfloa
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
-      for (int i = 0; i < 4; i++) a[m][i] = word_at(&x[m * 16 + g + (i & 1) * 8][k + 2 * t + (i & 2) * 4]);
+      for (int i = 0; i < 4; i++) a[m][i] = fk_load2(&x[m * 16 + g + (i & 1) * 8][k + 2 * t + (i & 2) * 4]);
 #pragma unroll
     for (int n = 0; n < 4; n++)
 #pragma unroll
-      for (int i = 0; i < 2; i++) b[n][i] = word_at(&w[n * 8 + g][k + 2 * t + i * 8]);
+      for (int i = 0; i < 2; i++) b[n][i] = fk_load2(&w[n * 8 + g][k + 2 * t + i * 8]);
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
-      for (int n = 0; n < 4; n++) fk_mma_m16n8k16(d[m][n], a[m], b[n]);
+      for (int n = 0; n < 4; n++) fk_mma(d[m][n], a[m], b[n][0], b[n][1]);
   }
 }
 
@@ -160,10 +156,10 @@ template <int V> __global__ void __launch_bounds__(256) conv_kernel(const Args a
       }
 }
 
-void conv_any(FkBackend *be, const FkConv *c) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t conv_any(FkCuda *cu, const FkConv *c) {
   const FkTensor w = fk_tensor_2d((void *)c->w.data, c->w.dtype, c->w.out, c->w.in);
   Args a = {};
+  if (!fk_view_known(c->x) || !fk_view_known(c->y) || !fk_view_known(w)) return cudaErrorNotSupported;
   a.x = fk_view(c->x), a.y = fk_view(c->y), a.residual = fk_view(c->residual), a.w = fk_view(w);
   a.bias = (const float *)c->bias.data;
   a.pixels = fk_tensor_rows(c->y);
@@ -174,23 +170,22 @@ void conv_any(FkBackend *be, const FkConv *c) {
   a.kernel = c->kernel, a.stride = c->stride, a.pad = c->pad_before;
   a.add = fk_tensor_given(c->residual);
   a.pairs = c->y.dtype == FK_BF16 && a.out % 2 == 0 && c->y.ld % 2 == 0 && (uintptr_t)c->y.data % 4 == 0;
-  if (a.pixels == 0) return;
+  if (a.pixels == 0) return cudaSuccess;
   const dim3 grid((unsigned)((a.pixels + kPixels - 1) / kPixels), (unsigned)((a.out + kOut - 1) / kOut));
   const bool wide = a.channels % 8 == 0 && fk_view_wide(c->x) && fk_view_wide(w);
   if (wide)
     conv_kernel<8><<<grid, 256, 0, cu->stream>>>(a);
   else
     conv_kernel<1><<<grid, 256, 0, cu->stream>>>(a);
-  fk_cuda_ok(be, "conv", cudaGetLastError());
+  return cudaGetLastError();
 }
 
 } // namespace
 
-void fk_cuda_op_conv(FkBackend *be, const FkConv *c) {
-  if (!fk_cuda_conv_narrow(be, c) && !fk_cuda_conv_sm90(be, c)) conv_any(be, c);
-}
-
-bool fk_cuda_op_conv_fused(FkBackend *be, const FkConv *c) {
-  fk_cuda_op_conv(be, c);
-  return true;
+cudaError_t fk_cuda_conv(FkCuda *cu, const FkConv *c) {
+  if (c->w.scale.kind != FK_SCALE_NONE) return cudaErrorNotSupported;
+  cudaError_t status = fk_cuda_conv_narrow(cu, c);
+  if (status == cudaErrorNotSupported) status = fk_cuda_conv_sm90(cu, c);
+  if (status == cudaErrorNotSupported) status = conv_any(cu, c);
+  return status;
 }

@@ -16,10 +16,6 @@ struct Args {
   int h, width, in, out, tiles_x, tiles;
 };
 
-FK_DEVICE uint32_t word_at(const __nv_bfloat16 *p) {
-  return *(const uint32_t *)p;
-}
-
 /* ---- from few channels: inner axis 9 C <= 32 in one piece ----------------------------------------------------------
  */
 
@@ -58,11 +54,11 @@ __global__ void __launch_bounds__(256, 3) conv_few_in_kernel(const Args a) {
     for (int k = 0; k < kInner; k += 16) {
       uint32_t x[4];
 #pragma unroll
-      for (int i = 0; i < 4; i++) x[i] = word_at(&taps[warp * 16 + g + (i & 1) * 8][k + 2 * t + (i & 2) * 4]);
+      for (int i = 0; i < 4; i++) x[i] = fk_load2(&taps[warp * 16 + g + (i & 1) * 8][k + 2 * t + (i & 2) * 4]);
 #pragma unroll
       for (int n = 0; n < kWide / 8; n++) {
-        const uint32_t b[2] = {word_at(&w[n * 8 + g][k + 2 * t]), word_at(&w[n * 8 + g][k + 2 * t + 8])};
-        fk_mma_m16n8k16(d[n], x, b);
+        const uint32_t b[2] = {fk_load2(&w[n * 8 + g][k + 2 * t]), fk_load2(&w[n * 8 + g][k + 2 * t + 8])};
+        fk_mma(d[n], x, b[0], b[1]);
       }
     }
     if (row + warp >= a.h) continue;
@@ -96,12 +92,6 @@ constexpr int kHaloW = kTileW + 2, kHalo = kHaloW * (kTileH + 2),
 constexpr int kPitch = kWide + 8, kFilters = 32, kSumPitch = kFilters + 1;
 constexpr int kFewOutShared = (kRows + kFilters) * kPitch * 2;
 
-/* 16 bytes to shared memory without a register; zeros where `inside` is false. */
-FK_DEVICE void copy16(void *to, const void *from, bool inside) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(fk_smem(to)), "l"(from), "r"(inside ? 16 : 0)
-               : "memory");
-}
-
 /* Channels c0.. of the tile and its border, and of the filters: row tap * out + n. */
 FK_DEVICE void load_halo(const Args &a, int row, int col, int c0, __nv_bfloat16 (*x)[kPitch],
                          __nv_bfloat16 (*w)[kPitch]) {
@@ -111,14 +101,14 @@ FK_DEVICE void load_halo(const Args &a, int row, int col, int c0, __nv_bfloat16 
       const int iy = row + r / kHaloW - 1, ix = col + r % kHaloW - 1;
       const bool inside = r < kHalo && iy >= 0 && iy < a.h && ix >= 0 && ix < a.width && c < a.in;
       const int64_t at = inside ? ((int64_t)iy * a.width + ix) * a.x.ld + c : 0;
-      copy16(&x[r][c - c0], (const __nv_bfloat16 *)a.x.data + at, inside);
+      fk_cp_async(fk_smem(&x[r][c - c0]), (const __nv_bfloat16 *)a.x.data + at, inside ? 16 : 0);
     } else {
       const bool inside = f < 9 * a.out && c < a.in;
       const int64_t at = inside ? (int64_t)(f % a.out) * a.w.ld + f / a.out * a.in + c : 0;
-      copy16(&w[f][c - c0], (const __nv_bfloat16 *)a.w.data + at, inside);
+      fk_cp_async(fk_smem(&w[f][c - c0]), (const __nv_bfloat16 *)a.w.data + at, inside ? 16 : 0);
     }
   }
-  asm volatile("cp.async.wait_all;" ::: "memory");
+  fk_cp_wait_all();
 }
 
 /* 384 threads, one tile of 16 x 8 pixels. Shared: 61 KB, three blocks a multiprocessor. */
@@ -137,11 +127,11 @@ __global__ void __launch_bounds__(384, 3) conv_few_out_kernel(const Args a) {
     for (int k = 0; k < kWide; k += 16) {
       uint32_t v[4];
 #pragma unroll
-      for (int i = 0; i < 4; i++) v[i] = word_at(&x[warp * 16 + g + (i & 1) * 8][k + 2 * t + (i & 2) * 4]);
+      for (int i = 0; i < 4; i++) v[i] = fk_load2(&x[warp * 16 + g + (i & 1) * 8][k + 2 * t + (i & 2) * 4]);
 #pragma unroll
       for (int n = 0; n < kFilters / 8; n++) {
-        const uint32_t b[2] = {word_at(&w[n * 8 + g][k + 2 * t]), word_at(&w[n * 8 + g][k + 2 * t + 8])};
-        fk_mma_m16n8k16(d[n], v, b);
+        const uint32_t b[2] = {fk_load2(&w[n * 8 + g][k + 2 * t]), fk_load2(&w[n * 8 + g][k + 2 * t + 8])};
+        fk_mma(d[n], v, b[0], b[1]);
       }
     }
   }
@@ -163,31 +153,27 @@ __global__ void __launch_bounds__(384, 3) conv_few_out_kernel(const Args a) {
 
 } // namespace
 
-bool fk_cuda_conv_narrow(FkBackend *be, const FkConv *c) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_conv_narrow(FkCuda *cu, const FkConv *c) {
   const FkTensor w = fk_tensor_2d((void *)c->w.data, c->w.dtype, c->w.out, c->w.in);
   Args a = {};
-  if (c->kernel != 3 || c->stride != 1 || c->upsample || c->pad_before != 1 || c->pad_after != 1) return false;
-  if (c->residual.rank || c->w.dtype != FK_BF16) return false;
+  if (c->kernel != 3 || c->stride != 1 || c->upsample || c->pad_before != 1 || c->pad_after != 1)
+    return cudaErrorNotSupported;
+  if (c->residual.rank || c->w.dtype != FK_BF16 || !fk_view_known(c->x) || !fk_view_known(c->y))
+    return cudaErrorNotSupported;
   a.x = fk_view(c->x), a.y = fk_view(c->y), a.w = fk_view(w), a.bias = (const float *)c->bias.data;
   a.h = (int)c->x.dim[0], a.width = (int)c->x.dim[1], a.in = (int)c->x.dim[2], a.out = (int)c->w.out;
   a.tiles_x = (a.width + kTileW - 1) / kTileW;
   a.tiles = a.tiles_x * ((a.h + kTileH - 1) / kTileH);
-  cudaError_t status;
   if (a.in <= 3 && a.out % 8 == 0 && c->y.dtype == FK_BF16 && fk_view_wide(c->y) && (uintptr_t)a.bias % 8 == 0) {
     const int most = cu->sms * 3;
     const dim3 grid((unsigned)(a.tiles < most ? a.tiles : most), (unsigned)((a.out + kWide - 1) / kWide));
     conv_few_in_kernel<<<grid, 256, 0, cu->stream>>>(a);
-    status = cudaGetLastError();
-  } else if (a.out <= 3 && a.in % 8 == 0 && c->x.dtype == FK_BF16 && fk_view_wide(c->x) && fk_view_wide(w)) {
-    status = cudaFuncSetAttribute(conv_few_out_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kFewOutShared);
-    if (status == cudaSuccess) {
-      conv_few_out_kernel<<<(unsigned)a.tiles, 384, kFewOutShared, cu->stream>>>(a);
-      status = cudaGetLastError();
-    }
-  } else {
-    return false;
+    return cudaGetLastError();
   }
-  fk_cuda_ok(be, "conv", status);
-  return true;
+  if (a.out <= 3 && a.in % 8 == 0 && c->x.dtype == FK_BF16 && fk_view_wide(c->x) && fk_view_wide(w)) {
+    FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)conv_few_out_kernel, kFewOutShared));
+    conv_few_out_kernel<<<(unsigned)a.tiles, 384, kFewOutShared, cu->stream>>>(a);
+    return cudaGetLastError();
+  }
+  return cudaErrorNotSupported;
 }

@@ -245,55 +245,51 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 /* x as (channel, column parity, column, row parity, row); a box is one tile of positions. */
-bool map_of_x(CUtensorMap *map, const FkConv *c, int tile_h) {
+cudaError_t map_of_x(const FkCuda *cu, CUtensorMap *map, const FkConv *c, int tile_h) {
   const cuuint64_t h = (cuuint64_t)c->x.dim[0], w = (cuuint64_t)c->x.dim[1], s = (cuuint64_t)c->stride;
   const cuuint64_t ld = (cuuint64_t)c->x.ld * 2;
   const cuuint64_t dims[5] = {(cuuint64_t)c->x.dim[2], s, w / s, s, h / s};
   const cuuint64_t strides[4] = {ld, ld * s, ld * w, ld * w * s};
   const cuuint32_t box[5] = {kChannels, 1, kTileW, 1, (cuuint32_t)tile_h};
-  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, c->x.data, 5, dims, strides, box);
+  return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, c->x.data, 5, dims, strides, box);
 }
 
-bool map_of_w(CUtensorMap *map, const FkConv *c, int rows) {
+cudaError_t map_of_w(const FkCuda *cu, CUtensorMap *map, const FkConv *c, int rows) {
   const cuuint64_t dims[2] = {(cuuint64_t)c->w.in, (cuuint64_t)c->w.out}, strides[1] = {(cuuint64_t)c->w.in * 2};
   const cuuint32_t box[2] = {kChannels, (cuuint32_t)rows};
-  return fk_tensor_map(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, c->w.data, 2, dims, strides, box);
+  return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, c->w.data, 2, dims, strides, box);
 }
 
-template <int M, int BN> bool launch(FkBackend *be, FkCuda *cu, const FkConv *c, Args p) {
+template <int M, int BN> cudaError_t launch(FkCuda *cu, const FkConv *c, Args p) {
   using P = Plan<M, BN>;
+  auto kernel = conv_sm90_kernel<M, BN>;
   CUtensorMap x, w;
-  if (!map_of_x(&x, c, P::kTileH) || !map_of_w(&w, c, BN)) return false;
+  FK_CUDA_TRY(map_of_x(cu, &x, c, P::kTileH));
+  FK_CUDA_TRY(map_of_w(cu, &w, c, BN));
   p.tiles_x = (p.grid_w + kTileW - 1) / kTileW;
   p.tiles_y = (p.grid_h + P::kTileH - 1) / P::kTileH;
   p.tiles_n = (p.out + BN - 1) / BN;
   p.total = p.tiles_x * p.tiles_y * p.tiles_n * (p.up ? 4 : 1);
   const int blocks = p.total < cu->sms ? p.total : cu->sms;
-  cudaError_t status =
-      cudaFuncSetAttribute(conv_sm90_kernel<M, BN>, cudaFuncAttributeMaxDynamicSharedMemorySize, P::kShared);
-  if (status == cudaSuccess) {
-    conv_sm90_kernel<M, BN><<<blocks, kThreads, P::kShared, cu->stream>>>(x, w, p);
-    status = cudaGetLastError();
-  }
-  fk_cuda_ok(be, "conv", status);
-  return true;
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, P::kShared));
+  kernel<<<blocks, kThreads, P::kShared, cu->stream>>>(x, w, p);
+  return cudaGetLastError();
 }
 
-bool aligned(FkTensor t) {
-  return t.dtype == FK_BF16 && fk_view_wide(t);
+bool takes(const FkCuda *cu, const FkConv *c) {
+  const bool same = c->kernel == 3 && c->stride == 1 && c->pad_before == 1 && c->pad_after == 1;
+  if (cu->arch != 90 || c->w.dtype != FK_BF16 || (uintptr_t)c->w.data % 16 || c->w.in % 8) return false;
+  if (!fk_cuda_rows16(c->x) || (c->residual.rank && c->residual.dtype != FK_BF16) || !fk_view_known(c->y)) return false;
+  if (c->stride > 2 || (c->upsample && !same)) return false;
+  return c->stride == 1 || (c->x.dim[0] % 2 == 0 && c->x.dim[1] % 2 == 0);
 }
 
 } // namespace
 
-bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_conv_sm90(FkCuda *cu, const FkConv *c) {
   const bool up = c->upsample;
   Args p = {};
-  if (cu->arch != 90 || c->w.dtype != FK_BF16 || (uintptr_t)c->w.data % 16 || c->w.in % 8) return false;
-  if (!aligned(c->x) || (c->residual.rank && c->residual.dtype != FK_BF16)) return false;
-  if (c->stride > 2 || (up && (c->stride != 1 || c->kernel != 3 || c->pad_before != 1 || c->pad_after != 1)))
-    return false;
-  if (c->stride == 2 && (c->x.dim[0] % 2 || c->x.dim[1] % 2)) return false;
+  if (!takes(cu, c)) return cudaErrorNotSupported;
   p.y = (__nv_bfloat16 *)c->y.data, p.any = fk_view(c->y), p.ld_y = c->y.ld;
   p.residual = (const __nv_bfloat16 *)c->residual.data, p.ld_residual = c->residual.ld;
   p.bias = (const float *)c->bias.data;
@@ -301,9 +297,9 @@ bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c) {
   p.grid_h = (int)(up ? c->x.dim[0] : c->y.dim[0]), p.grid_w = (int)(up ? c->x.dim[1] : c->y.dim[1]);
   p.up = up, p.kernel = c->kernel, p.pad = c->pad_before;
   p.shift = up || c->stride == 2, p.mask = c->stride == 2;
-  p.vector =
-      aligned(c->y) && p.out % 8 == 0 && (!c->residual.rank || aligned(c->residual)) && (uintptr_t)p.bias % 8 == 0;
-  if (p.out > 128) return launch<1, 256>(be, cu, c, p);
-  if (p.out > 64) return launch<2, 128>(be, cu, c, p);
-  return launch<2, 64>(be, cu, c, p);
+  p.vector = fk_cuda_rows16(c->y) && p.out % 8 == 0 && (!c->residual.rank || fk_cuda_rows16(c->residual)) &&
+             (uintptr_t)p.bias % 8 == 0;
+  if (p.out > 128) return launch<1, 256>(cu, c, p);
+  if (p.out > 64) return launch<2, 128>(cu, c, p);
+  return launch<2, 64>(cu, c, p);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Device views of op-line tensors: loads and stores of any dtype as float, one element or eight at a time, the launch
- * of elementwise kernels over them, and two helpers of the convolutions' fragments. The dtype is a run-time value: the
+ * of elementwise kernels over them, and a helper of the convolutions' fragments. The dtype is a run-time value: the
  * branch on it is the same for a whole launch and costs nothing beside the memory access. */
 #ifndef FK_DEVICE_CUH
 #define FK_DEVICE_CUH
@@ -21,11 +21,16 @@ static inline FkView fk_view(FkTensor t) {
   return FkView{(char *)t.data, t.ld, t.dtype};
 }
 
+/* What loads and stores know: numbers and bytes, not codes. */
+static inline bool fk_view_known(FkTensor t) {
+  return t.dtype <= FK_U8;
+}
+
 /* True when rows can be read eight elements at a time: 16-byte (bf16, f16), 32-byte (f32) or 8-byte (u8) pieces, of
  * which 16-byte alignment serves all. The column count is the caller's to check. */
 static inline bool fk_view_wide(FkTensor t) {
-  const size_t size = fk_dtype_size(t.dtype), align = t.dtype == FK_U8 ? 8 : 16;
-  return t.dtype != FK_I32 && (uintptr_t)t.data % align == 0 && (size_t)t.ld * size % align == 0;
+  const size_t bytes = (size_t)t.ld * (size_t)fk_dtype_bits(t.dtype) / 8, align = t.dtype == FK_U8 ? 8 : 16;
+  return t.dtype != FK_I32 && fk_view_known(t) && (uintptr_t)t.data % align == 0 && bytes % align == 0;
 }
 
 /* No hole between rows. */
@@ -62,7 +67,7 @@ __device__ __forceinline__ void fk_view_store<1>(const FkView &t, int64_t row, i
 template <> __device__ __forceinline__ void fk_view_load<8>(const FkView &t, int64_t row, int64_t col, float (&v)[8]) {
   const int64_t i = row * t.ld + col;
   if (t.dtype == FK_BF16) {
-    fk_unpack8(*(const uint4 *)((const __nv_bfloat16 *)t.data + i), v);
+    fk_load8((const __nv_bfloat16 *)t.data + i, v);
   } else if (t.dtype == FK_F32) {
     const float4 *p = (const float4 *)((const float *)t.data + i);
     const float4 a = p[0], b = p[1];
@@ -126,15 +131,7 @@ __device__ __forceinline__ void fk_view_store<2>(const FkView &t, int64_t row, i
   fk_view_store<1>(t, row, col + 1, b);
 }
 
-/* ---- tensor-core fragments --------------------------------------------------------------------------------------- */
-
-/* d += a b, m16n8k16. */
-FK_DEVICE void fk_mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+/* ---- fragments -------------------------------------------------------------------------------------------------- */
 
 /* 4 x 4 transpose over the lanes of a quad: lane t's r[j] <-> lane j's r[t]. */
 FK_DEVICE void fk_quad_transpose(uint32_t (&r)[4], int t) {
@@ -160,7 +157,7 @@ FK_DEVICE void fk_quad_transpose(uint32_t (&r)[4], int t) {
 /* ---- elementwise launches --------------------------------------------------------------------------------------- */
 
 /* op.run<V>(row, col) handles V elements of one row. Threads of a block cover blockDim.y rows of blockDim.x vectors. */
-template <int V, class Op> __global__ void fk_map_kernel(Op op, int64_t rows, int64_t vectors) {
+template <int V, class Op> __global__ void map_kernel(Op op, int64_t rows, int64_t vectors) {
   const int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   for (int64_t c = blockIdx.y * blockDim.x + threadIdx.x; c < vectors; c += (int64_t)gridDim.y * blockDim.x)
@@ -168,18 +165,18 @@ template <int V, class Op> __global__ void fk_map_kernel(Op op, int64_t rows, in
 }
 
 /* The same over one long row: tensors without holes. */
-template <int V, class Op> __global__ void fk_map_dense_kernel(Op op, int64_t vectors) {
+template <int V, class Op> __global__ void map_dense_kernel(Op op, int64_t vectors) {
   const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (c < vectors) op.template run<V>(0, c * V);
 }
 
-/* Runs op over [rows, cols], V elements at a time (cols % V == 0). dense: the op may see it as one row. */
-template <int V, class Op>
-static cudaError_t fk_map(cudaStream_t stream, Op op, int64_t rows, int64_t cols, bool dense) {
+/* Runs op over [rows, cols], V elements at a time (cols % V == 0). dense: the op may see it as one row. Blocks of 256
+ * threads, no shared memory. */
+template <int V, class Op> static cudaError_t fk_map(const FkCuda *cu, Op op, int64_t rows, int64_t cols, bool dense) {
   if (rows <= 0 || cols <= 0) return cudaSuccess;
   if (dense) {
     const int64_t vectors = rows * cols / V;
-    fk_map_dense_kernel<V><<<(unsigned)((vectors + 255) / 256), 256, 0, stream>>>(op, vectors);
+    map_dense_kernel<V><<<(unsigned)((vectors + 255) / 256), 256, 0, cu->stream>>>(op, vectors);
     return cudaGetLastError();
   }
   const int64_t vectors = cols / V;
@@ -188,15 +185,8 @@ static cudaError_t fk_map(cudaStream_t stream, Op op, int64_t rows, int64_t cols
   const dim3 block(x, 256 / x);
   const int64_t across = (vectors + x - 1) / x;
   const dim3 grid((unsigned)((rows + block.y - 1) / block.y), (unsigned)(across < 65535 ? across : 65535));
-  fk_map_kernel<V><<<grid, block, 0, stream>>>(op, rows, vectors);
+  map_kernel<V><<<grid, block, 0, cu->stream>>>(op, rows, vectors);
   return cudaGetLastError();
-}
-
-/* Eight at a time where `wide` and the columns allow. */
-template <class Op>
-static cudaError_t fk_map_any(cudaStream_t stream, Op op, int64_t rows, int64_t cols, bool dense, bool wide) {
-  const int64_t row = dense ? rows * cols : cols;
-  return wide && row % 8 == 0 ? fk_map<8>(stream, op, rows, cols, dense) : fk_map<1>(stream, op, rows, cols, dense);
 }
 
 #endif

@@ -187,118 +187,127 @@ struct UnpackOp {
   }
 };
 
-template <class Op> void run(FkBackend *be, const char *name, Op op, FkTensor shape, bool dense, bool wide) {
-  FkCuda *cu = fk_cuda_enter(be);
-  fk_cuda_ok(be, name, fk_map_any(cu->stream, op, fk_tensor_rows(shape), fk_tensor_cols(shape), dense, wide));
+/* How a launch may go through its operands. */
+struct Access {
+  bool known, dense, wide; /* types that views have; as one row; eight elements at a time, where the columns allow */
+};
+
+template <class... T> Access access(T... t) {
+  return Access{(fk_view_known(t) && ...), (fk_view_dense(t) && ...), (fk_view_wide(t) && ...)};
+}
+Access by_rows(Access a) {
+  return Access{a.known, false, a.wide};
+}
+Access by_elements(Access a) {
+  return Access{a.known, false, false};
 }
 
-bool wide2(FkTensor a, FkTensor b) {
-  return fk_view_wide(a) && fk_view_wide(b);
+/* Over the rows and columns of `shape`. */
+template <class Op> cudaError_t run(FkCuda *cu, Op op, FkTensor shape, Access a) {
+  const int64_t rows = fk_tensor_rows(shape), cols = fk_tensor_cols(shape), row = a.dense ? rows * cols : cols;
+  if (!a.known) return cudaErrorNotSupported;
+  return a.wide && row % 8 == 0 ? fk_map<8>(cu, op, rows, cols, a.dense) : fk_map<1>(cu, op, rows, cols, a.dense);
 }
-bool dense2(FkTensor a, FkTensor b) {
-  return fk_view_dense(a) && fk_view_dense(b);
+
+/* Codes that only move are bytes. */
+FkTensor as_bytes(FkTensor t) {
+  if (t.dtype == FK_I8 || t.dtype == FK_E4M3) t.dtype = FK_U8;
+  return t;
 }
 
 } // namespace
 
-void fk_cuda_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act) {
-  run(be, "act", ActOp{fk_view(y), fk_view(x), act}, y, dense2(y, x), wide2(y, x));
+cudaError_t fk_cuda_act(FkCuda *cu, FkTensor y, FkTensor x, FkAct act) {
+  return run(cu, ActOp{fk_view(y), fk_view(x), act}, y, access(y, x));
 }
 
-void fk_cuda_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
-  run(be, "add", PairOp<false>{fk_view(y), fk_view(a), fk_view(b)}, y, dense2(a, b) && fk_view_dense(y),
-      wide2(a, b) && fk_view_wide(y));
+cudaError_t fk_cuda_add(FkCuda *cu, FkTensor y, FkTensor a, FkTensor b) {
+  return run(cu, PairOp<false>{fk_view(y), fk_view(a), fk_view(b)}, y, access(y, a, b));
 }
 
-void fk_cuda_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b) {
-  run(be, "mul", PairOp<true>{fk_view(y), fk_view(a), fk_view(b)}, y, dense2(a, b) && fk_view_dense(y),
-      wide2(a, b) && fk_view_wide(y));
+cudaError_t fk_cuda_mul(FkCuda *cu, FkTensor y, FkTensor a, FkTensor b) {
+  return run(cu, PairOp<true>{fk_view(y), fk_view(a), fk_view(b)}, y, access(y, a, b));
 }
 
-void fk_cuda_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate) {
-  run(be, "gate_add", GateOp{fk_view(y), fk_view(x), fk_view(gate)}, y, false, wide2(y, x) && fk_view_wide(gate));
+cudaError_t fk_cuda_gate_add(FkCuda *cu, FkTensor y, FkTensor x, FkTensor gate) {
+  return run(cu, GateOp{fk_view(y), fk_view(x), fk_view(gate)}, y, by_rows(access(y, x, gate)));
 }
 
-void fk_cuda_op_copy(FkBackend *be, FkTensor y, FkTensor x) {
-  if (y.dtype == FK_I32 || x.dtype == FK_I32) { /* float holds 24 bits only: integers move as they are */
-    FkCuda *cu = fk_cuda_enter(be);
-    assert(y.dtype == x.dtype);
-    fk_cuda_ok(be, "copy",
-               cudaMemcpy2DAsync(y.data, (size_t)y.ld * 4, x.data, (size_t)x.ld * 4, (size_t)fk_tensor_cols(y) * 4,
-                                 (size_t)fk_tensor_rows(y), cudaMemcpyDeviceToDevice, cu->stream));
-    return;
-  }
-  run(be, "copy", CopyOp{fk_view(y), fk_view(x)}, y, dense2(y, x), wide2(y, x));
+cudaError_t fk_cuda_copy(FkCuda *cu, FkTensor y, FkTensor x) {
+  const bool same = y.dtype == x.dtype;
+  if (same && y.dtype == FK_I32) /* float holds 24 bits only: integers move as they are */
+    return cudaMemcpy2DAsync(y.data, (size_t)y.ld * 4, x.data, (size_t)x.ld * 4, (size_t)fk_tensor_cols(y) * 4,
+                             (size_t)fk_tensor_rows(y), cudaMemcpyDeviceToDevice, cu->stream);
+  if (y.dtype == FK_I32 || x.dtype == FK_I32) return cudaErrorNotSupported;
+  if (same) y = as_bytes(y), x = as_bytes(x);
+  return run(cu, CopyOp{fk_view(y), fk_view(x)}, y, access(y, x));
 }
 
-void fk_cuda_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
+cudaError_t fk_cuda_embed(FkCuda *cu, FkTensor y, FkWeight table, FkTensor ids) {
   const FkTensor x = fk_tensor_2d((void *)table.data, table.dtype, table.out, table.in);
-  run(be, "embed", GatherOp{fk_view(y), fk_view(x), (const int *)ids.data}, y, false, wide2(y, x));
+  return run(cu, GatherOp{fk_view(y), fk_view(x), (const int *)ids.data}, y, by_rows(access(y, x)));
 }
 
-void fk_cuda_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index) {
-  run(be, "gather_rows", GatherOp{fk_view(y), fk_view(x), (const int *)index.data}, y, false, wide2(y, x));
+cudaError_t fk_cuda_gather_rows(FkCuda *cu, FkTensor y, FkTensor x, FkTensor index) {
+  if (y.dtype == x.dtype) y = as_bytes(y), x = as_bytes(x);
+  return run(cu, GatherOp{fk_view(y), fk_view(x), (const int *)index.data}, y, by_rows(access(y, x)));
 }
 
-void fk_cuda_op_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index) {
-  run(be, "mean_rows", MeanOp{fk_view(y), fk_view(x), (const int *)first.data, (const int *)index.data}, y, false,
-      wide2(y, x));
+cudaError_t fk_cuda_mean_rows(FkCuda *cu, FkTensor y, FkTensor x, FkTensor first, FkTensor index) {
+  return run(cu, MeanOp{fk_view(y), fk_view(x), (const int *)first.data, (const int *)index.data}, y,
+             by_rows(access(y, x)));
 }
 
-void fk_cuda_op_upsample(FkBackend *be, FkTensor y, FkTensor x) {
-  run(be, "upsample", UpsampleOp{fk_view(y), fk_view(x), x.dim[1]}, y, false, wide2(y, x));
+cudaError_t fk_cuda_upsample(FkCuda *cu, FkTensor y, FkTensor x) {
+  return run(cu, UpsampleOp{fk_view(y), fk_view(x), x.dim[1]}, y, by_rows(access(y, x)));
 }
 
-void fk_cuda_op_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift) {
-  run(be, "pack", PackOp{fk_view(tokens), fk_view(latent), latent.dim[1] / 2, scale, shift}, tokens, false, false);
+cudaError_t fk_cuda_pack(FkCuda *cu, FkTensor tokens, FkTensor latent, float scale, float shift) {
+  return run(cu, PackOp{fk_view(tokens), fk_view(latent), latent.dim[1] / 2, scale, shift}, tokens,
+             by_elements(access(tokens, latent)));
 }
 
-void fk_cuda_op_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift) {
+cudaError_t fk_cuda_unpack(FkCuda *cu, FkTensor latent, FkTensor tokens, float scale, float shift) {
   const FkTensor shape = fk_tensor_2d(latent.data, latent.dtype, fk_tensor_rows(latent), fk_tensor_cols(tokens) / 4);
-  run(be, "unpack", UnpackOp{fk_view(latent), fk_view(tokens), latent.dim[1] / 2, scale, shift}, shape, false, false);
+  return run(cu, UnpackOp{fk_view(latent), fk_view(tokens), latent.dim[1] / 2, scale, shift}, shape,
+             by_elements(access(tokens, latent)));
 }
 
-void fk_cuda_op_from_u8(FkBackend *be, FkTensor y, FkTensor x) {
-  run(be, "from_u8", FromU8Op{fk_view(y), fk_view(x)}, y, dense2(y, x), wide2(y, x));
+cudaError_t fk_cuda_from_u8(FkCuda *cu, FkTensor y, FkTensor x) {
+  return run(cu, FromU8Op{fk_view(y), fk_view(x)}, y, access(y, x));
 }
 
-void fk_cuda_op_to_u8(FkBackend *be, FkTensor y, FkTensor x) {
-  run(be, "to_u8", ToU8Op{fk_view(y), fk_view(x)}, y, dense2(y, x), wide2(y, x));
+cudaError_t fk_cuda_to_u8(FkCuda *cu, FkTensor y, FkTensor x) {
+  return run(cu, ToU8Op{fk_view(y), fk_view(x)}, y, access(y, x));
 }
 
-void fk_cuda_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef) {
-  CombineOp op = {};
-  bool dense = fk_view_dense(y), wide = fk_view_wide(y);
+cudaError_t fk_cuda_combine(FkCuda *cu, FkTensor y, int n, const FkTensor *x, FkTensor coef) {
+  CombineOp op = {.y = fk_view(y), .coef = (const float *)coef.data, .n = n};
+  Access all = access(y);
   assert(n >= 1 && n <= FK_MAX_TERMS);
   for (int i = 0; i < n; i++) {
+    const Access one = access(x[i]);
     op.x[i] = fk_view(x[i]);
-    dense = dense && fk_view_dense(x[i]);
-    wide = wide && fk_view_wide(x[i]);
+    all = Access{all.known && one.known, all.dense && one.dense, all.wide && one.wide};
   }
-  op.y = fk_view(y);
-  op.coef = (const float *)coef.data;
-  op.n = n;
-  run(be, "combine", op, y, dense, wide);
+  return run(cu, op, y, all);
 }
 
 /* Pairs must stay together: eight at a time where that divides a head, else two. */
-void fk_cuda_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_rope(FkCuda *cu, FkTensor x, FkTensor table, int64_t heads) {
   const int64_t rows = fk_tensor_rows(x), cols = fk_tensor_cols(x), width = cols / heads;
   const RopeOp op = {fk_view(x), (const float *)table.data, table.ld, width};
-  fk_cuda_ok(be, "rope",
-             fk_view_wide(x) && width % 8 == 0 ? fk_map<8>(cu->stream, op, rows, cols, false)
-                                               : fk_map<2>(cu->stream, op, rows, cols, false));
+  if (!fk_view_known(x)) return cudaErrorNotSupported;
+  return fk_view_wide(x) && width % 8 == 0 ? fk_map<8>(cu, op, rows, cols, false)
+                                           : fk_map<2>(cu, op, rows, cols, false);
 }
 
-cudaError_t fk_cuda_convert(cudaStream_t stream, void *to, FkDtype as, const void *from, FkDtype is, size_t count) {
+cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count) {
   const FkTensor y = fk_tensor_1d(to, as, (int64_t)count), x = fk_tensor_1d((void *)from, is, (int64_t)count);
-  const CopyOp op = {fk_view(y), fk_view(x)};
   const bool wide = (uintptr_t)to % 16 == 0 && (uintptr_t)from % 16 == 0 && as != FK_I32 && is != FK_I32;
-  const int64_t whole = wide ? (int64_t)(count / 8 * 8) : 0;
-  cudaError_t status = fk_map<8>(stream, op, 1, whole, true);
-  if (status != cudaSuccess || whole == (int64_t)count) return status;
-  const CopyOp rest = {fk_view(fk_tensor_slice(y, whole, (int64_t)count - whole)),
-                       fk_view(fk_tensor_slice(x, whole, (int64_t)count - whole))};
-  return fk_map<1>(stream, rest, 1, (int64_t)count - whole, true);
+  const int64_t whole = wide ? (int64_t)(count / 8 * 8) : 0, rest = (int64_t)count - whole;
+  if (!fk_view_known(y) || !fk_view_known(x)) return cudaErrorNotSupported;
+  FK_CUDA_TRY(fk_map<8>(cu, CopyOp{fk_view(y), fk_view(x)}, 1, whole, true));
+  const CopyOp last = {fk_view(fk_tensor_slice(y, whole, rest)), fk_view(fk_tensor_slice(x, whole, rest))};
+  return fk_map<1>(cu, last, 1, rest, true);
 }

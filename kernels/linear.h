@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The bf16 linear layer of the CUDA module, as its other files call it. The operation is that of core/ops/backend.h
- * (FkLinear): y = epilogue(x W^T + bias); shapes below are per group, N and K are common to both groups. */
+/* The linear layer of the CUDA module as its kernels see it. The operation is that of core/ops/backend.h (FkLinear):
+ * y = epilogue(x W^T + bias); shapes below are per group, N and K are common to both groups. */
 #ifndef FK_LINEAR_H
 #define FK_LINEAR_H
 
@@ -30,11 +30,5 @@ typedef struct {
   const float2 *rope;           /* [m, 64] (cos, sin) of this group's rows */
   int m;
 } FkCudaLinearGroup;
-
-/* Enqueues one launch for 1 or 2 groups. width: D of the QKV epilogue. Asynchronous; fit for graph capture.
- * cudaErrorNotSupported, with nothing enqueued: a QKV case that has no kernel here (other architecture, alignment).
- * A row's bytes depend on neither m, nor the other group, nor the tile chosen. */
-cudaError_t fk_cuda_linear(cudaStream_t stream, int groups, const FkCudaLinearGroup *g, int n, int k, int epilogue,
-                           int width, int y_f32);
 
 #endif

@@ -8,9 +8,8 @@
 #include "common.cuh"
 #include "linear.h"
 
-#define FK_ANY_TILE 64
-#define FK_ANY_BK 32
-#define FK_ANY_PITCH (FK_ANY_BK + 8) /* 80-byte rows: the eight rows of a fragment fall into different banks */
+constexpr int FK_ANY_TILE = 64, FK_ANY_BK = 32;
+constexpr int FK_ANY_PITCH = FK_ANY_BK + 8; /* 80-byte rows: the eight rows of a fragment fall into different banks */
 
 /* One thread's share of a 64 x 32 tile: 16 elements of a row; zeros outside. fast: whole, aligned 16-byte vectors. */
 FK_DEVICE void fk_any_fetch(const __nv_bfloat16 *base, int64_t ld, int row, int rows, int col, int cols, bool fast,
@@ -34,13 +33,6 @@ FK_DEVICE void fk_any_fetch(const __nv_bfloat16 *base, int64_t ld, int row, int 
   v[1] = make_uint4(w[4], w[5], w[6], w[7]);
 }
 
-FK_DEVICE void fk_any_mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-               "{%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
 /* 32 x 32 of the tile by one warp, over one 64 x 32 pair of tiles. */
 FK_DEVICE void fk_any_products(const __nv_bfloat16 *xs, const __nv_bfloat16 *ws, int row, int col,
                                float (&acc)[2][4][4]) {
@@ -52,16 +44,15 @@ FK_DEVICE void fk_any_products(const __nv_bfloat16 *xs, const __nv_bfloat16 *ws,
     for (int i = 0; i < 2; i++)
 #pragma unroll
       for (int j = 0; j < 4; j++)
-        a[i][j] = *(const uint32_t *)(xs + (row + 16 * i + g + 8 * (j & 1)) * FK_ANY_PITCH + k + 2 * p + 8 * (j / 2));
+        a[i][j] = fk_load2(xs + (row + 16 * i + g + 8 * (j & 1)) * FK_ANY_PITCH + k + 2 * p + 8 * (j / 2));
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
-      for (int j = 0; j < 2; j++)
-        b[i][j] = *(const uint32_t *)(ws + (col + 8 * i + g) * FK_ANY_PITCH + k + 2 * p + 8 * j);
+      for (int j = 0; j < 2; j++) b[i][j] = fk_load2(ws + (col + 8 * i + g) * FK_ANY_PITCH + k + 2 * p + 8 * j);
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
-      for (int j = 0; j < 4; j++) fk_any_mma(acc[i][j], a[i], b[j]);
+      for (int j = 0; j < 4; j++) fk_mma(acc[i][j], a[i], b[j][0], b[j][1]);
   }
 }
 

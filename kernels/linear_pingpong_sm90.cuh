@@ -18,9 +18,8 @@
 
 #include "linear_epilogue.cuh"
 
-#define FK_PP_BK 64
-#define FK_PP_FEATURES 128
-#define FK_PP_SMEM 232448 /* what a block may have on sm_90 */
+constexpr int FK_PP_BK = 64, FK_PP_FEATURES = 128;
+constexpr int FK_PP_SMEM = 232448; /* what a block may have on sm_90 */
 
 /* A unit is one token tile x two neighbouring feature tiles, a cluster's work; units of group 0 come first. */
 typedef struct {

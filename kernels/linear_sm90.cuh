@@ -10,9 +10,8 @@
 
 #include "linear_epilogue.cuh"
 
-#define FK_LINEAR_BK 64
-#define FK_LINEAR_ROWS 64
-#define FK_LINEAR_SMEM 232448 /* what a block may have on sm_90 */
+constexpr int FK_LINEAR_BK = 64, FK_LINEAR_ROWS = 64;
+constexpr int FK_LINEAR_SMEM = 232448; /* what a block may have on sm_90 */
 
 /* Units are tiles; those of group 0 come first, rows before columns. */
 typedef struct {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CUDA module (fkcuda.so) as the host library sees it: one exported symbol that returns the op table. Here are the
- * device and its check, memory, the pinned ring of the weight loader, events, recordings and the sticky first failure.
- * Kernels are in the other files of this folder. One stream a backend: ops run in the order in which they are issued,
- * so scratch memory needs no further ordering.
+ * device and its check, what is known of a kernel on it, memory, the pinned ring of the weight loader, events, CUDA
+ * graphs, the sticky first failure, and the table. Kernels are in the other files of this folder. One stream a backend:
+ * ops run in the order in which they are issued, so scratch memory needs no further ordering.
  *
  * The host library is not linked: failures are written into FkBackend directly. */
 #include "module.cuh"
@@ -16,9 +16,60 @@
 #define FK_NVTX 1
 #endif
 
+/* ---- kernels on this device ------------------------------------------------------------------------------------- */
+
+namespace {
+
+/* NULL: the table is full; such a kernel is set up at each launch. */
+FkCudaKernel *kernel_row(FkCuda *cu, const void *kernel) {
+  for (int i = 0; i < cu->kernels; i++)
+    if (cu->kernel[i].kernel == kernel) return &cu->kernel[i];
+  if (cu->kernels == FK_CUDA_KERNELS) return NULL;
+  FkCudaKernel *k = &cu->kernel[cu->kernels++];
+  *k = FkCudaKernel{kernel, 0, -1};
+  return k;
+}
+
+} // namespace
+
+cudaError_t fk_cuda_prepare(FkCuda *cu, const void *kernel, int shared_bytes) {
+  FkCudaKernel *k = kernel_row(cu, kernel);
+  if (k && shared_bytes <= k->shared_bytes) return cudaSuccess;
+  if (shared_bytes > cu->shared_bytes) return cudaErrorNotSupported;
+  const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (status != cudaSuccess)
+    cudaGetLastError(); /* reported by this call alone, not by the launch of another kernel */
+  else if (k)
+    k->shared_bytes = shared_bytes;
+  return status;
+}
+
+int fk_cuda_clusters(FkCuda *cu, const void *kernel, const cudaLaunchConfig_t *config) {
+  FkCudaKernel *k = kernel_row(cu, kernel);
+  int clusters = 0;
+  if (k && k->clusters >= 0) return k->clusters;
+  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, config) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  if (k) k->clusters = clusters;
+  return clusters;
+}
+
+cudaError_t fk_cuda_decline(FkCuda *cu, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(cu->declined, sizeof cu->declined, format, args);
+  va_end(args);
+  return cudaErrorNotSupported;
+}
+
+namespace {
+
 /* ---- failures --------------------------------------------------------------------------------------------------- */
 
-void fk_cuda_fail(FkBackend *be, FkFailure failure, const char *format, ...) {
+/* Keeps the first failure, as fk_backend_fail does (which lives in the library that opens the module). */
+__attribute__((format(printf, 3, 4))) void fail(FkBackend *be, FkFailure failure, const char *format, ...) {
   if (be->failure != FK_FAIL_NONE) return;
   va_list args;
   va_start(args, format);
@@ -28,7 +79,7 @@ void fk_cuda_fail(FkBackend *be, FkFailure failure, const char *format, ...) {
 }
 
 /* Errors after which every call of this process on the device fails: the context is gone. */
-static bool is_fatal(cudaError_t status) {
+bool is_fatal(cudaError_t status) {
   switch (status) {
   case cudaErrorIllegalAddress:
   case cudaErrorLaunchFailure:
@@ -51,29 +102,42 @@ static bool is_fatal(cudaError_t status) {
   }
 }
 
-bool fk_cuda_ok(FkBackend *be, const char *op, cudaError_t status) {
+/* True on success; else keeps the failure under the op's name. */
+bool ok(FkBackend *be, const char *op, cudaError_t status) {
   if (status == cudaSuccess) return true;
   cudaGetLastError(); /* clears what can be cleared: the next call must not report this one again */
   be->dead = be->dead || is_fatal(status);
-  fk_cuda_fail(be, status == cudaErrorMemoryAllocation ? FK_FAIL_MEMORY : FK_FAIL_DEVICE, "%s: %s (%s)%s", op,
-               cudaGetErrorString(status), cudaGetErrorName(status),
-               be->dead ? "; the process must be restarted to use the GPU again" : "");
+  fail(be, status == cudaErrorMemoryAllocation ? FK_FAIL_MEMORY : FK_FAIL_DEVICE, "%s: %s (%s)%s", op,
+       cudaGetErrorString(status), cudaGetErrorName(status),
+       be->dead ? "; the process must be restarted to use the GPU again" : "");
   return false;
 }
 
-static FkCuda *state(FkBackend *be) {
-  return (FkCuda *)be->priv;
+/* The state, with this thread made to use its device. */
+FkCuda *enter(FkBackend *be) {
+  FkCuda *cu = (FkCuda *)be->priv;
+  ok(be, "device", cudaSetDevice(cu->device));
+  cu->declined[0] = 0;
+  return cu;
 }
 
-FkCuda *fk_cuda_enter(FkBackend *be) {
-  FkCuda *cu = state(be);
-  fk_cuda_ok(be, "device", cudaSetDevice(cu->device));
-  return cu;
+/* A launcher's answer where somebody else can do the op: false if he has to. */
+bool taken(FkBackend *be, const char *op, cudaError_t status) {
+  if (status == cudaErrorNotSupported) return false;
+  ok(be, op, status);
+  return true;
+}
+
+/* The same where nobody else can. */
+void must(FkBackend *be, const char *op, cudaError_t status) {
+  const FkCuda *cu = (const FkCuda *)be->priv;
+  if (!taken(be, op, status))
+    fail(be, FK_FAIL_UNSUPPORTED, "%s: %s", op, *cu->declined ? cu->declined : "no kernel takes these operands");
 }
 
 /* ---- machine ---------------------------------------------------------------------------------------------------- */
 
-static bool refuse(char *message, size_t size, const char *format, ...) {
+bool refuse(char *message, size_t size, const char *format, ...) {
   va_list args;
   va_start(args, format);
   vsnprintf(message, size, format, args);
@@ -83,7 +147,7 @@ static bool refuse(char *message, size_t size, const char *format, ...) {
 }
 
 /* Number of devices, or the reason why there is none. */
-static bool count_devices(int *count, char *message, size_t size) {
+bool count_devices(int *count, char *message, size_t size) {
   const cudaError_t status = cudaGetDeviceCount(count);
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
@@ -102,7 +166,7 @@ static bool count_devices(int *count, char *message, size_t size) {
 
 /* "8.0, 8.9, 9.0": the architectures this file was compiled for (the list is the compiler's: 100 * major + 10 * minor).
  */
-static void list_archs(char *text, size_t size) {
+void list_archs(char *text, size_t size) {
   static const int archs[] = {__CUDA_ARCH_LIST__};
   size_t used = 0;
   for (size_t i = 0; i < sizeof archs / sizeof *archs && used < size; i++)
@@ -112,7 +176,7 @@ static void list_archs(char *text, size_t size) {
 __global__ void probe_kernel(void) {}
 
 /* One device: its properties and that this module holds machine code for it. */
-static bool adopt(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
+bool adopt(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
   cudaDeviceProp prop;
   cudaFuncAttributes attributes;
   cudaError_t status = cudaSetDevice(device);
@@ -122,6 +186,7 @@ static bool adopt(FkBackend *be, FkCuda *cu, int device, char *message, size_t s
   cu->device = device;
   cu->sms = prop.multiProcessorCount;
   cu->arch = 10 * prop.major + prop.minor;
+  cu->shared_bytes = (int)prop.sharedMemPerBlockOptin;
   snprintf(be->machine, sizeof be->machine, "%.90s", prop.name);
   if (cudaFuncGetAttributes(&attributes, probe_kernel) != cudaSuccess) {
     char archs[64];
@@ -130,11 +195,16 @@ static bool adopt(FkBackend *be, FkCuda *cu, int device, char *message, size_t s
                   "%s has compute capability %d.%d; this build supports %s and newer ones of 8.x and 10.x", prop.name,
                   prop.major, prop.minor, archs);
   }
+  cudaDriverEntryPointQueryResult found;
+  status =
+      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &cu->encode_map, 12000, cudaEnableDefault, &found);
+  if (status != cudaSuccess || found != cudaDriverEntryPointSuccess) cu->encode_map = NULL;
+  cudaGetLastError();
   return true;
 }
 
 /* The device asked for; -1: the first that can be used, else what is wrong with the first. */
-static bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
+bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
   int count = 0;
   char other[256];
   if (!count_devices(&count, message, size)) return false;
@@ -146,53 +216,67 @@ static bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t 
   return false;
 }
 
-/* Everything that does not grow later. False: out of memory or a driver error, named in `message`. */
-static bool furnish(FkCuda *cu, char *message, size_t size) {
-  cudaError_t status = cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking);
-  if (status == cudaSuccess) status = cudaMalloc((void **)&cu->scratch, FK_CUDA_SCRATCH_BYTES);
-  if (status == cudaSuccess) status = cudaMalloc((void **)&cu->counter, 256);
-  if (status == cudaSuccess) status = cudaMemsetAsync(cu->counter, 0, 256, cu->stream);
-  if (status == cudaSuccess)
-    status = cudaHostAlloc((void **)&cu->flags, FK_CUDA_STAGES * sizeof(int), cudaHostAllocMapped);
-  if (status == cudaSuccess) status = cudaHostGetDevicePointer((void **)&cu->flags_device, cu->flags, 0);
-  if (status != cudaSuccess)
-    return refuse(message, size, "CUDA device %d: %s (%s)", cu->device, cudaGetErrorString(status),
-                  cudaGetErrorName(status));
+/* Memory, stream and events, all that the backend holds from open to close; what is there is counted. */
+cudaError_t create_resources(FkBackend *be, FkCuda *cu) {
+  constexpr size_t device_bytes = FK_CUDA_SCRATCH_BYTES + 256; /* the counter stands behind the scratch memory */
+  FK_CUDA_TRY(cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking));
+  FK_CUDA_TRY(cudaMalloc((void **)&cu->scratch, device_bytes));
+  be->fixed_bytes = device_bytes;
+  cu->counter = (unsigned *)(cu->scratch + FK_CUDA_SCRATCH_BYTES);
+  FK_CUDA_TRY(cudaMemsetAsync(cu->counter, 0, 256, cu->stream));
+  FK_CUDA_TRY(cudaHostAlloc((void **)&cu->flags, FK_CUDA_STAGES * sizeof(int), cudaHostAllocMapped));
+  FK_CUDA_TRY(cudaHostGetDevicePointer((void **)&cu->flags_device, cu->flags, 0));
   memset(cu->flags, 0, FK_CUDA_STAGES * sizeof(int));
-  return true;
+  FK_CUDA_TRY(cudaHostAlloc((void **)&cu->ring_memory, FK_CUDA_RING * FK_CUDA_RING_BYTES, cudaHostAllocDefault));
+  for (int i = 0; i < FK_CUDA_RING; i++) {
+    cu->ring[i].host = cu->ring_memory + i * FK_CUDA_RING_BYTES;
+    FK_CUDA_TRY(cudaEventCreateWithFlags(&cu->ring[i].idle, cudaEventDisableTiming));
+  }
+  for (int i = 0; i < FK_LOOP_EVENTS; i++) FK_CUDA_TRY(cudaEventCreate(&cu->event[i]));
+  return cudaSuccess;
 }
 
-static void cuda_graph_forget(FkBackend *be);
+void forget_graphs(FkCuda *cu) {
+  for (int i = 0; i < cu->graphs; i++)
+    if (cu->graph[i].exec) cudaGraphExecDestroy(cu->graph[i].exec);
+  cu->graphs = 0;
+}
 
-static void cuda_close(FkBackend *be) {
-  FkCuda *cu = state(be);
-  if (!cu) return;
-  /* After a lost device every call fails; the process goes on and the rest is freed with it. */
+/* After a lost device every call fails; the process goes on and the rest is freed with it. */
+void destroy_resources(FkCuda *cu) {
+  if (!cu->stream) return; /* made first: nothing else is there */
   cudaSetDevice(cu->device);
-  if (cu->stream) cudaStreamSynchronize(cu->stream);
-  cuda_graph_forget(be);
-  for (int i = 0; i < FK_CUDA_RING; i++) {
-    FkCudaBuffer *b = &cu->ring[i];
-    if (b->host) cudaFreeHost(b->host);
-    if (b->device) cudaFree(b->device);
-    if (b->idle) cudaEventDestroy(b->idle);
-  }
+  cudaStreamSynchronize(cu->stream);
+  forget_graphs(cu);
+  for (int i = 0; i < FK_CUDA_RING; i++)
+    if (cu->ring[i].idle) cudaEventDestroy(cu->ring[i].idle);
   for (int i = 0; i < FK_EVENTS; i++)
     if (cu->event[i]) cudaEventDestroy(cu->event[i]);
-  if (cu->scratch) cudaFree(cu->scratch);
-  if (cu->counter) cudaFree(cu->counter);
+  if (cu->ring_memory) cudaFreeHost(cu->ring_memory);
   if (cu->flags) cudaFreeHost(cu->flags);
-  if (cu->stream) cudaStreamDestroy(cu->stream);
+  if (cu->scratch) cudaFree(cu->scratch);
+  cudaStreamDestroy(cu->stream);
   cudaGetLastError();
+}
+
+void cuda_close(FkBackend *be) {
+  FkCuda *cu = (FkCuda *)be->priv;
+  if (!cu) return;
+  destroy_resources(cu);
   free(cu);
   be->priv = NULL;
 }
 
-static bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
+bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   FkCuda *cu = (FkCuda *)calloc(1, sizeof *cu);
   if (!cu) return refuse(message, size, "out of memory");
   be->priv = cu;
-  if (!choose(be, cu, device, message, size) || !furnish(cu, message, size)) {
+  bool opened = choose(be, cu, device, message, size);
+  const cudaError_t status = opened ? create_resources(be, cu) : cudaSuccess;
+  if (status != cudaSuccess)
+    opened = refuse(message, size, "CUDA device %d: %s (%s)", cu->device, cudaGetErrorString(status),
+                    cudaGetErrorName(status));
+  if (!opened) {
     cuda_close(be);
     return false;
   }
@@ -203,31 +287,31 @@ static bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
-static void cuda_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+void cuda_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
   *free_bytes = *total_bytes = 0;
-  fk_cuda_enter(be);
-  fk_cuda_ok(be, "memory", cudaMemGetInfo(free_bytes, total_bytes));
+  enter(be);
+  ok(be, "memory", cudaMemGetInfo(free_bytes, total_bytes));
 }
 
-static void *cuda_alloc(FkBackend *be, size_t bytes) {
+void *cuda_alloc(FkBackend *be, size_t bytes) {
   void *p = NULL;
-  fk_cuda_enter(be);
+  enter(be);
   const cudaError_t status = cudaMalloc(&p, bytes);
   if (status == cudaSuccess) return p;
   if (status == cudaErrorMemoryAllocation)
     cudaGetLastError(); /* refused: the caller says how much was asked */
   else
-    fk_cuda_ok(be, "alloc", status);
+    ok(be, "alloc", status);
   return NULL;
 }
 
-static void cuda_release(FkBackend *be, void *memory) {
+void cuda_release(FkBackend *be, void *memory) {
   if (!memory) return;
-  fk_cuda_enter(be);
-  fk_cuda_ok(be, "release", cudaFree(memory));
+  enter(be);
+  ok(be, "release", cudaFree(memory));
 }
 
-static bool is_pinned(const void *host) {
+bool is_pinned(const void *host) {
   cudaPointerAttributes a;
   if (cudaPointerGetAttributes(&a, host) == cudaSuccess) return a.type == cudaMemoryTypeHost;
   cudaGetLastError();
@@ -235,106 +319,99 @@ static bool is_pinned(const void *host) {
 }
 
 /* From pageable memory the runtime has read everything when the call returns; from pinned memory it reads later. */
-static void cuda_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
-  FkCuda *cu = fk_cuda_enter(be);
+void cuda_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
+  FkCuda *cu = enter(be);
   if (bytes == 0) return;
-  if (!fk_cuda_ok(be, "upload", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cu->stream))) return;
-  if (is_pinned(from)) fk_cuda_ok(be, "upload", cudaStreamSynchronize(cu->stream));
+  if (!ok(be, "upload", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cu->stream))) return;
+  if (is_pinned(from)) ok(be, "upload", cudaStreamSynchronize(cu->stream));
 }
 
 /* NaN or infinity met by `check` since the last wait: the earliest stage in order of first use is reported. */
-static void collect_flags(FkBackend *be) {
-  FkCuda *cu = state(be);
+void collect_flags(FkBackend *be) {
+  FkCuda *cu = (FkCuda *)be->priv;
   for (int i = 0; i < cu->stages; i++)
-    if (((volatile int *)cu->flags)[i]) fk_cuda_fail(be, FK_FAIL_NONFINITE, "%s", cu->stage[i]);
+    if (((volatile int *)cu->flags)[i]) fail(be, FK_FAIL_NONFINITE, "%s", cu->stage[i]);
   memset(cu->flags, 0, FK_CUDA_STAGES * sizeof(int));
 }
 
-static void cuda_sync(FkBackend *be) {
-  FkCuda *cu = fk_cuda_enter(be);
-  if (fk_cuda_ok(be, "sync", cudaStreamSynchronize(cu->stream))) collect_flags(be);
+void cuda_sync(FkBackend *be) {
+  FkCuda *cu = enter(be);
+  if (ok(be, "sync", cudaStreamSynchronize(cu->stream))) collect_flags(be);
 }
 
-static void cuda_download(FkBackend *be, void *to, const void *from, size_t bytes) {
-  FkCuda *cu = fk_cuda_enter(be);
-  if (bytes && !fk_cuda_ok(be, "download", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cu->stream)))
-    return;
-  fk_cuda_ok(be, "download", cudaStreamSynchronize(cu->stream));
+void cuda_download(FkBackend *be, void *to, const void *from, size_t bytes) {
+  FkCuda *cu = enter(be);
+  if (bytes && !ok(be, "download", cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cu->stream))) return;
+  ok(be, "download", cudaStreamSynchronize(cu->stream));
 }
 
 /* ---- events ----------------------------------------------------------------------------------------------------- */
 
-static void cuda_event_record(FkBackend *be, int event) {
-  FkCuda *cu = fk_cuda_enter(be);
+/* The events of the denoising loop exist since open; those that time single ops are made when first recorded. */
+void cuda_event_record(FkBackend *be, int event) {
+  FkCuda *cu = enter(be);
   assert(event >= 0 && event < FK_EVENTS);
-  if (!cu->event[event] && !fk_cuda_ok(be, "event record", cudaEventCreate(&cu->event[event]))) return;
-  fk_cuda_ok(be, "event record", cudaEventRecord(cu->event[event], cu->stream));
+  if (!cu->event[event] && !ok(be, "event record", cudaEventCreate(&cu->event[event]))) return;
+  ok(be, "event record", cudaEventRecord(cu->event[event], cu->stream));
 }
 
-/* An event never recorded has passed. */
-static void cuda_event_wait(FkBackend *be, int event) {
-  FkCuda *cu = fk_cuda_enter(be);
+void cuda_event_wait(FkBackend *be, int event) {
+  FkCuda *cu = enter(be);
   assert(event >= 0 && event < FK_EVENTS);
-  if (cu->event[event]) fk_cuda_ok(be, "event wait", cudaEventSynchronize(cu->event[event]));
+  if (cu->event[event]) ok(be, "event wait", cudaEventSynchronize(cu->event[event])); /* passed if never recorded */
 }
 
-static double cuda_elapsed_ms(FkBackend *be, int from, int to) {
-  FkCuda *cu = fk_cuda_enter(be);
+double cuda_elapsed_ms(FkBackend *be, int from, int to) {
+  FkCuda *cu = enter(be);
   float ms = 0;
-  fk_cuda_ok(be, "elapsed", cudaEventElapsedTime(&ms, cu->event[from], cu->event[to]));
+  ok(be, "elapsed", cudaEventElapsedTime(&ms, cu->event[from], cu->event[to]));
   return ms;
 }
 
 /* ---- the loader's ring ------------------------------------------------------------------------------------------ */
 
-/* NULL after a failure, and for more than a ring buffer holds. Buffers are made at first use: 32 MiB each. */
-static void *cuda_stage(FkBackend *be, int buffer, size_t bytes) {
-  FkCuda *cu = fk_cuda_enter(be);
+/* NULL after a failure, and for more than a buffer holds. */
+void *cuda_stage(FkBackend *be, int buffer, size_t bytes) {
+  enter(be);
+  FkCuda *cu = (FkCuda *)be->priv;
   assert(buffer >= 0 && buffer < FK_CUDA_RING);
   FkCudaBuffer *b = &cu->ring[buffer];
   if (bytes > FK_CUDA_RING_BYTES) {
-    fk_cuda_fail(be, FK_FAIL_MEMORY, "stage: %zu bytes asked of a buffer of %u", bytes, FK_CUDA_RING_BYTES);
+    fail(be, FK_FAIL_MEMORY, "stage: %zu bytes asked of a buffer of %zu", bytes, FK_CUDA_RING_BYTES);
     return NULL;
   }
-  if (!b->host) {
-    if (!fk_cuda_ok(be, "stage", cudaHostAlloc(&b->host, FK_CUDA_RING_BYTES, cudaHostAllocDefault))) return NULL;
-    if (!fk_cuda_ok(be, "stage", cudaEventCreateWithFlags(&b->idle, cudaEventDisableTiming))) return NULL;
-  }
-  if (b->busy && !fk_cuda_ok(be, "stage", cudaEventSynchronize(b->idle))) return NULL;
+  if (b->busy && !ok(be, "stage", cudaEventSynchronize(b->idle))) return NULL;
   b->busy = false;
   return b->host;
 }
 
-/* The device side of a conversion, as large as the conversions met need it: with a checkpoint of the device's own dtype
- * only vectors are converted. */
-static void *conversion_buffer(FkBackend *be, FkCudaBuffer *b, size_t bytes) {
-  if (bytes <= b->device_bytes) return b->device;
-  if (bytes < 1 << 20) bytes = 1 << 20; /* freeing waits for the device: few steps */
-  if (b->device) fk_cuda_ok(be, "commit", cudaFree(b->device));
-  b->device = NULL;
-  b->device_bytes = 0;
-  if (!fk_cuda_ok(be, "commit", cudaMalloc(&b->device, bytes))) return NULL;
-  b->device_bytes = bytes;
-  return b->device;
+/* Through the scratch memory, from which a kernel converts, a part at a time. Of a checkpoint in the device's own dtype
+ * these are the vectors alone. */
+cudaError_t upload_converted(FkCuda *cu, char *to, FkDtype as, const char *from, FkDtype is, size_t count) {
+  const size_t size = fk_dtype_size(is), most = FK_CUDA_SCRATCH_BYTES / size;
+  for (size_t at = 0; at < count; at += most) {
+    const size_t n = count - at < most ? count - at : most;
+    FK_CUDA_TRY(cudaMemcpyAsync(cu->scratch, from + at * size, n * size, cudaMemcpyHostToDevice, cu->stream));
+    FK_CUDA_TRY(fk_cuda_convert(cu, to + at * fk_dtype_size(as), as, cu->scratch, is, n));
+  }
+  return cudaSuccess;
 }
 
-/* Equal dtypes go straight to their place; others through a device buffer, from which a kernel converts. */
-static void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
-  FkCuda *cu = fk_cuda_enter(be);
+void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
+  FkCuda *cu = enter(be);
   assert(buffer >= 0 && buffer < FK_CUDA_RING);
   FkCudaBuffer *b = &cu->ring[buffer];
-  const size_t bytes = count * fk_dtype_size(from);
-  assert(b->host && bytes <= FK_CUDA_RING_BYTES);
-  void *landing = as == from ? to : conversion_buffer(be, b, bytes);
-  if (!landing) return;
-  if (!fk_cuda_ok(be, "commit", cudaMemcpyAsync(landing, b->host, bytes, cudaMemcpyHostToDevice, cu->stream))) return;
-  if (as != from && !fk_cuda_ok(be, "commit", fk_cuda_convert(cu->stream, to, as, landing, from, count))) return;
-  b->busy = fk_cuda_ok(be, "commit", cudaEventRecord(b->idle, cu->stream));
+  const size_t bytes = count * (size_t)fk_dtype_bits(from) / 8;
+  assert(bytes <= FK_CUDA_RING_BYTES);
+  must(be, "commit",
+       as == from ? cudaMemcpyAsync(to, b->host, bytes, cudaMemcpyHostToDevice, cu->stream)
+                  : upload_converted(cu, (char *)to, as, (const char *)b->host, from, count));
+  b->busy = ok(be, "commit", cudaEventRecord(b->idle, cu->stream)); /* after a failure too: a part may be under way */
 }
 
-/* ---- recordings ------------------------------------------------------------------------------------------------- */
+/* ---- CUDA graphs ------------------------------------------------------------------------------------------------ */
 
-static FkCudaGraph *find_graph(FkCuda *cu, int key) {
+FkCudaGraph *find_graph(FkCuda *cu, int key) {
   for (int i = 0; i < cu->graphs; i++)
     if (cu->graph[i].key == key) return &cu->graph[i];
   if (cu->graphs == FK_CUDA_GRAPHS) return NULL;
@@ -343,46 +420,43 @@ static FkCudaGraph *find_graph(FkCuda *cu, int key) {
   return g;
 }
 
-static bool cuda_graph_begin(FkBackend *be, int key) {
-  FkCuda *cu = fk_cuda_enter(be);
+bool cuda_graph_begin(FkBackend *be, int key) {
+  FkCuda *cu = enter(be);
   FkCudaGraph *g = (be->use & FK_CAN_GRAPH) ? find_graph(cu, key) : NULL;
   if (!g) return true;
   if (g->exec) {
-    fk_cuda_ok(be, "graph", cudaGraphLaunch(g->exec, cu->stream));
+    ok(be, "graph", cudaGraphLaunch(g->exec, cu->stream));
     return false;
   }
   if (g->runs++ == 0) return true;
-  cu->recording = fk_cuda_ok(be, "graph", cudaStreamBeginCapture(cu->stream, cudaStreamCaptureModeThreadLocal));
+  cu->capturing = ok(be, "graph", cudaStreamBeginCapture(cu->stream, cudaStreamCaptureModeThreadLocal));
   return true;
 }
 
-static void cuda_graph_end(FkBackend *be, int key) {
-  FkCuda *cu = fk_cuda_enter(be);
+void cuda_graph_end(FkBackend *be, int key) {
+  FkCuda *cu = enter(be);
   FkCudaGraph *g = (be->use & FK_CAN_GRAPH) ? find_graph(cu, key) : NULL;
   cudaGraph_t graph = NULL;
-  if (!g || !cu->recording) return;
-  cu->recording = false;
-  const bool ended = fk_cuda_ok(be, "graph", cudaStreamEndCapture(cu->stream, &graph));
+  if (!g || !cu->capturing) return;
+  cu->capturing = false;
+  const bool ended = ok(be, "graph", cudaStreamEndCapture(cu->stream, &graph));
   if (!ended || be->failure != FK_FAIL_NONE) {
     if (graph) cudaGraphDestroy(graph);
     return;
   }
-  if (fk_cuda_ok(be, "graph", cudaGraphInstantiate(&g->exec, graph, 0)))
-    fk_cuda_ok(be, "graph", cudaGraphLaunch(g->exec, cu->stream));
+  if (ok(be, "graph", cudaGraphInstantiate(&g->exec, graph, 0)))
+    ok(be, "graph", cudaGraphLaunch(g->exec, cu->stream));
   else
     g->exec = NULL;
   cudaGraphDestroy(graph);
 }
 
-static void cuda_graph_forget(FkBackend *be) {
-  FkCuda *cu = fk_cuda_enter(be);
-  for (int i = 0; i < cu->graphs; i++)
-    if (cu->graph[i].exec) cudaGraphExecDestroy(cu->graph[i].exec);
-  cu->graphs = 0;
+void cuda_graph_forget(FkBackend *be) {
+  forget_graphs(enter(be));
 }
 
 /* Ranges of the NVTX library: nothing unless a profiler has put itself into the process. */
-static void cuda_range(FkBackend *, const char *name) {
+void cuda_range(FkBackend *, const char *name) {
 #ifdef FK_NVTX
   if (name)
     nvtxRangePushA(name);
@@ -393,7 +467,11 @@ static void cuda_range(FkBackend *, const char *name) {
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
-static const FkOps table = {
+/* A slot from its launcher: one that fails where no kernel takes the case, and one that declines. */
+#define MUST(op) [](FkBackend *be, auto... operands) { must(be, #op, fk_cuda_##op(enter(be), operands...)); }
+#define MAY(op) [](FkBackend *be, auto... operands) { return taken(be, #op, fk_cuda_##op(enter(be), operands...)); }
+
+const FkOps table = {
     .abi = FK_BACKEND_ABI,
     .sizes = FK_BACKEND_SIZES,
     .name = "cuda",
@@ -414,35 +492,37 @@ static const FkOps table = {
     .graph_end = cuda_graph_end,
     .graph_forget = cuda_graph_forget,
     .range = cuda_range,
-    .linear = fk_cuda_op_linear,
-    .layer_norm = fk_cuda_op_layer_norm,
-    .rms_norm = fk_cuda_op_rms_norm,
-    .rope = fk_cuda_op_rope,
-    .attention = fk_cuda_op_attention,
-    .act = fk_cuda_op_act,
-    .add = fk_cuda_op_add,
-    .mul = fk_cuda_op_mul,
-    .gate_add = fk_cuda_op_gate_add,
-    .copy = fk_cuda_op_copy,
-    .embed = fk_cuda_op_embed,
-    .gather_rows = fk_cuda_op_gather_rows,
-    .conv = fk_cuda_op_conv,
-    .group_norm = fk_cuda_op_group_norm,
-    .upsample = fk_cuda_op_upsample,
-    .pack = fk_cuda_op_pack,
-    .unpack = fk_cuda_op_unpack,
-    .from_u8 = fk_cuda_op_from_u8,
-    .to_u8 = fk_cuda_op_to_u8,
-    .combine = fk_cuda_op_combine,
-    .distance = fk_cuda_op_distance,
-    .check = fk_cuda_op_check,
-    .match = fk_cuda_op_match,
-    .mean_rows = fk_cuda_op_mean_rows,
-    .linear_fused = fk_cuda_op_linear_fused,
-    .conv_fused = fk_cuda_op_conv_fused,
-    .group_norm_silu = fk_cuda_op_group_norm_silu,
-    .flash_attention = fk_cuda_op_flash_attention,
+    .linear = MUST(linear),
+    .layer_norm = MUST(layer_norm),
+    .rms_norm = MUST(rms_norm),
+    .rope = MUST(rope),
+    .attention = MUST(attention),
+    .act = MUST(act),
+    .add = MUST(add),
+    .mul = MUST(mul),
+    .gate_add = MUST(gate_add),
+    .copy = MUST(copy),
+    .embed = MUST(embed),
+    .gather_rows = MUST(gather_rows),
+    .conv = MUST(conv),
+    .group_norm = MUST(group_norm),
+    .upsample = MUST(upsample),
+    .pack = MUST(pack),
+    .unpack = MUST(unpack),
+    .from_u8 = MUST(from_u8),
+    .to_u8 = MUST(to_u8),
+    .combine = MUST(combine),
+    .distance = MUST(distance),
+    .check = MUST(check),
+    .match = MUST(match),
+    .mean_rows = MUST(mean_rows),
+    .linear_fused = MAY(linear),
+    .conv_fused = MAY(conv),
+    .group_norm_silu = MAY(group_norm_silu),
+    .flash_attention = MAY(flash_attention),
 };
+
+} // namespace
 
 extern "C" __attribute__((visibility("default"))) const FkOps *fk_cuda_backend(void);
 const FkOps *fk_cuda_backend(void) {

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Inside of the CUDA module: the state behind FkBackend.priv, how failures are kept, and the slots that other files of
- * this folder fill. module.cu owns the state; nothing here knows a kernel. */
+/* Inside of the CUDA module: the state of one device behind FkBackend.priv, and the launchers that fill the op table.
+ * module.cu owns the state and the table; nothing here knows a kernel.
+ *
+ * A launcher is fk_cuda_OP(FkCuda *, the slot's operands). It enqueues on FkCuda.stream and returns cudaSuccess, or
+ * cudaErrorNotSupported with nothing enqueued where no kernel here takes the case (a fused slot then declines, a basic
+ * one fails), or the error of a launch. It allocates nothing and keeps what it learns of the device in FkCuda: several
+ * devices may be in use at a time, each by a thread of its own. */
 #ifndef FK_MODULE_CUH
 #define FK_MODULE_CUH
 
@@ -11,21 +16,35 @@ extern "C" {
 #include "../core/ops/backend.h"
 }
 
-#define FK_CUDA_RING 8                   /* pinned buffers of the weight loader */
-#define FK_CUDA_RING_BYTES (32u << 20)   /* of each */
-#define FK_CUDA_STAGES 64                /* different names given to `check` */
-#define FK_CUDA_GRAPHS 64                /* recordings kept */
-#define FK_CUDA_SCRATCH_BYTES (8u << 20) /* partial results of reductions; one stream, so one owner at a time */
+constexpr int FK_CUDA_RING = 8;                    /* pinned buffers of the weight loader */
+constexpr size_t FK_CUDA_RING_BYTES = 16 << 20;    /* of each */
+constexpr int FK_CUDA_STAGES = 64;                 /* different names given to `check` */
+constexpr int FK_CUDA_GRAPHS = 64;                 /* CUDA graphs kept */
+constexpr int FK_CUDA_KERNELS = 128;               /* kernels that need setting up */
+constexpr size_t FK_CUDA_SCRATCH_BYTES = 8u << 20; /* one stream, so one owner at a time */
+
+/* In a launcher. */
+#define FK_CUDA_TRY(call)                                                                                              \
+  do {                                                                                                                 \
+    cudaError_t fk_status = (call);                                                                                    \
+    if (fk_status != cudaSuccess) return fk_status;                                                                    \
+  } while (0)
 
 typedef struct {
-  void *host, *device; /* pinned; device side of a conversion, made when first needed */
-  size_t device_bytes;
+  void *host;       /* part of FkCuda.ring_memory */
   cudaEvent_t idle; /* passed when the last copy out of the buffer is done */
   bool busy;
 } FkCudaBuffer;
 
-/* A recording. The first run of a key is issued plainly (it loads kernels, which recording forbids), the second is
- * recorded and launched, later ones replay. */
+/* What was learnt of a kernel on this device. */
+typedef struct {
+  const void *kernel;
+  int shared_bytes; /* dynamic shared memory that it may have */
+  int clusters;     /* that run at once; -1: not asked yet */
+} FkCudaKernel;
+
+/* A CUDA graph. The first run of a key is issued plainly, which loads the kernels (capture forbids that); the second is
+ * captured, instantiated and launched; later ones are replays. */
 typedef struct {
   int key, runs;
   cudaGraphExec_t exec;
@@ -33,11 +52,16 @@ typedef struct {
 
 typedef struct {
   int device, sms;
-  int arch; /* 10 * major + minor of the compute capability */
+  int arch;         /* 10 * major + minor of the compute capability */
+  int shared_bytes; /* the most that a block may have */
+  void *encode_map; /* the driver's cuTensorMapEncodeTiled; NULL: it has none */
   cudaStream_t stream;
-  cudaEvent_t event[FK_EVENTS]; /* made when first recorded */
+  FkCudaKernel kernel[FK_CUDA_KERNELS];
+  int kernels;
+  cudaEvent_t event[FK_EVENTS];
+  char *ring_memory; /* pinned, FK_CUDA_RING * FK_CUDA_RING_BYTES */
   FkCudaBuffer ring[FK_CUDA_RING];
-  char *scratch;
+  char *scratch;     /* device: partial results of reductions; file bytes on their way to another dtype */
   unsigned *counter; /* device, zero between launches: which block of a reduction is the last */
   /* One word for each stage named to `check`, in host memory that the device writes: 1 when it met NaN or infinity. */
   int *flags, *flags_device;
@@ -45,56 +69,68 @@ typedef struct {
   int stages;
   FkCudaGraph graph[FK_CUDA_GRAPHS];
   int graphs;
-  bool recording;
+  bool capturing;
+  char declined[128]; /* why the last launcher answered cudaErrorNotSupported; "": it did not say */
 } FkCuda;
 
-/* The state, with this thread made to use its device. */
-FkCuda *fk_cuda_enter(FkBackend *be);
-/* Keeps the first failure, as fk_backend_fail does (which lives in the library that opens the module). */
-void fk_cuda_fail(FkBackend *be, FkFailure failure, const char *format, ...) __attribute__((format(printf, 3, 4)));
-/* True on success; else keeps the failure under the op's name. */
-bool fk_cuda_ok(FkBackend *be, const char *op, cudaError_t status);
-/* `count` elements, both dense. */
-cudaError_t fk_cuda_convert(cudaStream_t stream, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
+/* Makes a kernel fit for launches with this much dynamic shared memory, once a device. cudaErrorNotSupported: more than
+ * a block of this device may have. */
+cudaError_t fk_cuda_prepare(FkCuda *cu, const void *kernel, int shared_bytes);
+/* Clusters of this launch that the device runs at once, 0: none. Asked of the driver once a kernel, which
+ * fk_cuda_prepare has made ready. */
+int fk_cuda_clusters(FkCuda *cu, const void *kernel, const cudaLaunchConfig_t *config);
+/* cudaErrorNotSupported, with a sentence for the failure that it may become; `format` as printf. */
+cudaError_t fk_cuda_decline(FkCuda *cu, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* bf16 rows that begin at multiples of 16 bytes, as vector accesses and tensor maps ask for. */
+static inline bool fk_cuda_rows16(FkTensor t) {
+  return t.dtype == FK_BF16 && (uintptr_t)t.data % 16 == 0 && t.ld % 8 == 0;
+}
+
+/* `count` elements of F32, BF16, F16, I32 or U8, both dense. elementwise.cu */
+cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
+
+/* linear.cu: bf16 weights without scales; 1 or 2 groups in one launch. */
+cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups = 1);
+
+/* attention.cu. The result of a row depends on neither the run nor the machine nor which other rows are asked for. */
+cudaError_t fk_cuda_attention(FkCuda *cu, const FkAttention *a);
+cudaError_t fk_cuda_flash_attention(FkCuda *cu, const FkAttention *a);
+/* For fk_cuda_flash_attention, which has checked everything: heads of 128, of 512. */
+cudaError_t fk_cuda_attention_sm90(FkCuda *cu, const FkAttention *a);
+cudaError_t fk_cuda_attention_wide_sm90(FkCuda *cu, const FkAttention *a);
+
+/* conv.cu: everything on any architecture; the other two: their own shapes. With upsample and residual. */
+cudaError_t fk_cuda_conv(FkCuda *cu, const FkConv *c);
+cudaError_t fk_cuda_conv_sm90(FkCuda *cu, const FkConv *c);
+cudaError_t fk_cuda_conv_narrow(FkCuda *cu, const FkConv *c);
 
 /* norm.cu */
-void fk_cuda_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups);
-void fk_cuda_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps);
-void fk_cuda_op_group_norm(FkBackend *be, const FkGroupNorm *n);
-bool fk_cuda_op_group_norm_silu(FkBackend *be, const FkGroupNorm *n);
+cudaError_t fk_cuda_layer_norm(FkCuda *cu, const FkLayerNorm *n, int groups);
+cudaError_t fk_cuda_rms_norm(FkCuda *cu, FkTensor y, FkTensor x, FkTensor weight, float eps);
+cudaError_t fk_cuda_group_norm(FkCuda *cu, const FkGroupNorm *n); /* without silu */
+cudaError_t fk_cuda_group_norm_silu(FkCuda *cu, const FkGroupNorm *n);
 
 /* elementwise.cu */
-void fk_cuda_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads);
-void fk_cuda_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act);
-void fk_cuda_op_add(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
-void fk_cuda_op_mul(FkBackend *be, FkTensor y, FkTensor a, FkTensor b);
-void fk_cuda_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate);
-void fk_cuda_op_copy(FkBackend *be, FkTensor y, FkTensor x);
-void fk_cuda_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
-void fk_cuda_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index);
-void fk_cuda_op_upsample(FkBackend *be, FkTensor y, FkTensor x);
-void fk_cuda_op_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);
-void fk_cuda_op_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift);
-void fk_cuda_op_from_u8(FkBackend *be, FkTensor y, FkTensor x);
-void fk_cuda_op_to_u8(FkBackend *be, FkTensor y, FkTensor x);
-void fk_cuda_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
-void fk_cuda_op_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
+cudaError_t fk_cuda_rope(FkCuda *cu, FkTensor x, FkTensor table, int64_t heads);
+cudaError_t fk_cuda_act(FkCuda *cu, FkTensor y, FkTensor x, FkAct act);
+cudaError_t fk_cuda_add(FkCuda *cu, FkTensor y, FkTensor a, FkTensor b);
+cudaError_t fk_cuda_mul(FkCuda *cu, FkTensor y, FkTensor a, FkTensor b);
+cudaError_t fk_cuda_gate_add(FkCuda *cu, FkTensor y, FkTensor x, FkTensor gate);
+cudaError_t fk_cuda_copy(FkCuda *cu, FkTensor y, FkTensor x);
+cudaError_t fk_cuda_embed(FkCuda *cu, FkTensor y, FkWeight table, FkTensor ids);
+cudaError_t fk_cuda_gather_rows(FkCuda *cu, FkTensor y, FkTensor x, FkTensor index);
+cudaError_t fk_cuda_upsample(FkCuda *cu, FkTensor y, FkTensor x);
+cudaError_t fk_cuda_pack(FkCuda *cu, FkTensor tokens, FkTensor latent, float scale, float shift);
+cudaError_t fk_cuda_unpack(FkCuda *cu, FkTensor latent, FkTensor tokens, float scale, float shift);
+cudaError_t fk_cuda_from_u8(FkCuda *cu, FkTensor y, FkTensor x);
+cudaError_t fk_cuda_to_u8(FkCuda *cu, FkTensor y, FkTensor x);
+cudaError_t fk_cuda_combine(FkCuda *cu, FkTensor y, int n, const FkTensor *x, FkTensor coef);
+cudaError_t fk_cuda_mean_rows(FkCuda *cu, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
 
 /* reduce.cu */
-void fk_cuda_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b);
-void fk_cuda_op_check(FkBackend *be, FkTensor x, const char *stage);
-void fk_cuda_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst);
-
-/* conv.cu: everything, any architecture; conv_sm90.cu, conv_narrow.cu: false where the shape is not one of theirs. */
-void fk_cuda_op_conv(FkBackend *be, const FkConv *c);
-bool fk_cuda_op_conv_fused(FkBackend *be, const FkConv *c);
-bool fk_cuda_conv_sm90(FkBackend *be, const FkConv *c);
-bool fk_cuda_conv_narrow(FkBackend *be, const FkConv *c);
-
-/* slots.cu: the launchers of linear*.cu and attention*.cu */
-void fk_cuda_op_linear(FkBackend *be, const FkLinear *l);
-bool fk_cuda_op_linear_fused(FkBackend *be, const FkLinear *l, int groups);
-void fk_cuda_op_attention(FkBackend *be, const FkAttention *a);
-bool fk_cuda_op_flash_attention(FkBackend *be, const FkAttention *a);
+cudaError_t fk_cuda_distance(FkCuda *cu, FkTensor out, FkTensor a, FkTensor b);
+cudaError_t fk_cuda_check(FkCuda *cu, FkTensor x, const char *stage);
+cudaError_t fk_cuda_match(FkCuda *cu, FkTensor best, FkTensor score, FkTensor src, FkTensor dst);
 
 #endif

@@ -197,7 +197,7 @@ __global__ void __launch_bounds__(256) norm_any_kernel(const RowArgs a) {
 }
 
 bool row_fast(FkTensor x, FkTensor y) {
-  return x.dtype == FK_BF16 && y.dtype == FK_BF16 && fk_view_wide(x) && fk_view_wide(y);
+  return fk_cuda_rows16(x) && fk_cuda_rows16(y);
 }
 
 bool vector_fast(const float *p) {
@@ -387,12 +387,14 @@ __global__ void __launch_bounds__(256) group_any_kernel(const GroupArgs a) {
 
 cudaError_t launch_group_norm(FkCuda *cu, const FkGroupNorm *n, bool silu) {
   GroupArgs a = {};
+  if (!fk_view_known(n->x) || !fk_view_known(n->y)) return cudaErrorNotSupported;
   const int64_t channels = fk_tensor_cols(n->x);
   a.x = fk_view(n->x), a.y = fk_view(n->y);
   a.weight = (const float *)n->weight.data, a.bias = (const float *)n->bias.data;
   a.rows = fk_tensor_rows(n->x), a.channels = (int)channels, a.groups = n->groups;
   a.width = a.channels / a.groups, a.eps = n->eps, a.silu = silu;
   a.partial = (float2 *)cu->scratch, a.stats = a.partial + kGroupBlocks * kMaxGroups, a.counter = cu->counter;
+  static_assert((kGroupBlocks + 1) * kMaxGroups * sizeof *a.partial <= FK_CUDA_SCRATCH_BYTES, "scratch");
   const int part = a.width % 8 == 0 ? 8 : 8 % a.width == 0 ? a.width : 0;
   if (!row_fast(n->x, n->y) || channels % 8 || channels > 2048 || a.groups > kMaxGroups || !part) {
     group_any_kernel<<<a.groups, 256, 0, cu->stream>>>(a);
@@ -420,10 +422,9 @@ cudaError_t launch_group_norm(FkCuda *cu, const FkGroupNorm *n, bool silu) {
 
 } // namespace
 
-void fk_cuda_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_layer_norm(FkCuda *cu, const FkLayerNorm *n, int groups) {
   RowArgs a = {};
-  bool fast = true;
+  bool fast = true, known = true;
   assert(groups >= 1 && groups <= FK_MAX_GROUPS);
   a.cols = fk_tensor_cols(n[0].x), a.split = 1, a.eps = n[0].eps, a.center = true;
   for (int i = 0; i < groups; i++) {
@@ -434,24 +435,24 @@ void fk_cuda_op_layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
     g->add = (const float *)(modulated ? n[i].shift.data : n[i].bias.data);
     g->one = modulated ? 1.0f : 0.0f;
     fast = fast && row_fast(n[i].x, n[i].y) && vector_fast(g->mul) && vector_fast(g->add);
+    known = known && fk_view_known(n[i].x) && fk_view_known(n[i].y) && !fk_tensor_given(n[i].y_scale);
   }
-  fk_cuda_ok(be, "layer_norm", launch_rows(cu, a, fast));
+  return known ? launch_rows(cu, a, fast) : cudaErrorNotSupported;
 }
 
-void fk_cuda_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, float eps) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_rms_norm(FkCuda *cu, FkTensor y, FkTensor x, FkTensor weight, float eps) {
   RowArgs a = {};
+  if (!fk_view_known(x) || !fk_view_known(y)) return cudaErrorNotSupported;
   a.cols = fk_tensor_given(weight) ? weight.dim[0] : fk_tensor_cols(x);
   a.split = fk_tensor_cols(x) / a.cols, a.eps = eps, a.center = false;
   a.group[0] = RowGroup{fk_view(x), fk_view(y), (const float *)weight.data, NULL, 0.0f, fk_tensor_rows(x)};
-  fk_cuda_ok(be, "rms_norm", launch_rows(cu, a, row_fast(x, y) && vector_fast(a.group[0].mul)));
+  return launch_rows(cu, a, row_fast(x, y) && vector_fast(a.group[0].mul));
 }
 
-void fk_cuda_op_group_norm(FkBackend *be, const FkGroupNorm *n) {
-  fk_cuda_ok(be, "group_norm", launch_group_norm(fk_cuda_enter(be), n, false));
+cudaError_t fk_cuda_group_norm(FkCuda *cu, const FkGroupNorm *n) {
+  return launch_group_norm(cu, n, false);
 }
 
-bool fk_cuda_op_group_norm_silu(FkBackend *be, const FkGroupNorm *n) {
-  fk_cuda_ok(be, "group_norm", launch_group_norm(fk_cuda_enter(be), n, n->silu));
-  return true;
+cudaError_t fk_cuda_group_norm_silu(FkCuda *cu, const FkGroupNorm *n) {
+  return launch_group_norm(cu, n, n->silu);
 }

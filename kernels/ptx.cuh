@@ -13,7 +13,8 @@
 #include <cuda_bf16.h>
 #include <stdint.h>
 
-#define FK_DEVICE static __device__ __forceinline__
+/* Unused: a file may have kernels of one architecture alone, and its helpers are then unused in the code for others. */
+#define FK_DEVICE [[maybe_unused]] static __device__ __forceinline__
 
 FK_DEVICE uint32_t fk_smem(const void *p) {
   return (uint32_t)__cvta_generic_to_shared(p);
@@ -93,9 +94,9 @@ FK_DEVICE void fk_bar_arrive(int id, int threads) {
 /* ---- bulk tensor copies (one thread issues; coordinates innermost first) ---------------------------------------- */
 
 /* L2 policies, as the bulk copies take them. */
-#define FK_L2_EVICT_NORMAL 0x1000000000000000ull
-#define FK_L2_EVICT_FIRST 0x12F0000000000000ull
-#define FK_L2_EVICT_LAST 0x14F0000000000000ull
+constexpr uint64_t FK_L2_EVICT_NORMAL = 0x1000000000000000;
+constexpr uint64_t FK_L2_EVICT_FIRST = 0x12F0000000000000;
+constexpr uint64_t FK_L2_EVICT_LAST = 0x14F0000000000000;
 
 FK_DEVICE void fk_tma_prefetch_map(const CUtensorMap *map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
@@ -114,6 +115,15 @@ FK_DEVICE void fk_tma_load_3d(uint32_t to, const CUtensorMap *map, uint32_t bar,
   asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
                "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(to),
                "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "l"(policy)
+               : "memory");
+}
+
+/* Five axes: the box picks or reorders rows. */
+FK_DEVICE void fk_tma_load_5d(uint32_t to, const CUtensorMap *map, uint32_t bar, int c0, int c1, int c2, int c3, int c4,
+                              uint64_t policy = FK_L2_EVICT_NORMAL) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+               "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
+               "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "l"(policy)
                : "memory");
 }
 
@@ -196,6 +206,9 @@ FK_DEVICE void fk_cp_commit() {
 template <int Left> FK_DEVICE void fk_cp_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(Left) : "memory");
 }
+FK_DEVICE void fk_cp_wait_all() {
+  asm volatile("cp.async.wait_all;" ::: "memory");
+}
 
 /* Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8. */
 FK_DEVICE void fk_ldmatrix_x4(uint32_t (&r)[4], uint32_t at) {
@@ -211,7 +224,7 @@ FK_DEVICE void fk_ldmatrix_x4_trans(uint32_t (&r)[4], uint32_t at) {
                : "memory");
 }
 
-/* d[4] += a[4] b: m16n8k16, bf16 x bf16 -> float32, fragments as ldmatrix gives them. */
+/* d[4] += a[4] b[2]: m16n8k16, bf16 x bf16 -> float32, fragments as ldmatrix gives them. */
 FK_DEVICE void fk_mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
                "{%0, %1, %2, %3};"
@@ -249,8 +262,7 @@ template <int Count> FK_DEVICE void fk_wgmma_hold(uint32_t (&a)[Count]) {
  *   + FK_DESC_K_STEP; past 64 elements of K go to the next 64-wide half tile.
  * MN-major (rows are K, 64 elements of M or N in a row; bf16 only): mn_stride = bytes from one 64-wide half to the
  * next. One k step of 16 rows: + FK_DESC_MN_STEP. */
-#define FK_DESC_K_STEP (32 >> 4)
-#define FK_DESC_MN_STEP (2048 >> 4)
+constexpr int FK_DESC_K_STEP = 32 >> 4, FK_DESC_MN_STEP = 2048 >> 4;
 FK_DEVICE uint64_t fk_desc(uint32_t at, uint32_t mn_stride = 16) {
   return (uint64_t)((at & 0x3FFFF) >> 4) | (uint64_t)(mn_stride >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | 1ull << 62;
 }
@@ -259,7 +271,7 @@ FK_DEVICE uint64_t fk_desc(uint32_t at, uint32_t mn_stride = 16) {
  *   d[8j/2 + 0..1] = row 16w + g, columns 8j + 2t + 0..1;  d[8j/2 + 2..3] = row 16w + g + 8, same columns.
  * A in registers a[4]: rows g, g+8 (k 2t, 2t+1), then rows g, g+8 (k 2t+8, 2t+9): pairs packed low first.
  * ss: A, B K-major in shared memory (TransB = 1: B MN-major). rs: A in registers. keep = 0 starts from zero.
- * ss_e4m3: m64nNk32, e4m3 x e4m3, both K-major. N: 64, 80, 96, 112, 128, 144, 160, 176, 184, 192, 256. */
+ * ss_e4m3: m64nNk32, e4m3 x e4m3, both K-major. N: 64, 128, 160, 176, 184, 192, 256. */
 template <int N> struct FkWgmma;
 
 #define FK_G0 "%0,%1,%2,%3,%4,%5,%6,%7"
@@ -338,25 +350,11 @@ template <int N> struct FkWgmma;
   };
 
 FK_WGMMA_DEFINE(64, 32, 33, 34, 35, 36, 37, 38)
-FK_WGMMA_DEFINE(80, 40, 41, 42, 43, 44, 45, 46)
-FK_WGMMA_DEFINE(96, 48, 49, 50, 51, 52, 53, 54)
-FK_WGMMA_DEFINE(112, 56, 57, 58, 59, 60, 61, 62)
 FK_WGMMA_DEFINE(128, 64, 65, 66, 67, 68, 69, 70)
-FK_WGMMA_DEFINE(144, 72, 73, 74, 75, 76, 77, 78)
 FK_WGMMA_DEFINE(160, 80, 81, 82, 83, 84, 85, 86)
 FK_WGMMA_DEFINE(176, 88, 89, 90, 91, 92, 93, 94)
 FK_WGMMA_DEFINE(184, 92, 93, 94, 95, 96, 97, 98)
 FK_WGMMA_DEFINE(192, 96, 97, 98, 99, 100, 101, 102)
 FK_WGMMA_DEFINE(256, 128, 129, 130, 131, 132, 133, 134)
-
-/* ---- five axes: copies whose box picks or reorders rows (conv, linear) ------------------------------------------- */
-
-FK_DEVICE void fk_tma_load_5d(uint32_t to, const CUtensorMap *map, uint32_t bar, int c0, int c1, int c2, int c3, int c4,
-                              uint64_t policy = FK_L2_EVICT_NORMAL) {
-  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-               "[%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
-               "l"(map), "r"(bar), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4), "l"(policy)
-               : "memory");
-}
 
 #endif

@@ -128,7 +128,7 @@ int64_t blocks_for(int64_t count, int vector, int64_t most) {
 }
 
 /* The word of a stage's name; the last one serves all names past the table. */
-int stage_slot(FkCuda *cu, const char *stage) {
+int stage_flag(FkCuda *cu, const char *stage) {
   for (int i = 0; i < cu->stages; i++)
     if (strcmp(cu->stage[i], stage) == 0) return i;
   if (cu->stages == FK_CUDA_STAGES) return FK_CUDA_STAGES - 1;
@@ -138,41 +138,42 @@ int stage_slot(FkCuda *cu, const char *stage) {
 
 } // namespace
 
-void fk_cuda_op_distance(FkBackend *be, FkTensor out, FkTensor a, FkTensor b) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_distance(FkCuda *cu, FkTensor out, FkTensor a, FkTensor b) {
   const int64_t count = fk_tensor_count(a), cols = fk_tensor_cols(a);
   const bool dense = fk_view_dense(a) && fk_view_dense(b);
   const bool wide = fk_view_wide(a) && fk_view_wide(b) && (dense ? count : cols) % 8 == 0;
   const int64_t blocks = blocks_for(count, wide ? 8 : 1, kPartBlocks);
   float2 *partial = (float2 *)cu->scratch;
+  static_assert(kPartBlocks * sizeof *partial <= FK_CUDA_SCRATCH_BYTES, "scratch");
+  if (!fk_view_known(a) || !fk_view_known(b)) return cudaErrorNotSupported;
   if (wide)
     distance_kernel<8><<<(unsigned)blocks, 256, 0, cu->stream>>>(fk_view(a), fk_view(b), count, cols, dense, partial);
   else
     distance_kernel<1><<<(unsigned)blocks, 256, 0, cu->stream>>>(fk_view(a), fk_view(b), count, cols, dense, partial);
-  if (!fk_cuda_ok(be, "distance", cudaGetLastError())) return;
+  FK_CUDA_TRY(cudaGetLastError());
   distance_finish_kernel<<<1, 1, 0, cu->stream>>>(partial, (int)blocks, count, (float *)out.data);
-  fk_cuda_ok(be, "distance", cudaGetLastError());
+  return cudaGetLastError();
 }
 
-void fk_cuda_op_check(FkBackend *be, FkTensor x, const char *stage) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_check(FkCuda *cu, FkTensor x, const char *stage) {
   const int64_t count = fk_tensor_count(x), cols = fk_tensor_cols(x);
+  if (count == 0 || x.dtype == FK_I32 || x.dtype == FK_U8 || x.dtype == FK_I8) return cudaSuccess; /* always finite */
+  if (!fk_view_known(x)) return cudaErrorNotSupported;
   const bool dense = fk_view_dense(x), wide = fk_view_wide(x) && (dense ? count : cols) % 8 == 0;
   const unsigned blocks = (unsigned)blocks_for(count, wide ? 8 : 1, (int64_t)cu->sms * 8);
-  int *flag = cu->flags_device + stage_slot(cu, stage);
-  if (count == 0 || x.dtype == FK_I32 || x.dtype == FK_U8) return;
+  int *flag = cu->flags_device + stage_flag(cu, stage);
   if (wide)
     check_kernel<8><<<blocks, 256, 0, cu->stream>>>(fk_view(x), count, cols, dense, flag);
   else
     check_kernel<1><<<blocks, 256, 0, cu->stream>>>(fk_view(x), count, cols, dense, flag);
-  fk_cuda_ok(be, "check", cudaGetLastError());
+  return cudaGetLastError();
 }
 
-void fk_cuda_op_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst) {
-  FkCuda *cu = fk_cuda_enter(be);
+cudaError_t fk_cuda_match(FkCuda *cu, FkTensor best, FkTensor score, FkTensor src, FkTensor dst) {
   const int64_t a = fk_tensor_rows(src), b = fk_tensor_rows(dst);
-  if (a == 0) return;
+  if (!fk_view_known(src) || !fk_view_known(dst)) return cudaErrorNotSupported;
+  if (a == 0) return cudaSuccess;
   match_kernel<<<(unsigned)((a + kMatch - 1) / kMatch), 256, 0, cu->stream>>>(
       fk_view(src), fk_view(dst), a, b, fk_tensor_cols(src), (int *)best.data, (float *)score.data);
-  fk_cuda_ok(be, "match", cudaGetLastError());
+  return cudaGetLastError();
 }
