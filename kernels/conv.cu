@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Convolution of any square kernel, stride, padding, width and dtype, on every architecture: an implicit matrix product
- * that gathers its rows from the map, on the warp-level tensor-core instruction. It serves the few narrow layers (three
- * input channels) and machines without conv_sm90.cu; large layers are not its business.
+ * that gathers its rows from the map, on the warp-level tensor-core instruction. It serves what neither conv_narrow.cu nor
+ * conv_sm90.cu takes, and other architectures than theirs.
  *
  * Block: 256 threads, 128 output pixels x 64 channels, the inner axis (row and column of the tap, channel) in slices of
- * 32. The next slice is read into registers while the present one is multiplied. Shared memory: 15 KB. */
+ * 32. The next slice is read into registers while the present one is multiplied. 16,384 bytes shared; 82 registers, 92
+ * without whole vectors. Bound by the gather: its addresses, and the latency of its reads. */
 #include "device.cuh"
 
 namespace {

@@ -33,7 +33,9 @@ FK_DEVICE void gather_taps(const Args &a, int row, int col, __nv_bfloat16 (*taps
   }
 }
 
-/* 256 threads, persistent over tiles of 16 x 8 pixels; a warp makes one row of 16 pixels x 128 channels. y bf16. */
+/* 256 threads, three blocks a multiprocessor, persistent over tiles of 16 x 8 pixels; a warp makes one row of 16 pixels
+ * x 128 channels. y bf16. 20,480 bytes shared, 80 registers. Bound by memory, the write of y; measured on an H200: 1024
+ * x 1024, 3 -> 128 161 us (40 % of the floor). */
 __global__ void __launch_bounds__(256, 3) conv_few_in_kernel(const Args a) {
   __shared__ __align__(16) __nv_bfloat16 w[kWide][kInPitch], taps[kPixels][kInPitch];
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31, g = lane >> 2, t = lane & 3, n0 = blockIdx.y * kWide;
@@ -111,7 +113,8 @@ FK_DEVICE void load_halo(const Args &a, int row, int col, int c0, __nv_bfloat16 
   fk_cp_wait_all();
 }
 
-/* 384 threads, one tile of 16 x 8 pixels. Shared: 61 KB, three blocks a multiprocessor. */
+/* 384 threads, one tile of 16 x 8 pixels; 60,928 bytes shared, three blocks a multiprocessor, 55 registers. Bound by
+ * memory, the read of x with its border; measured on an H200: 1024 x 1024, 128 -> 3 204 to 244 us (27 to 32 %). */
 __global__ void __launch_bounds__(384, 3) conv_few_out_kernel(const Args a) {
   extern __shared__ __align__(16) uint8_t raw[];
   __nv_bfloat16(*x)[kPitch] = (__nv_bfloat16(*)[kPitch])raw, (*w)[kPitch] = x + kRows;

@@ -9,9 +9,11 @@
  * doubling (upsample) the output pixels of one parity class read source pixels one beside the other: a tile holds one
  * class, and the doubled map never exists.
  *
- * Block: 384 threads, persistent over tiles. One warp starts copies into a ring of four stages; two warpgroups
- * multiply, M x 64 pixels each against BN channels. Bound by the tensor cores; 128 accumulators a thread in the two
- * large forms. */
+ * Block: 384 threads, persistent over tiles of 16 x 8 M pixels x BN channels. One warp starts copies into a ring of
+ * four stages; two warpgroups multiply, M x 64 pixels each against BN channels. Bytes shared: 197,696 (1 x 256, 2 x
+ * 128), 164,928 (2 x 64); registers 168 at entry, then 232 (of which 128 accumulators in the two large forms) and 40.
+ * Bound by the tensor cores: measured on an H200 66 to 74 % of their rate at stride 1, 52 to 68 % at stride 2; 1x1 by
+ * memory. */
 #include "device.cuh"
 #include "tensormap.cuh"
 

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Ops that handle every element alone, and those that only move rows: activations, sums, gates, copies, embeddings,
- * rotary embedding, token packing, pixels. All are bound by memory: one read of each operand and one write, 16 bytes a
- * thread where alignment and width allow, arithmetic in float32, one rounding at the store. Operands may be float32 or
- * bf16 in any mix. Reductions are in reduce.cu and norm.cu. */
+ * rotary embedding, token packing, pixels. Arithmetic in float32, one rounding at the store; operands may be float32 or
+ * bf16 in any mix. Reductions are in reduce.cu and norm.cu.
+ *
+ * Blocks of 256 threads (fk_map), eight elements a thread where alignment and width allow; no shared memory, 13 to 44
+ * registers. All are bound by memory: one read of each operand and one write. Measured on an H200: a copy of 65536 x
+ * 3072 takes 192 us (99 % of the floor), 4096 x 6144 into columns of a wider matrix 29.8 us (79 %), gate_add of 8704 x
+ * 3072 50.3 us (75 %); start and tail cost 4 to 6 us. */
 #include "device.cuh"
 
 namespace {

@@ -173,6 +173,9 @@ FK_DEVICE void fk_linear_consume(const FkLinearArgs &a, uint32_t smem, float *ve
   }
 }
 
+/* Tile 64 rows x at most BN columns x 64; 256 threads, persistent; 198,784 (BN 128, 8 stages) or 208,976 bytes shared
+ * (256, 5 stages); registers 110 to 163, or 171 to 237. Bound by memory: the weights, once. Measured on an H200: 1 x
+ * 1026048 x 3072 1.53 ms (4.15 TB/s, 98 % of the floor), 2 x 18432 x 3072 39 us (68 %). */
 template <int Epi, int BN, bool F32>
 __global__ void __launch_bounds__(256, 1) linear_few_sm90_kernel(const __grid_constant__ FkLinearArgs a) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL

@@ -24,8 +24,9 @@ struct RowArgs {
 
 constexpr int kRowWarps = 4;
 
-/* cols <= 256 * N, cols % 8 == 0, bf16, 16-byte aligned rows. 128 threads, a warp a piece, no shared memory.
- * Registers: 4 N for the raw row. */
+/* A warp normalises one piece (a row, or a head of one), which it holds in registers: cols <= 256 * N, cols % 8 == 0,
+ * bf16, 16-byte aligned rows. 128 threads, no shared memory; registers 40 (N = 1), 72 (8), 96 (12), 110 (16), of which
+ * 4 N are the row. Bound by memory (one read, one write); below a few thousand pieces by its latency. */
 template <int N> __global__ void __launch_bounds__(128) norm_rows_kernel(const RowArgs a) {
   const int lane = threadIdx.x & 31;
   int64_t piece = (int64_t)blockIdx.x * kRowWarps + (threadIdx.x >> 5);
@@ -154,6 +155,8 @@ FK_DEVICE void norm_long_rows(const RowGroup &g, float eps, int64_t first, int n
   }
 }
 
+/* 3072 columns (W = 4, V = 3): 128 threads, four blocks a multiprocessor; 64 bytes shared; 128 registers. Bound by
+ * memory. Measured on an H200: 8704 rows 31.8 us (79 % of the floor), 65536 rows 214 us (89 %). */
 template <int W, int V, int Blocks>
 __global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs a) {
   __shared__ float2 part[2][W];
@@ -168,7 +171,8 @@ __global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs
   }
 }
 
-/* Any width, dtype and alignment: a block of 256 threads a piece, which is read three times (twice from L1). */
+/* Any width, dtype and alignment: a block of 256 threads a piece, which is read three times (twice from L1), an element
+ * at a time; 64 bytes shared, 32 registers. Bound by the latency of these reads. */
 __global__ void __launch_bounds__(256) norm_any_kernel(const RowArgs a) {
   __shared__ float scratch[2][8];
   int64_t piece = blockIdx.x;
@@ -274,8 +278,9 @@ FK_DEVICE void group_finish(const GroupArgs &a, int tid, int threads, int blocks
   }
 }
 
-/* Block: (channels / 8, rows at a time), a column of 8 channels a thread. Part = channels of a thread that share a
- * group: 8, 4, 2 or 1. Shared: one float2 for each such part. */
+/* Block: (channels / 8, rows at a time), up to 256 threads, a column of 8 channels a thread, four rows in flight. Part
+ * = channels of a thread that share a group: 8, 4, 2 or 1. Shared: one float2 for each such part and the last block's
+ * sums, 10 (Part 8) to 24 KB (Part 1); 48 to 64 registers. Bound by memory: one read of the map. */
 template <int Part> __global__ void __launch_bounds__(256) group_stats_kernel(const GroupArgs a) {
   __shared__ float2 part[256 * 8 / Part];
   __shared__ double2 shared[kMaxGroups * 8];
@@ -327,7 +332,9 @@ template <int Part> __global__ void __launch_bounds__(256) group_stats_kernel(co
   if (last) group_finish(a, tid, threads, gridDim.x, shared);
 }
 
-/* Same block; each thread keeps the factors of its 8 channels. */
+/* Same block; each thread keeps the factors of its 8 channels; no shared memory, 64 registers. Bound by memory: the
+ * second read of the map (of a small one from L2) and one write. Measured on an H200, both kernels, SiLU: 1024 x 1024 x
+ * 256 423 us (90 % of the floor), 128 x 128 x 512 22 to 24 us (50 to 54 %: two launches). */
 __global__ void __launch_bounds__(256) group_apply_kernel(const GroupArgs a) {
   const int col = threadIdx.x * 8;
   float mul[8], add[8];
@@ -360,7 +367,8 @@ __global__ void __launch_bounds__(256) group_apply_kernel(const GroupArgs a) {
   }
 }
 
-/* Any channel count, dtype and alignment: one block of 256 threads a group, three walks over it. Slow and simple. */
+/* Any channel count, dtype and alignment: one block of 256 threads a group, three walks over it, an element at a time;
+ * 64 bytes shared, 32 registers. Bound by latency: as many blocks as groups. */
 __global__ void __launch_bounds__(256) group_any_kernel(const GroupArgs a) {
   __shared__ float scratch[2][8];
   const int64_t n = a.rows * a.width;

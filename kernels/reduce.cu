@@ -17,7 +17,9 @@ template <int V> FK_DEVICE void load_flat(const FkView &t, int64_t i, int64_t co
     fk_view_load<V>(t, i / cols, i % cols, v);
 }
 
-/* partial[block] = sums of |a - b| and |b| over the elements that fall to the block. 256 threads. */
+/* partial[block] = sums of |a - b| and |b| over the elements that fall to the block. Up to 512 blocks of 256 threads,
+ * eight elements of each operand at a time (V = 8); 64 bytes shared, 32 registers. Bound by memory: one read of both.
+ */
 template <int V>
 __global__ void __launch_bounds__(256)
     distance_kernel(FkView a, FkView b, int64_t count, int64_t cols, bool dense, float2 *partial) {
@@ -34,7 +36,9 @@ __global__ void __launch_bounds__(256)
   if (threadIdx.x == 0) partial[blockIdx.x] = make_float2(apart, size);
 }
 
-/* One thread adds the partial sums in order: 512 values from L2 at most. */
+/* One thread adds the partial sums in order, at most 512 from L2, eight in flight; 32 registers. Bound by their
+ * latency.
+ */
 __global__ void distance_finish_kernel(const float2 *partial, int blocks, int64_t count, float *out) {
   double apart = 0, size = 0;
 #pragma unroll 8
@@ -43,6 +47,8 @@ __global__ void distance_finish_kernel(const float2 *partial, int blocks, int64_
   out[1] = (float)(size / (double)count);
 }
 
+/* Eight blocks of 256 threads a multiprocessor, eight elements at a time (V = 8); 22 registers. Bound by memory: one
+ * read. */
 template <int V>
 __global__ void __launch_bounds__(256) check_kernel(FkView x, int64_t count, int64_t cols, bool dense, int *flag) {
   bool bad = false;
@@ -56,7 +62,8 @@ __global__ void __launch_bounds__(256) check_kernel(FkView x, int64_t count, int
 }
 
 /* Scores of 32 source rows (block) against all destinations, 32 at a time: 256 threads as 16 x 16, each 2 x 2 products,
- * D in slices of 32 through shared memory. Float32 throughout. Ties go to the lower destination. */
+ * D in slices of 32 through shared memory (8,448 bytes); 48 registers. Float32 throughout. Ties go to the lower
+ * destination. Bound by shared memory: four words for the eight multiply-adds of a column. */
 constexpr int kMatch = 32;
 
 struct MatchBest {
