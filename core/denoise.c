@@ -104,9 +104,9 @@ static void solve(const Loop *l, FkTensor *o, int i) {
 
 /* The keys and values of the context are as old as the last evaluation that computed all blocks with its rows. */
 static void forward(Loop *l, int frame, int branch, int i) {
-  const int slot = frame * l->branches + branch, every = l->edit->tune->context_reuse;
-  const bool reuse = l->run.saved_kv && l->refreshed[slot] >= 0 && i - l->refreshed[slot] < every;
-  const FkFluxPass pass = {.evaluation = i, .slot = slot, .reuse_context = reuse};
+  const int sequence = frame * l->branches + branch, every = l->edit->tune->context_reuse;
+  const bool reuse = l->run.saved_kv && l->refreshed[sequence] >= 0 && i - l->refreshed[sequence] < every;
+  const FkFluxPass pass = {.evaluation = i, .slot = sequence, .reuse_context = reuse};
   bool computed = true;
   fk_flux_load(&l->run, &l->branch[branch], i);
   if (l->cache)
@@ -115,7 +115,7 @@ static void forward(Loop *l, int frame, int branch, int i) {
     fk_merge_forward(l->merge, &l->run, &pass);
   else
     fk_flux_forward(&l->run, &pass);
-  if (computed && !reuse) l->refreshed[slot] = i;
+  if (computed && !reuse) l->refreshed[sequence] = i;
 }
 
 /* Velocity of one frame at evaluation i, with true CFG if there is a negative branch (spec 8). */
@@ -171,10 +171,10 @@ static bool loop(Loop *l, GError **error) {
 /* What is saved between evaluations, and who skips what. */
 static bool open_policies(Loop *l, const FkFluxShape *shape, GError **error) {
   const FkEdit *e = l->edit;
-  const int blocks = fk_flux_blocks(&e->model->flux), slots = e->n * l->branches;
+  const int blocks = fk_flux_blocks(&e->model->flux), sequences = e->n * l->branches;
   FkStepPolicy policy;
-  l->refreshed = g_new(int, (size_t)slots);
-  for (int i = 0; i < slots; i++) l->refreshed[i] = -1;
+  l->refreshed = g_new(int, (size_t)sequences);
+  for (int i = 0; i < sequences; i++) l->refreshed[i] = -1;
   if (e->tune->token_merge > 0) l->merge = fk_merge_open(&l->run, shape, e->tune->token_merge, e->arena, e->dry_run);
   if (e->tune->step_cache.kind == FK_CACHE_NONE) return true;
   if (!fk_step_policy_init(&policy, &e->tune->step_cache, blocks, l->schedule->evaluations, error)) return false;

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* clang-format off */
 /* libfluxkontext: edits images with FLUX.1-Kontext. The only public header.
  *
  *   FkOptions *options = fk_options_new();
@@ -12,9 +13,23 @@
  * Threads: every function may be called from any thread. An FkEngine may be shared: edits are served one call at a time
  * in order of arrival, and waiting for one's turn can be cancelled. FkOptions and FkSettings are not locked: one thread
  * at a time each.
+ * Callbacks and what they are given live for the call: an FkProgress and its user_data, a GCancellable and the settings
+ * of a job are not used after the function has returned, and a callback runs on the thread that called it. It may call
+ * this library, but neither load nor edit with the engine that is at work: it would wait for itself.
  * Errors: a function with a GError returns false or NULL exactly when it sets it; domain FK_ERROR. The message names
- * the file, tensor, property or size with expected and found value. Units: pixels, bytes, milliseconds (names end in
- * _ms). */
+ * the file, tensor, property or size with expected and found value. What each can give:
+ *
+ *   fk_options_set, fk_settings_set, fk_set, fk_settings_check, fk_engine_output_size: OPTION_BAD
+ *   fk_engine_new: OPTION_BAD, MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, BACKEND_MISSING, MEMORY
+ *   fk_engine_load, fk_engine_load_for: CANCELLED, MEMORY, DEVICE, DEVICE_LOST, OPTION_BAD (settings), and MODEL_MISSING,
+ *     MODEL_DENIED, MODEL_BAD for files that have changed since fk_engine_new
+ *   fk_engine_open: what these two give
+ *   fk_engine_edit, fk_engine_warmup, fk_engine_profile: OPTION_BAD, CANCELLED, MEMORY, NONFINITE, DEVICE, DEVICE_LOST,
+ *     and what fk_engine_load gives where the weights are not there yet
+ *   fk_plan: OPTION_BAD, MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, MEMORY
+ *
+ * Units: pixels, bytes, milliseconds (names end in _ms). */
+/* clang-format on */
 #ifndef FK_H
 #define FK_H
 
@@ -93,6 +108,7 @@ FK_API bool fk_options_set(FkOptions *options, const char *name, const char *val
 /* (transfer none, nullable): valid until the next set. */
 FK_API const char *fk_options_get(const FkOptions *options, const char *name);
 
+/* As fk_options_*. Settings may be freed as soon as the call that was given them returns. */
 FK_API FkSettings *fk_settings_new(void);
 FK_API FkSettings *fk_settings_copy(const FkSettings *settings);
 FK_API void fk_settings_free(FkSettings *settings);
@@ -114,12 +130,17 @@ FK_API char **fk_settings_idle(const FkSettings *settings);
 typedef struct FkEngine FkEngine;
 
 /* One call at the start of each stage ("open", "text", "encode", "step", "decode") and after each unit of it;
- * current counts from 0 to total, in bytes for "open" and in steps for "step". Called from the working thread with no
- * lock held. */
+ * current counts from 0 to total, in bytes for "open", in evaluations for "step", in frames for "encode" and "decode".
+ * `stage` is a literal. Called on the thread that called fk_engine_load or fk_engine_edit, with no lock held; the
+ * frames of one edit share its calls. */
 typedef void (*FkProgress)(const char *stage, int64_t current, int64_t total, void *user_data);
 
 /* Checks the model's files (headers, configurations, tokenizers) and the backend, without loading weights: fast.
- * Equal options give the engine that already exists in this process. (transfer full) */
+ * Options that come to the same give the engine that exists in this process already: the same files (not the spelling
+ * of their path, nor files that are not read), the same backend and device (`auto` and -1 are what they became), and on
+ * the CPU the same number of threads. max-vram is no difference: it is a limit that a user sets, and the lowest of all
+ * users of an engine holds as long as the engine lives; one that the loaded engine exceeds is refused here. (transfer
+ * full) */
 FK_API FkEngine *fk_engine_new(const FkOptions *options, GError **error);
 /* Loads the weights; returns at once when they are loaded, waits when another thread is loading them. After a failure
  * or cancellation the engine may be loaded again. */
@@ -141,8 +162,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkEngine, fk_engine_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkOptions, fk_options_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSettings, fk_settings_free)
 
-/* 8-bit interleaved pixels, 3 channels R G B or 4 with alpha last; rows `stride` bytes apart. The caller owns `data`.
- */
+/* 8-bit interleaved pixels, 3 channels R G B or 4 with alpha last; rows `stride` bytes apart, at least width *
+ * channels. Sides from 1 to 65535. The caller owns `data`. */
 typedef struct {
   uint8_t *data;
   int width, height, channels;
@@ -172,20 +193,24 @@ typedef struct {
 
 #define FK_FRAMES 256 /* most frames of one edit */
 typedef struct {
-  FkImage in;  /* read; for task=generate only width and height count */
-  FkImage out; /* written; size as fk_engine_output_size says, channels as `in`. Alpha is resized and passed on. */
-  const FkSettings *settings;
-  FkResult result; /* written */
+  FkImage in; /* read; for task=generate width, height and channels count and `data` may be NULL */
+  /* Written; size as fk_engine_output_size says, channels as `in`. Alpha is resized and passed on, 255 for
+   * task=generate. Its pixels may not be those of another image of the call, `in` included. */
+  FkImage out;
+  const FkSettings *settings; /* unchanged during the call */
+  FkResult result;            /* written */
 } FkJob;
 
 /* Size of the result for an input of this size; exact before load too. */
 FK_API bool fk_engine_output_size(FkEngine *engine, const FkSettings *settings, int width, int height, int *out_width,
                                   int *out_height, GError **error);
-/* Edits n frames of one size whose settings are batchable; the bytes of each are those it would have alone.
- * Returns within one step of cancellation. On failure no `out` is to be used. */
+/* Edits n frames (0 to FK_FRAMES) of one size whose settings are batchable; the bytes of each are those it would have
+ * alone. Loads the weights first where they are not. Returns within one step of cancellation. On failure no `out` is to
+ * be used; the engine can be used on, unless fk_engine_dead. */
 FK_API bool fk_engine_edit(FkEngine *engine, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress,
                            void *user_data, GError **error);
-/* Runs one edit of this size on made-up pixels, so that the first real one is not slower. */
+/* Runs one edit of this size on made-up pixels, so that the first real one is not slower. Sides as fk_engine_edit takes
+ * them: from 1 to 65535, with an aspect ratio that can be edited; also of fk_engine_profile and fk_plan. */
 FK_API bool fk_engine_warmup(FkEngine *engine, const FkSettings *settings, int width, int height,
                              GCancellable *cancellable, GError **error);
 /* Times of one kind of op inside one stage of an edit. m, n, k: sizes of a product or of an attention (queries, keys,
@@ -197,14 +222,15 @@ typedef struct {
   int count;
   double ms, flop, bytes;
 } FkProfileRow;
-/* Runs one edit of this size on made-up pixels with every op timed by itself, CUDA graphs off. (transfer full): g_free.
- */
+/* Runs one edit of this size on made-up pixels with every op timed by itself, CUDA graphs off. Ops for which there was
+ * no room are in a last row `dropped` of no stage, with their number. (transfer full): g_free. */
 FK_API FkProfileRow *fk_engine_profile(FkEngine *engine, const FkSettings *settings, int width, int height,
                                        size_t *count, GError **error);
-/* "decided (asked; why)" for each optimization and for backend and precision, in the table's order, as it ran last or
- * would run. (transfer full): names in [2i], texts in [2i+1], NULL-terminated. */
+/* "decided (asked; why)" for what the engine was opened with (backend, precision, device or threads) and for each
+ * optimization, in the table's order, as it ran last or would run. (transfer full): names in [2i], texts in [2i+1],
+ * NULL-terminated. */
 FK_API char **fk_engine_active(FkEngine *engine, const FkSettings *settings);
-/* "NVIDIA H200", "cpu (2 threads)"; (transfer none). */
+/* "NVIDIA H200", "cpu (2 threads)"; (transfer none): as long as the engine. */
 FK_API const char *fk_engine_machine(FkEngine *engine);
 /* True once a device failure has made the process unable to use it. */
 FK_API bool fk_engine_dead(FkEngine *engine);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Preprocessing of frames (stop "preprocess" of an edit): at which size to work, and the resize to that size.
+/* Preprocessing of frames: at which size to work, and the resize to that size.
  *
  * The resize is Pillow's two-pass fixed-point convolution, byte for byte. Both passes run the same inner loop, a
  * weighted sum of byte vectors: the vertical pass sums whole rows, the horizontal pass sums columns of a strip that was

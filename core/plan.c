@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plans: the edit itself, run on the null backend, which only counts. Of the model's structure only the autoencoder's
- * halves are known here, to tell their parameters apart. */
+ * halves are known here, for their parameters one by one. */
 #include "plan.h"
 
 #include "edit.h"
@@ -71,10 +71,6 @@ static double clip_flop(const FkModel *m, FkBackend *be, size_t *bytes) {
   return be->count.linear_flop + be->count.attention_flop - before;
 }
 
-static int64_t part_elements(int64_t parameters, int64_t encoder, bool first) {
-  return first ? encoder : parameters - encoder;
-}
-
 /* Parameters of the VAE's encoder: what a binder of it alone would count. */
 static int64_t vae_encoder_parameters(const FkModel *m) {
   const FkVaeHalf *h = &m->vae.encoder;
@@ -103,13 +99,12 @@ static void fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p)
                               (double)clip_bytes, clip};
   p->stage[1] = (FkPlanStage){"t5", m->part[FK_PART_T5].parameters, (double)m->part[FK_PART_T5].bytes,
                               (double)e->cost[FK_STAGE_TEXT].peak_bytes, e->cost[FK_STAGE_TEXT].flop - clip};
-  p->stage[2] = (FkPlanStage){"vae encode", part_elements(vae, encoder, true), value * (double)encoder,
+  p->stage[2] = (FkPlanStage){"vae encode", encoder, value * (double)encoder,
                               (double)e->cost[FK_STAGE_ENCODE].peak_bytes, e->cost[FK_STAGE_ENCODE].flop};
   p->stage[3] =
       (FkPlanStage){"step", m->part[FK_PART_FLUX].parameters, (double)m->part[FK_PART_FLUX].bytes,
                     (double)e->cost[FK_STAGE_DENOISE].peak_bytes, e->cost[FK_STAGE_DENOISE].flop / p->evaluations};
-  p->stage[4] = (FkPlanStage){"vae decode", part_elements(vae, encoder, false),
-                              (double)m->part[FK_PART_VAE].bytes - value * (double)encoder,
+  p->stage[4] = (FkPlanStage){"vae decode", vae - encoder, (double)m->part[FK_PART_VAE].bytes - value * (double)encoder,
                               (double)e->cost[FK_STAGE_DECODE].peak_bytes, e->cost[FK_STAGE_DECODE].flop};
   for (int i = 0; i < FK_PARTS; i++) p->parameters += m->part[i].parameters;
   p->weight_bytes = (double)fk_model_weight_bytes(m);

@@ -107,6 +107,19 @@ _Static_assert(offsetof(FkLoadPlan, preset) == offsetof(FkTune, preset), "one ro
 #define CONTROLLABLE .playing = true, .controllable = true
 #define MEMORY .memory = true
 
+/* clang-format off */
+/* Presets. `exact` has what leaves every bit as it is; `quality` (the default) adds what rounds differently and is faster;
+ * the lossy rows of `balanced` and `fast` follow from docs/quality.md, "What follows: presets":
+ *   step-cache, its forecast and threshold   its lines preset-balanced and preset-fast. The published threshold of 0.22
+ *                       (line teacache-.22-taylor) is no nearer for more work; first-block needs a warm-up to keep the
+ *                       picture and runs its first block before it can decide
+ *   step-cache-last     3 keeps the picture in every case, 4 costs a few dB; without a limit some cases become another
+ *                       picture
+ *   step-cache-warmup   5 for `fast`: with 4 some cases become another picture
+ *   context-reuse       off: with 2 some cases become another picture
+ *   token-merge         off: a token is 16 x 16 pixels, and merging two shows
+ *   vae-tiling          off: other pixels where tiles meet, for memory alone */
+/* clang-format on */
 static const FkProperty table[] = {
     {"model-path", "Model path",
      "Folder of the model in diffusers layout (FLUX.1-Kontext-dev); relative to the working "

@@ -3,7 +3,7 @@
  * is one parser and one place that says what is wrong with a value. Not here: what values mean (tune.c).
  *
  * Values stay the text that was set until an edit resolves them: a text is what presets, documents, the element and
- * error messages show, "not set" is told from empty, and comparing two frames' settings is comparing texts. Nothing is
+ * error messages show, "not set" differs from empty, and comparing two frames' settings is comparing texts. Nothing is
  * lost on the way: g_ascii_dtostr writes a double so that reading it gives the same bits. */
 #include "values.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What policies promise of whole edits, on the demo model at a small size: off is off to the bit, every setting gives
- * one hash, decisions replay, a frame's bytes do not depend on its batch, pairs combine or refuse each other as the
+ * one hash, decisions replay, a frame's bytes do not depend on its batch, pairs combine or are refused as the
  * table of interactions says. That the results are right is tested where each policy lives. */
 #include "backend.h"
 #include "fk.h"
