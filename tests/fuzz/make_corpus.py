@@ -22,6 +22,25 @@ def text(value):
     return json.dumps(value, separators=(',', ':')).encode()
 
 
+# ---- api: lines as fuzz-api.c says ----
+
+def make_api():
+    put('api', 'edit', b'prompt=make it night\no\nl\ne 1 64 64 3 0\ne 2 64 48 4 0\na\n')
+    put('api', 'sizes', b'o\ns 65535 65535\ns 0 1\ns 1 65536\nw 65535 65535\nsize-mode=native\ns 4 4000\nw 1 1\nmax-area=1\nw 64 64\n')
+    put('api', 'plan', b'p 64 64 2\np 64 64 4\np 0 0 2\np 64 64 3\nscheduler=heun\np 1024 768 4\ntask=generate\np 64 64 2\n')
+    for i in range(11):
+        put('api', f'fault-{i:02}', f'o\nb\nprompt=x\ne 2 64 64 4 {1 << i}\ntask=generate\ne 2 64 64 4 {1 << i}\n'.encode())
+    put('api', 'caches', b'o\nsteps=6\nstep-cache=first-block\nstep-cache-mask=101010\ne 1 64 64 3 0\nstep-cache-mask\nstep-cache-back=9\n'
+                         b'e 1 64 64 3 0\nstep-cache-back\ntoken-merge=0.5\ne 1 64 64 3 0\ntoken-merge\ncontext-reuse=2\ne 1 64 64 3 0\n')
+    put('api', 'cfg', b'o\nnegative-prompt=x\ntrue-cfg-scale=2\ne 2 64 64 3 0\nprompt-cache=off\ne 1 64 64 3 0\ni\nc\n')
+    put('api', 'limits', b'max-vram=1\no\nmax-vram=30000000\no\ne 1 64 64 3 0\nmax-vram=40000000\no\ne 1 64 64 3 0\nl\n')
+    put('api', 'profile', b'o\nr 64 64\ntrace-file=x\ne 1 64 64 3 0\nsteps=200\nr 64 64\n')
+    put('api', 'numbers', b'e -1 64 64 3 0\no\ne -1 64 64 3 0\ne 257 64 64 3 0\ne 0 0 0 0 0\ne 1 64 64 0 0\ne 1 64 64 5 0\ne 1 -5 64 3 0\n')
+    put('api', 'values', 'seed=-1\nseed=18446744073709551615\nsteps=1e2\nsteps=2000\nguidance=nan\nprompt=\xff\nscheduler=é\nnothing=1\n'
+                         'preset=fast\npreset\nmax-area=4194304\ncontext-reuse=-1\nvae-slicing=off\nc\ni\n'.encode('latin-1'))
+    put('api', 'shared', b'o\nthreads=3\no\ncuda-device-id=7\npreset=exact\no\nn\no\na\n')
+
+
 # ---- safetensors ----
 
 def safetensors(header, data=b''):
@@ -146,6 +165,7 @@ def make_prompts():
     put('prompt', 'bad-utf8', b'a\xc3(\xed\xa0\x80')
 
 
+make_api()
 make_safetensors()
 make_configs()
 make_tokenizers()
