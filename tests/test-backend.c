@@ -5,6 +5,7 @@
 #include "debug.h"
 #include "ops.h"
 
+#include <cblas.h>
 #include <dlfcn.h>
 #include <glib.h>
 #include <glib/gstdio.h>
@@ -104,6 +105,43 @@ static void test_pool(void) {
   for (int i = 0; i < ROWS * COLS; i++) g_assert_true(y[i] == TIMES);
   fk_backend_close(be);
 }
+
+#ifdef OPENBLAS_VERSION
+/* A product on a thread of its own, again and again. */
+static gpointer multiply(gpointer stop) {
+  FkBackend *be = open_threads("cpu", 2);
+  g_autofree float *data = g_new0(float, 3 * 300 * 300);
+  const FkLinear l = {.x = fk_tensor_2d(data, FK_F32, 300, 300),
+                      .y = fk_tensor_2d(data + 2 * 300 * 300, FK_F32, 300, 300),
+                      .w = {.data = data + 300 * 300, .dtype = FK_F32, .out = 300, .in = 300}};
+  do fk_op_linear(be, NULL, &l, 1);
+  while (stop && !g_atomic_int_get((int *)stop));
+  fk_backend_close(be);
+  return NULL;
+}
+
+/* The library's number of threads is the application's: unchanged behind our products, and a number that it chooses
+ * while they run is kept. */
+static void test_library_threads(void) {
+  const int before = openblas_get_num_threads();
+  for (int n = 1; n <= 2; n++) {
+    openblas_set_num_threads(n);
+    multiply(NULL);
+    g_assert_cmpint(openblas_get_num_threads(), ==, n);
+  }
+  int stop = FALSE;
+  GThread *threads[2];
+  for (int i = 0; i < 2; i++) threads[i] = g_thread_new("multiply", multiply, &stop);
+  for (int i = 0; i < 5; i++) { /* a choice may be lost in the instant in which ours changes */
+    g_usleep(5000);
+    openblas_set_num_threads(3);
+  }
+  g_atomic_int_set(&stop, TRUE);
+  for (int i = 0; i < 2; i++) g_thread_join(threads[i]);
+  g_assert_cmpint(openblas_get_num_threads(), ==, 3);
+  openblas_set_num_threads(before);
+}
+#endif
 
 static void test_failure(void) {
   FkBackend *be = open_backend("cpu");
@@ -318,6 +356,9 @@ int main(int argc, char **argv) {
   g_test_add_func("/backend/threads", test_threads);
   g_test_add_func("/backend/threads-refused", test_threads_refused);
   g_test_add_func("/backend/pool", test_pool);
+#ifdef OPENBLAS_VERSION
+  g_test_add_func("/backend/library-threads", test_library_threads);
+#endif
   g_test_add_func("/backend/failure", test_failure);
   g_test_add_func("/backend/null-walk", test_null_walk);
   g_test_add_func("/backend/null-fail-step", test_null_fail_step);

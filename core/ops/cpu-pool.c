@@ -73,7 +73,6 @@ static bool is_idle(FkCpuPool *pool) {
 static void *worker_main(void *data) {
   FkCpuWorker *worker = data;
   FkCpuPool *pool = worker->pool;
-  fk_cpu_gemm_enter();
   while (!atomic_load(&pool->stop)) {
     for (int spin = 0; spin < FK_CPU_SPINS && is_idle(pool); spin++) pause_spin();
     if (is_idle(pool)) {
@@ -121,7 +120,6 @@ static bool reserve_scratch(FkCpuPool *pool, size_t floats) {
 bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
   assert(tasks >= 0 && tasks < UINT32_MAX);
   if (!reserve_scratch(pool, scratch_floats)) return false;
-  fk_cpu_gemm_enter();
   if (tasks <= 1 || pool->threads == 1) {
     for (int64_t task = 0; task < tasks; task++) run(op, task, pool->scratch[0]);
     return true;

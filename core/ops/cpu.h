@@ -75,14 +75,13 @@ static inline float *fk_cpu_f32(FkTensor t, int64_t row) {
   return (float *)t.data + row * t.ld;
 }
 
-/* cpu-gemm.c: single-threaded c = alpha a op(b) + beta c, row-major; a [m, k], b [k, n], or [n, k] when transposed. */
+/* cpu-gemm.c: c = alpha a op(b) + beta c on the calling thread alone, row-major; a [m, k], b [k, n], or [n, k] when
+ * transposed. */
 
 void fk_cpu_gemm(bool transposed, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
 void fk_cpu_gemm_double(bool transposed, int64_t m, int64_t n, int64_t k, const double *a, int64_t lda, const double *b,
                         int64_t ldb, double beta, double *c, int64_t ldc);
-/* Before a thread's products: the library must not start threads of its own. */
-void fk_cpu_gemm_enter(void);
 
 /* cpu-math.c: loops over rows [rows, cols] of float32, `ld` floats apart. */
 
