@@ -8,6 +8,7 @@
 #endif
 #include "cpu.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -135,8 +136,9 @@ bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCp
   return true;
 }
 
-FkCpuPool *fk_cpu_pool_new(int threads) {
+FkCpuPool *fk_cpu_pool_new(int threads, int *error) {
   FkCpuPool *pool = calloc(1, sizeof *pool);
+  *error = ENOMEM;
   if (!pool) return NULL;
   pool->threads = threads;
   pthread_mutex_init(&pool->lock, NULL);
@@ -145,13 +147,13 @@ FkCpuPool *fk_cpu_pool_new(int threads) {
   pool->handles = calloc((size_t)threads, sizeof *pool->handles);
   pool->workers = calloc((size_t)threads, sizeof *pool->workers);
   pool->scratch = calloc((size_t)threads, sizeof *pool->scratch);
-  bool ok = pool->handles && pool->workers && pool->scratch;
-  for (int i = 1; ok && i < threads; i++) {
+  if (pool->handles && pool->workers && pool->scratch) *error = 0;
+  for (int i = 1; *error == 0 && i < threads; i++) {
     pool->workers[i] = (FkCpuWorker){pool, i};
-    ok = pthread_create(&pool->handles[i], NULL, worker_main, &pool->workers[i]) == 0;
-    pool->started += ok;
+    *error = pthread_create(&pool->handles[i], NULL, worker_main, &pool->workers[i]);
+    pool->started += *error == 0;
   }
-  if (ok) return pool;
+  if (*error == 0) return pool;
   fk_cpu_pool_free(pool);
   return NULL;
 }
@@ -171,8 +173,4 @@ void fk_cpu_pool_free(FkCpuPool *pool) {
   free(pool->workers);
   free(pool->handles);
   free(pool);
-}
-
-int fk_cpu_pool_threads(const FkCpuPool *pool) {
-  return pool->threads;
 }

@@ -8,10 +8,12 @@
 #endif
 #include "cpu.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,11 +48,14 @@ static bool cpu_open(FkBackend *be, int device, char *message, size_t size) {
   (void)device; /* there is one */
   const int threads = choose_threads(be->threads, message, size);
   if (threads == 0) return false;
+  int error = ENOMEM;
   FkCpu *cpu = calloc(1, sizeof *cpu);
-  if (cpu) cpu->pool = fk_cpu_pool_new(threads);
+  if (cpu) cpu->pool = fk_cpu_pool_new(threads, &error);
   if (!cpu || !cpu->pool) {
     free(cpu);
-    snprintf(message, size, "cannot start %d threads for the cpu backend", threads);
+    be->failure = FK_FAIL_MEMORY; /* or of what the system allows, which is as temporary */
+    snprintf(message, size, "cannot start %d thread%s for the cpu backend: %s", threads, threads == 1 ? "" : "s",
+             strerror(error));
     return false;
   }
   be->priv = cpu;
@@ -84,6 +89,9 @@ static void cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
   fclose(file);
 }
 
+/* Mapped blocks: the C library would keep what a thread has freed for that thread. Not under sanitizers, which find
+ * what lies outside a block of their own allocator alone. The page in front holds the length. */
+#ifdef FK_CPU_SANITIZED
 static void *cpu_alloc(FkBackend *be, size_t bytes) {
   (void)be;
   void *memory;
@@ -94,6 +102,24 @@ static void cpu_release(FkBackend *be, void *memory) {
   (void)be;
   free(memory);
 }
+#else
+static void *cpu_alloc(FkBackend *be, size_t bytes) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE), length = page + (bytes ? bytes : 1);
+  (void)be;
+  if (length < bytes) return NULL;
+  size_t *block = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (block == MAP_FAILED) return NULL;
+  *block = length;
+  return (char *)block + page;
+}
+
+static void cpu_release(FkBackend *be, void *memory) {
+  (void)be;
+  if (!memory) return;
+  size_t *block = (size_t *)(void *)((char *)memory - sysconf(_SC_PAGESIZE));
+  munmap(block, *block);
+}
+#endif
 
 static void cpu_move(FkBackend *be, void *to, const void *from, size_t bytes) {
   (void)be;

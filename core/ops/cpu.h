@@ -31,9 +31,9 @@ typedef struct FkCpuPool FkCpuPool;
 /* One task of an op. `scratch` belongs to the running thread and holds rubbish. */
 typedef void (*FkCpuTask)(const void *op, int64_t task, float *scratch);
 
-FkCpuPool *fk_cpu_pool_new(int threads); /* NULL: no memory or no threads */
-void fk_cpu_pool_free(FkCpuPool *pool);  /* NULL allowed */
-int fk_cpu_pool_threads(const FkCpuPool *pool);
+/* NULL with an errno value in *error: no memory, or a thread that could not be created. */
+FkCpuPool *fk_cpu_pool_new(int threads, int *error);
+void fk_cpu_pool_free(FkCpuPool *pool); /* NULL allowed */
 /* Runs tasks 0..tasks-1 and returns when all are done. False, with nothing run: no memory for the scratch. */
 bool fk_cpu_pool_run(FkCpuPool *pool, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op);
 
