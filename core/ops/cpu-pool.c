@@ -110,8 +110,8 @@ static bool reserve_scratch(FkCpuPool *pool, size_t floats) {
   if (floats <= pool->scratch_floats) return true;
   pool->scratch_floats = 0;
   for (int i = 0; i < pool->threads; i++) {
-    free(pool->scratch[i]);
-    if (posix_memalign((void **)&pool->scratch[i], 64, floats * sizeof(float)) != 0) pool->scratch[i] = NULL;
+    fk_cpu_block_free(pool->scratch[i]);
+    pool->scratch[i] = fk_cpu_block(floats * sizeof(float));
     if (!pool->scratch[i]) return false;
   }
   pool->scratch_floats = floats;
@@ -165,7 +165,7 @@ void fk_cpu_pool_free(FkCpuPool *pool) {
   pthread_cond_broadcast(&pool->work);
   pthread_mutex_unlock(&pool->lock);
   for (int i = 1; i <= pool->started; i++) pthread_join(pool->handles[i], NULL);
-  for (int i = 0; pool->scratch && i < pool->threads; i++) free(pool->scratch[i]);
+  for (int i = 0; pool->scratch && i < pool->threads; i++) fk_cpu_block_free(pool->scratch[i]);
   pthread_cond_destroy(&pool->done);
   pthread_cond_destroy(&pool->work);
   pthread_mutex_destroy(&pool->lock);

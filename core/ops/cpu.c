@@ -89,23 +89,20 @@ static void cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
   fclose(file);
 }
 
-/* Mapped blocks: the C library would keep what a thread has freed for that thread. Not under sanitizers, which find
- * what lies outside a block of their own allocator alone. The page in front holds the length. */
+/* Mapped: the C library would keep what a thread has freed for that thread. Not under sanitizers, which find what lies
+ * outside a block of their own allocator alone. The page in front holds the length. */
 #ifdef FK_CPU_SANITIZED
-static void *cpu_alloc(FkBackend *be, size_t bytes) {
-  (void)be;
+void *fk_cpu_block(size_t bytes) {
   void *memory;
   return posix_memalign(&memory, 256, bytes ? bytes : 1) == 0 ? memory : NULL;
 }
 
-static void cpu_release(FkBackend *be, void *memory) {
-  (void)be;
+void fk_cpu_block_free(void *memory) {
   free(memory);
 }
 #else
-static void *cpu_alloc(FkBackend *be, size_t bytes) {
+void *fk_cpu_block(size_t bytes) {
   const size_t page = (size_t)sysconf(_SC_PAGESIZE), length = page + (bytes ? bytes : 1);
-  (void)be;
   if (length < bytes) return NULL;
   size_t *block = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (block == MAP_FAILED) return NULL;
@@ -113,13 +110,22 @@ static void *cpu_alloc(FkBackend *be, size_t bytes) {
   return (char *)block + page;
 }
 
-static void cpu_release(FkBackend *be, void *memory) {
-  (void)be;
+void fk_cpu_block_free(void *memory) {
   if (!memory) return;
   size_t *block = (size_t *)(void *)((char *)memory - sysconf(_SC_PAGESIZE));
   munmap(block, *block);
 }
 #endif
+
+static void *cpu_alloc(FkBackend *be, size_t bytes) {
+  (void)be;
+  return fk_cpu_block(bytes);
+}
+
+static void cpu_release(FkBackend *be, void *memory) {
+  (void)be;
+  fk_cpu_block_free(memory);
+}
 
 static void cpu_move(FkBackend *be, void *to, const void *from, size_t bytes) {
   (void)be;

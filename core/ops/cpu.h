@@ -46,6 +46,10 @@ typedef struct {
   size_t partial_count;
 } FkCpu;
 
+/* Memory that goes back to the system when it is freed, 256-byte aligned, for what is large. NULL: there is none. */
+void *fk_cpu_block(size_t bytes);
+void fk_cpu_block_free(void *memory); /* NULL allowed */
+
 /* Reductions are cut into at most this many tasks, which bounds `partial`. */
 #define FK_CPU_PARTIALS 64
 /* `count` doubles, grown when needed; NULL marks the backend. */
