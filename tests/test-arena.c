@@ -63,6 +63,15 @@ static void test_full(void) {
   fk_backend_clear(be);
   g_assert_null(fk_arena_alloc(&arena, SIZE_MAX - 10)); /* rounding up must not wrap */
   g_assert_false(fk_backend_sync(be));
+  for (int i = 0; i < 3; i++) { /* nor the product of sizes */
+    const gint64 half = (gint64)1 << 32;
+    fk_backend_clear(be);
+    const FkTensor t = i == 0   ? fk_arena_1d(&arena, FK_F32, G_MAXINT64)
+                       : i == 1 ? fk_arena_2d(&arena, FK_F32, half, half)
+                                : fk_arena_3d(&arena, FK_BF16, half, half / 2, 2);
+    g_assert_null(t.data);
+    g_assert_cmpint(be->failure, ==, FK_FAIL_MEMORY);
+  }
   fk_arena_close(&arena);
   fk_backend_close(be);
 }

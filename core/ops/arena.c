@@ -33,14 +33,23 @@ void *fk_arena_alloc(FkArena *arena, size_t bytes) {
   return memory;
 }
 
+/* Bytes of a tensor; what a size cannot say is more than any arena has. */
+static size_t bytes_of(FkDtype dtype, int64_t a, int64_t b, int64_t c) {
+  size_t bytes = fk_dtype_size(dtype);
+  const int64_t dim[3] = {a, b, c};
+  for (int i = 0; i < 3; i++)
+    if (dim[i] < 0 || __builtin_mul_overflow(bytes, (size_t)dim[i], &bytes)) return SIZE_MAX;
+  return bytes;
+}
+
 FkTensor fk_arena_1d(FkArena *arena, FkDtype dtype, int64_t n) {
-  return fk_tensor_1d(fk_arena_alloc(arena, (size_t)n * fk_dtype_size(dtype)), dtype, n);
+  return fk_tensor_1d(fk_arena_alloc(arena, bytes_of(dtype, n, 1, 1)), dtype, n);
 }
 
 FkTensor fk_arena_2d(FkArena *arena, FkDtype dtype, int64_t rows, int64_t cols) {
-  return fk_tensor_2d(fk_arena_alloc(arena, (size_t)(rows * cols) * fk_dtype_size(dtype)), dtype, rows, cols);
+  return fk_tensor_2d(fk_arena_alloc(arena, bytes_of(dtype, rows, cols, 1)), dtype, rows, cols);
 }
 
 FkTensor fk_arena_3d(FkArena *arena, FkDtype dtype, int64_t a, int64_t b, int64_t c) {
-  return fk_tensor_3d(fk_arena_alloc(arena, (size_t)(a * b * c) * fk_dtype_size(dtype)), dtype, a, b, c);
+  return fk_tensor_3d(fk_arena_alloc(arena, bytes_of(dtype, a, b, c)), dtype, a, b, c);
 }
