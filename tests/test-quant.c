@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Quantisation: codes and scales bit for bit against the definition, in double precision and with codes found by
  * search; groups of every shape, views with holes, and everything that is no ordinary number. */
+#include "cpu.h"
+#include "number.h"
 #include "ops.h"
 
 #include "number-reference.h"
@@ -253,6 +255,24 @@ static void attention_broken(void) {
   fk_backend_close(be);
 }
 
+/* The vector form that attention rounds probabilities with is the conversion. */
+static void round_span(void) {
+  float x[3 * 0x80];
+  double y[3 * 0x80];
+  for (guint code = 0; code < 0x7f; code++) { /* numbers, the middles to the next, and one ulp beside them */
+    const float low = fk_e4m3_to_f32((uint8_t)code), middle = (low + fk_e4m3_to_f32((uint8_t)(code + 1))) / 2;
+    x[3 * code] = low;
+    x[3 * code + 1] = code < 0x7e ? middle : 447;
+    x[3 * code + 2] = code < 0x7e ? nextafterf(middle, code % 2 ? 0 : 500) : 1e-30f;
+  }
+  fk_cpu_round_e4m3_span(y, x, 3 * 0x7f);
+  for (int i = 0; i < 3 * 0x7f; i++) g_assert_true(y[i] == (double)fk_e4m3_to_f32(fk_f32_to_e4m3(x[i])));
+  x[0] = NAN;
+  x[1] = INFINITY;
+  fk_cpu_round_e4m3_span(y, x, 2);
+  g_assert_true(isnan(y[0]) && !isfinite(y[1]));
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -260,6 +280,7 @@ int main(int argc, char **argv) {
     g_test_add_data_func(path, &cases[i], quantize);
   }
   g_test_add_func("/quant/broken-is-seen", broken_is_seen);
+  g_test_add_func("/quant/round-span", round_span);
   g_test_add_func("/quant/attention/near", attention_is_near);
   g_test_add_func("/quant/attention/broken", attention_broken);
   return g_test_run();

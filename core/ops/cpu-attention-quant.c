@@ -67,7 +67,8 @@ static void score_row(const FkQuantAttentionOp *op, const FkQuantTile *t, int64_
     t->max[r] = top;
   }
   t->sum[r] += fk_cpu_exp2_span(s, t->keys, t->max[r]);
-  for (int64_t j = 0; j < t->keys; j++) t->p[r * t->keys + j] = op->table[fk_f32_to_e4m3(256.0f * s[j])];
+  fk_cpu_scale_span(s, t->keys, 256.0f); /* a power of two: exact */
+  fk_cpu_round_e4m3_span(t->p + r * t->keys, s, t->keys);
 }
 
 static void run_tile(const FkQuantAttentionOp *op, const FkQuantTile *t) {

@@ -288,6 +288,21 @@ FK_CPU_CLONES void fk_cpu_promote_span(float *y, const double *x, int64_t n, flo
     for (int64_t i = 0; i < n; i++) y[i] += (sa * sw[i]) * (float)x[i];
 }
 
+/* As fk_f32_to_e4m3 and back, for numbers from 0 to 448 in a form that is vectorised: above 2^-6 three bits behind the
+ * leading one are kept, below it multiples of 2^-9, to which adding and taking away 1.5 * 2^14 rounds. */
+FK_CPU_CLONES void fk_cpu_round_e4m3_span(double *y, const float *x, int64_t n) {
+  const float magic = 24576.0f;
+  for (int64_t i = 0; i < n; i++) {
+    union {
+      float f;
+      uint32_t u;
+    } bits = {.f = x[i]};
+    bits.u = (bits.u + 0x7ffffu + (bits.u >> 20 & 1)) & 0xfff00000u;
+    const float low = x[i] + magic - magic;
+    y[i] = (double)(x[i] < 0x1p-6f ? low : bits.f);
+  }
+}
+
 /* By bits, because no compiler option may assume these away: an exponent of all ones is infinity or NaN. */
 FK_CPU_CLONES bool fk_cpu_finite(const float *x, int64_t n) {
   uint32_t bad = 0;

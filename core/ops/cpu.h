@@ -120,6 +120,8 @@ void fk_cpu_rope_span(float *x, const float *table, int64_t n); /* n channels, a
 void fk_cpu_distance_span(double *sum, const float *a, const float *b, int64_t n);
 /* y += (sa * sw) * (float)x per column; sw NULL: 1. */
 void fk_cpu_promote_span(float *y, const double *x, int64_t n, float sa, const float *sw);
+/* y = x rounded to E4M3; x from 0 to 448. */
+void fk_cpu_round_e4m3_span(double *y, const float *x, int64_t n);
 bool fk_cpu_finite(const float *x, int64_t n);
 void fk_cpu_from_u8_span(float *y, const uint8_t *x, int64_t n);
 void fk_cpu_to_u8_span(uint8_t *y, const float *x, int64_t n);
