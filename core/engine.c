@@ -469,12 +469,11 @@ FkProfileRow *fk_engine_profile(FkEngine *e, const FkSettings *settings, int wid
     const FkProfileOp *o = &p->op[k];
     for (i = 0; i < n && !same_row(&rows[i], o); i++) continue;
     if (i == n) rows[n++] = (FkProfileRow){.stage = o->stage, .op = o->op, .m = o->m, .n = o->n, .k = o->k};
-    rows[i].count++;
+    rows[i].count += k < FK_PROFILE_MAX ? 1 : p->dropped; /* the row behind the last is what was dropped */
     rows[i].ms += o->ms;
     rows[i].flop += o->flop;
     rows[i].bytes += o->bytes;
   }
-  if (rows && p->dropped) rows[n++] = (FkProfileRow){.stage = "", .op = "dropped", .count = p->dropped};
   if (!rows) g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "no memory for the rows of a profile");
   free(p);
   *count = n;
