@@ -2,8 +2,9 @@
 /* Reads cases, settings and pictures; see quality-cases.h. */
 #include "quality-cases.h"
 
+#include "picture.h"
+
 #include <json-glib/json-glib.h>
-#include <png.h>
 #include <string.h>
 
 const char *const quality_tier_names[QUALITY_TIERS + 1] = {"named", "vague", "open", NULL};
@@ -169,26 +170,11 @@ FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityC
 }
 
 bool quality_picture_read(const char *path, FkImage *image, GError **error) {
-  png_image png = {.version = PNG_IMAGE_VERSION};
-  *image = (FkImage){0};
-  if (png_image_begin_read_from_file(&png, path)) {
-    png.format = PNG_FORMAT_RGB;
-    *image = (FkImage){.width = (int)png.width, .height = (int)png.height, .channels = 3, .stride = png.width * 3};
-    image->data = g_try_malloc(PNG_IMAGE_SIZE(png));
-    if (image->data && png_image_finish_read(&png, NULL, image->data, 0, NULL)) return true;
-  }
-  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, *png.message ? png.message : "too little memory");
-  png_image_free(&png);
-  g_clear_pointer(&image->data, g_free);
-  return false;
-}
-
-bool quality_picture_write(const char *path, const FkImage *image, GError **error) {
-  png_image png = {.version = PNG_IMAGE_VERSION,
-                   .width = (png_uint_32)image->width,
-                   .height = (png_uint_32)image->height,
-                   .format = PNG_FORMAT_RGB};
-  if (png_image_write_to_file(&png, path, 0, image->data, (png_int_32)image->stride, NULL)) return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, png.message);
-  return false;
+  if (!picture_read(path, image, error)) return false;
+  if (image->channels == 3) return true;
+  const size_t count = (size_t)image->width * (size_t)image->height;
+  for (size_t i = 0; i < count; i++) memmove(image->data + 3 * i, image->data + 4 * i, 3);
+  image->channels = 3;
+  image->stride = (size_t)image->width * 3;
+  return true;
 }

@@ -36,9 +36,7 @@ QualitySetting *quality_setting_new(const char *name, const char *text, unsigned
 FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityCase *c, GError **error);
 /* Bit mask of a list of tiers, e.g. "vague,open"; 0 with an error for an unknown one. */
 unsigned quality_tiers_parse(const char *text, GError **error);
-
-/* 8-bit RGB without gaps between rows. (transfer full): data is freed with g_free. */
+/* As picture_read, without transparency. */
 bool quality_picture_read(const char *path, FkImage *image, GError **error);
-bool quality_picture_write(const char *path, const FkImage *image, GError **error);
 
 #endif

@@ -2,7 +2,8 @@
 /* Results side by side with their differences from the exact one; see quality-draw.h. */
 #include "quality-draw.h"
 
-#include <cairo.h>
+#include "draw.h"
+
 #include <string.h>
 
 #define GAP 4
@@ -51,25 +52,15 @@ static void caption(cairo_t *cr, double x, double y, const char *text, int width
   cairo_save(cr);
   cairo_rectangle(cr, x, y - CAPTION, width, CAPTION + 4);
   cairo_clip(cr);
-  cairo_set_source_rgb(cr, 0, 0, 0);
-  cairo_move_to(cr, x, y - 4);
-  cairo_show_text(cr, text);
+  draw_text(cr, x, y - 4, 11, text);
   cairo_restore(cr);
 }
 
 bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, int cell, GError **error) {
   const int pairs = (int)tiles->len - 1, rows = (pairs + PAIRS - 1) / PAIRS; /* original and exact share the first */
   const int width = PAIRS * 2 * (cell + GAP) + GAP, height = HEAD + rows * (cell + CAPTION + GAP);
-  cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);
-  cairo_t *cr = cairo_create(surface);
-  cairo_set_source_rgb(cr, 1, 1, 1);
-  cairo_paint(cr);
-  cairo_select_font_face(cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
-  cairo_set_font_size(cr, 14);
-  cairo_set_source_rgb(cr, 0, 0, 0);
-  cairo_move_to(cr, GAP, 17);
-  cairo_show_text(cr, title);
-  cairo_set_font_size(cr, 11);
+  cairo_t *cr = draw_begin(width, height);
+  draw_text(cr, GAP, 17, 14, title);
   const QualityTile *exact = tiles->pdata[1];
   for (int i = 0; i < pairs; i++) {
     const double x = GAP + i % PAIRS * 2 * (cell + GAP), y = HEAD + i / PAIRS * (cell + CAPTION + GAP) + CAPTION;
@@ -83,9 +74,5 @@ bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, i
     caption(cr, x + cell + GAP, y, exact->label, cell);
     draw_picture(cr, x + cell + GAP, y, exact->image.data, exact->image.width, exact->image.height, cell);
   }
-  const cairo_status_t status = cairo_surface_write_to_png(surface, path);
-  cairo_destroy(cr);
-  cairo_surface_destroy(surface);
-  if (status) g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
-  return !status;
+  return draw_end(cr, path, error);
 }

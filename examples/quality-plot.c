@@ -2,7 +2,8 @@
 /* PSNR over FLOP; see quality-draw.h. */
 #include "quality-draw.h"
 
-#include <cairo.h>
+#include "draw.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -19,8 +20,9 @@ typedef struct {
   double least, low, high, exact; /* exact: model_flop of the exact edit */
 } Axes;
 
-static const double colors[][3] = {{.12, .47, .71}, {.89, .1, .11}, {.2, .63, .17}, {.42, .24, .6}, {1, .5, 0},
-                                   {.69, .35, .16}, {.0, .6, .6},   {.9, .2, .6},   {.4, .4, .1},   {.3, .3, .9}};
+static const guint32 colours[] = {0x1f78b5, 0xe31a1c, 0x33a12b, 0x6b3d99, 0xff8000,
+                                  0xb05929, 0x009999, 0xe63399, 0x666619, 0x4d4de6};
+enum { INK = 0x000000, DARK = 0x333333, GRID = 0xd9d9d9 };
 
 static double at_x(const Axes *a, double flop) {
   return LEFT + (WIDTH - LEFT - RIGHT) * log(flop / a->exact / a->least) / log(1 / a->least);
@@ -28,11 +30,6 @@ static double at_x(const Axes *a, double flop) {
 
 static double at_y(const Axes *a, double db) {
   return TOP + (HEIGHT - TOP - BOTTOM) * (a->high - db) / (a->high - a->low);
-}
-
-static void text(cairo_t *cr, double x, double y, const char *s) {
-  cairo_move_to(cr, x, y);
-  cairo_show_text(cr, s);
 }
 
 static Axes axes_of(const GArray *summaries) {
@@ -48,56 +45,40 @@ static Axes axes_of(const GArray *summaries) {
 
 static void draw_axes(cairo_t *cr, const Axes *a, const char *title) {
   const double shares[] = {1, 0.5, 0.333333, 0.25, 0.2, 0.142857, 0.1, 0.0714286, 0.05, 0.0333333};
-  cairo_set_source_rgb(cr, 1, 1, 1);
-  cairo_paint(cr);
-  cairo_select_font_face(cr, "DejaVu Sans", CAIRO_FONT_SLANT_NORMAL, CAIRO_FONT_WEIGHT_NORMAL);
-  cairo_set_line_width(cr, 1);
-  cairo_set_font_size(cr, 12);
   for (double db = a->low; db <= a->high; db += 5) {
     g_autofree char *label = g_strdup_printf("%.0f dB", db);
-    cairo_set_source_rgb(cr, .85, .85, .85);
-    cairo_move_to(cr, LEFT, at_y(a, db));
-    cairo_line_to(cr, WIDTH - RIGHT, at_y(a, db));
-    cairo_stroke(cr);
-    cairo_set_source_rgb(cr, .2, .2, .2);
-    text(cr, 10, at_y(a, db) + 4, label);
+    draw_colour(cr, GRID);
+    draw_line(cr, LEFT, at_y(a, db), WIDTH - RIGHT, at_y(a, db), 1);
+    draw_colour(cr, DARK);
+    draw_text(cr, 10, at_y(a, db) + 4, 12, label);
   }
   for (size_t i = 0; i < G_N_ELEMENTS(shares); i++) {
     if (shares[i] < a->least) break;
     const double x = at_x(a, shares[i] * a->exact);
     g_autofree char *label = i ? g_strdup_printf("1/%.0f", 1 / shares[i]) : g_strdup("1");
-    cairo_set_source_rgb(cr, .85, .85, .85);
-    cairo_move_to(cr, x, TOP);
-    cairo_line_to(cr, x, HEIGHT - BOTTOM);
-    cairo_stroke(cr);
-    cairo_set_source_rgb(cr, .2, .2, .2);
-    text(cr, x - 10, HEIGHT - BOTTOM + 18, label);
+    draw_colour(cr, GRID);
+    draw_line(cr, x, TOP, x, HEIGHT - BOTTOM, 1);
+    draw_colour(cr, DARK);
+    draw_text(cr, x - 10, HEIGHT - BOTTOM + 18, 12, label);
   }
-  text(cr, LEFT, HEIGHT - 12, "FLOP in the transformer, as a share of the exact edit (28 Euler steps)");
-  cairo_set_font_size(cr, 15);
-  text(cr, LEFT, 25, title);
+  draw_text(cr, LEFT, HEIGHT - 12, 12, "FLOP in the transformer, as a share of the exact edit (28 Euler steps)");
+  draw_text(cr, LEFT, 25, 15, title);
 }
 
 /* Black, with the number of steps at each point. */
 static void draw_rival(cairo_t *cr, const Axes *a, const GArray *summaries) {
   const QualitySummary *before = NULL;
-  cairo_set_source_rgb(cr, 0, 0, 0);
-  cairo_set_font_size(cr, 11);
+  draw_colour(cr, INK);
   for (int steps = 1; steps <= 1000; steps++)
     for (guint i = 1; i < summaries->len; i++) {
       const QualitySummary *s = &g_array_index(summaries, QualitySummary, i);
       if (s->setting->plain_steps != steps || s->psnr >= 99) continue;
       const double x = at_x(a, s->model_flop), y = at_y(a, s->psnr);
-      if (before) {
-        cairo_set_line_width(cr, 2);
-        cairo_move_to(cr, at_x(a, before->model_flop), at_y(a, before->psnr));
-        cairo_line_to(cr, x, y);
-        cairo_stroke(cr);
-      }
+      if (before) draw_line(cr, at_x(a, before->model_flop), at_y(a, before->psnr), x, y, 2);
       cairo_arc(cr, x, y, 4, 0, 2 * G_PI);
       cairo_fill(cr);
       g_autofree char *label = g_strdup_printf("%d", steps);
-      text(cr, x + 3, y + 15, label);
+      draw_text(cr, x + 3, y + 15, 11, label);
       before = s;
     }
 }
@@ -130,38 +111,26 @@ static void draw_points(cairo_t *cr, const Axes *a, const GArray *summaries) {
       which = seen->len;
       g_ptr_array_add(seen, g_strdup(technique));
     }
-    const double *c = colors[which % G_N_ELEMENTS(colors)];
     const double x = at_x(a, s->model_flop), y = at_y(a, MIN(s->psnr, a->high)), label = free_height(taken, x, y + 4);
-    cairo_set_source_rgb(cr, c[0], c[1], c[2]);
+    draw_colour(cr, colours[which % G_N_ELEMENTS(colours)]);
     cairo_arc(cr, x, y, 4, 0, 2 * G_PI);
     cairo_fill(cr);
-    cairo_set_line_width(cr, 0.5);
-    cairo_move_to(cr, x, y);
-    cairo_line_to(cr, x + 10, label - 4);
-    cairo_stroke(cr);
-    cairo_set_font_size(cr, 10);
-    text(cr, x + 11, label, s->setting->name);
+    draw_line(cr, x, y, x + 10, label - 4, 0.5);
+    draw_text(cr, x + 11, label, 10, s->setting->name);
   }
-  cairo_set_font_size(cr, 11);
-  cairo_set_source_rgb(cr, 0, 0, 0);
-  text(cr, WIDTH - RIGHT + 25, TOP + 12, "plain Euler (line)");
+  draw_colour(cr, INK);
+  draw_text(cr, WIDTH - RIGHT + 25, TOP + 12, 11, "plain Euler (line)");
   for (guint i = 0; i < seen->len; i++) {
-    const double *c = colors[i % G_N_ELEMENTS(colors)];
-    cairo_set_source_rgb(cr, c[0], c[1], c[2]);
-    text(cr, WIDTH - RIGHT + 25, TOP + 28 + 15 * i, seen->pdata[i]);
+    draw_colour(cr, colours[i % G_N_ELEMENTS(colours)]);
+    draw_text(cr, WIDTH - RIGHT + 25, TOP + 28 + 15 * i, 11, seen->pdata[i]);
   }
 }
 
 bool quality_plot(const char *path, const GArray *summaries, const char *title, GError **error) {
-  cairo_surface_t *surface = cairo_image_surface_create(CAIRO_FORMAT_RGB24, WIDTH, HEIGHT);
-  cairo_t *cr = cairo_create(surface);
+  cairo_t *cr = draw_begin(WIDTH, HEIGHT);
   const Axes a = axes_of(summaries);
   draw_axes(cr, &a, title);
   draw_rival(cr, &a, summaries);
   draw_points(cr, &a, summaries);
-  const cairo_status_t status = cairo_surface_write_to_png(surface, path);
-  cairo_destroy(cr);
-  cairo_surface_destroy(surface);
-  if (status) g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
-  return !status;
+  return draw_end(cr, path, error);
 }

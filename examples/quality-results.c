@@ -2,6 +2,8 @@
 /* Results as lines of JSON; see quality-results.h. */
 #include "quality-results.h"
 
+#include "json.h"
+
 #include <errno.h>
 #include <json-glib/json-glib.h>
 #include <stdio.h>
@@ -41,30 +43,19 @@ bool quality_success(double answer, double ceiling) {
 }
 
 char *quality_row_to_json(const QualityRow *row) {
-  g_autoptr(JsonBuilder) b = json_builder_new();
-  g_autoptr(JsonGenerator) generator = json_generator_new();
-  const char *const texts[][2] = {{"setting", row->setting},
-                                  {"text", row->text},
-                                  {"case", row->id},
-                                  {"tier", quality_tier_names[row->tier]},
-                                  {"mask", row->mask}};
-  json_builder_begin_object(b);
-  for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
-    json_builder_set_member_name(b, texts[i][0]);
-    json_builder_add_string_value(b, texts[i][1]);
-  }
-  for (size_t i = 0; i < G_N_ELEMENTS(reals); i++) {
-    json_builder_set_member_name(b, reals[i].name);
-    json_builder_add_double_value(b, G_STRUCT_MEMBER(double, row, reals[i].offset));
-  }
-  for (size_t i = 0; i < G_N_ELEMENTS(counts); i++) {
-    json_builder_set_member_name(b, counts[i].name);
-    json_builder_add_int_value(b, G_STRUCT_MEMBER(int, row, counts[i].offset));
-  }
-  json_builder_end_object(b);
-  g_autoptr(JsonNode) root = json_builder_get_root(b);
-  json_generator_set_root(generator, root);
-  return json_generator_to_data(generator, NULL);
+  Json j = {.text = g_string_new(NULL), .line = TRUE};
+  json_open(&j, NULL, '{');
+  json_text(&j, "setting", row->setting);
+  json_text(&j, "text", row->text);
+  json_text(&j, "case", row->id);
+  json_text(&j, "tier", quality_tier_names[row->tier]);
+  json_text(&j, "mask", row->mask);
+  for (size_t i = 0; i < G_N_ELEMENTS(reals); i++)
+    json_number(&j, reals[i].name, G_STRUCT_MEMBER(double, row, reals[i].offset));
+  for (size_t i = 0; i < G_N_ELEMENTS(counts); i++)
+    json_count(&j, counts[i].name, G_STRUCT_MEMBER(int, row, counts[i].offset));
+  json_close(&j, '}');
+  return g_string_free(j.text, FALSE);
 }
 
 QualityRow *quality_row_from_json(const char *line) {

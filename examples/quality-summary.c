@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Medians over the cases and the rival at the same FLOP; see quality-table.h. Nothing is written here but the JSON. */
+#include "json.h"
 #include "quality-metrics.h"
 #include "quality-table.h"
 
-#include <json-glib/json-glib.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -125,60 +125,42 @@ char *quality_technique(const QualitySetting *setting) {
   return g_strjoinv(" + ", (char **)parts->pdata);
 }
 
-static void add_number(JsonBuilder *b, const char *name, double value) {
-  json_builder_set_member_name(b, name);
-  if (isfinite(value))
-    json_builder_add_double_value(b, value);
-  else
-    json_builder_add_null_value(b);
-}
-
-static void add_text(JsonBuilder *b, const char *name, const char *value) {
-  json_builder_set_member_name(b, name);
-  json_builder_add_string_value(b, value);
-}
-
-static void add_summary_json(JsonBuilder *b, const QualitySummary *s) {
-  json_builder_begin_object(b);
-  add_text(b, "setting", s->setting ? s->setting->name : "exact");
-  add_text(b, "text", s->setting ? s->setting->text : "");
-  add_text(b, "first_mask", s->mask);
-  add_number(b, "cases", s->cases);
-  add_number(b, "psnr", s->psnr);
-  add_number(b, "worst_psnr", s->worst);
-  add_number(b, "ssim", s->ssim);
-  add_number(b, "edges", s->edges);
-  add_number(b, "successes", s->successes);
-  add_number(b, "answers", s->answers);
-  add_number(b, "close", s->close);
-  add_number(b, "ms", s->ms);
-  add_number(b, "flop", s->flop);
-  add_number(b, "model_flop", s->model_flop);
-  add_number(b, "evaluations", s->evaluations);
-  add_number(b, "skipped", s->skipped);
-  add_number(b, "masks", s->masks);
-  add_number(b, "gain", s->gain);
-  add_number(b, "elsewhere", s->elsewhere);
-  add_number(b, "close_elsewhere", isnan(s->elsewhere) ? NAN : s->close_elsewhere);
-  json_builder_end_object(b);
+static void add_summary_json(Json *j, const QualitySummary *s) {
+  json_open(j, NULL, '{');
+  json_text(j, "setting", s->setting ? s->setting->name : "exact");
+  json_text(j, "text", s->setting ? s->setting->text : "");
+  json_text(j, "first_mask", s->mask);
+  json_count(j, "cases", s->cases);
+  json_number(j, "psnr", s->psnr);
+  json_number(j, "worst_psnr", s->worst);
+  json_number(j, "ssim", s->ssim);
+  json_number(j, "edges", s->edges);
+  json_count(j, "successes", s->successes);
+  json_count(j, "answers", s->answers);
+  json_count(j, "close", s->close);
+  json_number(j, "ms", s->ms);
+  json_number(j, "flop", s->flop);
+  json_number(j, "model_flop", s->model_flop);
+  json_number(j, "evaluations", s->evaluations);
+  json_number(j, "skipped", s->skipped);
+  json_count(j, "masks", s->masks);
+  json_number(j, "gain", s->gain);
+  json_number(j, "elsewhere", s->elsewhere);
+  json_number(j, "close_elsewhere", isnan(s->elsewhere) ? NAN : s->close_elsewhere);
+  json_close(j, '}');
 }
 
 char *quality_summary_json(GArray *const *all, const char *machine, const char *model) {
-  g_autoptr(JsonBuilder) b = json_builder_new();
-  g_autoptr(JsonGenerator) generator = json_generator_new();
-  json_builder_begin_object(b);
-  add_text(b, "machine", machine);
-  add_text(b, "model", model);
+  Json j = {.text = g_string_new(NULL)};
+  json_open(&j, NULL, '{');
+  json_text(&j, "machine", machine);
+  json_text(&j, "model", model);
   for (int t = 0; t < QUALITY_TIERS; t++) {
     if (!all[t]) continue;
-    json_builder_set_member_name(b, quality_tier_names[t]);
-    json_builder_begin_array(b);
-    for (guint i = 0; i < all[t]->len; i++) add_summary_json(b, &g_array_index(all[t], QualitySummary, i));
-    json_builder_end_array(b);
+    json_open(&j, quality_tier_names[t], '[');
+    for (guint i = 0; i < all[t]->len; i++) add_summary_json(&j, &g_array_index(all[t], QualitySummary, i));
+    json_close(&j, ']');
   }
-  json_builder_end_object(b);
-  g_autoptr(JsonNode) root = json_builder_get_root(b);
-  json_generator_set_root(generator, root);
-  json_generator_set_pretty(generator, TRUE);
-  return json_generator_to_data(generator, NULL);
+  json_close(&j, '}');
+  return g_string_free(j.text, FALSE);
 }

@@ -9,14 +9,18 @@
  *
  * Results are kept in --out as they come: results.jsonl (results-N.jsonl of job N), one line each; pictures of the
  * exact results and of each tier's first case. Drawing and tables are in the other quality-*.c. */
+#include "picture.h"
 #include "quality-draw.h"
 #include "quality-metrics.h"
+#include "tool.h"
 
 #include <gio/gio.h>
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+static const char name[] = "fluxkontext-quality";
 
 #define DEFAULT_LIMIT "8,4,4" /* cases of the tiers: below ten minutes on two cores */
 
@@ -199,7 +203,7 @@ static bool run_one(Lab *lab, const QualitySetting *setting, const QualityCase *
   bool ok = measure(row, c, image, exact ? exact : image, error);
   if (ok && (!setting || c == first_case(lab, c->tier))) {
     g_autofree char *path = picture_path(lab, c, row->setting);
-    ok = quality_picture_write(path, image, error);
+    ok = picture_write(path, image, error);
   }
   ok = ok && quality_rows_append(file, row, error);
   g_ptr_array_add(lab->rows, row);
@@ -352,9 +356,9 @@ static GPtrArray *load_rows(const Lab *lab, const char *out, GError **error) {
   g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
   g_autoptr(GDir) folder = g_dir_open(out, 0, error);
   if (!folder) return NULL;
-  for (const char *name; (name = g_dir_read_name(folder));) {
-    if (!g_pattern_match_simple("results*.jsonl", name)) continue;
-    g_autofree char *path = g_build_filename(out, name, NULL);
+  for (const char *file; (file = g_dir_read_name(folder));) {
+    if (!g_pattern_match_simple("results*.jsonl", file)) continue;
+    g_autofree char *path = g_build_filename(out, file, NULL);
     GPtrArray *more = quality_rows_load(path, error);
     if (!more) return NULL;
     g_ptr_array_extend_and_steal(rows, more);
@@ -366,9 +370,9 @@ static GPtrArray *load_rows(const Lab *lab, const char *out, GError **error) {
 
 static void forget_results(const Arguments *a) {
   g_autoptr(GDir) folder = g_dir_open(a->out, 0, NULL);
-  for (const char *name; folder && (name = g_dir_read_name(folder));) {
-    g_autofree char *path = g_build_filename(a->out, name, NULL);
-    if (g_pattern_match_simple("results*.jsonl", name)) g_remove(path);
+  for (const char *file; folder && (file = g_dir_read_name(folder));) {
+    g_autofree char *path = g_build_filename(a->out, file, NULL);
+    if (g_pattern_match_simple("results*.jsonl", file)) g_remove(path);
   }
 }
 
@@ -487,35 +491,45 @@ static bool run(const Arguments *a, char **argv, GError **error) {
   return ok;
 }
 
+/* A file of the project, in an installed program's data or in the working directory. (transfer full) */
+static char *project_file(const char *path) {
+  g_autofree char *program = g_file_read_link("/proc/self/exe", NULL);
+  g_autofree char *folder = program ? g_path_get_dirname(program) : g_strdup(".");
+  g_autofree char *data = g_canonicalize_filename(FK_TOOL_DATA, folder);
+  char *installed = g_build_filename(data, path, NULL);
+  if (g_file_test(installed, G_FILE_TEST_EXISTS)) return installed;
+  g_free(installed);
+  return g_strdup(path);
+}
+
 static void defaults(Arguments *a) {
-  char **const texts[] = {&a->model, &a->backend, &a->cases_file, &a->settings_file,
-                          &a->tiers, &a->out,     &a->text,       &a->limit};
-  const char *const values[] = {"examples/demo-model/checkpoint",
-                                "auto",
-                                "tests/quality/cases.json",
-                                "tests/quality/settings.txt",
-                                "named,vague,open",
-                                "quality-output",
-                                "tests/quality/head.md",
-                                DEFAULT_LIMIT};
-  for (size_t i = 0; i < G_N_ELEMENTS(texts); i++)
+  char **const files[] = {&a->model, &a->cases_file, &a->settings_file, &a->text};
+  const char *const paths[] = {"examples/demo-model/checkpoint", "tests/quality/cases.json",
+                               "tests/quality/settings.txt", "tests/quality/head.md"};
+  char **const texts[] = {&a->backend, &a->tiers, &a->out, &a->limit};
+  const char *const values[] = {"auto", "named,vague,open", "quality-output", DEFAULT_LIMIT};
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    if (!*files[i]) *files[i] = project_file(paths[i]);
     if (!*texts[i]) *texts[i] = g_strdup(values[i]);
+  }
 }
 
 int main(int argc, char **argv) {
   Arguments a = {0};
   const GOptionEntry entries[] = {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
-      {"backend", 'b', 0, G_OPTION_ARG_STRING, &a.backend, "auto, cpu or cuda", "NAME"},
-      {"tiers", 't', 0, G_OPTION_ARG_STRING, &a.tiers, "Tiers to run (default named,vague,open)", "LIST"},
-      {"only", 0, 0, G_OPTION_ARG_STRING, &a.only, "Settings by name, e.g. \"teacache*\"; plain Euler runs anyway",
+      {"backend", 'b', 0, G_OPTION_ARG_FILENAME, &a.backend, "auto, cpu or cuda", "NAME"},
+      {"tiers", 't', 0, G_OPTION_ARG_FILENAME, &a.tiers, "Tiers to run (default named,vague,open)", "LIST"},
+      {"only", 0, 0, G_OPTION_ARG_FILENAME, &a.only, "Settings by name, e.g. \"teacache*\"; plain Euler runs anyway",
        "GLOB"},
-      {"limit", 'n', 0, G_OPTION_ARG_STRING, &a.limit, "Cases of the tiers (default " DEFAULT_LIMIT ")", "N or N,N,N"},
+      {"limit", 'n', 0, G_OPTION_ARG_FILENAME, &a.limit, "Cases of the tiers (default " DEFAULT_LIMIT ")",
+       "N or N,N,N"},
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
       {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures of the results in --out", NULL},
       {"jobs", 'j', 0, G_OPTION_ARG_INT, &a.jobs, "Processes that share the cases out (default 1)", "N"},
-      {"shard", 0, 0, G_OPTION_ARG_STRING, &a.shard, "Only share I of N, without a report: what --jobs starts", "I/N"},
+      {"shard", 0, 0, G_OPTION_ARG_FILENAME, &a.shard, "Only share I of N, without a report: what --jobs starts",
+       "I/N"},
       {"elsewhere", 0, 0, G_OPTION_ARG_FILENAME, &a.other,
        "Another machine's --out: a line says how far its exact results are", "FOLDER"},
       {"cases", 0, 0, G_OPTION_ARG_FILENAME, &a.cases_file, "List of cases", "FILE"},
@@ -525,18 +539,18 @@ int main(int argc, char **argv) {
        "FILE"},
       {"text", 0, 0, G_OPTION_ARG_FILENAME, &a.text, "What the document begins with", "FILE"},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
-  g_autoptr(GOptionContext) context = g_option_context_new(NULL);
   g_autoptr(GError) error = NULL;
-  g_option_context_set_summary(context, "Measures what settings cost in quality, against the exact result.");
-  g_option_context_add_main_entries(context, entries, NULL);
   g_auto(GStrv) command = g_strdupv(argv);
-  bool ok = g_option_context_parse(context, &argc, &argv, &error);
+  int status;
+  if (!tool_begin(name, NULL, "Measures what settings cost in quality, against the exact result.", entries, &argc,
+                  &argv, &status))
+    return status;
   defaults(&a);
-  if (ok && argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
-  ok = !error && run(&a, command, &error);
-  if (error) fprintf(stderr, "fluxkontext-quality: %s\n", error->message);
+  if (argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
+  const bool ok = !error && run(&a, command, &error);
+  if (error) fprintf(stderr, "%s: %s\n", name, error->message);
   char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only,
                    a.out,   a.doc,     a.text,       a.limit,         a.other, a.shard};
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) g_free(texts[i]);
-  return ok ? 0 : 1;
+  return tool_end(name, ok ? 0 : 1);
 }

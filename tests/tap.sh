@@ -30,6 +30,14 @@ expect() {
   check "$tap_name" $?
 }
 
+# comma_locale: numbers with a comma from here on, messages as they are; fails where no such locale can be made.
+comma_locale() {
+  localedef -i de_DE -f UTF-8 "$scratch/de_DE.UTF-8" >"$log" 2>&1 || return 1
+  unset LC_ALL
+  export LOCPATH="$scratch" LANG=C.UTF-8 LC_NUMERIC=de_DE.UTF-8
+  [ "$(locale decimal_point)" = , ]
+}
+
 # skip NAME REASON
 skip() {
   tap_count=$((tap_count + 1))

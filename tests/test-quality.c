@@ -2,6 +2,7 @@
 /* The quality lab: metrics against scikit-image and numpy, results that survive
  * a broken write, settings files, and the comparison with the rival. What it
  * says of the model is docs/quality.md, not a test. */
+#include "json.h"
 #include "quality-metrics.h"
 #include "quality-table.h"
 
@@ -112,6 +113,27 @@ static void round_trip(void) {
   g_assert_null(quality_row_from_json("[]"));
 }
 
+/* Whatever stands in texts and numbers, and in whatever locale, the writer gives JSON that reads back. */
+static void json(void) {
+  g_autoptr(GString) text = g_string_new(NULL);
+  Json j = {.text = text};
+  json_open(&j, NULL, '{');
+  json_text(&j, "a \"name\"\n", "\\ \x1b[31m \xff end");
+  json_open(&j, "numbers", '[');
+  json_number(&j, NULL, 0.5);
+  json_number(&j, NULL, 0.1 + 0.2);
+  json_number(&j, NULL, NAN);
+  json_number(&j, NULL, -INFINITY);
+  json_count(&j, NULL, G_MAXINT64);
+  json_close(&j, ']');
+  json_open(&j, "empty", '{');
+  json_close(&j, '}');
+  json_close(&j, '}');
+  g_assert_cmpstr(text->str, ==,
+                  "{\n \"a \\\"name\\\"\\u000a\": \"\\\\ \\u001b[31m \xef\xbf\xbd end\",\n \"numbers\": [\n  0.5,\n  "
+                  "0.30000000000000004,\n  null,\n  null,\n  9223372036854775807],\n \"empty\": {}}\n");
+}
+
 /* A run that was cut off in the middle of a line: the line is lost, the others
  * stay, and what follows is whole. */
 static void resume(void) {
@@ -220,7 +242,7 @@ static void rival(void) {
   g_assert_nonnull(strstr(text->str, "| context-reuse | -- | +6.5 (c: 24.0 dB, 14.0x) | on open |"));
   g_assert_nonnull(strstr(text->str, "| open | median | none | none |"));
   g_autofree char *json = quality_summary_json(tiers, "machine", "model");
-  g_assert_nonnull(strstr(json, "\"gain\" : null"));
+  g_assert_nonnull(strstr(json, "\"gain\": null"));
 }
 
 /* What another machine measured joins a setting's line where it has as many
@@ -257,6 +279,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/quality/identical", identical);
   g_test_add_func("/quality/success", success);
   g_test_add_func("/quality/results/round-trip", round_trip);
+  g_test_add_func("/quality/json", json);
   g_test_add_func("/quality/results/resume", resume);
   g_test_add_func("/quality/settings", settings_file);
   g_test_add_func("/quality/settings/errors", settings_errors);

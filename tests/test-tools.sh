@@ -1,11 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The tools and gst-inspect-1.0 from outside: results, exit codes, messages, start-up time.
+# The tools and gst-inspect-1.0 from outside: results, exit codes, messages, files that machines read.
+# $1 = comma: under a locale whose numbers have a comma.
 . "$(dirname "$0")/tap.sh"
+if [ "${1:-}" = comma ] && ! comma_locale; then
+  skip /tools/comma-locale "localedef cannot make de_DE.UTF-8"
+  done_testing
+fi
 model=$FK_SOURCE/examples/demo-model/checkpoint
 photo=$FK_SOURCE/examples/demo-model/photos/coffee_256.png
 doctor=$FK_BUILD/examples/fluxkontext-doctor
 edit=$FK_BUILD/examples/fluxkontext-edit-image
+bench=$FK_BUILD/examples/fluxkontext-bench
+quality=$FK_BUILD/examples/fluxkontext-quality
 
 # ---- gst-inspect-1.0: no model, no GPU ----
 
@@ -21,6 +28,23 @@ GST_REGISTRY="$scratch/registry-2" LD_DEBUG=files gst-inspect-1.0 --gst-disable-
 grep -q 'file=.*libgstfluxkontext' "$log" && ! grep -E 'file=.*(libcuda|fkcuda)' "$log"
 check /tools/inspect/opens-no-driver $?
 
+# ---- All tools ----
+
+for tool in edit-image doctor bench quality; do
+  [ "$("$FK_BUILD/examples/fluxkontext-$tool" --version 2>"$log")" = "fluxkontext-$tool $FK_TOOL_VERSION" ]
+  check "/tools/$tool/version" $?
+  # Whatever the locale, the text is UTF-8 and whole.
+  LC_ALL=C "$FK_BUILD/examples/fluxkontext-$tool" --help >"$log" 2>&1
+  [ $? -eq 0 ] && grep -q '\[OPTION…\]' "$log" && grep -q -- --version "$log"
+  check "/tools/$tool/help" $?
+  "$FK_BUILD/examples/fluxkontext-$tool" --help >/dev/full 2>"$log"
+  [ $? -eq 1 ] && grep -q "fluxkontext-$tool: standard output: No space left on device" "$log"
+  check "/tools/$tool/full-disk" $?
+  "$FK_BUILD/examples/fluxkontext-$tool" --no-such-option >"$log" 2>&1
+  [ $? -eq 2 ] && grep -q -- --no-such-option "$log"
+  check "/tools/$tool/bad-option" $?
+done
+
 # ---- fluxkontext-doctor ----
 
 expect /tools/doctor/plan "$doctor" --plan 1024x1024 --config kontext-dev
@@ -29,16 +53,110 @@ check /tools/doctor/plan-11.9-G-parameters $?
 grep -q '^step: 165.4.* TFLOP' "$log"
 check /tools/doctor/plan-165.4-TFLOP $?
 expect /tools/doctor/plan-of-a-folder "$doctor" --float32 --plan 256x256 "$model" steps=4
+expect /tools/doctor/plan-of-another-size "$doctor" --plan 1000x1000
+grep -q 'edited at 1024x1024' "$log" && grep -q '^1000x1000 was asked for' "$log"
+check /tools/doctor/tells-the-size-that-it-plans $?
+# Models without a reference image have no context tokens, and schnell four steps.
+expect /tools/doctor/schnell "$doctor" --plan 1024x1024 -c schnell
+grep -q ' 0 context tokens, 4 evaluations' "$log"
+check /tools/doctor/schnell-is-planned-as-such $?
+expect /tools/doctor/dev "$doctor" --plan 1024x1024 -c dev
+grep -q ' 0 context tokens, 28 evaluations' "$log"
+check /tools/doctor/dev-is-planned-as-such $?
+"$doctor" --plan 1024x1024 -c dev task=edit >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'task=edit: dev' "$log"
+check /tools/doctor/dev-does-not-edit $?
+
 expect /tools/doctor/sound-model "$doctor" "$model"
+# Parts with files, tensors, values and types, as the files have them; tokenizers; machine.
+grep -q '^ *transformer  *3  *154  *10257984  *20.5 MB  BF16$' "$log" && grep -q '^ *in all  *6  *400  *16793475 ' "$log"
+check /tools/doctor/lists-parts $?
+grep -q 'tokenizer  *1083 tokens; .*merges.txt' "$log" && grep -q 'tokenizer_2  *377 tokens; .*spiece.model' "$log"
+check /tools/doctor/lists-tokenizers $?
+grep -q '^processor ' "$log" && grep -q '^memory .* GB' "$log" && grep -q '^driver ' "$log" && grep -q '^cuda' "$log"
+check /tools/doctor/lists-the-machine $?
+grep -q '^cpu  *sound on cpu .* 256x256 takes 28 evaluations, 0.27 TFLOP' "$log"
+check /tools/doctor/what-an-edit-takes $?
+"$doctor" --rates >"$log" 2>&1
+grep -q '^cpu .* reaches [0-9.]* TFLOP/s and [0-9.]* TB/s' "$log"
+check /tools/doctor/rates $?
 "$doctor" /nowhere >"$log" 2>&1
 [ $? -eq 1 ] && grep -q '/nowhere' "$log"
 check /tools/doctor/no-model $?
 "$doctor" --plan 0x16 >"$log" 2>&1
 [ $? -eq 1 ] && grep -q '0x16' "$log"
 check /tools/doctor/bad-size $?
-"$doctor" --no-such-option >"$log" 2>&1
-[ $? -eq 2 ]
-check /tools/doctor/bad-option $?
+for words in "$model again" "$model nothing=1" "nothing=1" "--config=dev" "--float32 $model"; do
+  # shellcheck disable=SC2086
+  "$doctor" $words >"$log" 2>&1
+  [ $? -eq 1 ] && grep -q "again\|nothing\|--plan" "$log"
+  check "/tools/doctor/refuses ${words##*/}" $?
+done
+
+# ---- fluxkontext-bench ----
+
+# A path that is neither JSON nor Markdown by nature.
+quoted="model \"of\" \\ one"
+ln -s "$model" "$quoted"
+small='-s 64x64 -n 1 max-area=4096 steps=2 backend=cpu'
+# shellcheck disable=SC2086
+expect /tools/bench/runs "$bench" -m "$quoted" $small -o -w -j bench.json -p bench.png
+python3 - "$quoted" "$FK_SOURCE/docs/tuning.md" >>"$log" 2>&1 <<'EOF'
+import json, re, sys
+d = json.load(open('bench.json'))
+assert d['model'] == sys.argv[1], d['model']
+assert d['edit_ms'] > 0 and d['ceiling_tflops'] > 0 and d['ceiling_tbs'] > 0 and d['ceilings'] == 'measured here'
+assert all(op['ms'] >= 0 for op in d['ops']) and len(d['groups']) > 4
+# Each optimization of the table has its line, and each preset.
+table = open(sys.argv[2]).read()
+names = re.findall(r'^\| `([a-z-]+)` \| (?:same|rounding|lossy) ', table, re.M)
+seen = [s['set'] for s in d['switches']]
+assert len(names) > 9
+assert not [n for n in names + ['preset'] if not any(s.startswith(n + '=') for s in seen)], seen
+assert all('refused' in s or s['edit_ms'] > 0 for s in d['switches'])
+assert 'refused' not in d['switches'][0], d['switches'][0]
+EOF
+check /tools/bench/json $?
+[ "$(identify -format %m bench.png 2>>"$log")" = PNG ]
+check /tools/bench/plot $?
+for option in --json --plot; do
+  # shellcheck disable=SC2086
+  "$bench" -m "$model" $small $option /dev/full >"$log" 2>&1
+  [ $? -eq 1 ] && grep -q '/dev/full: No space left' "$log"
+  check "/tools/bench/full-disk$option" $?
+done
+# shellcheck disable=SC2086
+"$bench" -m "$model" $small >/dev/full 2>"$log"
+[ $? -eq 1 ] && grep -q 'standard output: No space left' "$log"
+check /tools/bench/full-disk $?
+for words in "-m $model -s 64" "-m $model -n 0" "-m $model again" "steps=2"; do
+  # shellcheck disable=SC2086
+  "$bench" $words >"$log" 2>&1
+  [ $? -eq 1 ] && [ "$(grep -c '^fluxkontext-bench: ' "$log")" -eq 1 ]
+  check "/tools/bench/refuses ${words##*/}" $?
+done
+
+# ---- fluxkontext-quality ----
+
+# Without a model at hand: machine-readable results of one small run.
+(cd "$FK_SOURCE" && "$quality" -m "$model" -b cpu -t named -n 1 --only nothing -s "$FK_SOURCE/tests/quality/settings.txt" \
+  -o "$scratch/lab" --report >"$log" 2>&1)
+[ $? -eq 1 ] && grep -q 'machine.txt' "$log"
+check /tools/quality/report-of-nothing $?
+printf 'one-step: steps=1\ntwo-steps: steps=2\n' >settings.txt
+(cd "$FK_SOURCE" && "$quality" -m "$model" -b cpu -t named -n 1 -s "$scratch/settings.txt" -o "$scratch/lab" \
+  --doc "$scratch/doc.md") >"$log" 2>&1
+check /tools/quality/runs $?
+python3 - >>"$log" 2>&1 <<'EOF'
+import json
+d = json.load(open('lab/summary.json'))
+assert [s['setting'] for s in d['named']] == ['exact', 'one-step', 'two-steps']
+assert all(isinstance(s['psnr'], (int, float)) for s in d['named'])
+rows = [json.loads(line) for line in open('lab/results.jsonl')]
+assert len(rows) == 3 and all(row['ms'] > 0 for row in rows)
+assert '| one-step | 1 | ' in open('doc.md').read()
+EOF
+check /tools/quality/json $?
 
 # ---- fluxkontext-edit-image ----
 
@@ -46,15 +164,52 @@ expect /tools/edit-image/runs "$edit" -m "$model" -p 'make it night' "$photo" to
 compare -metric PAE tool.png "$FK_SOURCE/tests/golden/edits/square-1.png" null: >"$log" 2>&1
 sed 's/.*(\(.*\)).*/\1/' "$log" | awk '{exit !($1 != "" && $1 * 255 <= 2.001)}'
 check /tools/edit-image/within-2-of-the-reference $?
+# One rule for pixels: gAMA and EXIF change nothing that the element does not see, and turn what a viewer turns.
+few='steps=1 max-area=4096 seed=1 backend=cpu'
+pictures=$FK_SOURCE/tests/golden/pictures
+for kind in plain gamma profile interlaced; do
+  # shellcheck disable=SC2086
+  "$edit" -m "$model" -p 'make it night' "$pictures/$kind.png" $kind.png $few >"$log" 2>&1 && cmp plain.png $kind.png >>"$log" 2>&1
+  check "/tools/edit-image/same-pixels/$kind" $?
+done
+# shellcheck disable=SC2086
+expect /tools/edit-image/jpeg-to-jpeg "$edit" -m "$model" -p 'make it night' "$pictures/turned-6.jpg" turned.jpg $few
+[ "$(identify -format '%m %wx%h' turned.jpg 2>"$log")" = "JPEG 22x31" ]
+check /tools/edit-image/turned-as-exif-says $?
+# A prompt that is not ASCII, as an option and as a property, also where the locale says nothing of UTF-8.
+for locale in C C.UTF-8 ${LC_ALL:-C.UTF-8}; do
+  # shellcheck disable=SC2086
+  LC_ALL=$locale "$edit" -m "$model" -p 'mach es größer – 夜' "$photo" a.png $few >"$log" 2>&1 &&
+    LC_ALL=$locale "$edit" -m "$model" "$photo" b.png prompt='mach es größer – 夜' $few >"$log" 2>&1 && cmp a.png b.png >"$log" 2>&1
+  check "/tools/edit-image/prompt/$locale" $?
+done
+"$edit" -m "$model" -p "$(printf 'a\377b')" "$photo" a.png >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'neither UTF-8 nor' "$log"
+check /tools/edit-image/prompt/not-text $?
 "$edit" -m "$model" -p x /nowhere.png tool.png >"$log" 2>&1
 [ $? -eq 1 ] && grep -q '/nowhere.png' "$log"
 check /tools/edit-image/no-picture $?
+"$edit" -m "$model" -p x "$FK_SOURCE/README.md" tool.png >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'neither PNG nor JPEG' "$log"
+check /tools/edit-image/other-format $?
+"$edit" -m /nowhere -p x "$photo" tool.webp >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'tool.webp: .*\.png, \.jpg or \.jpeg' "$log"
+check /tools/edit-image/other-name $?
+"$edit" -m /nowhere -p x "$pictures/alpha.png" tool.jpg >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'tool.jpg: JPEG has no transparency' "$log"
+check /tools/edit-image/transparency $?
 "$edit" -m "$model" -p x "$photo" tool.png steps=none >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'steps: "none"' "$log"
 check /tools/edit-image/bad-value $?
 "$edit" >"$log" 2>&1
 [ $? -eq 2 ]
 check /tools/edit-image/usage $?
+# A full disk leaves an error and no picture.
+ln -s /dev/full full.png
+# shellcheck disable=SC2086
+"$edit" -m "$model" -p x "$photo" full.png $few >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'full.png: No space left' "$log"
+check /tools/edit-image/full-disk $?
 # An interrupt ends it within a step, and nothing half-written stays.
 "$edit" -m "$model" -p x "$photo" interrupted.png steps=300 backend=cpu >"$log" 2>&1 &
 child=$!

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a model folder holds, read from its own headers and tokenizer files after an engine has checked them. */
+#include "doctor.h"
+
+#include <json-glib/json-glib.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_HEADER = 100000000 }; /* bytes, the format's limit */
+
+typedef struct {
+  int files;
+  gint64 tensors, values;
+  double bytes;
+  GHashTable *types; /* "BF16" -> number of tensors */
+} Part;
+
+static JsonObject *root_of(JsonParser *parser) {
+  JsonNode *root = json_parser_get_root(parser);
+  return root && JSON_NODE_HOLDS_OBJECT(root) ? json_node_get_object(root) : NULL;
+}
+
+static void count_tensor(JsonObject *object, const char *name, JsonNode *node, gpointer data) {
+  Part *part = data;
+  (void)object;
+  if (!strcmp(name, "__metadata__") || !JSON_NODE_HOLDS_OBJECT(node)) return;
+  JsonObject *tensor = json_node_get_object(node);
+  JsonArray *shape = json_object_get_array_member(tensor, "shape"),
+            *range = json_object_get_array_member(tensor, "data_offsets");
+  const char *type = json_object_get_string_member(tensor, "dtype");
+  gint64 values = 1;
+  for (guint i = 0; i < json_array_get_length(shape); i++) values *= json_array_get_int_element(shape, i);
+  part->tensors++;
+  part->values += values;
+  part->bytes += (double)(json_array_get_int_element(range, 1) - json_array_get_int_element(range, 0));
+  const int seen = GPOINTER_TO_INT(g_hash_table_lookup(part->types, type));
+  g_hash_table_insert(part->types, g_strdup(type), GINT_TO_POINTER(seen + 1));
+}
+
+/* A safetensors file: 8 bytes with the length of a JSON header, then that. */
+static bool count_file(const char *path, Part *part) {
+  g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, NULL);
+  g_autoptr(JsonParser) parser = json_parser_new();
+  guint64 length = 0;
+  if (!file || g_mapped_file_get_length(file) < 8) return false;
+  memcpy(&length, g_mapped_file_get_contents(file), 8);
+  length = GUINT64_FROM_LE(length);
+  if (length > MAX_HEADER || length > g_mapped_file_get_length(file) - 8) return false;
+  if (!json_parser_load_from_data(parser, g_mapped_file_get_contents(file) + 8, (gssize)length, NULL)) return false;
+  JsonObject *header = root_of(parser);
+  if (header) json_object_foreach_member(header, count_tensor, part);
+  part->files++;
+  return header;
+}
+
+/* "BF16", or "BF16 (200), F32 (4)". (transfer full) */
+static char *types_text(GHashTable *types) {
+  GHashTableIter iter;
+  gpointer name, count;
+  GString *text = g_string_new(NULL);
+  g_hash_table_iter_init(&iter, types);
+  while (g_hash_table_iter_next(&iter, &name, &count)) {
+    g_string_append_printf(text, "%s%s", text->len ? ", " : "", (char *)name);
+    if (g_hash_table_size(types) > 1) g_string_append_printf(text, " (%d)", GPOINTER_TO_INT(count));
+  }
+  return g_string_free(text, FALSE);
+}
+
+static void print_part(const char *label, const Part *part) {
+  char buffer[32];
+  g_autofree char *types = part->types ? types_text(part->types) : g_strdup("");
+  printf("  %-18s %5d %8" G_GINT64_FORMAT " %15" G_GINT64_FORMAT " %11s  %s\n", label, part->files, part->tensors,
+         part->values, doctor_bytes(part->bytes, buffer, sizeof buffer), types);
+}
+
+static int by_name(gconstpointer a, gconstpointer b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Names in a folder, sorted. (transfer full) */
+static GPtrArray *names_in(const char *folder) {
+  GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+  g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+  for (const char *name; dir && (name = g_dir_read_name(dir));) g_ptr_array_add(names, g_strdup(name));
+  g_ptr_array_sort(names, by_name);
+  return names;
+}
+
+/* The weight files of one folder, or of the model's own. */
+static void report_part(const char *folder, const char *label, Part *total) {
+  g_autoptr(GPtrArray) names = names_in(folder);
+  g_autoptr(GHashTable) types = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  Part part = {.types = types};
+  for (guint i = 0; i < names->len; i++) {
+    g_autofree char *path = g_build_filename(folder, names->pdata[i], NULL);
+    if (g_str_has_suffix(path, ".safetensors") && !count_file(path, &part)) printf("  %s: no header\n", path);
+  }
+  if (!part.files) return;
+  print_part(label, &part);
+  total->files += part.files;
+  total->tensors += part.tensors;
+  total->values += part.values;
+  total->bytes += part.bytes;
+}
+
+/* Members of an object, or elements of an array, at a path such as "model/vocab"; -1: not there. */
+static int entries_at(const char *file, const char *path) {
+  g_autoptr(JsonParser) parser = json_parser_new();
+  if (!json_parser_load_from_file(parser, file, NULL)) return -1;
+  JsonNode *node = json_parser_get_root(parser);
+  g_auto(GStrv) steps = g_strsplit(path, "/", -1);
+  for (char **step = steps; *step && node; step++) {
+    JsonObject *object = JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+    if (**step) node = object ? json_object_get_member(object, *step) : NULL;
+  }
+  if (node && JSON_NODE_HOLDS_OBJECT(node)) return (int)json_object_get_size(json_node_get_object(node));
+  return node && JSON_NODE_HOLDS_ARRAY(node) ? (int)json_array_get_length(json_node_get_array(node)) : -1;
+}
+
+static void report_tokenizer(const char *folder, const char *name) {
+  g_autofree char *own = g_build_filename(folder, name, NULL), *vocab = g_build_filename(own, "vocab.json", NULL);
+  g_autofree char *whole = g_build_filename(own, "tokenizer.json", NULL);
+  g_autoptr(GPtrArray) names = names_in(own);
+  int tokens = entries_at(vocab, "");
+  if (tokens < 0) tokens = entries_at(whole, "model/vocab");
+  if (!names->len) return;
+  printf("  %-18s", name);
+  if (tokens > 0) printf(" %d tokens;", tokens);
+  for (guint i = 0; i < names->len; i++) printf("%s %s", i ? "," : "", (char *)names->pdata[i]);
+  printf("\n");
+}
+
+char *doctor_pipeline(const char *folder) {
+  g_autofree char *path = g_build_filename(folder, "model_index.json", NULL);
+  g_autoptr(JsonParser) parser = json_parser_new();
+  JsonObject *o = json_parser_load_from_file(parser, path, NULL) ? root_of(parser) : NULL;
+  return g_strdup(o ? json_object_get_string_member_with_default(o, "_class_name", NULL) : NULL);
+}
+
+void doctor_model(const char *folder) {
+  static const char *const parts[] = {"transformer", "text_encoder", "text_encoder_2", "vae"};
+  g_autofree char *pipeline = doctor_pipeline(folder);
+  Part total = {0};
+  printf("\nmodel      %s%s%s\n", folder, pipeline ? ", " : "", pipeline ? pipeline : "");
+  printf("  %-18s %5s %8s %15s %11s  %s\n", "weights", "files", "tensors", "values", "bytes", "types");
+  for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
+    g_autofree char *path = g_build_filename(folder, parts[i], NULL);
+    report_part(path, parts[i], &total);
+  }
+  print_part("in all", &total);
+  Part beside = {0};
+  report_part(folder, "beside, not read", &beside);
+  report_tokenizer(folder, "tokenizer");
+  report_tokenizer(folder, "tokenizer_2");
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writes JSON into a string: escaped, valid UTF-8, numbers with a point in any locale, commas where they belong. */
+#ifndef JSON_H
+#define JSON_H
+
+#include <glib.h>
+
+/* Zero-initialised but for `text`, which the caller owns, and `line`. */
+typedef struct {
+  GString *text;
+  gboolean line; /* all in one line, without an end */
+  int depth;
+  gboolean more; /* a value stands before the next one */
+} Json;
+
+/* name: of the member of an object; NULL in an array and at the top. bracket: '{' or '['. */
+void json_open(Json *j, const char *name, char bracket);
+void json_close(Json *j, char bracket); /* '}' or ']' */
+void json_text(Json *j, const char *name, const char *value);
+/* The shortest digits that read back as this number; null for NaN and infinities. */
+void json_number(Json *j, const char *name, double value);
+void json_count(Json *j, const char *name, gint64 value);
+
+#endif

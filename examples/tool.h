@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the command-line tools have in common: start and end, PROPERTY=VALUE, files that are written or are an error. */
+#ifndef TOOL_H
+#define TOOL_H
+
+#include <fk.h>
+
+/* Takes the locale for messages and arguments (numbers always have a point), parses the options, and answers --help and
+ * --version itself. Text options are G_OPTION_ARG_FILENAME and go through tool_utf8. False: the program ends with
+ * *status, 0 after --help and --version, 2 after a mistake, which was printed.
+ * name: "fluxkontext-..."; arguments: what follows the options. */
+bool tool_begin(const char *name, const char *arguments, const char *summary, const GOptionEntry *entries, int *argc,
+                char ***argv, int *status);
+/* Closes standard output; the exit status is 1 instead of 0 where not all of it could be written. */
+int tool_end(const char *name, int status);
+/* An argument as UTF-8: as it is, else from the locale's encoding. (transfer full): NULL with an error. */
+char *tool_utf8(const char *argument, GError **error);
+/* PROPERTY=VALUE goes to the options or to the settings, whichever has it. options NULL: settings only. */
+bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError **error);
+/* "1024x768", each from 1 to 65535. option: for the message. */
+bool tool_size(const char *option, const char *text, int *width, int *height, GError **error);
+/* Opens, writes, closes; each may fail, and a regular file is then removed. */
+bool tool_write(const char *path, const void *data, size_t bytes, GError **error);
+
+#endif
