@@ -2,9 +2,7 @@
 /* Quantisation on the CPU: the specification of every kernel's codes and scales (FkOps.quantize). Single float32
  * operations in the written order, so that another machine gives the same bits. */
 #include "cpu.h"
-#include "number.h"
-
-#include <math.h>
+#include "quant.h"
 
 typedef struct {
   FkTensor y, scale, x;
@@ -16,39 +14,22 @@ static float value_at(FkTensor x, int64_t row, int64_t col) {
   return x.dtype == FK_F32 ? ((const float *)x.data)[at] : fk_bf16_to_f32(((const uint16_t *)x.data)[at]);
 }
 
-/* -127..127; a NaN, which only a group without numbers has here, becomes 0. */
-static int8_t to_i8(float value) {
-  if (isnan(value)) return 0;
-  const float rounded = rintf(value);
-  return (int8_t)(rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded);
-}
-
 /* One scale and the codes under it. */
 static void quantize_task(const void *data, int64_t task, float *scratch) {
   const FkQuantOp *op = data;
   const int64_t groups = fk_tensor_cols(op->x) / op->width;
   const int64_t top = task / groups * op->height, left = task % groups * op->width;
   const int64_t bottom = fk_cpu_min(top + op->height, fk_tensor_rows(op->x)), right = left + op->width;
-  const bool floats = op->y.dtype == FK_E4M3;
-  const float limit = floats ? 448.0f : 127.0f;
-  float amax = 0;
-  bool broken = false; /* a NaN, which codes of integers cannot say */
+  const FkDtype codes = op->y.dtype;
+  FkQuantGroup group = {0};
+  float inverse;
   (void)scratch;
   for (int64_t r = top; r < bottom; r++)
-    for (int64_t c = left; c < right; c++) {
-      const float value = value_at(op->x, r, c);
-      broken = broken || (!floats && isnan(value));
-      amax = fmaxf(amax, fabsf(value)); /* passes over NaN, in any order */
-    }
-  const bool empty = amax < 0x1p-100f;
-  const float inverse = empty || broken ? 0.0f : limit / amax;
-  fk_cpu_f32(op->scale, task / groups)[task % groups] = broken ? NAN : empty ? 1.0f : amax / limit;
+    for (int64_t c = left; c < right; c++) fk_quant_see(&group, codes, value_at(op->x, r, c));
+  fk_cpu_f32(op->scale, task / groups)[task % groups] = fk_quant_scale(&group, codes, &inverse);
   for (int64_t r = top; r < bottom; r++) {
-    uint8_t *codes = (uint8_t *)op->y.data + r * op->y.ld;
-    for (int64_t c = left; c < right; c++) {
-      const float value = value_at(op->x, r, c) * inverse; /* NaN stays NaN where the inverse is 0 */
-      codes[c] = floats ? fk_f32_to_e4m3(value) : (uint8_t)to_i8(value);
-    }
+    uint8_t *to = (uint8_t *)op->y.data + r * op->y.ld;
+    for (int64_t c = left; c < right; c++) to[c] = fk_quant_code(codes, value_at(op->x, r, c), inverse);
   }
 }
 
