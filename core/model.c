@@ -5,12 +5,11 @@
 
 #include "fk.h"
 
-static const struct {
-  const char *folder, *stem;
-} parts[FK_PARTS] = {[FK_PART_CLIP] = {"text_encoder", "model"},
-                     [FK_PART_T5] = {"text_encoder_2", "model"},
-                     [FK_PART_FLUX] = {"transformer", "diffusion_pytorch_model"},
-                     [FK_PART_VAE] = {"vae", "diffusion_pytorch_model"}};
+/* Names of the files in a part's folder: diffusers' and transformers'. */
+static const char *const stems[FK_PARTS] = {[FK_PART_CLIP] = "model",
+                                            [FK_PART_T5] = "model",
+                                            [FK_PART_FLUX] = "diffusion_pytorch_model",
+                                            [FK_PART_VAE] = "diffusion_pytorch_model"};
 
 static bool mismatch(GError **error, const char *path, const char *what, int64_t expected, int64_t found) {
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
@@ -25,14 +24,21 @@ static bool check_levels(const FkModel *m, GError **error) {
   return levels == 4 || mismatch(error, m->path, "vae levels (8 pixels per latent)", 4, levels);
 }
 
+static bool open_files(FkModel *m, FkPart i, GError **error) {
+  g_autofree char *folder = g_build_filename(m->path, fk_part_name(i), NULL);
+  size_t n;
+  const FkNameTable *tables = fk_name_tables(i, &n);
+  FkComponent *component = fk_component_open(folder, stems[i], error);
+  if (!component) return false;
+  m->part[i].component = component;
+  m->names.part[i] = (FkNamesPart){component, fk_names_detect(i, component, tables, n)};
+  return true;
+}
+
 static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, bool with_files, GError **error) {
   FkModelPart *p = &m->part[i];
-  if (with_files && m->path) {
-    g_autofree char *folder = g_build_filename(m->path, parts[i].folder, NULL);
-    p->component = fk_component_open(folder, parts[i].stem, error);
-    if (!p->component) return false;
-  }
-  p->binder = fk_binder_new(m->be, precision, p->component, parts[i].folder);
+  if (with_files && m->path && !open_files(m, i, error)) return false;
+  p->binder = fk_binder_new(m->be, precision, &m->names, i);
   switch (i) {
   case FK_PART_CLIP: fk_clip_init(&m->clip, &m->config.clip, p->binder); break;
   case FK_PART_T5: fk_t5_init(&m->t5, &m->config.t5, p->binder); break;
@@ -74,16 +80,8 @@ FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *preci
   return g_steal_pointer(&m);
 }
 
-static void unload(FkModel *m) {
-  for (int i = 0; i < FK_PARTS; i++) {
-    if (m->part[i].memory) m->be->ops->release(m->be, m->part[i].memory);
-    m->part[i].memory = NULL;
-  }
-}
-
 void fk_model_free(FkModel *m) {
   if (!m) return;
-  unload(m);
   for (int i = 0; i < FK_PARTS; i++) {
     fk_binder_free(m->part[i].binder);
     fk_component_free(m->part[i].component);
@@ -95,6 +93,20 @@ void fk_model_free(FkModel *m) {
   fk_t5_tokenizer_free(m->t5_tokenizer);
   g_free(m->path);
   g_free(m);
+}
+
+/* Refuses before anything is loaded. Memory of a host can be made free by the system (page cache, swap), so there what
+ * counts is how much there is at all; memory of a device is free or it is not. */
+static bool check_memory(const FkModel *m, GError **error) {
+  size_t need = 0, free_bytes = 0, total_bytes = 0;
+  for (int i = 0; i < FK_PARTS; i++) need += m->part[i].loaded || !m->part[i].component ? 0 : m->part[i].bytes;
+  m->be->ops->memory(m->be, &free_bytes, &total_bytes);
+  const bool host = m->be->ops == &fk_cpu_ops;
+  const size_t have = host ? total_bytes : free_bytes;
+  if (need <= have) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "the weights need %zu bytes of memory on %s, %zu are %s", need,
+              m->be->machine, have, host ? "all there is" : "free");
+  return false;
 }
 
 /* Bytes of one part's files, seen as bytes of all. */
@@ -110,23 +122,41 @@ static void forward_progress(int64_t done, int64_t total, void *user_data) {
   if (s->progress) s->progress(s->before + done, s->total, s->user_data);
 }
 
+static void note_loaded(FkModel *m) {
+  m->loaded = true;
+  for (int i = 0; i < FK_PARTS; i++) m->loaded = m->loaded && m->part[i].loaded;
+}
+
+bool fk_model_load_part(FkModel *m, FkPart i, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
+                        GError **error) {
+  FkModelPart *p = &m->part[i];
+  if (p->loaded) return true;
+  if (!fk_binder_load(p->binder, cancellable, progress, user_data, error)) return false;
+  if (i == FK_PART_T5 && p->component && !fk_t5_prepare(&m->t5, m->be, error)) {
+    fk_binder_release(p->binder);
+    return false;
+  }
+  p->loaded = true;
+  note_loaded(m);
+  return true;
+}
+
+void fk_model_release_part(FkModel *m, FkPart i) {
+  fk_binder_release(m->part[i].binder);
+  m->part[i].loaded = m->loaded = false;
+}
+
 bool fk_model_load(FkModel *m, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
   Share share = {progress, user_data, 0, (int64_t)fk_model_weight_bytes(m)};
+  if (!check_memory(m, error)) return false;
   for (int i = 0; i < FK_PARTS; i++) {
-    FkModelPart *p = &m->part[i];
-    if (!fk_binder_load(p->binder, cancellable, forward_progress, &share, error)) {
-      unload(m);
+    if (!fk_model_load_part(m, (FkPart)i, cancellable, forward_progress, &share, error)) {
+      for (int k = 0; k < FK_PARTS; k++) fk_model_release_part(m, (FkPart)k);
       return false;
     }
-    p->memory = fk_binder_take_memory(p->binder);
-    share.before += (int64_t)p->bytes;
+    share.before += (int64_t)m->part[i].bytes;
   }
-  if (m->path) fk_t5_prepare(&m->t5, m->be);
-  for (int i = 0; i < FK_PARTS; i++) {
-    g_clear_pointer(&m->part[i].binder, fk_binder_free);
-    g_clear_pointer(&m->part[i].component, fk_component_free);
-  }
-  return m->loaded = true;
+  return true;
 }
 
 size_t fk_model_weight_bytes(const FkModel *m) {

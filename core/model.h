@@ -11,14 +11,12 @@
 
 #include <gio/gio.h>
 
-typedef enum { FK_PART_CLIP, FK_PART_T5, FK_PART_FLUX, FK_PART_VAE, FK_PARTS } FkPart;
-
 typedef struct {
   FkComponent *component; /* NULL: null walk */
-  FkBinder *binder;       /* until loaded */
-  void *memory;
+  FkBinder *binder;       /* of all tensors of the part by name; owns their memory */
   int64_t parameters;
   size_t bytes;
+  bool loaded;
 } FkModelPart;
 
 typedef struct {
@@ -31,8 +29,9 @@ typedef struct {
   FkT5 t5;
   FkFlux flux;
   FkVae vae;
+  FkNames names;
   FkModelPart part[FK_PARTS];
-  bool loaded;
+  bool loaded; /* all parts are */
 } FkModel;
 
 /* Reads configurations, tokenizers and all tensor headers of `path`, and checks every tensor's name, type and shape.
@@ -42,8 +41,18 @@ typedef struct {
 FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error);
 /* (nullable) Frees weights; the backend must still be open. */
 void fk_model_free(FkModel *model);
-/* Uploads the weights. After a failure or cancellation nothing is kept and it may be called again. */
+/* Loads all parts that are not loaded. FK_ERROR_MEMORY before the first byte where the backend has too little for all
+ * of them; other errors as fk_binder_load. After a failure or cancellation nothing is kept and it may be called again.
+ */
 bool fk_model_load(FkModel *model, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error);
+/* One part alone; nothing happens where it is loaded. Progress counts this part's bytes. After a failure the part is
+ * not loaded, the others stay as they are. */
+bool fk_model_load_part(FkModel *model, FkPart part, GCancellable *cancellable, FkLoadProgress progress,
+                        void *user_data, GError **error);
+/* Gives a part's memory back, if it is loaded. The caller has waited for what used it, and forgets what was captured
+ * with its addresses: the next load may find others (fk_binder_release). */
+void fk_model_release_part(FkModel *model, FkPart part);
+/* Of all parts, loaded or not: known as soon as the model is open. */
 size_t fk_model_weight_bytes(const FkModel *model);
 /* Square of the autoencoder's training size: the area at which the model works by default. */
 int64_t fk_model_area(const FkModel *model);

@@ -57,13 +57,165 @@ static void loads_again(void) {
   g_assert_false(fk_model_load(m, cancellable, see, &seen, &error));
   assert_error(error, FK_ERROR_CANCELLED, "", "");
   g_assert_false(m->loaded);
-  for (int i = 0; i < FK_PARTS; i++) g_assert_null(m->part[i].memory);
+  for (int i = 0; i < FK_PARTS; i++) g_assert_null(fk_binder_store(m->part[i].binder)->memory);
   seen = (Seen){.cancellable = NULL};
   g_assert_true(fk_model_load(m, NULL, see, &seen, &error));
   g_assert_no_error(error);
   g_assert_true(m->loaded);
   g_assert_cmpint(seen.last, ==, seen.total);
   g_assert_cmpint(seen.total, ==, (int64_t)fk_model_weight_bytes(m));
+}
+
+/* ---- Parts by themselves ---- */
+
+/* Their addresses follow them: what was found by name is there again, elsewhere or not. */
+static void parts(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error);
+  const FkBound *q = fk_binder_find(m->part[FK_PART_T5].binder, "encoder.block.2.layer.0.SelfAttention.k.weight");
+  g_assert_nonnull(q);
+  const size_t row = (size_t)q->weight->in * fk_dtype_size(q->weight->dtype);
+  Seen seen = {.cancellable = NULL};
+  g_assert_true(fk_model_load_part(m, FK_PART_T5, NULL, see, &seen, &error));
+  g_assert_no_error(error);
+  g_assert_cmpint(seen.total, ==, (int64_t)m->part[FK_PART_T5].bytes);
+  g_assert_true(m->part[FK_PART_T5].loaded && !m->part[FK_PART_FLUX].loaded && !m->loaded);
+  g_assert_nonnull(m->t5.bias_table);
+  g_autofree char *before = g_memdup2((const char *)q->weight->data + (size_t)q->first * row, (size_t)q->rows * row);
+  g_assert_true(fk_model_load(m, NULL, NULL, NULL, &error)); /* the others */
+  g_assert_true(m->loaded);
+  const void *flux = m->flux.x_embedder.data;
+  fk_model_release_part(m, FK_PART_T5);
+  g_assert_null(q->weight->data);
+  g_assert_true(!m->part[FK_PART_T5].loaded && m->part[FK_PART_FLUX].loaded && !m->loaded);
+  fk_model_release_part(m, FK_PART_T5); /* nothing to do */
+  g_assert_true(fk_model_load_part(m, FK_PART_T5, NULL, NULL, NULL, &error));
+  g_assert_true(m->loaded && m->flux.x_embedder.data == flux);
+  g_assert_cmpmem((const char *)q->weight->data + (size_t)q->first * row, (size_t)q->rows * row, before,
+                  (size_t)q->rows * row);
+  g_assert_true(fk_model_load_part(m, FK_PART_T5, NULL, NULL, NULL, &error)); /* nothing to do */
+}
+
+/* Every tensor of the model is found by its name, inside its group and its target; groups lie one behind the other. */
+static void groups(void) {
+  static const struct {
+    FkPart part;
+    const char *name, *group;
+    int64_t first, rows;
+  } cases[] = {
+      {FK_PART_FLUX, "x_embedder.weight", "embedders", 0, 256},
+      {FK_PART_FLUX, "transformer_blocks.1.attn.to_k.weight", "transformer_blocks.1", 0, 256},
+      {FK_PART_FLUX, "transformer_blocks.1.attn.to_v.bias", "transformer_blocks.1", 256, 256},
+      {FK_PART_FLUX, "transformer_blocks.0.attn.add_q_proj.weight", "transformer_blocks.0", 512, 256},
+      {FK_PART_FLUX, "single_transformer_blocks.4.proj_mlp.weight", "single_transformer_blocks.4", 768, 1024},
+      {FK_PART_FLUX, "norm_out.linear.bias", "output", 0, 512},
+      {FK_PART_T5, "encoder.block.2.layer.1.DenseReluDense.wi_1.weight", "encoder.block.2", 512, 512},
+      {FK_PART_CLIP, "text_model.encoder.layers.1.self_attn.v_proj.bias", "text_model.encoder.layers.1", 256, 128},
+      {FK_PART_VAE, "decoder.conv_in.weight", "decoder", 0, 128},
+  };
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error);
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    const FkBinder *b = m->part[cases[i].part].binder;
+    const FkBound *bound = fk_binder_find(b, cases[i].name);
+    g_test_message("%s", cases[i].name);
+    g_assert_nonnull(bound);
+    const FkGroup *group = fk_store_at(fk_binder_store(b), bound->group);
+    g_assert_cmpstr(group->name, ==, cases[i].group);
+    g_assert_cmpint(bound->first, ==, cases[i].first);
+    g_assert_cmpint(bound->rows, ==, cases[i].rows);
+    g_assert_cmpuint(bound->place, >=, group->at);
+    g_assert_cmpuint(bound->place, <, group->at + group->bytes);
+    g_assert_true((bound->weight != NULL) != (bound->tensor != NULL));
+    g_assert_cmpint(bound->first + bound->rows, <=, bound->weight ? bound->weight->out : bound->tensor->dim[0]);
+  }
+  g_assert_null(fk_binder_find(m->part[FK_PART_FLUX].binder, "transformer_blocks.2.attn.to_q.weight"));
+  for (int p = 0; p < FK_PARTS; p++) {
+    const FkStore *s = fk_binder_store(m->part[p].binder);
+    size_t at = 0;
+    for (int g = 0; g < (int)s->groups->len; g++) {
+      g_assert_cmpuint(fk_store_at(s, g)->at, >=, at);
+      g_assert_cmpuint(fk_store_at(s, g)->at, <, at + FK_WEIGHT_ALIGN);
+      g_assert_cmpuint(fk_store_at(s, g)->at % FK_WEIGHT_ALIGN, ==, 0);
+      at = fk_store_at(s, g)->at + fk_store_at(s, g)->bytes;
+    }
+    g_assert_cmpuint(at, ==, m->part[p].bytes);
+  }
+  g_assert_cmpuint(fk_binder_store(m->part[FK_PART_FLUX].binder)->groups->len, ==, 2 + 2 + 5);
+}
+
+/* ---- The CPU backend with slots that fail ---- */
+
+static FkOps ops;
+static int fail_download, allocations; /* the n-th download fails, from 1; 0: none */
+static size_t free_bytes;
+
+static void failing_download(FkBackend *b, void *to, const void *from, size_t bytes) {
+  if (fail_download && --fail_download == 0)
+    fk_backend_fail(b, FK_FAIL_DEVICE, "a download failed on purpose");
+  else
+    fk_cpu_ops.download(b, to, from, bytes);
+}
+
+static void *counting_alloc(FkBackend *b, size_t bytes) {
+  allocations++;
+  return fk_cpu_ops.alloc(b, bytes);
+}
+
+static void little_memory(FkBackend *b, size_t *available, size_t *total) {
+  fk_cpu_ops.memory(b, available, total);
+  *available = free_bytes;
+}
+
+static void use_failing_ops(void) {
+  ops = fk_cpu_ops;
+  ops.download = failing_download;
+  ops.alloc = counting_alloc;
+  ops.memory = little_memory;
+  be->ops = &ops;
+}
+
+/* T5's position bias comes back from the backend after the load: without it T5 is not loaded, and nothing stays that a
+ * later edit would take for a table. */
+static void lost_bias(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error), good = NULL;
+  good = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error);
+  g_assert_true(fk_model_load(good, NULL, NULL, NULL, &error));
+  use_failing_ops();
+  free_bytes = SIZE_MAX;
+  fail_download = 1;
+  g_assert_false(fk_model_load(m, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_DEVICE, "text_encoder_2", "a download failed on purpose");
+  g_assert_true(!m->loaded && !m->part[FK_PART_T5].loaded && !m->part[FK_PART_CLIP].loaded);
+  g_assert_null(m->t5.bias_table);
+  fk_backend_clear(be);
+  g_assert_true(fk_model_load(m, NULL, NULL, NULL, &error));
+  g_assert_no_error(error);
+  const size_t bytes = (size_t)(m->t5.relative_bias.out * m->t5.relative_bias.in) * sizeof(float);
+  g_assert_cmpmem(m->t5.bias_table, bytes, good->t5.bias_table, bytes);
+  be->ops = &fk_cpu_ops;
+}
+
+/* All parts together, before the first is allocated; one byte more is enough. */
+static void too_little_memory(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkModel) m = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error);
+  use_failing_ops();
+  allocations = 0;
+  free_bytes = fk_model_weight_bytes(m) - 1;
+  g_autofree char *need = g_strdup_printf("the weights need %zu bytes", fk_model_weight_bytes(m));
+  g_autofree char *have = g_strdup_printf(", %zu are free", free_bytes);
+  g_assert_false(fk_model_load(m, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_MEMORY, need, have);
+  g_assert_cmpint(allocations, ==, 0);
+  free_bytes++;
+  g_assert_true(fk_model_load(m, NULL, NULL, NULL, &error));
+  g_assert_cmpint(allocations, ==, FK_PARTS);
+  fk_model_release_part(m, FK_PART_VAE);
+  free_bytes = m->part[FK_PART_VAE].bytes; /* what is loaded needs nothing any more */
+  g_assert_true(fk_model_load(m, NULL, NULL, NULL, &error));
+  be->ops = &fk_cpu_ops;
 }
 
 /* Rewrites the first `from` in a file of the copy. */
@@ -142,6 +294,10 @@ int main(int argc, char **argv) {
   be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
   g_test_add_func("/model/opens", opens);
   g_test_add_func("/model/loads-again", loads_again);
+  g_test_add_func("/model/parts", parts);
+  g_test_add_func("/model/groups", groups);
+  g_test_add_func("/model/lost-bias", lost_bias);
+  g_test_add_func("/model/too-little-memory", too_little_memory);
   g_test_add_func("/model/damaged", damaged);
   g_test_add_func("/model/published", published);
   const int status = g_test_run();

@@ -6,6 +6,8 @@
 #include "test-npy.h"
 #include "weights.h"
 
+#include <string.h>
+
 typedef struct {
   FkBackend *be;
   FkArena arena;
@@ -24,7 +26,12 @@ static inline Stage stage_open(const char *folder, const char *stem) {
   g_assert_true(fk_arena_open(&s.arena, s.be, 256u << 20));
   s.component = fk_component_open(path, stem, &error);
   g_assert_no_error(error);
-  s.binder = fk_binder_new(s.be, NULL, s.component, folder);
+  FkNames names = {0};
+  FkPart part = strcmp(stem, "model") ? FK_PART_FLUX : strstr(folder, "_2") ? FK_PART_T5 : FK_PART_CLIP;
+  size_t n;
+  const FkNameTable *tables = fk_name_tables(part, &n);
+  names.part[part] = (FkNamesPart){s.component, fk_names_detect(part, s.component, tables, n)};
+  s.binder = fk_binder_new(s.be, NULL, &names, part);
   return s;
 }
 

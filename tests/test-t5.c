@@ -13,7 +13,7 @@ static void states(void) {
   Stage s = stage_open("text_encoder_2", "model");
   fk_t5_init(&t5, &config.t5, s.binder);
   stage_load(&s);
-  fk_t5_prepare(&t5, s.be);
+  g_assert_true(fk_t5_prepare(&t5, s.be, NULL));
   FkTensor out = fk_arena_2d(&s.arena, FK_F32, 64, config.t5.width);
   fk_t5_encode(&t5, s.be, &s.arena, ids.data, 64, out);
   g_autofree float *have = stage_download(&s, out);

@@ -5,39 +5,43 @@
 
 #include "weights.h"
 
-#define FK_WEIGHT_ALIGN 256u /* bytes */
-
-/* One tensor of the checkpoint and where it goes. In memory it is rows x cols elements without gaps. */
+/* Rows of a tensor of the checkpoint and where they go: rows x cols elements without gaps. */
 typedef struct {
-  const FkSafetensors *file;
-  const FkStTensor *source;
-  size_t place; /* byte of the binder's memory */
-  FkDtype from, as;
-  int64_t rows, cols;
-  int taps; /* kernel * kernel; a row is [cols / taps, taps] in the file and transposed in memory. 1: as it is */
+  FkSource source;
+  FkDtype from, as;   /* as E4M3 or I8: codes, and a float32 scale for each row */
+  int64_t rows, cols; /* source.first_row is the first */
+  int taps;           /* kernel * kernel; a row is [cols / taps, taps] in the file and transposed in memory. 1: as is */
+  size_t place, scale; /* bytes of the store's memory; scale: of codes alone */
 } FkItem;
 
-/* What the model holds: gets memory + place when everything is loaded. One of the two pointers is set. */
+/* What the model holds: gets memory + place when everything is loaded. */
 typedef struct {
-  FkWeight *weight;
+  FkWeight *weight; /* one of the two */
   FkTensor *tensor;
-  size_t place;
+  size_t place, scale; /* scale: of codes alone */
+  FkWeight *full;      /* the weight's twin, NULL: none */
+  size_t full_place;
 } FkTarget;
 
 struct FkBinder {
   FkBackend *be;
   FkPrecision precision;
-  FkComponent *component; /* NULL: null walk */
-  char *what;
-  GArray *items;      /* FkItem; empty in a null walk */
-  GArray *targets;    /* FkTarget */
-  GHashTable *known;  /* FkStTensor asked for, alternatives included */
-  GPtrArray *ignored; /* GPatternSpec */
+  FkNames names;
+  FkPart part;
+  const FkComponent *component; /* NULL: null walk */
+  FkStore store;
+  GArray *items;     /* FkItem; empty in a null walk */
+  GArray *targets;   /* FkTarget */
+  GPtrArray *twins;  /* FkWeight, owned */
+  GHashTable *bound; /* canonical name -> FkBound */
+  GHashTable *known; /* FkStTensor asked for */
   int64_t parameters;
-  size_t bytes; /* of memory, so far */
   int missing, mismatched, extra;
   char *first; /* message of the first of these */
-  void *memory;
 };
+
+static inline bool fk_item_quantised(const FkItem *item) {
+  return item->as == FK_E4M3 || item->as == FK_I8;
+}
 
 #endif

@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes of a checkpoint into backend memory. The work is a list of pieces of at most 16 MiB of file; readers fill up to
- * WINDOW of them at once, the calling thread places them in order, reports and looks for cancellation.
+/* Bytes of a checkpoint into backend memory. The work is a list of chunks: whole rows, about 16 MiB of file. Readers
+ * fill up to WINDOW of them at once, the calling thread places them in order, reports and looks for cancellation.
  *
- * A backend with stage and commit gets the file's own bytes in its pinned buffers and converts on its side. One without
- * has its memory in the host's address space (CPU): readers convert through a small buffer straight into place. Either
- * way no tensor is held twice. Convolutions are transposed by the reader, as both sides then want the same order. */
+ * A backend with stage and commit gets the file's own bytes in its pinned staging buffers and converts on its side. One
+ * without has its memory in the host's address space (CPU): readers convert through a small buffer straight into place.
+ * Either way no tensor is held twice. Two things are done by the readers for both: convolutions are transposed, and
+ * rows of quantised matrices become codes, for which a row's largest number must be known before its first code. */
 #include "weights-internal.h"
 
 #include "fk-error.h"
-#include "number.h"
+#include "quant.h"
 
 #include <string.h>
 
-#define PIECE_BYTES (16 << 20)
-#define BUFFERS 8               /* stage buffers of a backend, see FkOps.stage */
+#define CHUNK_BYTES (16 << 20)
+#define BUFFERS 8               /* staging buffers of a backend, see FkOps.stage */
 #define WINDOW (BUFFERS - 1)    /* one buffer is being copied while the others are read */
-#define CHUNK_BYTES (256 << 10) /* of conversion: stays in the second-level cache */
-#define PROGRESS_BYTES (16 << 20)
+#define BLOCK_BYTES (256 << 10) /* of conversion: stays in the second-level cache */
+#define PROGRESS_BYTES (8 << 20)
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "safetensors are little-endian, and values are taken as they lie"
@@ -24,26 +25,33 @@
 
 typedef struct {
   const FkItem *item;
-  int64_t first, count; /* elements of the item; whole rows if it is transposed */
-} Piece;
+  int64_t first, rows; /* of the item */
+} Chunk;
 
+/* A chunk under way from the file to its place. */
 typedef struct {
-  const Piece *piece;
-  void *to;   /* stage buffer, or the piece's place in host memory */
-  FkDtype as; /* of `to` */
+  const Chunk *chunk;
+  void *to;      /* staging buffer, or the chunk's place in host memory */
+  FkDtype as;    /* of `to` */
+  float *scales; /* of codes: where they go, or a buffer of the transfer's own until they are uploaded */
   bool ready;
   GError *error;
-} Slot;
+} Transfer;
 
 typedef struct {
   FkBinder *b;
-  GArray *pieces; /* Piece */
-  size_t largest; /* bytes of file of one piece */
-  Slot slots[BUFFERS];
+  GArray *chunks; /* Chunk */
+  size_t largest; /* bytes of one chunk in a staging buffer */
+  Transfer transfers[BUFFERS];
   GMutex lock;
   GCond done;
   int stop; /* atomic: readers leave what is queued */
 } Loader;
+
+/* The CPU backend may have the slots too; its memory is the host's, so chunks go straight into place. */
+static bool staged(const FkBackend *be) {
+  return be->ops->stage && strcmp(be->ops->name, "cpu");
+}
 
 /* ---- Numbers ---- */
 
@@ -81,159 +89,204 @@ static void transpose_row(void *to, const void *from, int64_t channels, int taps
 
 /* ---- Readers ---- */
 
-/* Reads a piece by chunks of whole rows (or of elements, where rows do not matter), converts, transposes. */
-static bool read_chunks(const Slot *slot, GError **error) {
-  const Piece *p = slot->piece;
-  const FkItem *item = p->item;
-  const size_t from_size = fk_dtype_size(item->from), as_size = fk_dtype_size(slot->as);
-  const int64_t row = item->taps > 1 ? item->cols : 1;
-  const int64_t chunk = MIN(p->count, MAX(1, CHUNK_BYTES / (int64_t)from_size / row) * row);
-  g_autofree char *raw = g_malloc((size_t)chunk * from_size);
-  g_autofree char *converted = item->taps > 1 ? g_malloc((size_t)chunk * as_size) : NULL;
-  for (int64_t at = 0; at < p->count; at += chunk) {
-    const int64_t n = MIN(chunk, p->count - at);
-    char *to = (char *)slot->to + (size_t)at * as_size, *flat = converted ? converted : to;
-    const uint64_t offset = (uint64_t)(p->first + at) * from_size;
-    bool same = slot->as == item->from;
-    if (!fk_safetensors_read(item->file, item->source, offset, same ? flat : raw, (size_t)n * from_size, error))
-      return false;
-    if (!same) convert(flat, slot->as, raw, item->from, n);
-    for (int64_t r = 0; converted && r < n; r += row)
-      transpose_row(to + (size_t)r * as_size, flat + (size_t)r * as_size, row / item->taps, item->taps, as_size);
+/* Rows at..at+n of the chunk from `raw`, as the file has them, to their place. `work`: for n rows in between. */
+static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *raw, void *work) {
+  const FkItem *item = t->chunk->item;
+  const size_t size = fk_dtype_size(t->as);
+  const int64_t cols = item->cols;
+  char *to = (char *)t->to + (size_t)(at * cols) * size;
+  const FkDtype numbers = t->scales ? FK_F32 : t->as;
+  const bool last = !t->scales && item->taps == 1; /* nothing follows the conversion */
+  if (item->from != numbers) {
+    convert(last ? to : work, numbers, raw, item->from, n * cols);
+    raw = work;
+  }
+  if (last) return;
+  for (int64_t r = 0; r < n; r++)
+    if (t->scales)
+      t->scales[at + r] = fk_quant_row((uint8_t *)to + r * cols, t->as, (const float *)raw + r * cols, cols);
+    else
+      transpose_row(to + (size_t)(r * cols) * size, (const char *)raw + (size_t)(r * cols) * size, cols / item->taps,
+                    item->taps, size);
+}
+
+/* Reads a chunk whose elements are not the file's: by blocks of rows that fit a cache. */
+static bool read_blocks(const Transfer *t, GError **error) {
+  const Chunk *c = t->chunk;
+  const FkItem *item = c->item;
+  const size_t row = (size_t)item->cols * fk_dtype_size(item->from), row_work = (size_t)item->cols * sizeof(float);
+  const int64_t block = MIN(c->rows, MAX(1, BLOCK_BYTES / (int64_t)row));
+  g_autofree char *raw = g_try_malloc((size_t)block * row), *work = g_try_malloc((size_t)block * row_work);
+  if (!raw || !work) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an allocation of %zu bytes was refused",
+                (size_t)block * (raw ? row_work : row));
+    return false;
+  }
+  for (int64_t at = 0; at < c->rows; at += block) {
+    const int64_t n = MIN(block, c->rows - at);
+    const uint64_t offset = (uint64_t)(item->source.first_row + c->first + at) * row;
+    if (!fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)) return false;
+    finish_rows(t, at, n, raw, work);
   }
   return true;
 }
 
-static void read_piece(gpointer data, gpointer user_data) {
-  Slot *slot = data;
+static bool read_whole(const Transfer *t, GError **error) {
+  const FkItem *item = t->chunk->item;
+  const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
+  return fk_safetensors_read(item->source.file, item->source.tensor,
+                             (uint64_t)(item->source.first_row + t->chunk->first) * row, t->to,
+                             (size_t)t->chunk->rows * row, error);
+}
+
+static void read_chunk(gpointer data, gpointer user_data) {
+  Transfer *t = data;
   Loader *loader = user_data;
-  const FkItem *item = slot->piece->item;
-  const size_t size = fk_dtype_size(item->from);
+  const FkItem *item = t->chunk->item;
   GError *error = NULL;
-  if (g_atomic_int_get(&loader->stop)) {
-    /* Nobody waits for this piece any more. */
-  } else if (slot->as == item->from && item->taps == 1) {
-    fk_safetensors_read(item->file, item->source, (uint64_t)slot->piece->first * size, slot->to,
-                        (size_t)slot->piece->count * size, &error);
-  } else {
-    read_chunks(slot, &error);
+  if (!g_atomic_int_get(&loader->stop)) { /* else nobody waits for this chunk any more */
+    if (t->as == item->from && item->taps == 1)
+      read_whole(t, &error);
+    else
+      read_blocks(t, &error);
   }
   g_mutex_lock(&loader->lock);
-  slot->error = error;
-  slot->ready = true;
+  t->error = error;
+  t->ready = true;
   g_cond_signal(&loader->done);
   g_mutex_unlock(&loader->lock);
 }
 
 /* ---- The calling thread ---- */
 
-/* The CPU backend may have the slots too; its memory is the host's, so pieces go straight into place. */
-static bool staged(const FkBackend *be) {
-  return be->ops->stage && strcmp(be->ops->name, "cpu");
-}
-
-static void cut_pieces(Loader *loader) {
+static void cut_chunks(Loader *loader) {
   for (guint i = 0; i < loader->b->items->len; i++) {
     const FkItem *item = &g_array_index(loader->b->items, FkItem, i);
-    const int64_t size = (int64_t)fk_dtype_size(item->from), total = item->rows * item->cols;
-    const int64_t row = item->taps > 1 ? item->cols : 1, most = MAX(1, PIECE_BYTES / size / row) * row;
-    for (int64_t first = 0; first < total; first += most) {
-      Piece piece = {item, first, MIN(most, total - first)};
-      g_array_append_val(loader->pieces, piece);
-      loader->largest = MAX(loader->largest, (size_t)(piece.count * size));
+    const int64_t row = item->cols * (int64_t)fk_dtype_size(item->from), most = MAX(1, CHUNK_BYTES / row);
+    for (int64_t first = 0; first < item->rows; first += most) {
+      Chunk chunk = {item, first, MIN(most, item->rows - first)};
+      g_array_append_val(loader->chunks, chunk);
+      loader->largest = MAX(loader->largest, (size_t)(chunk.rows * row));
     }
   }
 }
 
-static char *piece_place(const Loader *loader, const Piece *piece) {
-  return (char *)loader->b->memory + piece->item->place + (size_t)piece->first * fk_dtype_size(piece->item->as);
+static char *chunk_place(const Loader *loader, const Chunk *c) {
+  return (char *)loader->b->store.memory + c->item->place +
+         (size_t)(c->first * c->item->cols) * fk_dtype_size(c->item->as);
 }
 
-/* Hands a piece to the readers. False when the backend has no buffer for it. */
-static bool start_piece(Loader *loader, GThreadPool *pool, guint index) {
+static float *scales_place(const Loader *loader, const Chunk *c) {
+  return (float *)(void *)((char *)loader->b->store.memory + c->item->scale) + c->first;
+}
+
+/* Hands a chunk to the readers. False when there is no buffer for it; *error or the backend says why. */
+static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError **error) {
   FkBackend *be = loader->b->be;
-  Slot *slot = &loader->slots[index % BUFFERS];
-  const Piece *piece = &g_array_index(loader->pieces, Piece, index);
-  *slot = (Slot){.piece = piece, .to = piece_place(loader, piece), .as = piece->item->as};
-  if (staged(be)) {
-    slot->as = piece->item->from;
-    /* Always the largest size, so that a buffer is made once. */
-    slot->to = be->ops->stage(be, (int)(index % BUFFERS), loader->largest);
-    if (!slot->to || be->failure) return false;
+  Transfer *t = &loader->transfers[index % BUFFERS];
+  const Chunk *c = &g_array_index(loader->chunks, Chunk, index);
+  const bool codes = fk_item_quantised(c->item);
+  *t = (Transfer){.chunk = c, .to = chunk_place(loader, c), .as = c->item->as};
+  if (!staged(be)) {
+    t->scales = codes ? scales_place(loader, c) : NULL;
+    return g_thread_pool_push(pool, t, NULL), true;
   }
-  return g_thread_pool_push(pool, slot, NULL), true;
+  t->as = codes ? c->item->as : c->item->from;
+  /* Always the largest size, so that a buffer is made once. */
+  t->to = be->ops->stage(be, (int)(index % BUFFERS), loader->largest);
+  if (!t->to || be->failure) return false;
+  t->scales = codes ? g_try_new(float, (gsize)c->rows) : NULL;
+  if (codes && !t->scales) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: an allocation of %zu bytes was refused",
+                fk_part_name(loader->b->part), (size_t)c->rows * sizeof(float));
+    return false;
+  }
+  return g_thread_pool_push(pool, t, NULL), true;
 }
 
-/* Waits for a piece and places it. */
-static bool finish_piece(Loader *loader, guint index, GError **error) {
+/* Waits for a chunk and places it. */
+static bool finish_chunk(Loader *loader, guint index, GError **error) {
   FkBackend *be = loader->b->be;
-  Slot *slot = &loader->slots[index % BUFFERS];
+  Transfer *t = &loader->transfers[index % BUFFERS];
+  const Chunk *c = t->chunk;
   g_mutex_lock(&loader->lock);
-  while (!slot->ready) g_cond_wait(&loader->done, &loader->lock);
+  while (!t->ready) g_cond_wait(&loader->done, &loader->lock);
   g_mutex_unlock(&loader->lock);
-  if (slot->error) {
-    g_propagate_prefixed_error(error, g_steal_pointer(&slot->error), "%s: tensor \"%.120s\": ", loader->b->what,
-                               slot->piece->item->source->name);
+  if (t->error) {
+    g_propagate_prefixed_error(error, g_steal_pointer(&t->error),
+                               "%s: tensor \"%.120s\": ", fk_part_name(loader->b->part), c->item->source.tensor->name);
     return false;
   }
   if (!staged(be)) return true;
-  be->ops->commit(be, (int)(index % BUFFERS), piece_place(loader, slot->piece), slot->piece->item->as, slot->as,
-                  (size_t)slot->piece->count);
+  be->ops->commit(be, (int)(index % BUFFERS), chunk_place(loader, c), c->item->as, t->as,
+                  (size_t)(c->rows * c->item->cols));
+  if (t->scales && !be->failure)
+    be->ops->upload(be, scales_place(loader, c), t->scales, (size_t)c->rows * sizeof(float));
+  g_clear_pointer(&t->scales, g_free);
   return be->failure == FK_FAIL_NONE;
 }
 
 /* False with *error, or without it when the backend has failed. */
-static bool run_pieces(Loader *loader, GThreadPool *pool, GCancellable *cancellable, FkLoadProgress progress,
+static bool run_chunks(Loader *loader, GThreadPool *pool, GCancellable *cancellable, FkLoadProgress progress,
                        void *user_data, GError **error) {
-  const guint n = loader->pieces->len;
-  const int64_t total = (int64_t)loader->b->bytes;
-  int64_t done = 0, told = 0;
+  const guint n = loader->chunks->len;
+  const int64_t total = (int64_t)loader->b->store.bytes;
+  int64_t done = 0, reported = 0;
   if (progress) progress(n ? 0 : total, total, user_data);
   for (guint started = 0, finished = 0;;) {
     if (g_cancellable_is_cancelled(cancellable)) {
-      g_set_error(error, FK_ERROR, FK_ERROR_CANCELLED, "%s: loading was cancelled", loader->b->what);
+      g_set_error(error, FK_ERROR, FK_ERROR_CANCELLED, "%s: loading was cancelled", fk_part_name(loader->b->part));
       return false;
     }
     if (finished == n) return true;
     for (; started < n && started - finished < WINDOW; started++)
-      if (!start_piece(loader, pool, started)) return false;
-    if (!finish_piece(loader, finished, error)) return false;
-    const Piece *piece = &g_array_index(loader->pieces, Piece, finished++);
-    /* The last piece also accounts for the gaps of alignment. */
-    done = finished == n ? total : done + piece->count * (int64_t)fk_dtype_size(piece->item->as);
-    if (!progress || (done - told < PROGRESS_BYTES && finished < n)) continue;
+      if (!start_chunk(loader, pool, started, error)) return false;
+    if (!finish_chunk(loader, finished, error)) return false;
+    const Chunk *c = &g_array_index(loader->chunks, Chunk, finished++);
+    /* The last chunk also accounts for scales and the gaps of alignment. */
+    done = finished == n ? total : done + c->rows * c->item->cols * (int64_t)fk_dtype_size(c->item->as);
+    if (!progress || (done - reported < PROGRESS_BYTES && finished < n)) continue;
     progress(done, total, user_data);
-    told = done;
+    reported = done;
   }
 }
 
 /* The backend's own failure as an error. */
 static void take_failure(FkBinder *b, GError **error) {
   FkBackend *be = b->be;
-  FkError code = be->failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : be->dead ? FK_ERROR_DEVICE_LOST : FK_ERROR_DEVICE;
-  g_set_error(error, FK_ERROR, code, "%s: loading: %s", b->what,
+  FkError code = be->dead ? FK_ERROR_DEVICE_LOST : be->failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_DEVICE;
+  g_set_error(error, FK_ERROR, code, "%s: loading: %s", fk_part_name(b->part),
               be->failure ? be->message : "the backend has no buffer");
+}
+
+static void clear_transfers(Loader *loader) {
+  for (int i = 0; i < BUFFERS; i++) {
+    Transfer *t = &loader->transfers[i];
+    g_clear_error(&t->error);
+    if (staged(loader->b->be)) g_free(t->scales);
+  }
 }
 
 static bool read_all(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
   Loader loader = {.b = b};
   /* Exclusive: its threads start here, and fewer than WINDOW will do. */
-  GThreadPool *pool = g_thread_pool_new(read_piece, &loader, WINDOW, TRUE, NULL);
+  GThreadPool *pool = g_thread_pool_new(read_chunk, &loader, WINDOW, TRUE, NULL);
   if (g_thread_pool_get_num_threads(pool) == 0) {
     g_thread_pool_free(pool, TRUE, FALSE);
-    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no thread can be started to read the weights", b->what);
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no thread can be started to read the weights",
+                fk_part_name(b->part));
     return false;
   }
-  loader.pieces = g_array_new(FALSE, FALSE, sizeof(Piece));
+  loader.chunks = g_array_new(FALSE, FALSE, sizeof(Chunk));
   g_mutex_init(&loader.lock);
   g_cond_init(&loader.done);
-  if (strcmp(b->be->ops->name, "null")) cut_pieces(&loader); /* the null backend's addresses are made up */
+  if (strcmp(b->be->ops->name, "null")) cut_chunks(&loader); /* the null backend's addresses are made up */
   g_autoptr(GError) local = NULL;
-  bool ok = run_pieces(&loader, pool, cancellable, progress, user_data, &local);
+  bool ok = run_chunks(&loader, pool, cancellable, progress, user_data, &local);
   g_atomic_int_set(&loader.stop, 1);
   g_thread_pool_free(pool, FALSE, TRUE); /* waits: readers hold buffers and the loader */
-  for (int i = 0; i < BUFFERS; i++) g_clear_error(&loader.slots[i].error);
-  g_array_unref(loader.pieces);
+  clear_transfers(&loader);
+  g_array_unref(loader.chunks);
   g_mutex_clear(&loader.lock);
   g_cond_clear(&loader.done);
   /* Copies may still be under way into memory that a failure gives back. */
@@ -245,36 +298,34 @@ static bool read_all(FkBinder *b, GCancellable *cancellable, FkLoadProgress prog
   return ok && synced;
 }
 
+static void *address(const FkBinder *b, size_t place) {
+  return b->store.memory ? (char *)b->store.memory + place : NULL;
+}
+
+/* To where the weights are now, or to NULL. */
 static void set_targets(FkBinder *b) {
   for (guint i = 0; i < b->targets->len; i++) {
-    FkTarget *target = &g_array_index(b->targets, FkTarget, i);
-    char *data = (char *)b->memory + target->place;
-    if (target->weight)
-      target->weight->data = data;
-    else
-      target->tensor->data = data;
+    FkTarget *t = &g_array_index(b->targets, FkTarget, i);
+    if (t->tensor) t->tensor->data = address(b, t->place);
+    if (t->weight) t->weight->data = address(b, t->place);
+    if (t->weight && t->weight->scale.kind) t->weight->scale.data = address(b, t->scale);
+    if (t->full) t->full->data = address(b, t->full_place);
   }
 }
 
-static bool refuse_memory(FkBinder *b, GError **error) {
-  size_t free_bytes = 0, total_bytes = 0;
-  if (b->be->ops->memory) b->be->ops->memory(b->be, &free_bytes, &total_bytes);
-  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY,
-              "%s: expected %" G_GSIZE_FORMAT " bytes of memory on %s for the weights, found %" G_GSIZE_FORMAT " free",
-              b->what, b->bytes, b->be->machine, free_bytes);
-  return false;
-}
-
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
-  assert(!b->memory && !b->first);
+  assert(!b->first);
   if (!b->component) return true;
-  b->memory = b->be->ops->alloc(b->be, b->bytes);
-  if (!b->memory) return refuse_memory(b, error);
+  if (!fk_store_alloc(&b->store, fk_part_name(b->part), error)) return false;
   if (read_all(b, cancellable, progress, user_data, error)) {
     set_targets(b);
     return true;
   }
-  b->be->ops->release(b->be, b->memory);
-  b->memory = NULL;
+  fk_store_release(&b->store);
   return false;
+}
+
+void fk_binder_release(FkBinder *b) {
+  fk_store_release(&b->store);
+  set_targets(b);
 }

@@ -8,27 +8,37 @@
 #include <stdarg.h>
 #include <string.h>
 
-FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, FkComponent *component, const char *what) {
+#define MAX_RANK 4
+
+static void free_bound(gpointer bound) {
+  g_free(((FkBound *)bound)->name);
+  g_free(bound);
+}
+
+FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, const FkNames *names, FkPart part) {
   FkBinder *b = g_new0(FkBinder, 1);
   b->be = be;
   b->precision = precision ? *precision : fk_precision_uniform(be->dtype);
-  b->component = component;
-  b->what = g_strdup(what);
+  if (names) b->names = *names;
+  b->part = part;
+  b->component = b->names.part[part].component;
+  fk_store_init(&b->store, be);
   b->items = g_array_new(FALSE, FALSE, sizeof(FkItem));
   b->targets = g_array_new(FALSE, FALSE, sizeof(FkTarget));
+  b->twins = g_ptr_array_new_with_free_func(g_free);
+  b->bound = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_bound);
   b->known = g_hash_table_new(NULL, NULL);
-  b->ignored = g_ptr_array_new_with_free_func((GDestroyNotify)g_pattern_spec_free);
   return b;
 }
 
 void fk_binder_free(FkBinder *b) {
   if (!b) return;
-  if (b->memory) b->be->ops->release(b->be, b->memory);
+  fk_store_clear(&b->store);
   g_array_unref(b->items);
   g_array_unref(b->targets);
+  g_ptr_array_unref(b->twins);
+  g_hash_table_unref(b->bound);
   g_hash_table_unref(b->known);
-  g_ptr_array_unref(b->ignored);
-  g_free(b->what);
   g_free(b->first);
   g_free(b);
 }
@@ -43,123 +53,185 @@ G_GNUC_PRINTF(3, 4) static void problem(FkBinder *b, int *count, const char *for
   va_end(list);
 }
 
-/* The first of the names separated by '|' that the checkpoint has. All of them count as asked for: a tied copy under a
- * second name is legal. */
-static const FkStTensor *find(FkBinder *b, const char *names, const char *suffix, const FkSafetensors **file) {
-  g_auto(GStrv) list = g_strsplit(names, "|", -1);
-  const FkStTensor *found = NULL;
-  for (char **name = list; *name; name++) {
-    const FkSafetensors *shard;
-    g_autofree char *full = g_strconcat(*name, suffix, NULL);
-    const FkStTensor *tensor = fk_component_find(b->component, full, &shard);
-    if (!tensor) continue;
-    g_hash_table_add(b->known, (gpointer)tensor);
-    if (!found) {
-      found = tensor;
-      *file = shard;
-    }
-  }
-  return found;
+/* ---- Places ---- */
+
+static FkTarget *add_target(FkBinder *b, FkTarget target) {
+  g_array_append_val(b->targets, target);
+  return &g_array_index(b->targets, FkTarget, b->targets->len - 1);
 }
 
-/* Asks for names + suffix of shape dim[rank] and puts it at the end of the memory; taps as in FkItem. */
-static void need(FkBinder *b, const char *names, const char *suffix, const int64_t *dim, int rank, FkDtype as,
-                 int taps) {
-  int64_t count = 1;
-  for (int i = 0; i < rank; i++) {
-    assert(dim[i] > 0);
-    count *= dim[i]; /* config.c bounds every size: at most 10^12 * kernel^2 */
+static size_t matrix_bytes(FkDtype dtype, int64_t out, int64_t in) {
+  return (size_t)out * (size_t)in * fk_dtype_size(dtype); /* config.c bounds every size: at most 10^12 * kernel^2 */
+}
+
+/* A weight at the next aligned place; behind it its scales, and its twin where there are to be two. */
+static const FkTarget *place_weight(FkBinder *b, FkWeight *w, FkForm form, int64_t out, int64_t in) {
+  const bool codes = form.dtype == FK_E4M3 || form.dtype == FK_I8;
+  assert(form.scale == (codes ? FK_SCALE_ROW : FK_SCALE_NONE) && form.layout == FK_LAYOUT_ROWS);
+  *w = (FkWeight){.dtype = form.dtype, .layout = form.layout, .out = out, .in = in, .scale.kind = form.scale};
+  FkTarget *t = add_target(b, (FkTarget){.weight = w});
+  t->place = fk_store_place(&b->store, matrix_bytes(form.dtype, out, in));
+  if (!codes) return t;
+  w->scale.dtype = FK_F32;
+  t->scale = fk_store_place(&b->store, (size_t)out * sizeof(float));
+  if (!b->precision.twins) return t;
+  t->full = g_new(FkWeight, 1);
+  *t->full = (FkWeight){.dtype = b->be->dtype, .out = out, .in = in};
+  t->full_place = fk_store_place(&b->store, matrix_bytes(b->be->dtype, out, in));
+  g_ptr_array_add(b->twins, t->full);
+  w->full = t->full;
+  return t;
+}
+
+static const FkTarget *place_vector(FkBinder *b, FkTensor *t, int64_t n) {
+  *t = fk_tensor_1d(NULL, FK_F32, n);
+  return add_target(b, (FkTarget){.tensor = t, .place = fk_store_place(&b->store, (size_t)n * sizeof(float))});
+}
+
+/* ---- Needs ---- */
+
+/* One tensor of the model, and the rows of the target that it fills. */
+typedef struct {
+  const char *name; /* canonical */
+  int64_t dim[MAX_RANK];
+  int rank, taps; /* taps as in FkItem */
+  int64_t first;  /* row of the target */
+} Need;
+
+/* The source has what is needed. *from: its type. */
+static bool check_source(FkBinder *b, const Need *n, const FkSource *s, FkDtype *from) {
+  const char *path = fk_safetensors_path(s->file), *name = s->tensor->name;
+  int64_t dim[MAX_RANK];
+  memcpy(dim, n->dim, sizeof dim);
+  if (s->of) dim[0] = dim[0] * s->of / s->count; /* of the tensor that has other rows too */
+  if (s->tensor->rank != n->rank || memcmp(s->tensor->dim, dim, (size_t)n->rank * sizeof *dim) ||
+      s->rows != n->dim[0]) {
+    g_autofree char *expected = fk_st_shape_text(dim, n->rank);
+    g_autofree char *found = fk_st_shape_text(s->tensor->dim, s->tensor->rank);
+    problem(b, &b->mismatched, "%s: tensor \"%s\": expected shape %s, found %s", path, name, expected, found);
+    return false;
   }
-  FkItem item = {.place = b->bytes, .as = as, .rows = dim[0], .cols = count / dim[0], .taps = taps};
-  b->parameters += count;
-  b->bytes += (size_t)count * fk_dtype_size(as);
-  if (!b->component) return;
-  item.source = find(b, names, suffix, &item.file);
-  if (!item.source) {
-    problem(b, &b->missing, "%s: tensor \"%s%s\" is missing", fk_component_folder(b->component), names, suffix);
+  if (fk_st_type_usable(s->tensor, from)) return true;
+  problem(b, &b->mismatched, "%s: tensor \"%s\": expected F32, F16 or BF16, found %s", path, name,
+          fk_st_type_name(s->tensor));
+  return false;
+}
+
+/* The item's rows from..from+rows of the source, at row `to` of the item's place. */
+static void add_rows(FkBinder *b, FkItem item, int64_t from, int64_t rows, int64_t to) {
+  item.source.first_row += from;
+  item.rows = rows;
+  item.place += (size_t)(to * item.cols) * fk_dtype_size(item.as);
+  item.scale += (size_t)to * sizeof(float);
+  g_array_append_val(b->items, item);
+}
+
+/* rows x cols of the source into `place`, in the order that its transform asks for. */
+static void add_item(FkBinder *b, FkItem item, int64_t to) {
+  const int64_t half = item.rows / 2;
+  if (item.source.transform == FK_TRANSFORM_NONE) {
+    add_rows(b, item, 0, item.rows, to);
     return;
   }
-  const char *path = fk_safetensors_path(item.file), *name = item.source->name;
-  if (item.source->rank != rank || memcmp(item.source->dim, dim, (size_t)rank * sizeof *dim)) {
-    g_autofree char *expected = fk_st_shape_text(dim, rank);
-    g_autofree char *found = fk_st_shape_text(item.source->dim, item.source->rank);
-    problem(b, &b->mismatched, "%s: tensor \"%s\": expected shape %s, found %s", path, name, expected, found);
-  } else if (!fk_st_type_usable(item.source, &item.from)) {
-    problem(b, &b->mismatched, "%s: tensor \"%s\": expected F32, F16 or BF16, found %s", path, name,
-            fk_st_type_name(item.source));
-  } else {
-    g_array_append_val(b->items, item);
+  assert(item.source.transform == FK_TRANSFORM_SWAP_HALVES);
+  add_rows(b, item, item.rows - half, half, to);
+  add_rows(b, item, 0, item.rows - half, to + half);
+}
+
+static void add_bound(FkBinder *b, const Need *n, const FkTarget *t, size_t row_bytes) {
+  FkBound *bound = g_new(FkBound, 1);
+  *bound = (FkBound){.name = g_strdup(n->name),
+                     .weight = t->weight,
+                     .tensor = t->tensor,
+                     .first = n->first,
+                     .rows = n->dim[0],
+                     .group = (int)b->store.groups->len - 1,
+                     .place = t->place + (size_t)n->first * row_bytes};
+  const bool first = g_hash_table_insert(b->bound, bound->name, bound);
+  assert(first); /* a model names each tensor once */
+  (void)first;
+}
+
+/* Asks for a tensor, for the target and its twin. */
+static void need(FkBinder *b, const FkTarget *t, const Need *n) {
+  int64_t count = 1;
+  for (int i = 0; i < n->rank; i++) count *= n->dim[i];
+  assert(count > 0);
+  const FkDtype as = t->weight ? t->weight->dtype : FK_F32;
+  FkItem item = {
+      .as = as, .rows = n->dim[0], .cols = count / n->dim[0], .taps = n->taps, .place = t->place, .scale = t->scale};
+  b->parameters += count;
+  add_bound(b, n, t, (size_t)item.cols * fk_dtype_size(as));
+  if (!b->component) return;
+  if (!fk_names_find(&b->names, b->part, n->name, &item.source)) {
+    g_autofree char *name = fk_names_expected(&b->names, b->part, n->name);
+    g_autofree char *ours = strcmp(name, n->name) ? g_strdup_printf(" (%s of the model)", n->name) : NULL;
+    problem(b, &b->missing, "%s: tensor \"%s\"%s is missing", fk_component_folder(b->component), name,
+            ours ? ours : "");
+    return;
   }
+  g_hash_table_add(b->known, (gpointer)item.source.tensor);
+  if (!check_source(b, n, &item.source, &item.from)) return;
+  add_item(b, item, n->first);
+  if (!t->full) return;
+  item.as = t->full->dtype;
+  item.place = t->full_place;
+  add_item(b, item, n->first);
 }
 
-/* Starts a target at the next aligned place. */
-static void place(FkBinder *b, FkWeight *w, FkTensor *t) {
-  b->bytes = (b->bytes + FK_WEIGHT_ALIGN - 1) / FK_WEIGHT_ALIGN * FK_WEIGHT_ALIGN;
-  FkTarget target = {w, t, b->bytes};
-  g_array_append_val(b->targets, target);
-}
-
-static void place_weight(FkBinder *b, FkWeight *w, FkForm form, int64_t out, int64_t in) {
-  assert(form.scale == FK_SCALE_NONE);
-  *w = (FkWeight){.dtype = form.dtype, .layout = form.layout, .out = out, .in = in};
-  place(b, w, NULL);
-}
-
-static void place_vector(FkBinder *b, FkTensor *t, int64_t n) {
-  *t = fk_tensor_1d(NULL, FK_F32, n);
-  place(b, NULL, t);
-}
-
-#define FORMATTED(names, format)                                                                                       \
+#define FORMATTED(name, format)                                                                                        \
   va_list list;                                                                                                        \
   va_start(list, format);                                                                                              \
-  g_autofree char *names = g_strdup_vprintf(format, list);                                                             \
+  g_autofree char *name = g_strdup_vprintf(format, list);                                                              \
   va_end(list)
 
+void fk_bind_group(FkBinder *b, const char *format, ...) {
+  FORMATTED(name, format);
+  fk_store_group(&b->store, name);
+}
+
 void fk_bind_matrix(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const char *format, ...) {
-  FORMATTED(names, format);
-  place_weight(b, w, b->precision.form[role], out, in);
-  need(b, names, "", (int64_t[]){out, in}, 2, w->dtype, 1);
+  FORMATTED(name, format);
+  need(b, place_weight(b, w, b->precision.form[role], out, in), &(Need){name, {out, in}, 2, 1, 0});
 }
 
 void fk_bind_table(FkBinder *b, FkWeight *w, int64_t rows, int64_t cols, const char *format, ...) {
-  FORMATTED(names, format);
-  place_weight(b, w, (FkForm){.dtype = b->be->dtype}, rows, cols);
-  need(b, names, "", (int64_t[]){rows, cols}, 2, w->dtype, 1);
+  FORMATTED(name, format);
+  need(b, place_weight(b, w, (FkForm){.dtype = b->be->dtype}, rows, cols), &(Need){name, {rows, cols}, 2, 1, 0});
 }
 
 void fk_bind_conv(FkBinder *b, FkWeight *w, int64_t out, int64_t in, int kernel, const char *format, ...) {
-  FORMATTED(names, format);
-  place_weight(b, w, b->precision.form[FK_ROLE_CONV], out, in * kernel * kernel);
-  need(b, names, "", (int64_t[]){out, in, kernel, kernel}, 4, w->dtype, kernel * kernel);
+  FORMATTED(name, format);
+  const FkForm form = b->precision.form[FK_ROLE_CONV];
+  assert(form.scale == FK_SCALE_NONE);
+  need(b, place_weight(b, w, form, out, in * kernel * kernel),
+       &(Need){name, {out, in, kernel, kernel}, 4, kernel * kernel, 0});
 }
 
 void fk_bind_vector(FkBinder *b, FkTensor *t, int64_t n, const char *format, ...) {
-  FORMATTED(names, format);
-  place_vector(b, t, n);
-  need(b, names, "", &n, 1, FK_F32, 1);
+  FORMATTED(name, format);
+  need(b, place_vector(b, t, n), &(Need){name, {n}, 1, 1, 0});
 }
 
 void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_t in, int n, const int64_t *outs,
                    const char *const *names) {
-  int64_t out = 0;
+  int64_t out = 0, first = 0;
   for (int i = 0; i < n; i++) out += outs[i];
-  place_weight(b, w, b->precision.form[role], out, in);
-  for (int i = 0; i < n; i++) need(b, names[i], ".weight", (int64_t[]){outs[i], in}, 2, w->dtype, 1);
+  const FkTarget *t = place_weight(b, w, b->precision.form[role], out, in);
+  for (int i = 0; i < n; first += outs[i++]) {
+    g_autofree char *name = g_strconcat(names[i], ".weight", NULL);
+    need(b, t, &(Need){name, {outs[i], in}, 2, 1, first});
+  }
   if (!bias) return;
-  place_vector(b, bias, out);
-  for (int i = 0; i < n; i++) need(b, names[i], ".bias", &outs[i], 1, FK_F32, 1);
+  t = place_vector(b, bias, out);
+  first = 0;
+  for (int i = 0; i < n; first += outs[i++]) {
+    g_autofree char *name = g_strconcat(names[i], ".bias", NULL);
+    need(b, t, &(Need){name, {outs[i]}, 1, 1, first});
+  }
 }
 
-void fk_bind_ignore(FkBinder *b, const char *pattern) {
-  g_ptr_array_add(b->ignored, g_pattern_spec_new(pattern));
-}
-
-static bool is_ignored(const FkBinder *b, const char *name) {
-  for (guint i = 0; i < b->ignored->len; i++)
-    if (g_pattern_spec_match_string(g_ptr_array_index(b->ignored, i), name)) return true;
-  return false;
-}
+/* ---- The checkpoint as a whole ---- */
 
 /* Tensors that nobody asked for: of another model, or of a variant whose result would be wrong without them. */
 static void count_extra(FkBinder *b) {
@@ -167,7 +239,7 @@ static void count_extra(FkBinder *b) {
     const FkSafetensors *file = fk_component_shard(b->component, s);
     for (size_t i = 0; i < fk_safetensors_count(file); i++) {
       const FkStTensor *t = fk_safetensors_at(file, i);
-      if (g_hash_table_contains(b->known, t) || is_ignored(b, t->name)) continue;
+      if (g_hash_table_contains(b->known, t) || fk_names_ignored(&b->names, b->part, t->name)) continue;
       g_autofree char *shape = fk_st_shape_text(t->dim, t->rank);
       problem(b, &b->extra, "%s: tensor \"%.120s\" of shape %s is not part of the model", fk_safetensors_path(file),
               t->name, shape);
@@ -180,8 +252,8 @@ bool fk_binder_finish(FkBinder *b, GError **error) {
   count_extra(b);
   if (!b->first) return true;
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
-              "%s: %s (in all %d missing, %d of another shape or type, %d unknown)", b->what, b->first, b->missing,
-              b->mismatched, b->extra);
+              "%s: %s (in all %d missing, %d of another shape or type, %d unknown)", fk_part_name(b->part), b->first,
+              b->missing, b->mismatched, b->extra);
   return false;
 }
 
@@ -189,9 +261,11 @@ int64_t fk_binder_parameters(const FkBinder *b) {
   return b->parameters;
 }
 size_t fk_binder_bytes(const FkBinder *b) {
-  return b->bytes;
+  return b->store.bytes;
 }
-
-void *fk_binder_take_memory(FkBinder *b) {
-  return g_steal_pointer(&b->memory);
+const FkStore *fk_binder_store(const FkBinder *b) {
+  return &b->store;
+}
+const FkBound *fk_binder_find(const FkBinder *b, const char *canonical) {
+  return g_hash_table_lookup(b->bound, canonical);
 }

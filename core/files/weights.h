@@ -1,30 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From a model's list of the tensors it needs to weights in backend memory.
  *
- * A model names each tensor once, with its shape, in one pass (its init function). The binder counts them, gives each a
- * place in one block of backend memory, checks them against the checkpoint, and loads them. Without a checkpoint (null
- * walk) it only counts. Matrices get the form that an FkPrecision gives their role, tables the backend's dtype, vectors
- * float32; sources are F32, F16 or BF16, converted with round to nearest even. */
+ * A model names each tensor once, by its canonical name (names.h) and with its shape, in one pass (its init function).
+ * The binder counts them, gives each a place in one block of backend memory, checks them against the checkpoint, and
+ * loads them. Without a checkpoint (null walk) it only counts. Matrices get the form that an FkPrecision gives their
+ * role, tables the backend's dtype, vectors float32. Sources are F32, F16 or BF16; numbers are converted with round to
+ * nearest even, codes and their scales are those of FkOps.quantize on the row in float32. */
 #ifndef FK_WEIGHTS_H
 #define FK_WEIGHTS_H
 
-#include "backend.h"
-#include "component.h"
+#include "names.h"
 #include "precision.h"
+#include "residency.h"
 
 #include <gio/gio.h>
 
 typedef struct FkBinder FkBinder;
 
-/* `what` names the part in messages ("transformer"). precision: copied; NULL: every matrix in the backend's dtype.
- * component NULL: null walk. Backend and component are kept by reference. */
-FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, FkComponent *component, const char *what);
-/* Frees the binder, and the weights' memory unless it was taken. (nullable) */
+/* A tensor of the model by its canonical name: rows first..first+rows of a weight, or elements of a vector. What
+ * changes weights after the load (adapters) finds its targets so. */
+typedef struct {
+  char *name;
+  FkWeight *weight; /* one of the two */
+  FkTensor *tensor;
+  int64_t first, rows;
+  int group;    /* of the store */
+  size_t place; /* byte of the store's memory; of a quantised matrix its codes */
+} FkBound;
+
+/* precision: NULL: every matrix in the backend's dtype. names: where the part's tensors are; NULL, or without a
+ * component for this part: null walk. Both are copied; backend, component and name table are kept by reference. */
+FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, const FkNames *names, FkPart part);
+/* Frees the binder and the weights' memory. (nullable) */
 void fk_binder_free(FkBinder *b);
 
-/* Each of these asks for one tensor. The name is a printf format; alternatives are separated by '|', the first that the
- * checkpoint has is taken. The target gets its shape at once and its data when fk_binder_load succeeds, so it must stay
- * where it is until then. Places are 256-byte aligned. */
+/* What is bound from now on is placed together: a block, an encoder. The name is a printf format. */
+void fk_bind_group(FkBinder *b, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/* Each of these asks for one tensor; the name is a printf format. The target gets its shape at once and its data when
+ * fk_binder_load succeeds, so it must stay where it is as long as the binder lives. Places are 256-byte aligned. */
 void fk_bind_matrix(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const char *format, ...)
     G_GNUC_PRINTF(6, 7);
 /* A matrix whose rows are looked up, never multiplied by: it has no role and is never quantised. */
@@ -34,27 +48,28 @@ void fk_bind_conv(FkBinder *b, FkWeight *w, int64_t out, int64_t in, int kernel,
     G_GNUC_PRINTF(6, 7);
 void fk_bind_vector(FkBinder *b, FkTensor *t, int64_t n, const char *format, ...) G_GNUC_PRINTF(4, 5);
 /* n matrices [outs[i], in] stored one below the other without a gap, as one weight; their biases likewise as one vector
- * unless `bias` is NULL. names[i] goes without ".weight" and ".bias" and may have alternatives. */
+ * unless `bias` is NULL. names[i] goes without ".weight" and ".bias". */
 void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_t in, int n, const int64_t *outs,
                    const char *const *names);
-/* Tensors that a checkpoint may have and the model does not use; '*' and '?' stand for any text and any character. */
-void fk_bind_ignore(FkBinder *b, const char *pattern);
 
-/* Call after the last bind. False when tensors are missing, of another shape or type, or neither asked for nor ignored:
- * one FK_ERROR_MODEL_MISMATCH that names the first with expected and found value and counts the rest. */
+/* Call after the last bind. False when tensors are missing, of another shape or type, or neither asked for nor ignored
+ * by the layout: one FK_ERROR_MODEL_MISMATCH that names the first with expected and found value and counts the rest. */
 bool fk_binder_finish(FkBinder *b, GError **error);
-int64_t fk_binder_parameters(const FkBinder *b); /* elements asked for */
-size_t fk_binder_bytes(const FkBinder *b);       /* of backend memory, alignment included */
+int64_t fk_binder_parameters(const FkBinder *b);   /* elements asked for */
+size_t fk_binder_bytes(const FkBinder *b);         /* of backend memory, alignment included */
+const FkStore *fk_binder_store(const FkBinder *b); /* groups and memory */
+/* (nullable) By canonical name, ".weight" or ".bias" included. */
+const FkBound *fk_binder_find(const FkBinder *b, const char *canonical);
 
 /* Bytes of backend memory filled, from 0 to fk_binder_bytes, at least every 64 MiB; on the calling thread. */
 typedef void (*FkLoadProgress)(int64_t bytes_done, int64_t bytes_total, void *user_data);
 /* Allocates, reads and places everything; the calling thread is the backend's. After a failure nothing is kept and it
- * may be called again. FK_ERROR_MEMORY has the bytes needed and free, FK_ERROR_MODEL_BAD file and position, else
- * FK_ERROR_CANCELLED, _DEVICE or _DEVICE_LOST. A null walk leaves the data NULL; the null backend gets its made-up
- * addresses and reads nothing. */
+ * may be called again. FK_ERROR_MEMORY, FK_ERROR_MODEL_BAD with file and position, else FK_ERROR_CANCELLED, _DEVICE or
+ * _DEVICE_LOST. A null walk leaves the data NULL; the null backend gets its made-up addresses and reads nothing. */
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error);
-/* The loaded weights' memory; the caller gives it back with ops->release. NULL for null walks. (transfer full) */
-void *fk_binder_take_memory(FkBinder *b);
+/* Gives the memory back; the targets' data are NULL until the next load, which may give them other addresses: what was
+ * captured with the old ones (FkOps.graph_begin) must be forgotten. The caller has waited for what used them. */
+void fk_binder_release(FkBinder *b);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkBinder, fk_binder_free)
 

@@ -90,7 +90,9 @@ static void bind_decoder(FkBinder *b, FkVaeHalf *h, const FkVaeConfig *c) {
 
 void fk_vae_init(FkVae *vae, const FkVaeConfig *config, FkBinder *binder) {
   *vae = (FkVae){.config = *config};
+  fk_bind_group(binder, "encoder");
   bind_encoder(binder, &vae->encoder, config);
+  fk_bind_group(binder, "decoder");
   bind_decoder(binder, &vae->decoder, config);
 }
 

@@ -7,40 +7,34 @@
 #include <math.h>
 
 static void bind_layer(FkClipLayer *l, const FkClipConfig *c, FkBinder *b, int i) {
-  const char *const p = "text_model.encoder.layers.%d.%s|encoder.layers.%d.%s";
   const int64_t d = c->width, ff = c->intermediate;
-#define NAME(field) p, i, field, i, field
-  fk_bind_vector(b, &l->norm1, d, NAME("layer_norm1.weight"));
-  fk_bind_vector(b, &l->norm1_bias, d, NAME("layer_norm1.bias"));
-  fk_bind_vector(b, &l->norm2, d, NAME("layer_norm2.weight"));
-  fk_bind_vector(b, &l->norm2_bias, d, NAME("layer_norm2.bias"));
-  static const char *const part[3] = {"q", "k", "v"};
-  char *owned[3];
-  for (int j = 0; j < 3; j++)
-    owned[j] = g_strdup_printf("text_model.encoder.layers.%d.self_attn.%s_proj|encoder.layers.%d.self_attn.%s_proj", i,
-                               part[j], i, part[j]);
-  fk_bind_stack(b, &l->qkv, &l->qkv_bias, FK_ROLE_TEXT, d, 3, (int64_t[]){d, d, d}, (const char *const *)owned);
-  for (int j = 0; j < 3; j++) g_free(owned[j]);
-  fk_bind_matrix(b, &l->out, FK_ROLE_TEXT, d, d, NAME("self_attn.out_proj.weight"));
-  fk_bind_vector(b, &l->out_bias, d, NAME("self_attn.out_proj.bias"));
-  fk_bind_matrix(b, &l->fc1, FK_ROLE_TEXT, ff, d, NAME("mlp.fc1.weight"));
-  fk_bind_vector(b, &l->fc1_bias, ff, NAME("mlp.fc1.bias"));
-  fk_bind_matrix(b, &l->fc2, FK_ROLE_TEXT, d, ff, NAME("mlp.fc2.weight"));
-  fk_bind_vector(b, &l->fc2_bias, d, NAME("mlp.fc2.bias"));
-#undef NAME
+  g_autofree char *p = g_strdup_printf("text_model.encoder.layers.%d", i);
+  g_autofree char *q = g_strconcat(p, ".self_attn.q_proj", NULL), *k = g_strconcat(p, ".self_attn.k_proj", NULL);
+  g_autofree char *v = g_strconcat(p, ".self_attn.v_proj", NULL);
+  fk_bind_group(b, "%s", p);
+  fk_bind_vector(b, &l->norm1, d, "%s.layer_norm1.weight", p);
+  fk_bind_vector(b, &l->norm1_bias, d, "%s.layer_norm1.bias", p);
+  fk_bind_vector(b, &l->norm2, d, "%s.layer_norm2.weight", p);
+  fk_bind_vector(b, &l->norm2_bias, d, "%s.layer_norm2.bias", p);
+  fk_bind_stack(b, &l->qkv, &l->qkv_bias, FK_ROLE_TEXT, d, 3, (int64_t[]){d, d, d}, (const char *const[]){q, k, v});
+  fk_bind_matrix(b, &l->out, FK_ROLE_TEXT, d, d, "%s.self_attn.out_proj.weight", p);
+  fk_bind_vector(b, &l->out_bias, d, "%s.self_attn.out_proj.bias", p);
+  fk_bind_matrix(b, &l->fc1, FK_ROLE_TEXT, ff, d, "%s.mlp.fc1.weight", p);
+  fk_bind_vector(b, &l->fc1_bias, ff, "%s.mlp.fc1.bias", p);
+  fk_bind_matrix(b, &l->fc2, FK_ROLE_TEXT, d, ff, "%s.mlp.fc2.weight", p);
+  fk_bind_vector(b, &l->fc2_bias, d, "%s.mlp.fc2.bias", p);
 }
 
 void fk_clip_init(FkClip *clip, const FkClipConfig *config, FkBinder *b) {
+  const int64_t d = config->width;
   *clip = (FkClip){.config = *config, .layers = g_new0(FkClipLayer, config->layers)};
-  fk_bind_table(b, &clip->token_embedding, config->vocab, config->width,
-                "text_model.embeddings.token_embedding.weight|embeddings.token_embedding.weight");
-  fk_bind_table(b, &clip->position_embedding, config->positions, config->width,
-                "text_model.embeddings.position_embedding.weight|embeddings.position_embedding.weight");
+  fk_bind_group(b, "embeddings");
+  fk_bind_table(b, &clip->token_embedding, config->vocab, d, "text_model.embeddings.token_embedding.weight");
+  fk_bind_table(b, &clip->position_embedding, config->positions, d, "text_model.embeddings.position_embedding.weight");
   for (int i = 0; i < config->layers; i++) bind_layer(&clip->layers[i], config, b, i);
-  fk_bind_vector(b, &clip->final_norm, config->width, "text_model.final_layer_norm.weight|final_layer_norm.weight");
-  fk_bind_vector(b, &clip->final_norm_bias, config->width, "text_model.final_layer_norm.bias|final_layer_norm.bias");
-  fk_bind_ignore(b, "*position_ids");
-  fk_bind_ignore(b, "text_projection.weight");
+  fk_bind_group(b, "final_layer_norm");
+  fk_bind_vector(b, &clip->final_norm, d, "text_model.final_layer_norm.weight");
+  fk_bind_vector(b, &clip->final_norm_bias, d, "text_model.final_layer_norm.bias");
 }
 
 void fk_clip_clear(FkClip *clip) {

@@ -4,12 +4,14 @@
  * values a head instead of a T x T matrix. */
 #include "t5.h"
 
-#include <glib.h>
+#include "fk-error.h"
+#include "number.h"
+
 #include <math.h>
-#include <string.h>
 
 static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
   const int64_t d = c->width, inner = (int64_t)c->heads * c->kv;
+  fk_bind_group(b, "encoder.block.%d", i);
   fk_bind_vector(b, &l->norm0, d, "encoder.block.%d.layer.0.layer_norm.weight", i);
   fk_bind_vector(b, &l->norm1, d, "encoder.block.%d.layer.1.layer_norm.weight", i);
   g_autofree char *q = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.q", i);
@@ -25,30 +27,35 @@ static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
 
 void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *b) {
   *t5 = (FkT5){.config = *config, .blocks = g_new0(FkT5Block, config->layers)};
-  fk_bind_table(b, &t5->embedding, config->vocab, config->width, "shared.weight|encoder.embed_tokens.weight");
-  fk_bind_ignore(b, "encoder.embed_tokens.weight");
+  fk_bind_group(b, "embeddings");
+  fk_bind_table(b, &t5->embedding, config->vocab, config->width, "shared.weight");
   fk_bind_table(b, &t5->relative_bias, config->buckets, config->heads,
                 "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
   for (int i = 0; i < config->layers; i++) bind_block(&t5->blocks[i], config, b, i);
+  fk_bind_group(b, "final_layer_norm");
   fk_bind_vector(b, &t5->final_norm, config->width, "encoder.final_layer_norm.weight");
 }
 
-void fk_t5_prepare(FkT5 *t5, FkBackend *be) {
+bool fk_t5_prepare(FkT5 *t5, FkBackend *be, GError **error) {
   const FkWeight w = t5->relative_bias;
   const size_t n = (size_t)(w.out * w.in);
-  g_autofree uint16_t *half = g_new0(uint16_t, n);
-  g_free(t5->bias_table);
-  t5->bias_table = g_new0(float, n);
-  FkTensor table = fk_tensor_2d((void *)w.data, w.dtype, w.out, w.in);
-  if (w.dtype == FK_F32) {
-    fk_op_download(be, t5->bias_table, table);
-    return;
+  g_autofree uint16_t *half = g_try_new(uint16_t, n);
+  g_autofree float *table = g_try_new(float, n);
+  g_clear_pointer(&t5->bias_table, g_free);
+  if (!half || !table) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "text_encoder_2: the position bias: %zu bytes were refused",
+                n * sizeof *table);
+    return false;
   }
-  fk_op_download(be, half, table);
-  for (size_t i = 0; i < n; i++) {
-    const uint32_t bits = (uint32_t)half[i] << 16; /* bfloat16: the upper half of a float32 */
-    memcpy(&t5->bias_table[i], &bits, 4);
+  fk_op_download(be, w.dtype == FK_F32 ? (void *)table : half, fk_tensor_2d((void *)w.data, w.dtype, w.out, w.in));
+  if (!fk_backend_sync(be)) {
+    g_set_error(error, FK_ERROR, be->dead ? FK_ERROR_DEVICE_LOST : FK_ERROR_DEVICE,
+                "text_encoder_2: the position bias: %s", be->message);
+    return false;
   }
+  for (size_t i = 0; w.dtype == FK_BF16 && i < n; i++) table[i] = fk_bf16_to_f32(half[i]);
+  t5->bias_table = g_steal_pointer(&table);
+  return true;
 }
 
 void fk_t5_clear(FkT5 *t5) {

@@ -21,8 +21,8 @@ typedef struct {
 } FkT5;
 
 void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *binder);
-/* After the weights are loaded. */
-void fk_t5_prepare(FkT5 *t5, FkBackend *be);
+/* After every load of the weights. False: the table did not arrive, FK_ERROR_MEMORY, _DEVICE or _DEVICE_LOST. */
+bool fk_t5_prepare(FkT5 *t5, FkBackend *be, GError **error);
 void fk_t5_clear(FkT5 *t5);
 /* ids [length] on the host -> out [length, width] (spec 4.2); padding is attended, as the reference does. */
 void fk_t5_encode(const FkT5 *t5, FkBackend *be, FkArena *arena, const int32_t *ids, int length, FkTensor out);

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Where a checkpoint keeps each tensor of the model.
+ *
+ * A tensor's canonical name is the one it has in a diffusers folder; the networks bind canonical names only. How a file
+ * names and packs them is its layout: a table of rows. Layouts are told apart by the tensors that are there, never by
+ * file names or metadata. */
+#ifndef FK_NAMES_H
+#define FK_NAMES_H
+
+#include "component.h"
+
+/* Parts of a model, in the order in which they are loaded. */
+typedef enum { FK_PART_CLIP, FK_PART_T5, FK_PART_FLUX, FK_PART_VAE, FK_PARTS } FkPart;
+
+/* The part's folder in a diffusers checkpoint, also its name in messages: "text_encoder", "text_encoder_2",
+ * "transformer", "vae". */
+const char *fk_part_name(FkPart part);
+
+typedef enum {
+  FK_TRANSFORM_NONE,
+  FK_TRANSFORM_SWAP_HALVES /* the second half of the rows comes first */
+} FkTransform;
+
+/* One rule of a layout. `ours` is matched with the beginning of a canonical name, up to its end or a '.' (or any
+ * character, where `ours` ends with a '.'); a '*' stands for one or more characters other than '.'. The file's name is
+ * `theirs` with its '*' replaced by the same texts in the same order, and the rest of the canonical name behind it. */
+typedef struct {
+  const char *ours, *theirs;
+  int first, count, of; /* rows first/of .. (first + count)/of of the file's tensor; of 0: all of them */
+  FkTransform transform;
+} FkNameRow;
+
+/* Names that no row matches are the same in the file. Where several rows match, the first counts whose tensor is
+ * there, so that a row may be an alternative for another. */
+typedef struct {
+  const FkNameRow *rows;
+  size_t n_rows;
+  const char *const *ignored; /* (nullable) NULL-terminated patterns of tensors that may be there and have no use; '*'
+                                 and '?' stand for any text and any character */
+} FkNameTable;
+
+/* One part's files and how they name things. */
+typedef struct {
+  const FkComponent *component; /* NULL: no files */
+  const FkNameTable *table;
+} FkNamesPart;
+
+/* A checkpoint's parts. */
+typedef struct {
+  FkNamesPart part[FK_PARTS];
+} FkNames;
+
+/* What a canonical tensor is made of: rows of a tensor of a file. */
+typedef struct {
+  const FkSafetensors *file;
+  const FkStTensor *tensor; /* NULL: not there */
+  int64_t first_row, rows;  /* along the tensor's first axis */
+  int of, count;            /* the rows are count/of of the tensor's; of 0: all */
+  FkTransform transform;
+} FkSource;
+
+/* The layouts that the program knows for a part; those of tests are their own. */
+const FkNameTable *fk_name_tables(FkPart part, size_t *n);
+/* Which of `n` layouts the component has: the one with the most of a few tensors that every model of this part has;
+ * among equals, also when there are none, the first. */
+const FkNameTable *fk_names_detect(FkPart part, const FkComponent *component, const FkNameTable *tables, size_t n);
+
+/* The source of a canonical name, by reference to the component; false: it has no such tensor. */
+bool fk_names_find(const FkNames *names, FkPart part, const char *canonical, FkSource *out);
+/* The name that the layout gives a canonical tensor first. (transfer full) */
+char *fk_names_expected(const FkNames *names, FkPart part, const char *canonical);
+bool fk_names_ignored(const FkNames *names, FkPart part, const char *tensor);
+
+#endif
