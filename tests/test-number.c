@@ -98,7 +98,7 @@ static void not_numbers(gconstpointer data) {
 static void random_bits(gconstpointer data) {
   const Conversion *c = data;
   guint32 bits = 12345;
-  for (int i = 0; i < 300000; i++) {
+  for (int i = 0; i < 60000; i++) {
     bits = bits * 1664525u + 1013904223u;
     const float x = fk_bits_float(bits ^ bits >> 13);
     if (isfinite(x)) check(c, x);
