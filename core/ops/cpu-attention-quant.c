@@ -26,6 +26,8 @@ typedef struct {
   int64_t head, row, rows, key, keys; /* of the block and of the tile */
 } FkQuantTile;
 
+/* Where each array of a task lies behind `scratch`; returns the floats of all, for which scratch may be NULL. Doubles
+ * come first, so that they are aligned. */
 static size_t lay_out(FkQuantTile *t, float *scratch, int64_t rows, int64_t width) {
   const int64_t doubles = rows * FK_QUANT_BLOCK + (FK_QUANT_BLOCK + rows) * width;
   t->p = (double *)scratch;
@@ -71,6 +73,7 @@ static void score_row(const FkQuantAttentionOp *op, const FkQuantTile *t, int64_
   fk_cpu_round_e4m3_span(t->p + r * t->keys, s, t->keys);
 }
 
+/* Scores, probabilities and their part of the result, for one tile of keys. */
 static void run_tile(const FkQuantAttentionOp *op, const FkQuantTile *t) {
   const FkAttention *a = op->a;
   const int64_t width = op->width, first = t->head * width;
@@ -86,6 +89,7 @@ static void run_tile(const FkQuantAttentionOp *op, const FkQuantTile *t) {
   for (int64_t r = 0; r < t->rows; r++) fk_cpu_promote_span(t->o + r * width, t->acc + r * width, width, v_scale, NULL);
 }
 
+/* One head of one block of query rows, over all keys. */
 static void attention_task(const void *data, int64_t task, float *scratch) {
   const FkQuantAttentionOp *op = data;
   const FkAttention *a = op->a;

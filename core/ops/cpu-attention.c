@@ -54,6 +54,7 @@ static void softmax_rows(float *s, int64_t rows, int64_t keys, float *max, doubl
   }
 }
 
+/* One head of one block of query rows, over all keys it may see. */
 static void attention_task(const void *data, int64_t task, float *scratch) {
   const FkAttentionOp *op = data;
   const FkAttention *a = op->a;
@@ -82,6 +83,7 @@ static void attention_task(const void *data, int64_t task, float *scratch) {
   }
 }
 
+/* Codes have a file of their own. */
 void fk_cpu_attention(FkBackend *be, const FkAttention *a) {
   if (fk_tensor_given(a->q_scale)) {
     fk_cpu_attention_quantized(be, a);

@@ -56,6 +56,7 @@ static void conv_products(const FkConv *c, float *out, const float *spread, int6
                   channels);
 }
 
+/* One tile of output pixels: its input spread, `kernel` products, then bias and residual while it is in cache. */
 static void conv_task(const void *data, int64_t task, float *scratch) {
   const FkConvOp *op = data;
   const FkConv *c = op->c;

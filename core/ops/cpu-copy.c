@@ -6,6 +6,7 @@
 #include <math.h>
 #include <string.h>
 
+/* One element as a number; codes without their scale. */
 static float load_element(const void *from, FkDtype dtype, int64_t i) {
   switch (dtype) {
   case FK_F32: return ((const float *)from)[i];
@@ -23,6 +24,7 @@ static float load_element(const void *from, FkDtype dtype, int64_t i) {
   return 0;
 }
 
+/* A number as one element: floats to nearest even, integers toward zero. */
 static void store_element(void *to, FkDtype dtype, int64_t i, float value) {
   switch (dtype) {
   case FK_F32: ((float *)to)[i] = value; break;
@@ -149,6 +151,7 @@ typedef struct {
   FkTensor y, x, first, index;
 } FkMeanOp;
 
+/* One row of the result. */
 static void mean_task(const void *data, int64_t i, float *scratch) {
   const FkMeanOp *op = data;
   (void)scratch;

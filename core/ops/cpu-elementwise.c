@@ -16,6 +16,7 @@ typedef struct {
   const void *argument;
 } FkSpansOp;
 
+/* Some rows, or some columns of the one long row. */
 static void spans_task(const void *data, int64_t task, float *scratch) {
   const FkSpansOp *op = data;
   (void)scratch;
@@ -29,6 +30,7 @@ static void spans_task(const void *data, int64_t task, float *scratch) {
   }
 }
 
+/* Tensors without holes are walked as one row and cut anywhere; a cut changes no byte, as no element sees another. */
 void fk_cpu_spans(FkBackend *be, int count, const FkTensor *t, FkCpuSpan span, const void *argument) {
   FkSpansOp op = {.t = t, .count = count, .span = span, .argument = argument};
   bool dense = true;
@@ -135,6 +137,7 @@ typedef struct {
   double *partial; /* [tasks, 2] */
 } FkReduceOp;
 
+/* Two sums over some rows; the op adds the tasks' up in their order. */
 static void distance_task(const void *data, int64_t task, float *scratch) {
   const FkReduceOp *op = data;
   (void)scratch;
@@ -149,6 +152,7 @@ static void distance_task(const void *data, int64_t task, float *scratch) {
   }
 }
 
+/* Number of rows with something that is not finite. */
 static void check_task(const void *data, int64_t task, float *scratch) {
   const FkReduceOp *op = data;
   (void)scratch;

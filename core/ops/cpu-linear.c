@@ -30,6 +30,7 @@ typedef struct {
   size_t product_scratch; /* floats of a task before those of its block */
 } FkLinearOp;
 
+/* Blocks of a product, by its shape alone. */
 static FkLinearGrid grid_of(int64_t m, int64_t n, int64_t unit) {
   FkLinearGrid g = {0};
   for (int halvings = 0; halvings <= 2 && g.row_parts * g.col_parts < FK_LINEAR_BLOCKS; halvings++) {
@@ -62,6 +63,7 @@ static void finish_qkv(const FkLinear *l, float *y, int64_t row, int64_t rows, i
   }
 }
 
+/* One block of one group: product, bias, epilogue. A residual block is computed in scratch and then added to y. */
 static void linear_task(const void *data, int64_t task, float *scratch) {
   const FkLinearOp *op = data;
   int group = 0;

@@ -8,6 +8,7 @@
 /* Elements of a task, as in cpu-elementwise.c. */
 #define FK_NORM_ELEMENTS 32768
 
+/* A row is never cut: its statistics are one task's. */
 static int64_t rows_per_task(FkTensor x) {
   return fk_cpu_max(1, FK_NORM_ELEMENTS / fk_cpu_max(1, fk_tensor_cols(x)));
 }
@@ -148,6 +149,7 @@ static void channel_vectors(const FkGroupNormOp *op, int64_t tasks) {
   }
 }
 
+/* The number of tasks of the first pass, whose sums are added in task order, is bounded for memory. */
 static void group_norm(FkBackend *be, const FkGroupNorm *n, bool silu) {
   int64_t channels = fk_tensor_cols(n->x), rows = fk_tensor_rows(n->x);
   FkGroupNormOp op = {.n = n, .silu = silu};

@@ -67,10 +67,12 @@ static void take_tasks(FkCpuPool *pool, int index) {
   }
 }
 
+/* Nothing to take, and nobody asks the workers to end. */
 static bool is_idle(FkCpuPool *pool) {
   return (uint32_t)atomic_load(&pool->ticket) == 0 && !atomic_load(&pool->stop);
 }
 
+/* Spins, sleeps, works, until the pool is freed. */
 static void *worker_main(void *data) {
   FkCpuWorker *worker = data;
   FkCpuPool *pool = worker->pool;
@@ -95,6 +97,7 @@ static void wake_workers(FkCpuPool *pool) {
   pthread_mutex_unlock(&pool->lock);
 }
 
+/* The caller waits for tasks that workers still run. */
 static void wait_for_tasks(FkCpuPool *pool) {
   for (int spin = 0; spin < FK_CPU_SPINS && atomic_load(&pool->pending) > 0; spin++) pause_spin();
   if (atomic_load(&pool->pending) == 0) return;

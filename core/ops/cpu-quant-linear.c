@@ -39,6 +39,7 @@ static float weight_scale(const FkWeight *w, int64_t n, int64_t k) {
   return 1.0f;
 }
 
+/* x has a scale for each 128 columns of a row. */
 static bool is_blocked(const FkLinear *l) {
   return l->x_scale.rank > 1;
 }
@@ -100,6 +101,7 @@ size_t fk_cpu_quant_scratch(const FkLinear *l, int64_t rows, int64_t cols) {
   return (size_t)(2 * ((rows + cols) * fk_cpu_min(FK_QUANT_PANEL, l->w.in) + rows * cols) + cols);
 }
 
+/* Block after block of K in order: each ends in float32. */
 static void codes_product(const FkLinear *l, int64_t row, int64_t rows, int64_t col, int64_t cols, float *y, int64_t ld,
                           float *scratch) {
   const int64_t panel = fk_cpu_min(FK_QUANT_PANEL, l->w.in), size = block_size(l);

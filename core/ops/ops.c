@@ -10,6 +10,7 @@
 
 #include <string.h>
 
+/* As many rows and columns: an image and its rows are the same to an op on elements. */
 static inline bool same_shape(FkTensor a, FkTensor b) {
   return fk_tensor_rows(a) == fk_tensor_rows(b) && fk_tensor_cols(a) == fk_tensor_cols(b);
 }
@@ -18,13 +19,16 @@ static inline bool same_shape(FkTensor a, FkTensor b) {
 static bool is_vector(FkTensor t, int64_t n) {
   return t.dtype == FK_F32 && t.rank == 1 && t.dim[0] == n;
 }
+/* Not given, or n float32 numbers. */
 static inline bool is_optional_vector(FkTensor t, int64_t n) {
   return !fk_tensor_given(t) || is_vector(t, n);
 }
+/* n int32 numbers behind each other. */
 static inline bool is_index(FkTensor t, int64_t n) {
   return t.dtype == FK_I32 && t.rank == 1 && t.dim[0] == n;
 }
 
+/* Of what is read or written once; holes of a view are not counted. */
 static double bytes_of(FkTensor t) {
   return fk_tensor_given(t) ? (double)fk_tensor_bytes(t) : 0;
 }
@@ -74,6 +78,7 @@ static bool is_quantised_pair(const FkLinear *l) {
              : l->x.dtype != FK_E4M3 && l->x.dtype != FK_I8;
 }
 
+/* Shapes and types of one group, as backend.h has them at FkLinear. */
 static void check_linear(const FkLinear *l) {
   int64_t m = fk_tensor_rows(l->x), n = l->w.out;
   assert(fk_tensor_cols(l->x) == l->w.in && fk_tensor_rows(l->y) == m && fk_tensor_cols(l->y) == n);
@@ -134,6 +139,8 @@ static bool take_scratch(FkBackend *be, FkArena *arena, FkLinear *l, int groups)
   return be->failure == FK_FAIL_NONE;
 }
 
+/* A plain product is basic: the fused slot is not asked for it. Scratch is taken before either, so that a plan counts
+ * it whichever the backend would choose. */
 void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int groups) {
   FkLinear l[FK_MAX_GROUPS];
   assert(groups >= 1 && groups <= FK_MAX_GROUPS);
@@ -210,6 +217,7 @@ void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
   if (BEGIN(be, 2 * bytes_of(x) + bytes_of(table))) be->ops->rope(be, x, table, heads);
 }
 
+/* Shapes that numbers and codes have in common. */
 static void check_attention(const FkAttention *a) {
   const int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
   assert(a->heads > 0 && cols % a->heads == 0 && keys > 0);
@@ -222,6 +230,7 @@ static void check_attention(const FkAttention *a) {
   (void)cols;
 }
 
+/* 2 FLOP for each product of scores and of values. */
 static void count_attention(FkBackend *be, const FkAttention *a) {
   const int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
   double pairs = (double)rows * (double)keys;
@@ -326,6 +335,7 @@ void fk_op_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index) {
   if (BEGIN(be, 2 * bytes_of(y) + bytes_of(index))) be->ops->gather_rows(be, y, x, index);
 }
 
+/* Sizes of the result follow from the input, kernel, stride, padding and doubling. */
 static void check_conv(const FkConv *c) {
   int64_t up = c->upsample ? 2 : 1, pad = c->pad_before + c->pad_after;
   assert(c->x.rank == 3 && c->y.rank == 3 && c->kernel > 0 && c->stride > 0);
@@ -338,6 +348,7 @@ static void check_conv(const FkConv *c) {
   (void)pad;
 }
 
+/* The doubled input in memory, the plain convolution, then the sum with the residual. */
 static void compose_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
   FkConv plain = *c;
   size_t mark = fk_arena_mark(arena);
@@ -369,6 +380,7 @@ void fk_op_conv(FkBackend *be, FkArena *arena, const FkConv *c) {
   compose_conv(be, arena, c);
 }
 
+/* Bytes: x is read twice, for its statistics and for the result. */
 void fk_op_group_norm(FkBackend *be, const FkGroupNorm *n) {
   int64_t cols = fk_tensor_cols(n->x);
   assert(same_shape(n->x, n->y) && n->groups > 0 && cols % n->groups == 0);
@@ -471,11 +483,13 @@ void fk_op_range(FkBackend *be, const char *name) {
   if (be->ops->range) be->ops->range(be, name);
 }
 
+/* Without the capability ops are issued as they come. After a failure as well: they then do nothing. */
 bool fk_op_graph_begin(FkBackend *be, int key) {
   if (be->failure != FK_FAIL_NONE || !fk_backend_uses(be, FK_CAN_GRAPH)) return true;
   return be->ops->graph_begin(be, key);
 }
 
+/* Also after a failure: a recording that was begun must be closed. */
 void fk_op_graph_end(FkBackend *be, int key) {
   if (fk_backend_uses(be, FK_CAN_GRAPH) && be->ops->graph_end) be->ops->graph_end(be, key);
 }

@@ -56,6 +56,7 @@ struct FkProfile *fk_profile_stop(FkBackend *be) {
   return p;
 }
 
+/* False: the stream is broken. Names are literals of this library and need no escapes. */
 static bool write_row(FILE *f, const FkProfileOp *o, bool first, double at_us) {
   char ts[32], dur[32], gflop[32], mb[32];
   return fprintf(f,
