@@ -2,7 +2,8 @@
 /* The public interface in any order, on the null backend with the demo model. The input is lines:
  *
  *   name=value           fk_set on options and settings; "name" alone: the default
- *   o, n                 engine by the options now; released
+ *   o, n                 engine by the options now; released. One is kept from input to input, because opening takes
+ *                        longest, unless an input begins with n
  *   l                    load with the settings now
  *   c, i, a              check, idle settings, active
  *   b                    keep the settings for a second frame, that may not match
@@ -14,12 +15,12 @@
  * Whatever comes, a call gives what it says or an error of the project's own. */
 #include "fuzz.h"
 
-#include "fk.h"
+#include "engine.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { FRAMES = 3, PIXELS = 1 << 18, LONGEST = 1 << 12, CALLS = 12 };
+enum { FRAMES = 3, PIXELS = 1 << 16, LONGEST = 1 << 12, CALLS = 12 };
 
 /* What an edit's call has wrong. */
 enum {
@@ -42,6 +43,8 @@ typedef struct {
   FkEngine *engine;
   int budget; /* of calls that walk a model */
 } State;
+
+static FkEngine *kept;
 
 /* ---- Values ---- */
 
@@ -87,6 +90,7 @@ static void open_engine(State *s) {
   s->engine = fk_engine_new(o, &error);
   fuzz_check(error, s->engine != NULL);
   if (!s->engine) g_assert_cmpint(error->code, ==, FK_ERROR_MEMORY); /* max-vram */
+  if (s->engine && !kept) kept = fk_engine_ref(s->engine);
 }
 
 static void count_steps(const char *stage, int64_t current, int64_t total, void *user_data) {
@@ -94,11 +98,19 @@ static void count_steps(const char *stage, int64_t current, int64_t total, void 
   if (user_data && !strcmp(stage, "step") && current == 1) g_cancellable_cancel(user_data);
 }
 
+static void at_most(FkSettings *settings, const char *name, int most) {
+  g_autofree char *text = g_strdup_printf("%d", most);
+  const double value = g_ascii_strtod(fk_settings_get(settings, name), NULL);
+  if (value > most || (value < 1 && !strcmp(name, "max-area"))) fk_settings_set(settings, name, text, NULL);
+}
+
 /* Settings under which a call writes no file and ends soon. (transfer full) */
 static FkSettings *tame(const FkSettings *settings) {
   FkSettings *t = fk_settings_copy(settings);
   const char *trace = fk_settings_get(t, "trace-file");
   if (trace) fk_settings_set(t, "trace-file", *trace ? "/dev/null" : "", NULL);
+  at_most(t, "steps", 24);
+  at_most(t, "max-area", 16384);
   return t;
 }
 
@@ -142,12 +154,12 @@ static void edit(State *s, int n, int w, int h, int channels, int flags) {
     g_ptr_array_add(blocks, jobs[i].out.data = g_malloc0(out * (size_t)oh));
   }
   FkJob *last = &jobs[CLAMP(n, 1, FRAMES) - 1];
+  if (flags & IN_PLACE) last->out = jobs[0].in;
+  if (flags & SAME_OUT && n > 1) last->out = jobs[0].out;
   if (flags & NO_IN) last->in.data = NULL;
   if (flags & NO_OUT) last->out.data = NULL;
   if (flags & SHORT_IN) last->in.stride--;
   if (flags & SHORT_OUT) last->out.stride--;
-  if (flags & IN_PLACE) last->out = jobs[0].in;
-  if (flags & SAME_OUT && n > 1) last->out = jobs[0].out;
   if (flags & WRONG_SIZE) last->out.height++;
   if (flags & OTHER_SETTINGS && s->second) last->settings = s->second;
   if (flags & NO_SETTINGS) last->settings = NULL;
@@ -231,6 +243,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   State s = {.options = fk_options_new(), .settings = fk_settings_new(), .budget = CALLS};
   fk_settings_set(s.settings, "steps", "2", NULL);
   fk_settings_set(s.settings, "max-area", "4096", NULL);
+  if (kept) kept->max_vram = 0; /* the limits of one input are not the next one's */
+  if (*text == 'n') g_clear_pointer(&kept, fk_engine_unref);
   for (int i = 0; lines[i]; i++) command(&s, lines[i]);
   g_clear_pointer(&s.engine, fk_engine_unref);
   g_clear_pointer(&s.second, fk_settings_free);

@@ -38,7 +38,7 @@ def make_api():
     put('api', 'numbers', b'e -1 64 64 3 0\no\ne -1 64 64 3 0\ne 257 64 64 3 0\ne 0 0 0 0 0\ne 1 64 64 0 0\ne 1 64 64 5 0\ne 1 -5 64 3 0\n')
     put('api', 'values', 'seed=-1\nseed=18446744073709551615\nsteps=1e2\nsteps=2000\nguidance=nan\nprompt=\xff\nscheduler=é\nnothing=1\n'
                          'preset=fast\npreset\nmax-area=4194304\ncontext-reuse=-1\nvae-slicing=off\nc\ni\n'.encode('latin-1'))
-    put('api', 'shared', b'o\nthreads=3\no\ncuda-device-id=7\npreset=exact\no\nn\no\na\n')
+    put('api', 'shared', b'n\no\nthreads=3\no\ncuda-device-id=7\npreset=exact\no\nn\no\na\n')
 
 
 # ---- safetensors ----
