@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Operands for the tests of the CUDA ops: every tensor exists twice, in float32 on the CPU backend and in its own dtype
  * on the CUDA backend, with the same values (those that the CUDA dtype holds). Outputs start as NaN, and so does all
- * memory between and behind rows: it must neither be read nor written.
+ * memory between and behind rows: it must neither be read nor written. Of a large tensor whose rows do not depend on
+ * each other the CPU has a sample of the rows (row_operand, sample_rows), among them the first and the last.
  *
  * Measure: |gpu - cpu| / |cpu| in the Euclidean norm. bf16 results carry one rounding, 1.7e-3 for mantissas spread
  * evenly, and where an operand was rounded inside (softmax weights, a composition's intermediate) a second: 4e-3 lets
@@ -13,23 +14,28 @@
 #include "ops.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { CPU, GPU, SIDES };
 enum { GUARD = 256, MOST = 256 }; /* elements behind a tensor; tensors of a case */
+enum { NORMALS = (1 << 19) - 1 }; /* random numbers that are drawn; a prime, so that rows differ */
 
 typedef enum { OUTPUT, NORMAL, INDEX, BYTES } Fill;
 
 typedef struct {
   FkTensor t[SIDES];
-  void *base[SIDES]; /* the memory behind it */
-  size_t elements;   /* of that memory, guard included */
-  bool part;         /* t is a part of an operand, beside other values */
+  void *base[SIDES];      /* the memory behind it */
+  size_t elements[SIDES]; /* of that memory, guard included */
+  bool part;              /* t is a part of an operand, beside other values */
+  int64_t sample;         /* rows that the CPU's side has; 0: all */
 } Pair;
 
 static FkBackend *side[SIDES];
+static int first_side = CPU; /* GPU: operands for timing, nothing is compared */
+static int64_t sample_rows;  /* of every row_operand with more; 0: all */
 static void *held[SIDES][MOST];
 static int holding;
 static uint64_t random_state = 0x9E3779B97F4A7C15u;
@@ -45,8 +51,18 @@ static inline uint64_t random_bits(void) {
 static inline double random_unit(void) {
   return ((double)(random_bits() >> 12) + 0.5) / 4503599627370496.0;
 }
+/* N(0, 1), the same half a million again and again. */
 static inline double random_normal(void) {
-  return sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit());
+  static float *all;
+  static int at;
+  if (!all) {
+    all = malloc(NORMALS * sizeof *all);
+    if (!all) abort();
+    for (int i = 0; i < NORMALS; i++)
+      all[i] = (float)(sqrt(-2 * log(random_unit())) * cos(6.283185307179586 * random_unit()));
+  }
+  at = at + 1 < NORMALS ? at + 1 : 0;
+  return all[at];
 }
 
 static inline uint16_t to_bf16(float f) {
@@ -77,8 +93,10 @@ static inline float get(const void *data, FkDtype dtype, size_t i) {
   return ((const float *)data)[i];
 }
 
+#define EACH_SIDE for (int s = first_side; s < SIDES; s++)
+
 static inline void release_operands(void) {
-  for (int s = 0; s < SIDES; s++) {
+  EACH_SIDE {
     side[s]->ops->sync(side[s]);
     for (int i = 0; i < holding; i++) side[s]->ops->release(side[s], held[s][i]);
   }
@@ -91,34 +109,54 @@ static inline float draw(Fill fill, double mean, double scale) {
   return (float)(random_bits() % (uint64_t)(fill == BYTES ? 256 : scale));
 }
 
+/* Which row of all is number i of the sample. */
+static inline int64_t sampled_row(int64_t i, int64_t sample, int64_t rows) {
+  return sample > 1 ? i * (rows - 1) / (sample - 1) : 0;
+}
+
 /* dims as in FkTensor; ld 0: dense. On the CPU integers stay what they are and all else is float32. */
-static inline Pair operand(FkDtype dtype, int rank, const int64_t *dim, int64_t ld, Fill fill, double mean,
-                           double scale) {
+static inline Pair operand_of(int64_t sample, FkDtype dtype, int rank, const int64_t *dim, int64_t ld, Fill fill,
+                              double mean, double scale) {
   Pair p = {.t[GPU] = {.dtype = dtype, .rank = rank, .ld = ld ? ld : dim[rank - 1]}};
   for (int i = 0; i < rank; i++) p.t[GPU].dim[i] = dim[i];
+  const int64_t rows = fk_tensor_rows(p.t[GPU]), cols = fk_tensor_cols(p.t[GPU]);
+  p.sample = sample && sample < rows ? sample : 0;
   p.t[CPU] = p.t[GPU];
   p.t[CPU].dtype = dtype == FK_I32 || dtype == FK_U8 ? dtype : FK_F32;
-  const int64_t rows = fk_tensor_rows(p.t[GPU]), cols = fk_tensor_cols(p.t[GPU]);
-  p.elements = (size_t)(rows * p.t[GPU].ld + GUARD);
-  void *host[SIDES];
-  for (int s = 0; s < SIDES; s++) {
-    const size_t bytes = p.elements * fk_dtype_size(p.t[s].dtype);
+  if (p.sample) p.t[CPU].dim[0] = p.sample;
+  void *host[SIDES] = {NULL, NULL};
+  EACH_SIDE {
+    p.elements[s] = (size_t)(fk_tensor_rows(p.t[s]) * p.t[s].ld + GUARD);
+    const size_t bytes = p.elements[s] * fk_dtype_size(p.t[s].dtype);
     host[s] = malloc(bytes);
-    memset(host[s], 0xFF, bytes); /* NaN in every float type */
     p.t[s].data = p.base[s] = held[s][holding] = side[s]->ops->alloc(side[s], bytes);
-    if (!p.t[s].data) abort();
+    if (!host[s] || !p.t[s].data) abort();
+    memset(host[s], 0xFF, bytes); /* NaN in every float type */
   }
   holding++;
-  for (int64_t r = 0; fill != OUTPUT && r < rows; r++)
+  for (int64_t r = 0, k = 0; fill != OUTPUT && r < rows; r++) {
+    const bool both = host[CPU] && (!p.sample || r == sampled_row(k, p.sample, rows));
     for (int64_t c = 0; c < cols; c++) {
-      const size_t i = (size_t)(r * p.t[GPU].ld + c);
-      put(host[CPU], p.t[CPU].dtype, i, put(host[GPU], dtype, i, draw(fill, mean, scale)));
+      const float v = put(host[GPU], dtype, (size_t)(r * p.t[GPU].ld + c), draw(fill, mean, scale));
+      if (both) put(host[CPU], p.t[CPU].dtype, (size_t)(k * p.t[CPU].ld + c), v);
     }
-  for (int s = 0; s < SIDES; s++) {
-    side[s]->ops->upload(side[s], p.t[s].data, host[s], p.elements * fk_dtype_size(p.t[s].dtype));
+    k += both;
+  }
+  EACH_SIDE {
+    side[s]->ops->upload(side[s], p.t[s].data, host[s], p.elements[s] * fk_dtype_size(p.t[s].dtype));
     free(host[s]);
   }
   return p;
+}
+
+static inline Pair operand(FkDtype dtype, int rank, const int64_t *dim, int64_t ld, Fill fill, double mean,
+                           double scale) {
+  return operand_of(0, dtype, rank, dim, ld, fill, mean, scale);
+}
+/* A matrix of which the CPU may have a sample. */
+static inline Pair row_operand(FkDtype dtype, int64_t rows, int64_t cols, int64_t ld, Fill fill, double mean,
+                               double scale) {
+  return operand_of(sample_rows, dtype, 2, (int64_t[]){rows, cols}, ld, fill, mean, scale);
 }
 
 static inline Pair vector(int64_t n, double mean, double scale) {
@@ -151,8 +189,9 @@ static inline FkWeight weight_of(Pair p, int s) {
 
 /* All memory behind one side of an operand; free() it. */
 static inline void *fetch(Pair p, int s) {
-  const size_t bytes = p.elements * fk_dtype_size(p.t[s].dtype);
+  const size_t bytes = p.elements[s] * fk_dtype_size(p.t[s].dtype);
   void *host = malloc(bytes);
+  if (!host) abort();
   side[s]->ops->download(side[s], host, p.base[s], bytes);
   return host;
 }
@@ -169,31 +208,37 @@ static inline void report(bool ok, const char *name, const char *detail) {
 }
 
 /* Distance of one output's two sides, or what is wrong with it; also that nothing was written around it. */
-static inline bool compare(Pair p, double *distance, char *why, size_t size) {
+static inline bool compare(Pair p, double *distance, char *why, size_t why_size) {
   const FkTensor t = p.t[GPU], c = p.t[CPU];
   void *gpu = fetch(p, GPU), *cpu = fetch(p, CPU);
   const int64_t rows = fk_tensor_rows(t), cols = fk_tensor_cols(t);
   double error = 0, norm = 0;
   size_t stray = 0, missing = 0;
-  const int64_t first = ((char *)t.data - (char *)p.base[GPU]) / (int64_t)fk_dtype_size(t.dtype);
-  for (size_t i = 0; i < p.elements; i++) {
-    const int64_t at = (int64_t)i - first;
-    const bool inside = at >= 0 && at / t.ld < rows && at % t.ld < cols;
-    const float g = get(gpu, t.dtype, i), r = get(cpu, c.dtype, i);
-    if (!inside && p.part) continue;
-    if (!inside) {
-      for (size_t b = 0; b < fk_dtype_size(t.dtype); b++)
-        stray += ((uint8_t *)gpu)[i * fk_dtype_size(t.dtype) + b] != 0xFF;
-      continue;
+  const size_t size = fk_dtype_size(t.dtype);
+  const size_t first = (size_t)((char *)t.data - (char *)p.base[GPU]) / size;
+  const size_t first_cpu = (size_t)((char *)c.data - (char *)p.base[CPU]) / fk_dtype_size(c.dtype);
+  size_t passed = 0; /* bytes up to here were looked at, or belong to the tensor */
+  for (int64_t row = 0; row <= rows && !p.part; row++) {
+    const size_t begin = row < rows ? (first + (size_t)(row * t.ld)) * size : p.elements[GPU] * size;
+    for (; passed < begin; passed++) stray += ((uint8_t *)gpu)[passed] != 0xFF;
+    passed = begin + (size_t)cols * size;
+  }
+  for (int64_t row = 0, k = 0; row < rows; row++) {
+    const bool both = !p.sample || row == sampled_row(k, p.sample, rows);
+    for (int64_t col = 0; col < cols; col++) {
+      const float g = get(gpu, t.dtype, first + (size_t)(row * t.ld + col));
+      missing += !isfinite(g);
+      if (!both) continue;
+      const float r = get(cpu, c.dtype, first_cpu + (size_t)(k * c.ld + col));
+      error += ((double)g - r) * ((double)g - r);
+      norm += (double)r * r;
     }
-    missing += !isfinite(g);
-    error += ((double)g - r) * ((double)g - r);
-    norm += (double)r * r;
+    k += both;
   }
   free(gpu);
   free(cpu);
   *distance = sqrt(error / (norm > 0 ? norm : 1));
-  snprintf(why, size, "%zu not finite, %zu bytes written outside", missing, stray);
+  snprintf(why, why_size, "%zu not finite, %zu bytes written outside", missing, stray);
   return missing == 0 && stray == 0 && norm > 0;
 }
 
@@ -221,7 +266,11 @@ static inline void same(const char *name, int n, const Pair *out) {
   release_operands();
 }
 
-#define EACH_SIDE for (int s = 0; s < SIDES; s++)
+/* The GPU that is tested: environment DEVICE, default 0. */
+static inline int device_asked(void) {
+  const char *device = getenv("DEVICE");
+  return device ? atoi(device) : 0;
+}
 
 /* False: no CUDA device, and the plan says why. */
 static inline bool open_sides(void) {
@@ -229,7 +278,7 @@ static inline bool open_sides(void) {
   char message[256];
   setvbuf(stdout, NULL, _IOLBF, 0);
   side[CPU] = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
-  if (side[CPU]) side[GPU] = fk_backend_open("cuda", 0, 0, &failure, message, sizeof message);
+  if (side[CPU]) side[GPU] = fk_backend_open("cuda", device_asked(), 0, &failure, message, sizeof message);
   if (!side[GPU])
     printf("1..0 # SKIP %s\n", message);
   else

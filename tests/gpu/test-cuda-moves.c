@@ -202,29 +202,79 @@ static void test_check(void) {
   check_case("check: again all finite", FK_F32, 33, 0, -1, 0);
 }
 
+/* One buffer of the loader's ring, filled, sent and read back. */
+static bool staged(int buffer, FkDtype as, FkDtype from, size_t count) {
+  FkBackend *be = side[GPU];
+  uint8_t *bytes = be->ops->stage(be, buffer, count * fk_dtype_size(from));
+  float *values = malloc(count * sizeof *values);
+  if (!bytes || !values) return false;
+  for (size_t i = 0; i < count; i++) values[i] = put(bytes, from, i, (float)random_normal());
+  Pair to = operand(as, 1, (int64_t[]){(int64_t)count}, 0, OUTPUT, 0, 0);
+  be->ops->commit(be, buffer, to.t[GPU].data, as, from, count);
+  void *got = fetch(to, GPU);
+  bool ok = ((uint8_t *)got)[count * fk_dtype_size(as)] == 0xFF;
+  for (size_t i = 0; i < count; i++)
+    ok = ok && get(got, as, i) == (as == FK_BF16 ? from_bf16(to_bf16(values[i])) : values[i]);
+  free(got);
+  free(values);
+  release_operands();
+  return ok;
+}
+
 static void test_staging(void) {
   FkBackend *be = side[GPU];
-  enum { COUNT = 100003 };
   static const FkDtype types[][2] = {{FK_BF16, FK_BF16}, {FK_BF16, FK_F32}, {FK_F32, FK_BF16}, {FK_F32, FK_F32}};
   bool ok = true;
-  for (int round = 0; round < 12; round++) { /* more rounds than buffers: each is reused while copies run */
-    const FkDtype as = types[round % 4][0], from = types[round % 4][1];
-    uint8_t *buffer = be->ops->stage(be, round % 8, COUNT * fk_dtype_size(from));
-    float *values = malloc(COUNT * sizeof *values);
-    for (size_t i = 0; i < COUNT; i++) values[i] = put(buffer, from, i, (float)random_normal());
-    Pair to = operand(as, 1, (int64_t[]){COUNT}, 0, OUTPUT, 0, 0);
-    be->ops->commit(be, round % 8, to.t[GPU].data, as, from, COUNT);
-    void *got = fetch(to, GPU);
-    for (size_t i = 0; i < COUNT; i++) {
-      const float expected = as == FK_BF16 ? from_bf16(to_bf16(values[i])) : values[i];
-      ok = ok && get(got, as, i) == expected;
+  for (int round = 0; round < 12; round++) /* more rounds than buffers: each is reused while copies run */
+    ok = ok && staged(round % 8, types[round % 4][0], types[round % 4][1], 100003);
+  report(ok && be->failure == FK_FAIL_NONE, "stage and commit convert and arrive", be->message);
+  ok =
+      staged(3, FK_BF16, FK_F32, 4 << 20) && staged(4, FK_F32, FK_BF16, 8 << 20) && staged(5, FK_BF16, FK_F32, 3000001);
+  report(ok && be->failure == FK_FAIL_NONE, "whole buffers of 16 MiB are converted", be->message);
+  const void *none = be->ops->stage(be, 0, (16 << 20) + 1);
+  report(!none && be->failure == FK_FAIL_MEMORY && strstr(be->message, "16777217"), "a larger piece is refused",
+         be->message);
+  fk_backend_clear(be);
+}
+
+/* Codes move as bytes. */
+static void test_codes(void) {
+  static const FkDtype types[] = {FK_I8, FK_E4M3};
+  for (int i = 0; i < 2; i++) {
+    Pair x = operand(FK_U8, 2, (int64_t[]){60, 96}, 128, BYTES, 0, 0), index = indices(77, 60);
+    Pair y = operand(FK_U8, 2, (int64_t[]){60, 96}, 0, OUTPUT, 0, 0);
+    Pair g = operand(FK_U8, 2, (int64_t[]){77, 96}, 0, OUTPUT, 0, 0);
+    EACH_SIDE {
+      FkTensor from = x.t[s], to = y.t[s], rows = g.t[s];
+      from.dtype = to.dtype = rows.dtype = types[i];
+      fk_op_copy(side[s], to, from);
+      fk_op_gather_rows(side[s], rows, from, index.t[s]);
     }
-    ok = ok && ((uint8_t *)got)[COUNT * fk_dtype_size(as)] == 0xFF;
-    free(got);
-    free(values);
+    same(i ? "copy, gather_rows of E4M3" : "copy, gather_rows of I8", 2, (Pair[]){y, g});
+  }
+}
+
+/* What no kernel takes is a failure that names it, and leaves the device as it was. */
+static void test_declined(void) {
+  FkBackend *be = side[GPU];
+  static const int64_t widths[] = {12, 520};
+  for (int i = 0; i < 2; i++) {
+    Pair q = matrix(FK_BF16, 32, widths[i], 0, 1), o = matrix_out(FK_BF16, 32, widths[i], 0);
+    FkAttention a = {.q = q.t[GPU], .k = q.t[GPU], .v = q.t[GPU], .o = o.t[GPU], .heads = 1, .scale = 1};
+    fk_op_attention(be, &a);
+    report(be->failure == FK_FAIL_UNSUPPORTED && strstr(be->message, i ? "520 wide" : "12 wide"),
+           "a head that no kernel takes is named", be->message);
+    fk_backend_clear(be);
     release_operands();
   }
-  report(ok && be->failure == FK_FAIL_NONE, "stage and commit convert and arrive", be->message);
+  Pair x = matrix(FK_BF16, 32, 64, 0, 1), w = matrix(FK_F32, 64, 64, 0, 1), y = matrix_out(FK_BF16, 32, 64, 0);
+  FkLinear l = {.x = x.t[GPU], .y = y.t[GPU], .w = weight_of(w, GPU), .act = FK_ACT_SILU};
+  fk_op_linear(be, NULL, &l, 1);
+  report(be->failure == FK_FAIL_UNSUPPORTED && strstr(be->message, "type"), "weights of another type are named",
+         be->message);
+  fk_backend_clear(be);
+  release_operands();
+  element_cases(FK_BF16, 20, 64, 0);
 }
 
 /* A recording serves many runs: its operands' contents are read at each run. */
@@ -248,7 +298,7 @@ static void test_recording(void) {
     if (run == 0)
       expected = got;
     else {
-      const bool equal = memcmp(expected, got, y.elements * 2) == 0;
+      const bool equal = memcmp(expected, got, y.elements[GPU] * 2) == 0;
       ok = ok && equal == (run < 4);
       free(got);
     }
@@ -270,6 +320,7 @@ static void test_limits(void) {
   size_t free_bytes = 0, total = 0;
   be->ops->memory(be, &free_bytes, &total);
   report(free_bytes > 0 && free_bytes <= total, "memory", "");
+  report(be->fixed_bytes >= 8 << 20 && be->fixed_bytes < 64 << 20, "what the backend holds for itself is told", "");
   void *none = be->ops->alloc(be, total * 2);
   report(!none && be->failure == FK_FAIL_NONE, "too much memory is refused without a failure", be->message);
   void *some = be->ops->alloc(be, 1 << 20);
@@ -318,7 +369,7 @@ static void test_repeats(void) {
     const Pair out[3] = {n, y, d};
     for (int i = 0; i < 3; i++) {
       void *got = fetch(out[i], GPU);
-      if (run) ok = ok && memcmp(got, first[i], out[i].elements * fk_dtype_size(out[i].t[GPU].dtype)) == 0;
+      if (run) ok = ok && memcmp(got, first[i], out[i].elements[GPU] * fk_dtype_size(out[i].t[GPU].dtype)) == 0;
       if (run)
         free(got);
       else
@@ -340,6 +391,8 @@ int main(void) {
   test_match();
   test_check();
   test_staging();
+  test_codes();
+  test_declined();
   test_recording();
   test_limits();
   test_repeats();

@@ -203,7 +203,7 @@ int main(void) {
   FkFailure failure;
   char message[256];
   setvbuf(stdout, NULL, _IOLBF, 0);
-  be = fk_backend_open("cuda", 0, 0, &failure, message, sizeof message);
+  be = fk_backend_open("cuda", device_asked(), 0, &failure, message, sizeof message);
   if (!be) {
     printf("1..0 # SKIP %s\n", message);
     return 0;
