@@ -100,7 +100,7 @@ part_broken_device() {
 }
 
 part_refusals() {
-  refused 'device 99' $CUDA cuda-device-id=99 && refused 'max-vram is 1000 bytes' $CUDA max-vram=1000 &&
+  refused 'device 99' $CUDA cuda-device-id=99 && refused 'max-vram is 1000 ' $CUDA max-vram=1000 &&
     (export CUDA_VISIBLE_DEVICES= && refused 'backend=cuda' $CUDA) &&
     (export FK_CUDA_MODULE="$OUT/none.so" && refused 'none.so' $CUDA) &&
     (export FK_CUDA_MODULE="$PHOTO" && refused 'coffee' $CUDA)
@@ -273,7 +273,7 @@ if [ $# -gt 0 ]; then
     GST_PLUGIN_SCANNER="$prefix/bin/gst-plugin-scanner"
   [ -e "$prefix/bin/fkcuda.so" ] && export FK_CUDA_MODULE="${FK_CUDA_MODULE:-$prefix/bin/fkcuda.so}"
 else
-  build=${BUILD:-$FK_SOURCE/build}
+  build=$(cd "${BUILD:-$FK_SOURCE/build}" && pwd) || exit 2
   export PATH="$build/examples:$build/tests/gpu:$PATH" GST_PLUGIN_PATH="$build/gst" FK_MODULE_DIR="$build/kernels"
   export FK_CUDA_MODULE="${FK_CUDA_MODULE:-$build/kernels/fkcuda.so}"
 fi
@@ -287,7 +287,7 @@ if [ -n "${WHEELS:-}" ] && ! "$PYTHON" -c 'import diffusers' 2> /dev/null; then
   export PYTHONPATH="$OUT/site${PYTHONPATH:+:$PYTHONPATH}"
 fi
 
-step test-cuda-ops 60 test-cuda-ops
+step test-cuda-ops 120 test-cuda-ops
 step test-cuda-moves 60 test-cuda-moves
 step test-cuda-repeat 90 test-cuda-repeat
 step test-gpu-edit 60 test-gpu-edit --tap

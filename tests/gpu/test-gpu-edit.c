@@ -59,12 +59,18 @@ static char *hash(const FkImage *image) {
 
 /* ---- Engines and edits ---- */
 
-/* `name` NULL: nothing but model and backend is set. (transfer full, nullable) */
-static FkEngine *open_with(const char *model, const char *name, const char *value, GError **error) {
-  g_autoptr(FkOptions) options = fk_options_new();
+/* `name` NULL: nothing but model and backend is set. (transfer full) */
+static FkOptions *options_of(const char *model, const char *name, const char *value) {
+  FkOptions *options = fk_options_new();
   fk_options_set(options, "model-path", model, NULL);
   fk_options_set(options, "backend", backend, NULL);
   if (name) fk_options_set(options, name, value, NULL);
+  return options;
+}
+
+/* (transfer full, nullable) */
+static FkEngine *open_with(const char *model, const char *name, const char *value, GError **error) {
+  g_autoptr(FkOptions) options = options_of(model, name, value);
   return fk_engine_open(options, NULL, NULL, NULL, error);
 }
 
@@ -369,7 +375,8 @@ static void cancel(void) {
 
 /* ---- Refusals ---- */
 
-/* The limit is told with the plan's bytes; just enough for the weights opens, and the first edit is refused. */
+/* The limit is reported with what is needed. Just enough for the weights makes an engine, whose edits are refused
+ * before anything is loaded. */
 static void memory_limit(void) {
   g_autofree char *model = demo(), *need = NULL;
   g_autoptr(GError) error = NULL, second = NULL;
@@ -378,12 +385,13 @@ static void memory_limit(void) {
   g_assert_null(none);
   g_assert_error(error, FK_ERROR, FK_ERROR_MEMORY);
   g_test_message("%s", error->message);
-  g_assert_nonnull(strstr(error->message, "1000003 bytes"));
+  g_assert_nonnull(strstr(error->message, "max-vram is 1000003 "));
   const char *needs = strstr(error->message, "needs ");
   g_assert_nonnull(needs);
   if (!needs) return;
   need = g_strdup_printf("%" G_GUINT64_FORMAT, g_ascii_strtoull(needs + 6, NULL, 10));
-  g_autoptr(FkEngine) engine = open_with(model, "max-vram", need, NULL);
+  g_autoptr(FkOptions) options = options_of(model, "max-vram", need);
+  g_autoptr(FkEngine) engine = fk_engine_new(options, NULL);
   g_assert_nonnull(engine);
   if (!engine) return;
   FkImage in = photo("coffee_256.png"), out = blank(in.width, in.height);
