@@ -2,7 +2,11 @@
 /* Caps, sizes, pools and metas. The format passes through; so does the size with size-mode=input. With size-mode=native
  * the engine says the size and the pixel aspect ratio is set so that the displayed shape stays.
  * Not here: pixels. */
-#include "gstfluxkontextedit.h"
+#include "gstfluxkontextcaps.h"
+
+#include "gstfluxkontextcancel.h"
+#include "gstfluxkontextflow.h"
+#include "gstfluxkontextreport.h"
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 

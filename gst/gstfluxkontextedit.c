@@ -2,7 +2,7 @@
 /* The element: type, pads, properties, state changes, events, queries. docs/element.md is its documentation.
  *
  * Not here: caps (gstfluxkontextcaps.c), engine and loading (gstfluxkontextload.c), frames (gstfluxkontextflow.c),
- * messages (gstfluxkontextreport.c). */
+ * messages (gstfluxkontextreport.c), cancelling (gstfluxkontextcancel.c). */
 
 /**
  * SECTION:element-fluxkontextedit
@@ -19,6 +19,12 @@
  * Since: 0.1
  */
 #include "gstfluxkontextedit.h"
+
+#include "gstfluxkontextcancel.h"
+#include "gstfluxkontextcaps.h"
+#include "gstfluxkontextflow.h"
+#include "gstfluxkontextload.h"
+#include "gstfluxkontextreport.h"
 
 GST_DEBUG_CATEGORY(gst_flux_kontext_edit_debug);
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug

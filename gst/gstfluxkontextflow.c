@@ -4,7 +4,10 @@
  * A frame takes its settings and pixels when it enters; it waits until the batch is full, or something that has to come
  * after it (an event, new caps, settings of another kind) drains the batch. Results come out in order of arrival.
  * Not here: which engine, how pixels are laid out, what messages look like. */
-#include "gstfluxkontextedit.h"
+#include "gstfluxkontextflow.h"
+
+#include "gstfluxkontextcancel.h"
+#include "gstfluxkontextreport.h"
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
@@ -32,6 +35,17 @@ static void clear_queue(GQueue *queue) {
 void gst_flux_kontext_edit_discard(GstFluxKontextEdit *self) {
   clear_queue(&self->waiting);
   clear_queue(&self->done);
+}
+
+void gst_flux_kontext_edit_reset_stream(GstFluxKontextEdit *self) {
+  gst_flux_kontext_edit_discard(self);
+  gst_flux_kontext_format_clear(&self->in);
+  gst_flux_kontext_format_clear(&self->out);
+  gst_caps_replace(&self->refused, NULL);
+  g_hash_table_remove_all(self->warned);
+  self->drained = GST_FLOW_OK;
+  self->no_model_path = FALSE;
+  self->warm_up = FALSE;
 }
 
 /* ---- Results ---- */

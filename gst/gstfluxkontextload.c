@@ -6,65 +6,15 @@
  * change; weights load in a thread, and the first frame waits for it. No HAVE_CONTEXT is posted: a bin would hand the
  * engine to all its elements, running or not, which then hold the weights, and the registry already shares it inside
  * the process. */
-#include "gstfluxkontextedit.h"
+#include "gstfluxkontextload.h"
+
+#include "gstfluxkontextcancel.h"
+#include "gstfluxkontextflow.h"
+#include "gstfluxkontextreport.h"
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
 #define MIB (1024 * 1024)
-
-/* ---- Cancelling ---- */
-
-void gst_flux_kontext_edit_cancel(GstFluxKontextEdit *self, gboolean load) {
-  g_mutex_lock(&self->lock);
-  g_autoptr(GCancellable) flow = g_object_ref(self->flow);
-  g_autoptr(GCancellable) loading = load ? g_object_ref(self->loading) : NULL;
-  g_mutex_unlock(&self->lock);
-  g_cancellable_cancel(flow); /* runs handlers: not under the lock */
-  g_cancellable_cancel(loading);
-  g_mutex_lock(&self->lock);
-  g_cond_broadcast(&self->changed);
-  g_mutex_unlock(&self->lock);
-}
-
-/* A GCancellable that was cancelled is replaced, not reset: somebody may still be leaving because of it. */
-static void renew(GCancellable **cancellable) {
-  if (!g_cancellable_is_cancelled(*cancellable)) return;
-  g_object_unref(*cancellable);
-  *cancellable = g_cancellable_new();
-}
-
-void gst_flux_kontext_edit_renew(GstFluxKontextEdit *self, gboolean load) {
-  g_mutex_lock(&self->lock);
-  renew(&self->flow);
-  if (load) renew(&self->loading);
-  g_mutex_unlock(&self->lock);
-}
-
-GCancellable *gst_flux_kontext_edit_ref_flow(GstFluxKontextEdit *self) {
-  g_mutex_lock(&self->lock);
-  GCancellable *flow = g_object_ref(self->flow);
-  g_mutex_unlock(&self->lock);
-  return flow;
-}
-
-FkEngine *gst_flux_kontext_edit_ref_engine(GstFluxKontextEdit *self) {
-  g_mutex_lock(&self->lock);
-  FkEngine *engine = self->engine ? fk_engine_ref(self->engine) : NULL;
-  g_mutex_unlock(&self->lock);
-  return engine;
-}
-
-GstFlowReturn gst_flux_kontext_edit_wait(GstFluxKontextEdit *self) {
-  g_mutex_lock(&self->lock);
-  /* Cancelling sets the flag first and then broadcasts under this lock, so no wake-up is lost. */
-  while (self->load == GST_FLUX_KONTEXT_LOAD_RUNNING && !g_cancellable_is_cancelled(self->flow))
-    g_cond_wait(&self->changed, &self->lock);
-  gboolean cancelled = g_cancellable_is_cancelled(self->flow) || self->load == GST_FLUX_KONTEXT_LOAD_NONE;
-  GstFluxKontextLoad load = self->load;
-  g_mutex_unlock(&self->lock);
-  if (cancelled) return GST_FLOW_FLUSHING;
-  return load == GST_FLUX_KONTEXT_LOAD_DONE ? GST_FLOW_OK : GST_FLOW_ERROR;
-}
 
 /* ---- Contexts ---- */
 
@@ -223,18 +173,6 @@ static void release_engine(GstFluxKontextEdit *self) {
   fk_engine_unref(offered);
 }
 
-/* Forgets everything that belongs to one stream; no streaming thread runs. */
-static void reset_stream(GstFluxKontextEdit *self) {
-  gst_flux_kontext_edit_discard(self);
-  gst_flux_kontext_format_clear(&self->in);
-  gst_flux_kontext_format_clear(&self->out);
-  gst_caps_replace(&self->refused, NULL);
-  g_hash_table_remove_all(self->warned);
-  self->drained = GST_FLOW_OK;
-  self->no_model_path = FALSE;
-  self->warm_up = FALSE;
-}
-
 /* Takes the properties as they are now; NULL sets error. */
 static FkOptions *begin(GstFluxKontextEdit *self, gboolean *async, gboolean *tell, GError **error) {
   GST_OBJECT_LOCK(self);
@@ -263,7 +201,7 @@ gboolean gst_flux_kontext_edit_start(GstBaseTransform *trans) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   g_autoptr(GError) error = NULL;
   gboolean async, tell;
-  reset_stream(self);
+  gst_flux_kontext_edit_reset_stream(self);
   gst_flux_kontext_edit_renew(self, TRUE);
   g_autoptr(FkOptions) options = begin(self, &async, &tell, &error);
   if (!options) return fail_start(self, error);
@@ -297,7 +235,7 @@ gboolean gst_flux_kontext_edit_stop(GstBaseTransform *trans) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   gst_flux_kontext_edit_cancel(self, TRUE);
   if (self->loader) g_thread_join(g_steal_pointer(&self->loader));
-  reset_stream(self);
+  gst_flux_kontext_edit_reset_stream(self);
   GST_OBJECT_LOCK(self);
   gboolean keep = self->props.keep_loaded;
   gst_flux_kontext_props_stop(&self->props);

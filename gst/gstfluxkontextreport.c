@@ -3,7 +3,9 @@
  *
  * Every function here posts or builds messages and so is called with no lock but the stream's. Errors carry a
  * structure for programs: `code` (nick of the FkError) and, where a device is gone for good, `restart-required`. */
-#include "gstfluxkontextedit.h"
+#include "gstfluxkontextreport.h"
+
+#include "gstfluxkontextcancel.h"
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 

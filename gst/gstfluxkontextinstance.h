@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The element's instance, shared by the sources that implement it; not installed. A source includes the headers below
+ * it and never one above:
+ *
+ *   gstfluxkontextedit.c    type, pads, properties, state changes, events, queries
+ *   gstfluxkontextcaps.c    caps, sizes, metas
+ *   gstfluxkontextload.c    which engine, loading
+ *   gstfluxkontextflow.c    frames in, batches, frames out
+ *   gstfluxkontextreport.c  errors, warnings, progress, stats, latency
+ *   gstfluxkontextcancel.c  the engine in use, waiting for it, cancelling
+ *   gstfluxkontextframe.c   pixels; gstfluxkontextprops.c  property values: both without an instance
+ *
+ * Three owners of the fields: the object lock (properties, counts), `lock` (engine, loading, cancelling) and the sink
+ * pad's stream lock (the stream itself). The two locks are never held together, nor over a push, a post, an edit or a
+ * load. */
+#ifndef GST_FLUX_KONTEXT_INSTANCE_H
+#define GST_FLUX_KONTEXT_INSTANCE_H
+
+#include <gst/base/gstbasetransform.h>
+
+#include "fk.h"
+#include "gstfluxkontextframe.h"
+#include "gstfluxkontextprops.h"
+
+G_BEGIN_DECLS
+
+#define GST_TYPE_FLUX_KONTEXT_EDIT (gst_flux_kontext_edit_get_type())
+G_DECLARE_FINAL_TYPE(GstFluxKontextEdit, gst_flux_kontext_edit, GST, FLUX_KONTEXT_EDIT, GstBaseTransform)
+
+typedef enum {
+  GST_FLUX_KONTEXT_LOAD_NONE,
+  GST_FLUX_KONTEXT_LOAD_RUNNING,
+  GST_FLUX_KONTEXT_LOAD_DONE,
+  GST_FLUX_KONTEXT_LOAD_FAILED /* posted: frames return GST_FLOW_ERROR without another message */
+} GstFluxKontextLoad;
+
+typedef struct {
+  guint64 frames, dropped, errors; /* since READY->PAUSED */
+  FkResult last;                   /* of the last frame edited */
+  gdouble recent_ms[8];            /* times of the last batches, a ring */
+  guint n_recent;                  /* batches since start */
+  GstClockTime gather;             /* for a batch to fill; 0: batch of one or no frame rate */
+  GstClockTime reported;           /* latency posted last */
+} GstFluxKontextStats;
+
+struct _GstFluxKontextEdit {
+  GstBaseTransform parent;
+
+  /* object lock */
+  GstFluxKontextProps props;
+  FkEngine *given; /* (nullable) the `engine` property */
+  GstFluxKontextStats stats;
+
+  /* lock */
+  GMutex lock;
+  GCond changed; /* load, or flow cancelled */
+  GstFluxKontextLoad load;
+  FkEngine *engine;             /* (nullable) in use since start, or kept by keep-loaded */
+  FkEngine *offered;            /* (nullable) from a GstContext */
+  gchar *offered_for;           /* (nullable) the options it was opened with */
+  gchar *options_text;          /* (nullable) the options of `engine` */
+  GCancellable *flow, *loading; /* the running edit; the running load */
+  GThread *loader;              /* touched by start() and stop() only */
+
+  /* stream lock */
+  gboolean no_model_path;       /* start() found none set and no engine given: which error that is */
+  gint batch_size;              /* as start() found it */
+  gboolean warm_up;             /* the size is new and asked to be warmed up */
+  GstFluxKontextFormat in, out; /* empty before the first caps */
+  GstCaps *refused;             /* (nullable) input caps that set_caps refused, with a message */
+  GQueue waiting;               /* frames of the next batch (gstfluxkontextflow.c) */
+  GQueue done;                  /* frames whose results are to be pushed */
+  GstFlowReturn drained;        /* of pushes outside the chain function; returned for the next frame */
+  GHashTable *warned;           /* texts of warnings posted since start */
+};
+
+GST_DEBUG_CATEGORY_EXTERN(gst_flux_kontext_edit_debug);
+
+G_END_DECLS
+
+#endif
