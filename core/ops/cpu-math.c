@@ -15,6 +15,19 @@
 
 #define FK_LANES 16
 
+/* The lanes' sum, halves onto halves. */
+static inline float fold(float *lane) {
+  for (int width = FK_LANES / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+  return lane[0];
+}
+
+static inline double fold_double(double *lane) {
+  for (int width = FK_LANES / 2; width > 0; width /= 2)
+    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+  return lane[0];
+}
+
 /* The Taylor series of e^r to degree 7. */
 static inline float series(float r) {
   float p = 1.0f / 5040;
@@ -106,9 +119,7 @@ FK_CPU_CLONES float fk_cpu_softmax_span(float *x, int64_t n, float max) {
     x[i] = exp_of(x[i] - max);
     lane[j] += x[i];
   }
-  for (int width = FK_LANES / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-  return lane[0];
+  return fold(lane);
 }
 
 /* 2^x, error below 1.5 ulp in [-126, 127]; 0 below. As exp_of, without the division by ln 2. */
@@ -140,9 +151,7 @@ FK_CPU_CLONES float fk_cpu_exp2_span(float *x, int64_t n, float max) {
     x[i] = exp2_of(x[i] - max);
     lane[j] += x[i];
   }
-  for (int width = FK_LANES / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-  return lane[0];
+  return fold(lane);
 }
 
 FK_CPU_CLONES void fk_cpu_scale_span(float *x, int64_t n, float factor) {
@@ -159,9 +168,7 @@ FK_CPU_CLONES double fk_cpu_sum(const float *x, int64_t n) {
   for (; i + FK_LANES <= n; i += FK_LANES)
     for (int j = 0; j < FK_LANES; j++) lane[j] += (double)x[i + j];
   for (int j = 0; i < n; i++, j++) lane[j] += (double)x[i];
-  for (int width = FK_LANES / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-  return lane[0];
+  return fold_double(lane);
 }
 
 FK_CPU_CLONES double fk_cpu_sum_squares(const float *x, int64_t n, double mean) {
@@ -170,9 +177,7 @@ FK_CPU_CLONES double fk_cpu_sum_squares(const float *x, int64_t n, double mean) 
   for (; i + FK_LANES <= n; i += FK_LANES)
     for (int j = 0; j < FK_LANES; j++) lane[j] += ((double)x[i + j] - mean) * ((double)x[i + j] - mean);
   for (int j = 0; i < n; i++, j++) lane[j] += ((double)x[i] - mean) * ((double)x[i] - mean);
-  for (int width = FK_LANES / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-  return lane[0];
+  return fold_double(lane);
 }
 
 FK_CPU_CLONES float fk_cpu_dot(const float *a, const float *b, int64_t n) {
@@ -181,9 +186,7 @@ FK_CPU_CLONES float fk_cpu_dot(const float *a, const float *b, int64_t n) {
   for (; i + FK_LANES <= n; i += FK_LANES)
     for (int j = 0; j < FK_LANES; j++) lane[j] += a[i + j] * b[i + j];
   for (int j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
-  for (int width = FK_LANES / 2; width > 0; width /= 2)
-    for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-  return lane[0];
+  return fold(lane);
 }
 
 FK_CPU_CLONES void fk_cpu_add_span(float *y, const float *a, const float *b, int64_t n) {
