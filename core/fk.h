@@ -223,7 +223,7 @@ typedef struct {
   double ms, flop, bytes;
 } FkProfileRow;
 /* Runs one edit of this size on made-up pixels with every op timed by itself, CUDA graphs off. Ops for which there was
- * no room are in a last row `dropped` of no stage, with their number. (transfer full): g_free. */
+ * no room share one row "dropped". (transfer full): g_free. */
 FK_API FkProfileRow *fk_engine_profile(FkEngine *engine, const FkSettings *settings, int width, int height,
                                        size_t *count, GError **error);
 /* "decided (asked; why)" for what the engine was opened with (backend, precision, device or threads) and for each

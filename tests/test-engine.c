@@ -241,6 +241,22 @@ static void extremes(void) {
   }
 }
 
+/* What is generated is opaque, and no input is needed. */
+static void generated_alpha(void) {
+  enum { SIDE = 32 };
+  g_autoptr(FkEngine) engine = open_null();
+  g_autoptr(Frame) f = frame_new("1");
+  g_autoptr(GError) error = NULL;
+  uint8_t out[SIDE * SIDE * 4] = {0};
+  FkJob job = {.in = {NULL, SIDE, SIDE, 4, 0}, .out = {out, SIDE, SIDE, 4, SIDE * 4}, .settings = f->settings};
+  g_assert_false(fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "frame 0: the input image has no data", "");
+  fk_settings_set(f->settings, "task", "generate", NULL);
+  fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  for (int i = 0; i < SIDE * SIDE; i++) g_assert_cmpint(out[i * 4 + 3], ==, 255);
+}
+
 /* Ops past the profile's room are in a row of their own. */
 static void dropped_ops(void) {
   g_autoptr(FkEngine) engine = open_null();
@@ -593,6 +609,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/engine/plans", plans);
   g_test_add_func("/engine/second-prompt", second_prompt);
   g_test_add_func("/engine/extremes", extremes);
+  g_test_add_func("/engine/generated-alpha", generated_alpha);
   g_test_add_func("/engine/dropped-ops", dropped_ops);
   g_test_add_func("/engine/no-model", no_model);
   g_test_add_func("/engine/sizes", sizes);
