@@ -59,16 +59,21 @@ bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error) {
 }
 
 /* CLIP's share of the text stage. */
-static double clip_flop(const FkModel *m, FkBackend *be, size_t *bytes) {
+static bool clip_share(const FkModel *m, FkBackend *be, size_t *bytes, double *flop, GError **error) {
   FkArena arena;
-  g_autofree int32_t *ids = g_new0(int32_t, (size_t)m->config.clip.max_tokens);
-  const double before = be->count.linear_flop + be->count.attention_flop;
+  const int tokens = m->config.clip.max_tokens;
+  g_autofree int32_t *ids = g_try_new0(int32_t, (size_t)tokens);
+  const double before = fk_job_flop(be);
+  if (!ids) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "plan: no memory for %d tokens", tokens);
+    return false;
+  }
   fk_arena_open(&arena, be, 0);
-  ids[m->config.clip.max_tokens - 1] = m->config.clip.vocab - 1;
-  fk_clip_encode(&m->clip, be, &arena, ids, m->config.clip.max_tokens,
-                 fk_arena_2d(&arena, be->dtype, 1, m->config.clip.width));
+  ids[tokens - 1] = m->config.clip.vocab - 1;
+  fk_clip_encode(&m->clip, be, &arena, ids, tokens, fk_arena_2d(&arena, be->dtype, 1, m->config.clip.width));
   *bytes = arena.peak;
-  return be->count.linear_flop + be->count.attention_flop - before;
+  *flop = fk_job_flop(be) - before;
+  return true;
 }
 
 /* Parameters of the VAE's encoder: what a binder of it alone would count. */
@@ -89,10 +94,11 @@ static int64_t vae_encoder_parameters(const FkModel *m) {
   return n + a->qkv.out * (a->qkv.in + 1) + a->out.out * (a->out.in + 1) + (a->qkv.out ? 2 * a->out.out : 0);
 }
 
-static void fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p) {
+static bool fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p, GError **error) {
   const FkModel *m = e->model;
   size_t clip_bytes;
-  const double clip = clip_flop(m, be, &clip_bytes);
+  double clip;
+  if (!clip_share(m, be, &clip_bytes, &clip, error)) return false;
   const int64_t encoder = vae_encoder_parameters(m), vae = m->part[FK_PART_VAE].parameters;
   const double value = bytes_per_value;
   p->stage[0] = (FkPlanStage){"clip", m->part[FK_PART_CLIP].parameters, (double)m->part[FK_PART_CLIP].bytes,
@@ -110,6 +116,7 @@ static void fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p)
   p->weight_bytes = (double)fk_model_weight_bytes(m);
   p->arena_bytes = (double)peak(e);
   p->flop = e->jobs[0].result.flop;
+  return true;
 }
 
 /* Walks the edit twice: as it runs, and with the last block on every row. */
@@ -122,8 +129,7 @@ static bool walk_both(const FkEdit *start, FkBackend *be, int bytes_per_value, F
   if (!walk(&edit, be, &arena, false, error)) return false;
   edit.model = start->model;
   p->evaluations = job.result.evaluations;
-  fill(&edit, be, bytes_per_value, p);
-  if (!walk(&whole, be, &arena, true, error)) return false;
+  if (!fill(&edit, be, bytes_per_value, p, error) || !walk(&whole, be, &arena, true, error)) return false;
   p->whole_step_flop = whole.cost[FK_STAGE_DENOISE].flop / p->evaluations;
   return true;
 }
