@@ -20,10 +20,10 @@ static void limit(void) {
   g_assert_true(fk_budget_within(&budget, 1157, "an edit", &error));
   g_assert_false(fk_budget_within(&budget, 1156, "an edit", &error));
   assert_error(error, FK_ERROR_MEMORY,
-               "an edit needs 1157 bytes of device memory, and max-vram is 1156 (weights 1000, "
+               "an edit needs 1157 bytes of device memory, and max-vram is 1156 bytes (weights 1000, "
                "prompt cache 100, work memory 50, kernels 7)",
                "a smaller max-area");
-  g_assert_false(fk_budget_within(&budget, 1106, "an edit", &error));
+  g_assert_false(fk_budget_within(&budget, 1107, "an edit", &error));
   assert_error(error, FK_ERROR_MEMORY, "no setting of an edit makes it fit", "");
   g_assert_false(fk_budget_within(&model, 1106, "the model", &error));
   assert_error(error, FK_ERROR_MEMORY, "the model needs 1107", "kernels 7)");

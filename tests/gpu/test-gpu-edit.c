@@ -375,31 +375,35 @@ static void cancel(void) {
 
 /* ---- Refusals ---- */
 
-/* The limit is reported with what is needed. Just enough for the weights makes an engine, whose edits are refused
- * before anything is loaded. */
-static void memory_limit(void) {
-  g_autofree char *model = demo(), *need = NULL;
-  g_autoptr(GError) error = NULL, second = NULL;
-  g_autoptr(FkSettings) s = vague("1");
-  g_autoptr(FkEngine) none = open_with(model, "max-vram", "1000003", &error);
-  g_assert_null(none);
+/* Bytes that a refusal says are needed. */
+static uint64_t needed(const GError *error, const char *limit) {
   g_assert_error(error, FK_ERROR, FK_ERROR_MEMORY);
-  g_test_message("%s", error->message);
-  g_assert_nonnull(strstr(error->message, "max-vram is 1000003 "));
-  const char *needs = strstr(error->message, "needs ");
-  g_assert_nonnull(needs);
-  if (!needs) return;
-  need = g_strdup_printf("%" G_GUINT64_FORMAT, g_ascii_strtoull(needs + 6, NULL, 10));
-  g_autoptr(FkOptions) options = options_of(model, "max-vram", need);
-  g_autoptr(FkEngine) engine = fk_engine_new(options, NULL);
-  g_assert_nonnull(engine);
-  if (!engine) return;
+  const char *needs = error ? strstr(error->message, "needs ") : NULL;
+  g_test_message("%s", error ? error->message : "no error");
+  g_assert_true(needs && strstr(needs, limit));
+  return needs ? g_ascii_strtoull(needs + 6, NULL, 10) : 0;
+}
+
+/* A limit is refused with the plan's bytes: below the model, with room for the model and none for an edit, one byte
+ * short of an edit. What the plan says is enough. */
+static void memory_limit(void) {
+  g_autofree char *model = demo(), *model_alone = NULL, *short_of = NULL, *enough = NULL;
+  g_autoptr(GError) first = NULL, second = NULL, third = NULL, error = NULL;
+  g_autoptr(FkSettings) s = vague("1");
+  g_assert_null(open_with(model, "max-vram", "1000003", &first));
+  model_alone = g_strdup_printf("%" G_GUINT64_FORMAT, needed(first, "max-vram is 1000003 bytes"));
+  g_assert_null(open_with(model, "max-vram", model_alone, &second));
+  const uint64_t whole = needed(second, model_alone);
+  short_of = g_strdup_printf("%" G_GUINT64_FORMAT, whole - 1);
+  enough = g_strdup_printf("%" G_GUINT64_FORMAT, whole);
+  g_assert_null(open_with(model, "max-vram", short_of, &third));
+  g_assert_cmpuint(needed(third, short_of), ==, whole);
+  g_autoptr(FkEngine) engine = open_with(model, "max-vram", enough, &error);
+  g_assert_no_error(error);
   FkImage in = photo("coffee_256.png"), out = blank(in.width, in.height);
   FkJob job = {.in = in, .out = out, .settings = s};
-  g_assert_false(fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &second));
-  g_assert_error(second, FK_ERROR, FK_ERROR_MEMORY);
-  g_test_message("%s", second ? second->message : "no error");
-  g_assert_true(second && strstr(second->message, need));
+  if (engine) fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
   g_free(in.data);
   g_free(out.data);
 }
@@ -418,14 +422,8 @@ static void devices(void) {
   g_test_message("%s", error ? error->message : "no error");
   g_autoptr(FkEngine) automatic = open_with(model, "cuda-device-id", "-1", NULL);
   g_autoptr(FkEngine) first = open_with(model, "cuda-device-id", "0", NULL);
-  g_assert_true(automatic && first);
-  if (!automatic || !first) return;
-  g_assert_cmpstr(fk_engine_machine(automatic), ==, fk_engine_machine(first));
-  g_autoptr(FkSettings) s = vague("3");
-  FkImage in = photo("coffee_256.png");
-  g_autofree char *a = edit_hash(automatic, &in, s), *b = edit_hash(first, &in, s);
-  g_assert_cmpstr(a, ==, b);
-  g_free(in.data);
+  g_assert_nonnull(automatic);
+  g_assert_true(automatic == first); /* one device, one engine, however it is spelled */
 }
 
 /* ---- Modes for the script ---- */
