@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Matrices quantised while they are read: codes and scales are those of the op, on the host and by staging buffers. */
+/* Matrices quantised while they are read: codes and scales are those of the op, on the host and by staging buffers; and
+ * files whose numbers are codes. */
 #include "test-weights-specs.h"
+#include "number-reference.h"
 #include "ops.h"
 
 static void precision_of(FkPrecision *p, TestBackend *t, FkDtype codes, bool twins) {
@@ -37,7 +39,7 @@ static float *spec_values(const Spec *s) {
 /* Of each source type, several chunks, and a stack, whose scales stand one below the other too. */
 static void test_quantised(gconstpointer device) {
   static const Spec specs[] = {
-      {"f", "F32", {3, 129}, 2},        {"h", "F16", {71, 90}, 2},   {"b", "BF16", {2100, 4099}, 2},
+      {"f", "F32", {3, 129}, 2},        {"h", "F16", {71, 90}, 2},       {"b", "BF16", {2100, 4099}, 2},
       {"q.weight", "BF16", {3, 40}, 2}, {"k.weight", "F16", {2, 40}, 2}, {"q.bias", "BF16", {3}, 1},
       {"k.bias", "F32", {2}, 1},        {"table", "BF16", {5, 7}, 2},    {"other", "BF16", {5, 7}, 2}};
   write_specs("quantised/model.safetensors", specs, G_N_ELEMENTS(specs));
@@ -108,6 +110,108 @@ static void test_quantised_edges(gconstpointer device) {
   }
 }
 
+/* ---- Codes of the file ---- */
+
+/* Every code: "s.weight" has the file's scale 0.37, the others none; `scale` may be another type or value. */
+static FkComponent *write_codes(const char *type, const char *shape, float scale) {
+  uint8_t data[3 * 256 + 4];
+  for (int i = 0; i < 3 * 256; i++) data[i] = (uint8_t)(i * 5 + i / 256);
+  memcpy(data + 768, &scale, 4);
+  g_autofree char *header =
+      g_strdup_printf("{\"s.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[8,32],\"data_offsets\":[0,256]},"
+                      "\"u.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[4,64],\"data_offsets\":[256,512]},"
+                      "\"v\":{\"dtype\":\"F8_E4M3\",\"shape\":[256],\"data_offsets\":[512,768]},"
+                      "\"s.scale\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[768,772]}}",
+                      type, shape);
+  g_free(write_safetensors("codes/model.safetensors", header, data, sizeof data));
+  return open_part("codes");
+}
+
+static const FkNameTable scaled = {.scale = "scale"};
+
+typedef struct {
+  FkWeight s, u;
+  FkTensor v;
+} Codes;
+
+static FkBinder *bind_codes(TestBackend *t, const FkPrecision *precision, const FkComponent *c, Codes *codes) {
+  FkBinder *b = binder_of(t, precision, c, &scaled);
+  fk_bind_matrix(b, &codes->s, FK_ROLE_QKV, 8, 32, "s.weight");
+  fk_bind_matrix(b, &codes->u, FK_ROLE_OUT, 4, 64, "u.weight");
+  fk_bind_vector(b, &codes->v, 256, "v");
+  return b;
+}
+
+/* Rounded once: code * scale in float32, then to the memory's type. */
+static void assert_expanded(const void *data, FkDtype dtype, int third, float scale) {
+  for (int i = 0; i < 256; i++) {
+    const int at = third * 256 + i;
+    const float value = (float)(format_value(&format_e4m3, (guint8)(at * 5 + at / 256)) * (double)scale);
+    const float found = value_of(data, dtype, i);
+    const float expected = dtype == FK_BF16 && isfinite(value) ? bf16_value(bf16_nearest(value)) : value;
+    g_assert_true(isnan(expected) ? isnan(found) : found == expected && !signbit(found) == !signbit(expected));
+  }
+}
+
+static void test_codes(gconstpointer device) {
+  const float scale = 0.37f;
+  g_autoptr(FkComponent) c = write_codes("F32", device ? "[]" : "[1]", scale);
+  for (int quantised = 0; quantised < 2; quantised++) {
+    TestBackend *t = backend_new(device != NULL);
+    FkPrecision precision;
+    Codes codes;
+    precision_of(&precision, t, FK_I8, false);
+    g_autoptr(GError) error = NULL;
+    FkBinder *b = bind_codes(t, quantised ? &precision : NULL, c, &codes);
+    g_assert_true(fk_binder_finish(b, &error));
+    g_assert_true(fk_binder_load(b, NULL, NULL, NULL, &error));
+    g_assert_no_error(error);
+    assert_expanded(codes.u.data, t->be.dtype, 1, 1);
+    assert_expanded(codes.v.data, FK_F32, 2, 1);
+    if (quantised) {
+      float numbers[256];
+      for (int i = 0; i < 256; i++) numbers[i] = (float)(format_value(&format_e4m3, (guint8)(i * 5)) * (double)scale);
+      assert_quantised(&codes.s, FK_I8, numbers);
+    } else {
+      assert_expanded(codes.s.data, t->be.dtype, 0, scale);
+    }
+    fk_binder_free(b);
+    backend_free(t);
+  }
+}
+
+static void test_bad_scales(void) {
+  static const struct {
+    const char *type, *shape;
+    float scale;
+    int code;
+    const char *text_1, *text_2;
+  } cases[] = {
+      {"F32", "[1]", 0, FK_ERROR_MODEL_BAD, "\"s.weight\": its scale \"s.scale\"",
+       "expected a positive number, found 0"},
+      {"F32", "[1]", -1, FK_ERROR_MODEL_BAD, "s.scale", "found -1"},
+      {"F32", "[1]", NAN, FK_ERROR_MODEL_BAD, "s.scale", "found "},
+      {"F32", "[1]", INFINITY, FK_ERROR_MODEL_BAD, "s.scale", "found inf"},
+      {"BF16", "[2]", 1, FK_ERROR_MODEL_MISMATCH,
+       "\"s.scale\": expected one F32 beside F8_E4M3, found BF16 of shape [2]",
+       "1 of another shape or type, 0 unknown"},
+      {"I32", "[1]", 1, FK_ERROR_MODEL_MISMATCH, "found I32", "1 of another shape or type, 0 unknown"},
+  };
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(FkComponent) c = write_codes(cases[i].type, cases[i].shape, cases[i].scale);
+    TestBackend *t = backend_new(false);
+    Codes codes;
+    g_autoptr(GError) error = NULL;
+    FkBinder *b = bind_codes(t, NULL, c, &codes);
+    g_assert_false(fk_binder_finish(b, &error) && fk_binder_load(b, NULL, NULL, NULL, &error));
+    g_test_message("%s", error->message);
+    assert_error(error, cases[i].code, cases[i].text_1, cases[i].text_2);
+    g_assert_cmpint(t->live, ==, 0);
+    fk_binder_free(b);
+    backend_free(t);
+  }
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
@@ -115,6 +219,9 @@ int main(int argc, char **argv) {
   g_test_add_data_func("/weights-quant/numbers/device", "", test_quantised);
   g_test_add_data_func("/weights-quant/edges/host", NULL, test_quantised_edges);
   g_test_add_data_func("/weights-quant/edges/device", "", test_quantised_edges);
+  g_test_add_data_func("/weights-quant/codes/host", NULL, test_codes);
+  g_test_add_data_func("/weights-quant/codes/device", "", test_codes);
+  g_test_add_func("/weights-quant/bad-scales", test_bad_scales);
   int status = g_test_run();
   scratch_close();
   return status;

@@ -136,12 +136,21 @@ const FkNameTable *fk_names_detect(FkPart part, const FkComponent *component, co
   return best;
 }
 
+/* Of the file's tensor `name`. */
+static const FkStTensor *find_scale(const FkNamesPart *p, const char *name, const FkSafetensors **file) {
+  const size_t bytes = strlen(name), stem = bytes - strlen("weight");
+  if (!p->table->scale || !g_str_has_suffix(name, ".weight")) return NULL;
+  g_autofree char *scale = g_strdup_printf("%.*s%s", (int)stem, name, p->table->scale);
+  return fk_component_find(p->component, scale, file);
+}
+
 bool fk_names_find(const FkNames *names, FkPart part, const char *canonical, FkSource *out) {
   const FkNamesPart *p = &names->part[part];
   const FkNameRow *row = NULL;
   *out = (FkSource){0};
   out->tensor = find(p->table, p->component, canonical, &out->file, &row);
   if (!out->tensor) return false;
+  out->scale = find_scale(p, out->tensor->name, &out->scale_file);
   out->rows = out->tensor->rank ? out->tensor->dim[0] : 1;
   if (!row) return true;
   out->transform = row->transform;

@@ -37,6 +37,8 @@ typedef struct {
   size_t n_rows;
   const char *const *ignored; /* (nullable) NULL-terminated patterns of tensors that may be there and have no use; '*'
                                  and '?' stand for any text and any character */
+  const char *scale;          /* (nullable) "scale_weight": X.scale_weight, where it is there, is what all numbers of
+                                 X.weight are multiplied by */
 } FkNameTable;
 
 /* One part's files and how they name things. */
@@ -57,6 +59,8 @@ typedef struct {
   int64_t first_row, rows;  /* along the tensor's first axis */
   int of, count;            /* the rows are count/of of the tensor's; of 0: all */
   FkTransform transform;
+  const FkSafetensors *scale_file; /* scale: one float32 that multiplies the tensor's numbers; NULL: none */
+  const FkStTensor *scale;
 } FkSource;
 
 /* The layouts that the program knows for a part; those of tests are their own. */

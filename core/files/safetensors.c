@@ -40,7 +40,7 @@ static const struct {
     {"F64", 64, false, FK_F32},    {"I64", 64, false, FK_F32},        {"I32", 32, false, FK_F32},
     {"I16", 16, false, FK_F32},    {"I8", 8, false, FK_F32},          {"U64", 64, false, FK_F32},
     {"U32", 32, false, FK_F32},    {"U16", 16, false, FK_F32},        {"U8", 8, false, FK_F32},
-    {"BOOL", 8, false, FK_F32},    {"F8_E4M3", 8, false, FK_F32},     {"F8_E5M2", 8, false, FK_F32},
+    {"BOOL", 8, false, FK_F32},    {"F8_E4M3", 8, true, FK_E4M3},     {"F8_E5M2", 8, false, FK_F32},
     {"F8_E8M0", 8, false, FK_F32}, {"F8_E4M3FNUZ", 8, false, FK_F32}, {"F8_E5M2FNUZ", 8, false, FK_F32},
     {"F4", 4, false, FK_F32},      {"F6_E2M3", 6, false, FK_F32},     {"F6_E3M2", 6, false, FK_F32},
     {"C64", 64, false, FK_F32},

@@ -47,7 +47,7 @@ bool fk_safetensors_read(const FkSafetensors *st, const FkStTensor *tensor, uint
 
 /* The format's name of the tensor's type, such as "BF16". */
 const char *fk_st_type_name(const FkStTensor *tensor);
-/* False for types that weights cannot have here: everything but F32, F16 and BF16. */
+/* False for types that weights cannot have here: everything but F32, F16, BF16 and F8_E4M3. */
 bool fk_st_type_usable(const FkStTensor *tensor, FkDtype *dtype);
 /* "[3072,64]". (transfer full) */
 char *fk_st_shape_text(const int64_t *dim, int rank);

@@ -44,4 +44,9 @@ static inline bool fk_item_quantised(const FkItem *item) {
   return item->as == FK_E4M3 || item->as == FK_I8;
 }
 
+/* The reader makes the elements of memory of those of the file, also for a backend that could convert plain numbers. */
+static inline bool fk_item_made_by_reader(const FkItem *item) {
+  return fk_item_quantised(item) || item->from == FK_E4M3;
+}
+
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes of a checkpoint into backend memory. The work is a list of chunks: whole rows, about 16 MiB of file. Readers
+/* Bytes of a checkpoint into backend memory. The work is a list of chunks: whole rows, up to about 16 MiB. Readers
  * fill up to WINDOW of them at once, the calling thread places them in order, reports and looks for cancellation.
  *
  * A backend with stage and commit gets the file's own bytes in its pinned staging buffers and converts on its side. One
  * without has its memory in the host's address space (CPU): readers convert through a small buffer straight into place.
- * Either way no tensor is held twice. Two things are done by the readers for both: convolutions are transposed, and
- * rows of quantised matrices become codes, for which a row's largest number must be known before its first code. */
+ * Either way no tensor is held twice. Three things are done by the readers for both: convolutions are transposed; rows
+ * of quantised matrices become codes, for which a row's largest number must be known before its first code; and codes
+ * of the file become numbers, multiplied by the file's scale. */
 #include "weights-internal.h"
 
 #include "fk-error.h"
@@ -89,16 +90,28 @@ static void transpose_row(void *to, const void *from, int64_t channels, int taps
 
 /* ---- Readers ---- */
 
+/* Numbers of a file's codes. */
+static void expand(float *to, const uint8_t *codes, float scale, int64_t n) {
+  for (int64_t i = 0; i < n; i++) to[i] = fk_e4m3_to_f32(codes[i]) * scale;
+}
+
 /* Rows at..at+n of the chunk from `raw`, as the file has them, to their place. `work`: for n rows in between. */
-static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *raw, void *work) {
+static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *raw, float scale, void *work) {
   const FkItem *item = t->chunk->item;
+  FkDtype from = item->from;
   const size_t size = fk_dtype_size(t->as);
   const int64_t cols = item->cols;
   char *to = (char *)t->to + (size_t)(at * cols) * size;
   const FkDtype numbers = t->scales ? FK_F32 : t->as;
   const bool last = !t->scales && item->taps == 1; /* nothing follows the conversion */
-  if (item->from != numbers) {
-    convert(last ? to : work, numbers, raw, item->from, n * cols);
+  if (from == FK_E4M3) {
+    float *wide = last && t->as == FK_F32 ? (void *)to : work;
+    expand(wide, raw, scale, n * cols);
+    raw = wide;
+    from = FK_F32;
+  }
+  if (from != numbers) {
+    convert(last ? to : work, numbers, raw, from, n * cols);
     raw = work;
   }
   if (last) return;
@@ -108,6 +121,17 @@ static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *ra
     else
       transpose_row(to + (size_t)(r * cols) * size, (const char *)raw + (size_t)(r * cols) * size, cols / item->taps,
                     item->taps, size);
+}
+
+/* The factor of the source's numbers: 1 where it has none. */
+static bool read_scale(const FkSource *s, float *scale, GError **error) {
+  *scale = 1;
+  if (!s->scale) return true;
+  if (!fk_safetensors_read(s->scale_file, s->scale, 0, scale, sizeof *scale, error)) return false;
+  if (*scale > 0 && isfinite(*scale)) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "its scale \"%.120s\": expected a positive number, found %g",
+              s->scale->name, (double)*scale);
+  return false;
 }
 
 /* Reads a chunk whose elements are not the file's: by blocks of rows that fit a cache. */
@@ -122,11 +146,13 @@ static bool read_blocks(const Transfer *t, GError **error) {
                 (size_t)block * (raw ? row_work : row));
     return false;
   }
+  float scale;
+  if (!read_scale(&item->source, &scale, error)) return false;
   for (int64_t at = 0; at < c->rows; at += block) {
     const int64_t n = MIN(block, c->rows - at);
     const uint64_t offset = (uint64_t)(item->source.first_row + c->first + at) * row;
     if (!fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)) return false;
-    finish_rows(t, at, n, raw, work);
+    finish_rows(t, at, n, raw, scale, work);
   }
   return true;
 }
@@ -145,7 +171,7 @@ static void read_chunk(gpointer data, gpointer user_data) {
   const FkItem *item = t->chunk->item;
   GError *error = NULL;
   if (!g_atomic_int_get(&loader->stop)) { /* else nobody waits for this chunk any more */
-    if (t->as == item->from && item->taps == 1)
+    if (t->as == item->from && item->taps == 1 && !fk_item_made_by_reader(item))
       read_whole(t, &error);
     else
       read_blocks(t, &error);
@@ -162,7 +188,8 @@ static void read_chunk(gpointer data, gpointer user_data) {
 static void cut_chunks(Loader *loader) {
   for (guint i = 0; i < loader->b->items->len; i++) {
     const FkItem *item = &g_array_index(loader->b->items, FkItem, i);
-    const int64_t row = item->cols * (int64_t)fk_dtype_size(item->from), most = MAX(1, CHUNK_BYTES / row);
+    const FkDtype wider = fk_dtype_size(item->from) > fk_dtype_size(item->as) ? item->from : item->as;
+    const int64_t row = item->cols * (int64_t)fk_dtype_size(wider), most = MAX(1, CHUNK_BYTES / row);
     for (int64_t first = 0; first < item->rows; first += most) {
       Chunk chunk = {item, first, MIN(most, item->rows - first)};
       g_array_append_val(loader->chunks, chunk);
@@ -191,7 +218,7 @@ static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError *
     t->scales = codes ? scales_place(loader, c) : NULL;
     return g_thread_pool_push(pool, t, NULL), true;
   }
-  t->as = codes ? c->item->as : c->item->from;
+  t->as = fk_item_made_by_reader(c->item) ? c->item->as : c->item->from;
   /* Always the largest size, so that a buffer is made once. */
   t->to = be->ops->stage(be, (int)(index % BUFFERS), loader->largest);
   if (!t->to || be->failure) return false;

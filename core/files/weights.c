@@ -111,8 +111,19 @@ static bool check_source(FkBinder *b, const Need *n, const FkSource *s, FkDtype 
     problem(b, &b->mismatched, "%s: tensor \"%s\": expected shape %s, found %s", path, name, expected, found);
     return false;
   }
-  if (fk_st_type_usable(s->tensor, from)) return true;
-  problem(b, &b->mismatched, "%s: tensor \"%s\": expected F32, F16 or BF16, found %s", path, name,
+  /* Turned kernels of such a type are not needed by anybody. */
+  if (!fk_st_type_usable(s->tensor, from) || (*from == FK_E4M3 && n->taps > 1)) {
+    problem(b, &b->mismatched, "%s: tensor \"%s\": expected F32, F16, BF16 or F8_E4M3, found %s", path, name,
+            fk_st_type_name(s->tensor));
+    return false;
+  }
+  FkDtype scale;
+  if (!s->scale) return true;
+  g_hash_table_add(b->known, (gpointer)s->scale);
+  if (*from == FK_E4M3 && s->scale->bytes == 4 && fk_st_type_usable(s->scale, &scale) && scale == FK_F32) return true;
+  g_autofree char *found = fk_st_shape_text(s->scale->dim, s->scale->rank);
+  problem(b, &b->mismatched, "%s: tensor \"%s\": expected one F32 beside F8_E4M3, found %s of shape %s beside %s",
+          fk_safetensors_path(s->scale_file), s->scale->name, fk_st_type_name(s->scale), found,
           fk_st_type_name(s->tensor));
   return false;
 }

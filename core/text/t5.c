@@ -106,8 +106,9 @@ static FkTensor upload_bias(const FkT5 *t5, FkBackend *be, FkArena *arena, int l
     fk_op_upload(be, bias, NULL);
     return bias;
   }
-  g_autofree float *host = g_new0(float, (size_t)c->heads *(size_t)span);
-  for (int i = 0; i < span && t5->bias_table; i++) {
+  g_autofree float *host = g_try_new0(float, (size_t)c->heads *(size_t)span);
+  if (!host) fk_backend_fail(be, FK_FAIL_MEMORY, "position bias of %d heads and %d tokens", c->heads, length);
+  for (int i = 0; host && i < span && t5->bias_table; i++) {
     const int bucket = fk_t5_bucket(i - (length - 1), c->buckets, c->max_distance);
     for (int h = 0; h < c->heads; h++)
       host[(size_t)h * (size_t)span + (size_t)i] = t5->bias_table[bucket * c->heads + h];
