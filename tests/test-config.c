@@ -179,7 +179,7 @@ static const struct {
      "found UniPCMultistepScheduler"},
     {"model_index.json", "text_encoder_2", "[\"transformers\",\"UMT5EncoderModel\"]", NOT_HERE, "T5EncoderModel"},
     {"model_index.json", "image_encoder", "[\"transformers\",\"CLIPVisionModelWithProjection\"]", NOT_HERE,
-     "expected no such part, found class CLIPVisionModelWithProjection"},
+     "expected no such component, found class CLIPVisionModelWithProjection"},
     {"model_index.json", "controlnet", "[\"diffusers\",\"FluxControlNetModel\"]", NOT_HERE,
      "found class FluxControlNet"},
     {"transformer/config.json", "in_channels", NULL, BAD, "is missing"},

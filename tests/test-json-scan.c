@@ -69,7 +69,7 @@ static void append_value(GRand *rand, GString *out, int depth, int *n) {
 static void same_values(void) {
   g_autoptr(GRand) rand = g_rand_new_with_seed(7);
   g_autoptr(JsonParser) parser = json_parser_new();
-  for (int i = 0; i < 3000; i++) {
+  for (int i = 0; i < 1000; i++) {
     g_autoptr(GString) text = g_string_new("{\"top\":");
     g_autoptr(GError) error = NULL;
     int n = 0;

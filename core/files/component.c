@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One part of a checkpoint as its safetensors files; see component.h. The index is only a promise about the shards:
- * what the shards say counts, and both must agree on every name. */
+/* One component of a checkpoint as its safetensors files; see component.h. The shards decide which tensors there are;
+ * the index must agree with them on every name. */
 #include "component.h"
 
 #include "file.h"
@@ -135,7 +135,7 @@ FkComponent *fk_component_open(const char *folder, const char *stem, GError **er
   g_autofree char *name = g_strconcat(stem, ".safetensors", NULL);
   g_autofree char *single = g_build_filename(folder, name, NULL);
   g_autofree char *index = g_strconcat(single, ".index.json", NULL);
-  /* A dangling or looping link counts as an index, and opening it tells what is wrong with it. */
+  /* A dangling or looping link counts as an index, and opening it gives the error. */
   if (g_file_test(index, G_FILE_TEST_EXISTS) || g_file_test(index, G_FILE_TEST_IS_SYMLINK))
     return open_indexed(c, folder, index, error) ? g_steal_pointer(&c) : NULL;
   return add_shard(c, single, error) ? g_steal_pointer(&c) : NULL;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The tensors of one part of a checkpoint (transformer, vae, text_encoder, text_encoder_2): one safetensors file, or
- * several with an index. What the part needs of them is weights.h. */
+/* The tensors of one component of a checkpoint (transformer, vae, text_encoder, text_encoder_2): one safetensors file,
+ * or several with an index. Which tensors the network needs is weights.h. */
 #ifndef FK_COMPONENT_H
 #define FK_COMPONENT_H
 
 #include "safetensors.h"
 
-/* Limits of all files of a part together. The largest published part has 3 files, 780 tensors and 0.1 MB of headers. */
+/* Limits of all files of a component together. The largest published one has 3 files, 780 tensors and 0.1 MB of
+ * headers. */
 #define FK_COMPONENT_MAX_SHARDS 256 /* each holds a file descriptor */
 #define FK_COMPONENT_MAX_TENSORS 100000
 #define FK_COMPONENT_MAX_HEADER (16u << 20) /* bytes */

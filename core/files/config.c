@@ -161,8 +161,8 @@ static bool close_reader(Reader *r) {
 
 /* ---- One loader for each file ---- */
 
-/* A part of model_index.json: ["library", "Class"], or null or [null, null] when the pipeline has none. */
-static const char *part_class(Reader *r, const char *name, const FkJsonNode *node) {
+/* A component of model_index.json: ["library", "Class"], or null or [null, null] when the pipeline has none. */
+static const char *component_class(Reader *r, const char *name, const FkJsonNode *node) {
   if (node->kind == FK_JSON_NULL) return NULL;
   const bool pair = node->kind == FK_JSON_LIST && node->count == 2;
   const FkJsonNode *second = pair ? fk_json_after(node, fk_json_first(node)) : NULL;
@@ -172,10 +172,10 @@ static const char *part_class(Reader *r, const char *name, const FkJsonNode *nod
   return NULL;
 }
 
-/* The parts this engine runs; a class may have a second name. */
+/* The components that are implemented; a class may have a second name. */
 static const struct {
   const char *name, *class_name, *other;
-} parts[] = {
+} components[] = {
     {"scheduler", "FlowMatchEulerDiscreteScheduler", NULL},
     {"text_encoder", "CLIPTextModel", NULL},
     {"text_encoder_2", "T5EncoderModel", NULL},
@@ -185,30 +185,30 @@ static const struct {
     {"vae", "AutoencoderKL", NULL},
 };
 
-/* A part that is there must be one of `parts`: others would change the result and there is nothing to run them. */
-static void check_part(Reader *r, const char *name, const FkJsonNode *node) {
-  const char *class_name = part_class(r, name, node);
+/* A component that is present must be one of `components`: any other would change the result and is not implemented. */
+static void check_component(Reader *r, const char *name, const FkJsonNode *node) {
+  const char *class_name = component_class(r, name, node);
   if (!class_name) return;
   g_autofree char *found = fk_shown_name(class_name);
-  for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
-    if (strcmp(name, parts[i].name)) continue;
-    if (!g_strcmp0(class_name, parts[i].class_name) || !g_strcmp0(class_name, parts[i].other)) return;
-    fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected class %s, found %s", parts[i].class_name, found);
+  for (size_t i = 0; i < G_N_ELEMENTS(components); i++) {
+    if (strcmp(name, components[i].name)) continue;
+    if (!g_strcmp0(class_name, components[i].class_name) || !g_strcmp0(class_name, components[i].other)) return;
+    fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected class %s, found %s", components[i].class_name, found);
   }
-  fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected no such part, found class %s", found);
+  fail(r, FK_ERROR_MODEL_MISMATCH, name, "expected no such component, found class %s", found);
 }
 
 static void load_index(Reader *r, FkPipelineKind *kind) {
   static const char *const classes[] = {"FluxKontextPipeline", "FluxPipeline", NULL};
   *kind = choice(r, "_class_name", classes, NULL) ? FK_PIPELINE_FLUX : FK_PIPELINE_KONTEXT;
-  for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
-    const FkJsonNode *node = get(r, parts[i].name, true);
-    if (node && !part_class(r, parts[i].name, node))
-      fail(r, FK_ERROR_MODEL_MISMATCH, parts[i].name, "expected class %s, found none", parts[i].class_name);
+  for (size_t i = 0; i < G_N_ELEMENTS(components); i++) {
+    const FkJsonNode *node = get(r, components[i].name, true);
+    if (node && !component_class(r, components[i].name, node))
+      fail(r, FK_ERROR_MODEL_MISMATCH, components[i].name, "expected class %s, found none", components[i].class_name);
   }
   for (const FkJsonNode *it = fk_json_first(r->object); it && !r->failed; it = fk_json_after(r->object, it))
     if (*it->key != '_' && (it->kind == FK_JSON_LIST || it->kind == FK_JSON_OBJECT)) /* plain values are notes */
-      check_part(r, it->key, it);
+      check_component(r, it->key, it);
 }
 
 static void load_flux(Reader *r, FkFluxConfig *c) {

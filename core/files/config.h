@@ -2,7 +2,8 @@
 /* The JSON files of a checkpoint folder as plain structs: every value that changes arithmetic (spec 1.2).
  *
  * Values are read, never assumed: a missing field is an error unless the class that wrote the file (diffusers,
- * transformers) documents a default for files without it. Values that no code here can honour are refused by name. */
+ * transformers) documents a default for files without it. Values that no code here implements are errors that name the
+ * field. */
 #ifndef FK_CONFIG_H
 #define FK_CONFIG_H
 
@@ -58,7 +59,7 @@ typedef struct {
 
 typedef enum { FK_TIME_SHIFT_EXPONENTIAL, FK_TIME_SHIFT_LINEAR } FkTimeShift;
 
-/* scheduler/scheduler_config.json, by its own words. */
+/* scheduler/scheduler_config.json, under the file's field names. */
 typedef struct {
   int base_image_seq_len, max_image_seq_len, num_train_timesteps;
   double base_shift, max_shift, shift;

@@ -12,8 +12,8 @@
 /* Opens `path` (symbolic links are followed) for reading and gives its size in bytes. The caller closes the descriptor.
  * Folders, pipes and devices are refused without waiting for them. -1 with FK_ERROR_MODEL_MISSING, _DENIED or _BAD. */
 int fk_file_open(const char *path, uint64_t *size, GError **error);
-/* Reads exactly `bytes` bytes at `offset`; any thread. `path` is for the error (FK_ERROR_MODEL_BAD), which tells where
- * the file ended or could not be read. */
+/* Reads exactly `bytes` bytes at `offset`; any thread. `path` is for the error (FK_ERROR_MODEL_BAD), which has the
+ * byte where the file ended or could not be read. */
 bool fk_file_read(int fd, const char *path, uint64_t offset, void *to, size_t bytes, GError **error);
 /* The whole file of at most `limit` bytes, with a NUL behind it. Also FK_ERROR_MEMORY. (transfer full): g_free. */
 char *fk_file_load(const char *path, size_t limit, size_t *size, GError **error);

@@ -46,7 +46,7 @@ bool fk_json_finish(FkJson *j) {
   return j->at == j->end || fk_json_fail(j, "something follows the JSON value");
 }
 
-/* What stands there instead is not told: the file may be a link to anything. */
+/* The character found is not shown: the file may be a link to any other file. */
 static bool fail_expected(FkJson *j, const char *expected) {
   return fk_json_fail(j, "expected %s, found %s", expected, j->at == j->end ? "the end" : "another character");
 }

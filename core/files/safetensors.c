@@ -259,7 +259,7 @@ static bool read_header(FkSafetensors *st, size_t limit, GError **error) {
   uint64_t n = 0;
   for (int i = LENGTH_BYTES - 1; i >= 0; i--) n = n << 8 | length[i];
   if (n > most || n < 2) {
-    /* A number beyond the format's limit is not told: it would be the first bytes of a file of another kind. */
+    /* A number beyond the format's limit is not shown: it would be the first bytes of a file of another kind. */
     g_autofree char *found = n > FK_ST_MAX_HEADER ? g_strdup("more: is it a safetensors file?")
                                                   : g_strdup_printf("%" G_GUINT64_FORMAT, (guint64)n);
     g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Byte-pair encoding of one word, and the two files that describe it: vocab.json and merges.txt.
  *
- * Cutting a prompt into words is tokenizer-clip.c's. What merges.txt has in place of two tokens is not told: unlike
- * JSON it has no form by which a link to any other file of the user would be noticed first. */
+ * Cutting a prompt into words is tokenizer-clip.c's. A bad line of merges.txt is not shown in the error: unlike JSON
+ * the file has no syntax by which a link to any other file of the user would be noticed first. */
 #include "file.h"
 #include "json-scan.h"
 #include "tokenizer-private.h"

@@ -51,7 +51,9 @@ FkCharsmap *fk_charsmap_new(const guint8 *blob, gsize bytes, const char *path, G
   map->units = g_try_malloc(trie);
   map->texts = g_try_malloc((gsize)map->text_bytes + 1);
   if (!map->units || !map->texts) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "no memory for a character map of %" G_GSIZE_FORMAT " bytes", bytes);
+    g_autofree char *shown = fk_shown_path(path);
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no memory for a character map of %" G_GSIZE_FORMAT " bytes",
+                shown, bytes);
     fk_charsmap_free(map);
     return NULL;
   }
@@ -86,7 +88,7 @@ static const char *find(const FkCharsmap *map, const char *text, gsize bytes) {
     at ^= unit_offset(unit);
     if (!(unit >> 8 & 1)) continue;
     guint32 value = at < map->count ? map->units[at] & 0x7FFFFFFF : G_MAXUINT32;
-    /* An offset into the middle of a character can only be damage, and would make text that is not UTF-8. */
+    /* An offset into the middle of a character would make text that is not UTF-8. */
     return value < map->text_bytes && (map->texts[value] & 0xC0) != 0x80 ? map->texts + value : NULL;
   }
   return NULL;

@@ -11,7 +11,7 @@
  * PRE: joins on the right. PIC: Extended_Pictographic. CON, LNK: consonant and linker of a conjunct (InCB). */
 enum { OTH, CTL, EXT, SPC, PRE, PIC, CON, LNK };
 
-/* Where the general category does not tell the class. */
+/* Classes that do not follow from the general category. */
 static const FkRange classes[] = {
     {0xA9, 0xA9, PIC},       {0xAE, 0xAE, PIC},       {0x600, 0x605, PRE},     {0x6DD, 0x6DD, PRE},
     {0x70F, 0x70F, PRE},     {0x890, 0x891, PRE},     {0x897, 0x897, EXT},     {0x8E2, 0x8E2, PRE},

@@ -6,13 +6,12 @@
 #include "fk-error.h"
 #include "tokenizer.h"
 
-/* Ids above this are taken for damage: no text encoder has an embedding table of that size. */
+/* Ids from this on are an error: no text encoder has an embedding table of that size. */
 #define FK_TOKEN_ID_LIMIT (1 << 20)
 /* Special tokens of one tokenizer. Published ones have 2 and 103. */
 #define FK_SPECIAL_LIMIT 4096
-
 /* Bytes of one of them. Published ones have at most 23. */
-#define FK_SPECIAL_BYTES 128
+#define FK_SPECIAL_BYTES 64
 /* Bytes of a prompt, and of what cleaning makes of it: the published character map makes up to 33 bytes of 3. Both
  * bound the time of encoding, which cannot be cancelled. */
 #define FK_PROMPT_LIMIT (1 << 20)
@@ -55,8 +54,8 @@ typedef struct {
   int shift;          /* 64 less the bits of a slot's number */
 } FkMap;
 
-bool fk_map_init(FkMap *map,
-                 gsize entries); /* room for this many, never more; false: no memory; clear in either case */
+/* Room for this many entries, never more. False: no memory. Clear it in either case. */
+bool fk_map_init(FkMap *map, gsize entries);
 void fk_map_clear(FkMap *map);
 /* False when the key is there already. */
 bool fk_map_add(FkMap *map, guint64 key, gint32 value);
@@ -71,7 +70,8 @@ typedef struct {
   gint32 nodes;
 } FkTrie;
 
-bool fk_trie_init(FkTrie *trie, gsize bytes); /* of all texts together; false: no memory; clear in either case */
+/* Room for texts of `bytes` bytes in all. False: no memory. Clear it in either case. */
+bool fk_trie_init(FkTrie *trie, gsize bytes);
 void fk_trie_clear(FkTrie *trie);
 /* value >= 0. False when the text is there already. */
 bool fk_trie_add(FkTrie *trie, const char *text, gsize bytes, gint32 value);
@@ -115,8 +115,8 @@ bool fk_specials_finish(FkSpecials *specials, GError **error);
 
 typedef struct {
   gconstpointer tokenizer;
-  void (*clean)(gconstpointer tokenizer, const char *text, gsize bytes,
-                GString *out); /* at most about FK_CLEAN_LIMIT */
+  /* Appends the normalised text; may stop when it is longer than FK_CLEAN_LIMIT. */
+  void (*clean)(gconstpointer tokenizer, const char *text, gsize bytes, GString *out);
   void (*words)(gconstpointer tokenizer, const char *text, gsize bytes, FkIds *ids);
 } FkTextSteps;
 

@@ -26,7 +26,7 @@ void fk_clip_tokenizer_free(FkClipTokenizer *tokenizer); /* (nullable) */
 int fk_clip_tokenizer_rows(const FkClipTokenizer *tokenizer);
 /* Writes `length` ids: begin, at most length - 2 of the text, end, then padding. `text` is NUL-terminated UTF-8 of at
  * most 1 MiB; anything else is FK_ERROR_OPTION_BAD with the number of bytes or the offset of the first bad one.
- * `truncated` (nullable) tells whether ids were left out. length >= 2. Also FK_ERROR_MEMORY. */
+ * `truncated` (nullable): whether ids were left out. length >= 2. Also FK_ERROR_MEMORY. */
 bool fk_clip_tokenizer_encode(const FkClipTokenizer *tokenizer, const char *text, int length, int32_t *ids,
                               bool *truncated, GError **error);
 
