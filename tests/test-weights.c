@@ -330,6 +330,22 @@ static void test_extra(void) {
   backend_free(t);
 }
 
+/* A long name in a message is cut between characters. */
+static void test_long_name(void) {
+  g_autoptr(GString) name = g_string_new("x"), part = g_string_new("tensor \"x");
+  for (int i = 0; i < 100; i++) g_string_append(name, "\xc3\xa9");
+  for (int i = 0; i < 59; i++) g_string_append(part, "\xc3\xa9");
+  const Spec one = {name->str, "F32", {2}, 1};
+  write_specs("long/model.safetensors", &one, 1);
+  TestBackend *t = backend_new(false);
+  g_autoptr(FkComponent) c = open_part("long");
+  g_autoptr(FkBinder) b = binder_of(t, NULL, c, &plain);
+  g_autoptr(GError) error = NULL;
+  g_assert_false(fk_binder_finish(b, &error));
+  assert_error(error, FK_ERROR_MODEL_MISMATCH, part->str, "...\" of shape [2] is not part of the model");
+  backend_free(t);
+}
+
 /* ---- Index and shards ---- */
 
 static void write_shards(const char *folder) {
@@ -525,6 +541,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/weights/no-threads", test_no_threads);
   g_test_add_func("/weights/mismatch", test_mismatch);
   g_test_add_func("/weights/extra", test_extra);
+  g_test_add_func("/weights/long-name", test_long_name);
   g_test_add_func("/weights/index", test_index);
   g_test_add_func("/weights/bad-index", test_bad_index);
   g_test_add_func("/weights/demo", test_demo);

@@ -9,6 +9,7 @@
  * of the file become numbers, multiplied by the file's scale. */
 #include "weights-internal.h"
 
+#include "file.h"
 #include "fk-error.h"
 #include "quant.h"
 
@@ -240,8 +241,9 @@ static bool finish_chunk(Loader *loader, guint index, GError **error) {
   while (!t->ready) g_cond_wait(&loader->done, &loader->lock);
   g_mutex_unlock(&loader->lock);
   if (t->error) {
-    g_propagate_prefixed_error(error, g_steal_pointer(&t->error),
-                               "%s: tensor \"%.120s\": ", fk_part_name(loader->b->part), c->item->source.tensor->name);
+    g_autofree char *shown = fk_shown_name(c->item->source.tensor->name);
+    g_propagate_prefixed_error(error, g_steal_pointer(&t->error), "%s: tensor \"%s\": ", fk_part_name(loader->b->part),
+                               shown);
     return false;
   }
   if (!staged(be)) return true;

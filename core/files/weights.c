@@ -3,6 +3,7 @@
  * weights-load.c. */
 #include "weights-internal.h"
 
+#include "file.h"
 #include "fk-error.h"
 
 #include <stdarg.h>
@@ -251,9 +252,9 @@ static void count_extra(FkBinder *b) {
     for (size_t i = 0; i < fk_safetensors_count(file); i++) {
       const FkStTensor *t = fk_safetensors_at(file, i);
       if (g_hash_table_contains(b->known, t) || fk_names_ignored(&b->names, b->part, t->name)) continue;
-      g_autofree char *shape = fk_st_shape_text(t->dim, t->rank);
-      problem(b, &b->extra, "%s: tensor \"%.120s\" of shape %s is not part of the model", fk_safetensors_path(file),
-              t->name, shape);
+      g_autofree char *shape = fk_st_shape_text(t->dim, t->rank), *shown = fk_shown_name(t->name);
+      problem(b, &b->extra, "%s: tensor \"%s\" of shape %s is not part of the model", fk_safetensors_path(file), shown,
+              shape);
     }
   }
 }
