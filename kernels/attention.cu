@@ -86,10 +86,10 @@ template <class P> FK_DEVICE void add_values(float (&o)[P::M][P::kNO][4], uint32
 }
 
 /* Widths to 128: tile 64 x 64, 128 threads, 37,632 (64) or 62,208 bytes shared, 95 or 160 registers. Width 512: tile
- * 64 x 64, 256 threads, 210,432 bytes, 236 registers; or 16 x 32, 64 threads, 84,800 bytes, 226 registers. By arithmetic bound by
- * reading fragments from shared memory (2 of the 4 clocks that a product takes at best, at width 512). Measured on an
- * H200: 64 heads of 64 over 512 tokens with bias 31 us (138 TFLOP/s), 1 head of 512 over 16384 tokens 2.75 ms (200), 24
- * of 128 over 8704 tokens 4.07 ms (229). */
+ * 64 x 64, 256 threads, 210,432 bytes, 236 registers; or 16 x 32, 64 threads, 84,800 bytes, 226 registers. By
+ * arithmetic bound by reading fragments from shared memory (2 of the 4 clocks that a product takes at best, at width
+ * 512). Measured on an H200: 64 heads of 64 over 512 tokens with bias 31 us (138 TFLOP/s), 1 head of 512 over 16384
+ * tokens 2.75 ms (200), 24 of 128 over 8704 tokens 4.07 ms (229). */
 template <class P> __global__ void __launch_bounds__(P::kThreads) attention_any_kernel(const Args args) {
   extern __shared__ __align__(128) char shared[];
   const uint32_t base = fk_smem(shared);

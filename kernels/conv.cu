@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Convolution of any square kernel, stride, padding, width and dtype, on every architecture: an implicit matrix product
- * that gathers its rows from the map, on the warp-level tensor-core instruction. It serves what neither conv_narrow.cu nor
- * conv_sm90.cu takes, and other architectures than theirs.
+ * that gathers its rows from the map, on the warp-level tensor-core instruction. It serves what neither conv_narrow.cu
+ * nor conv_sm90.cu takes, and other architectures than theirs.
  *
  * Block: 256 threads, 128 output pixels x 64 channels, the inner axis (row and column of the tap, channel) in slices of
  * 32. The next slice is read into registers while the present one is multiplied. 16,384 bytes shared; 82 registers, 92

@@ -250,7 +250,7 @@ FK_DEVICE void fk_pp_release(uint32_t empty, int stage) {
 
 /* Warpgroup wg has every other unit of its cluster. Named barrier 4 + wg is its turn: the other one arrives when it has
  * issued the last products of its unit. Without it a warpgroup could wait for a stage that is more than a lap ahead,
- * which the parity of a barrier does not tell from an earlier lap. */
+ * whose parity is that of an earlier lap. */
 template <int Epi, int BT>
 FK_DEVICE void fk_pp_consume(const FkPpArgs &a, uint32_t smem, float *sums, uint32_t full, uint32_t empty, int rank) {
   using S = FkPpShape<BT>;

@@ -176,7 +176,7 @@ void list_archs(char *text, size_t size) {
 __global__ void probe_kernel(void) {}
 
 /* One device: its properties and that this module holds machine code for it. */
-bool adopt(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
+bool select_device(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
   cudaDeviceProp prop;
   cudaFuncAttributes attributes;
   cudaError_t status = cudaSetDevice(device);
@@ -210,9 +210,9 @@ bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
   if (!count_devices(&count, message, size)) return false;
   if (device < -1 || device >= count)
     return refuse(message, size, "there is no CUDA device %d: %d found, numbered from 0", device, count);
-  if (device >= 0) return adopt(be, cu, device, message, size);
+  if (device >= 0) return select_device(be, cu, device, message, size);
   for (int i = 0; i < count; i++)
-    if (adopt(be, cu, i, i == 0 ? message : other, i == 0 ? size : sizeof other)) return true;
+    if (select_device(be, cu, i, i == 0 ? message : other, i == 0 ? size : sizeof other)) return true;
   return false;
 }
 

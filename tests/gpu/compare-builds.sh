@@ -5,8 +5,9 @@
 #   usage: tests/gpu/compare-builds.sh BEFORE AFTER MODEL WIDTHxHEIGHT STEPS RUNS [PROPERTY=VALUE ...]
 #
 # BEFORE, AFTER: build folders, or prefixes with bin/ (hash-forward, fkcuda.so) and lib/. hash-forward has to be there in
-# both; a build from before it was written gets it by
-#   cc -I SOURCE/core hash-forward.c $(pkg-config --cflags --libs gio-2.0) -L BUILD/core -lfluxkontext -o BUILD/hash-forward
+# both; a build of older sources gets it by
+#   cc -I SOURCE/core hash-forward.c $(pkg-config --cflags --libs gio-2.0) -L BUILD/core -lfluxkontext \
+#     -o BUILD/hash-forward
 # The builds run in turn, three times each, because a card that gets warm gets slower: times are the medians of each.
 # Exit status 1 if a hash differs.
 set -eu

@@ -320,7 +320,8 @@ static void test_limits(void) {
   size_t free_bytes = 0, total = 0;
   be->ops->memory(be, &free_bytes, &total);
   report(free_bytes > 0 && free_bytes <= total, "memory", "");
-  report(be->fixed_bytes >= 8 << 20 && be->fixed_bytes < 64 << 20, "what the backend holds for itself is told", "");
+  report(be->fixed_bytes >= 8 << 20 && be->fixed_bytes < 64 << 20, "fixed_bytes: what the backend holds for itself",
+         "");
   void *none = be->ops->alloc(be, total * 2);
   report(!none && be->failure == FK_FAIL_NONE, "too much memory is refused without a failure", be->message);
   void *some = be->ops->alloc(be, 1 << 20);
