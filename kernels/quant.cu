@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Quantisation to e4m3 (quant.h): layer norm with modulation, whole rows, blocks of 128 columns. All are bound by
+ * memory: every value is read once, into registers. */
+#include <cuda_fp8.h>
+
+#include "common.cuh"
+#include "quant.h"
+
+namespace {
+
+constexpr float kTiny = 7.8886090522101181e-31f; /* 2^-100 */
+
+/* What turns a value into a code: e4m3(x * inv + zero). zero is -0, which changes nothing, or +0 where inv is 0, which
+ * makes the codes 0 and not 0x80. */
+struct Factor {
+  float inv, zero, scale;
+};
+
+FK_DEVICE Factor quant_factor(float amax) {
+  Factor f;
+  const bool none = amax < kTiny;
+  f.inv = none ? 0.0f : __fdiv_rn(448.0f, amax);
+  f.zero = none ? 0.0f : -0.0f;
+  f.scale = none ? 1.0f : __fdiv_rn(amax, 448.0f);
+  return f;
+}
+
+/* Two codes, `low` in the low byte. One instruction since sm_89, arithmetic with the same bits before. */
+FK_DEVICE uint32_t quant_two(float low, float high) {
+  return __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E4M3);
+}
+
+FK_DEVICE uint2 quant_eight(const float (&v)[8], Factor f) {
+  float q[8];
+#pragma unroll
+  for (int i = 0; i < 8; i++) q[i] = __fmaf_rn(v[i], f.inv, f.zero);
+  return make_uint2(quant_two(q[0], q[1]) | quant_two(q[2], q[3]) << 16, quant_two(q[4], q[5]) | quant_two(q[6], q[7])
+                                                                                                     << 16);
+}
+
+/* NaN loses against every number. */
+FK_DEVICE float quant_max8(const float (&v)[8], float most) {
+#pragma unroll
+  for (int i = 0; i < 8; i++) most = fmaxf(most, fabsf(v[i]));
+  return most;
+}
+
+FK_DEVICE float quant_warp_max(float x) { /* not negative, not NaN: ordered as integers are */
+  return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(x)));
+}
+
+/* ---- layer norm with modulation ---------------------------------------------------------------------------------- */
+
+struct NormArgs {
+  FkQuantNorm group[2];
+  int cols;
+  float eps;
+};
+
+constexpr int kAhead = 2; /* rows whose loads are in flight */
+
+/* As norm_long_rows of norm.cu, statistics and arithmetic in the same order, so that y has the same bits; then a second
+ * barrier for the largest value of the row. */
+template <int W, int V>
+FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, float eps, int64_t first, int n, float2 (&part)[2][W],
+                               float (&most)[2][W]) {
+  const int64_t step_x = g.rows.ldx * gridDim.x;
+  constexpr int kEach = 8 * V, kWarp = 32 * kEach;
+  const int c = threadIdx.x * 8;
+  const __nv_bfloat16 *x = g.rows.x + first * g.rows.ldx + c;
+  float mul[V][8] = {}, add[V][8] = {};
+  uint4 ahead[kAhead][V];
+#pragma unroll
+  for (int u = 0; u < kAhead; u++)
+#pragma unroll
+    for (int j = 0; j < V; j++)
+      if (u < n) ahead[u][j] = __ldcs((const uint4 *)(x + u * step_x + j * W * 256));
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    if (g.mul) fk_load8(g.mul + c + j * W * 256, mul[j]);
+    if (g.add) fk_load8(g.add + c + j * W * 256, add[j]);
+#pragma unroll
+    for (int k = 0; k < 8; k++) mul[j][k] = g.mul ? mul[j][k] + g.one : 1.0f;
+  }
+  for (int i = 0; i < n; i += kAhead) {
+#pragma unroll
+    for (int u = 0; u < kAhead; u++) {
+      if (i + u >= n) break;
+      float v[V][8], mean = 0, squares = 0;
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+        fk_unpack8(ahead[u][j], v[j]);
+        if (i + u + kAhead < n) ahead[u][j] = __ldcs((const uint4 *)(x + kAhead * step_x + j * W * 256));
+        mean += ((v[j][0] + v[j][1]) + (v[j][2] + v[j][3])) + ((v[j][4] + v[j][5]) + (v[j][6] + v[j][7]));
+      }
+      mean *= 1.0f / kEach;
+#pragma unroll
+      for (int j = 0; j < V; j++)
+#pragma unroll
+        for (int k = 0; k < 8; k++) squares += (v[j][k] - mean) * (v[j][k] - mean);
+#pragma unroll
+      for (int lanes = 1; lanes < 32; lanes *= 2) { /* both sides hold kEach * lanes elements */
+        const float other = __shfl_xor_sync(0xffffffffu, mean, lanes), apart = other - mean;
+        squares += __shfl_xor_sync(0xffffffffu, squares, lanes) + apart * apart * (0.5f * kEach * lanes);
+        mean = 0.5f * (mean + other);
+      }
+      if ((threadIdx.x & 31) == 0) part[u & 1][threadIdx.x >> 5] = make_float2(mean, squares);
+      __syncthreads();
+      mean = squares = 0;
+#pragma unroll
+      for (int w = 0; w < W; w++) mean += part[u & 1][w].x;
+      mean *= 1.0f / W;
+#pragma unroll
+      for (int w = 0; w < W; w++) {
+        const float2 p = part[u & 1][w];
+        squares += p.y + (p.x - mean) * (p.x - mean) * kWarp;
+      }
+      const float scale = rsqrtf(squares * (1.0f / (W * kWarp)) + eps);
+      float top = 0;
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+#pragma unroll
+        for (int k = 0; k < 8; k++) v[j][k] = (v[j][k] - mean) * scale * mul[j][k] + add[j][k];
+        top = quant_max8(v[j], top);
+      }
+      top = quant_warp_max(top);
+      if ((threadIdx.x & 31) == 0) most[u & 1][threadIdx.x >> 5] = top;
+      __syncthreads();
+#pragma unroll
+      for (int w = 0; w < W; w++) top = fmaxf(top, most[u & 1][w]);
+      const Factor f = quant_factor(top);
+      const int64_t row = first + (int64_t)(i + u) * gridDim.x;
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+        *(uint2 *)(g.rows.codes + row * g.rows.ld_codes + c + j * W * 256) = quant_eight(v[j], f);
+        if (g.plain) fk_store8(g.plain + row * (W * 256 * V) + c + j * W * 256, v[j]);
+      }
+      if (threadIdx.x == 0) g.rows.scale[row] = f.scale;
+      x += step_x;
+    }
+  }
+}
+
+template <int W, int V, int Blocks>
+__global__ void __launch_bounds__(W * 32, Blocks) quant_norm_long_kernel(const NormArgs a) {
+  __shared__ float2 part[2][W];
+  __shared__ float most[2][W];
+  int64_t first = blockIdx.x;
+#pragma unroll
+  for (int g = 0; g < 2; g++) { /* a block's rows pass from the first group to the second */
+    const int64_t left = a.group[g].rows.rows - first;
+    const int n = left > 0 ? (int)((left + gridDim.x - 1) / gridDim.x) : 0;
+    if (n > 0) quant_norm_rows<W, V>(a.group[g], a.eps, first, n, part, most);
+    __syncthreads();
+    first += (int64_t)n * gridDim.x - a.group[g].rows.rows;
+  }
+}
+
+/* cols <= 256 N, a warp a row; the row stays packed in registers and y is computed twice. */
+template <int N> __global__ void __launch_bounds__(128) quant_norm_kernel(const NormArgs a) {
+  const int lane = threadIdx.x & 31, cols = a.cols;
+  int64_t row = (int64_t)blockIdx.x * 4 + (threadIdx.x >> 5);
+  const bool second = row >= a.group[0].rows.rows;
+  if (second) row -= a.group[0].rows.rows;
+  const FkQuantNorm &g = a.group[second];
+  if (row >= g.rows.rows) return;
+  const __nv_bfloat16 *x = g.rows.x + row * g.rows.ldx;
+  uint4 raw[N];
+  float v[8], sum = 0, squares = 0, top = 0;
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    const int c = (i * 32 + lane) * 8;
+    raw[i] = c < cols ? *(const uint4 *)(x + c) : make_uint4(0, 0, 0, 0);
+    fk_unpack8(raw[i], v);
+    sum += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+  }
+  const float mean = fk_warp_sum(sum) / (float)cols;
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    if ((i * 32 + lane) * 8 >= cols) break;
+    fk_unpack8(raw[i], v);
+#pragma unroll
+    for (int k = 0; k < 8; k++) squares += (v[k] - mean) * (v[k] - mean);
+  }
+  const float scale = rsqrtf(fk_warp_sum(squares) / (float)cols + a.eps);
+  Factor f = {};
+#pragma unroll
+  for (int pass = 0; pass < 2; pass++) {
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      const int c = (i * 32 + lane) * 8;
+      float mul[8] = {}, add[8] = {};
+      if (c >= cols) break;
+      fk_unpack8(raw[i], v);
+      if (g.mul) fk_load8(g.mul + c, mul);
+      if (g.add) fk_load8(g.add + c, add);
+#pragma unroll
+      for (int k = 0; k < 8; k++)
+        v[k] = __fmaf_rn(__fmul_rn(v[k] - mean, scale), g.mul ? mul[k] + g.one : 1.0f, add[k]);
+      if (pass == 0) {
+        top = quant_max8(v, top);
+        continue;
+      }
+      *(uint2 *)(g.rows.codes + row * g.rows.ld_codes + c) = quant_eight(v, f);
+      if (g.plain) fk_store8(g.plain + row * cols + c, v);
+    }
+    if (pass == 0) f = quant_factor(quant_warp_max(top));
+  }
+  if (lane == 0) g.rows.scale[row] = f.scale;
+}
+
+/* ---- rows, blocks of 128 columns --------------------------------------------------------------------------------- */
+
+/* A block a row of at most 8 T V columns: 384 threads are 15360 columns with five vectors each. */
+template <int T, int V> __global__ void __launch_bounds__(T) quant_rows_kernel(const FkQuantRows q, int cols) {
+  __shared__ float part[T / 32];
+  const __nv_bfloat16 *x = q.x + blockIdx.x * q.ldx;
+  float v[8], top = 0;
+  uint4 raw[V];
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    const int c = (j * T + threadIdx.x) * 8;
+    raw[j] = c < cols ? *(const uint4 *)(x + c) : make_uint4(0, 0, 0, 0);
+  }
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    fk_unpack8(raw[j], v);
+    top = quant_max8(v, top);
+  }
+  top = quant_warp_max(top);
+  if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = top;
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < T / 32; w++) top = fmaxf(top, part[w]);
+  const Factor f = quant_factor(top);
+  uint8_t *codes = q.codes + blockIdx.x * q.ld_codes;
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    const int c = (j * T + threadIdx.x) * 8;
+    fk_unpack8(raw[j], v);
+    if (c < cols) *(uint2 *)(codes + c) = quant_eight(v, f);
+  }
+  if (threadIdx.x == 0) q.scale[blockIdx.x] = f.scale;
+}
+
+/* A warp: eight rows of 256 columns, which are two blocks; so the scales of a block leave in 32 bytes. */
+__global__ void __launch_bounds__(256) quant_blocks_kernel(const FkQuantRows q, int cols) {
+  const int lane = threadIdx.x & 31, c = ((blockIdx.x * 8 + (threadIdx.x >> 5)) * 32 + lane) * 8;
+  const int64_t row = (int64_t)blockIdx.y * 8;
+  const bool in = c < cols;
+  uint4 raw[8];
+  float mine = 0;
+#pragma unroll
+  for (int r = 0; r < 8; r++)
+    raw[r] = in && row + r < q.rows ? *(const uint4 *)(q.x + (row + r) * q.ldx + c) : make_uint4(0, 0, 0, 0);
+#pragma unroll
+  for (int r = 0; r < 8; r++) {
+    float v[8];
+    fk_unpack8(raw[r], v);
+    float top = quant_max8(v, 0);
+#pragma unroll
+    for (int i = 8; i; i /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, i));
+    const Factor f = quant_factor(top);
+    if ((lane & 15) == r) mine = f.scale;
+    if (in && row + r < q.rows) *(uint2 *)(q.codes + (row + r) * q.ld_codes + c) = quant_eight(v, f);
+  }
+  const int64_t at = row + (lane & 15);
+  if ((lane & 8) == 0 && in && at < q.rows) q.scale[c / 128 * q.ld_scale + at] = mine;
+}
+
+bool quant_fits(const FkQuantRows *q, int cols) {
+  const uintptr_t bits = (uintptr_t)q->x | (uintptr_t)q->codes;
+  return bits % 16 == 0 && q->ldx % 8 == 0 && q->ld_codes % 16 == 0 && cols % 8 == 0 && cols > 0;
+}
+
+} // namespace
+
+cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps) {
+  NormArgs a = {};
+  int64_t rows = 0;
+  a.cols = cols, a.eps = eps;
+  for (int i = 0; i < groups; i++) {
+    const uintptr_t bits = (uintptr_t)n[i].mul | (uintptr_t)n[i].add | (uintptr_t)n[i].plain;
+    if (!quant_fits(&n[i].rows, cols) || bits % 16 || cols > 4096) return cudaErrorNotSupported;
+    a.group[i] = n[i];
+    rows += n[i].rows.rows;
+  }
+  if (rows == 0) return cudaSuccess;
+  const unsigned blocks = (unsigned)((rows + 3) / 4);
+  if (cols == 3072)
+    quant_norm_long_kernel<4, 3, 4><<<(unsigned)(rows < 4 * sms ? rows : 4 * sms), 128, 0, stream>>>(a);
+  else if (cols <= 768)
+    quant_norm_kernel<3><<<blocks, 128, 0, stream>>>(a);
+  else if (cols <= 2048)
+    quant_norm_kernel<8><<<blocks, 128, 0, stream>>>(a);
+  else
+    quant_norm_kernel<16><<<blocks, 128, 0, stream>>>(a);
+  return cudaGetLastError();
+}
+
+cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int cols) {
+  if (!quant_fits(q, cols) || cols > 24576) return cudaErrorNotSupported;
+  if (q->rows == 0) return cudaSuccess;
+  const unsigned rows = (unsigned)q->rows;
+  if (cols <= 3072)
+    quant_rows_kernel<128, 3><<<rows, 128, 0, stream>>>(*q, cols);
+  else if (cols <= 12288)
+    quant_rows_kernel<384, 4><<<rows, 384, 0, stream>>>(*q, cols);
+  else if (cols <= 15360)
+    quant_rows_kernel<384, 5><<<rows, 384, 0, stream>>>(*q, cols);
+  else
+    quant_rows_kernel<512, 6><<<rows, 512, 0, stream>>>(*q, cols);
+  return cudaGetLastError();
+}
+
+cudaError_t fk_cuda_quant_blocks(cudaStream_t stream, const FkQuantRows *q, int cols) {
+  if (!quant_fits(q, cols) || cols % 128) return cudaErrorNotSupported;
+  if (q->rows == 0) return cudaSuccess;
+  const dim3 grid((unsigned)(cols / 8 + 255) / 256, (unsigned)((q->rows + 7) / 8));
+  quant_blocks_kernel<<<grid, 256, 0, stream>>>(*q, cols);
+  return cudaGetLastError();
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Quantisation to e4m3 codes and float32 scales.
+ *
+ * Of a group of values (a row, or 128 columns of it): amax = max |x| over what is not NaN; code = e4m3(x * (448 /
+ * amax)), scale = amax / 448, each operation one IEEE float32 rounding. amax < 2^-100, zero included: scale 1, codes 0.
+ * e4m3 rounds to nearest even and saturates at 448; below 2^-6 steps are 2^-9; -0 is kept. NaN is 0x7F in every case;
+ * an infinite amax gives inv 0, so that the infinities become NaN: a broken row stays visibly broken. */
+#ifndef FK_QUANT_H
+#define FK_QUANT_H
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+/* Rows of bf16 and where their codes go. Pointers 16-byte aligned; cols and ldx multiples of 8, ld_codes of 16. */
+typedef struct {
+  const __nv_bfloat16 *x;
+  int64_t ldx;
+  uint8_t *codes;
+  int64_t ld_codes;
+  float *scale;     /* [rows]; blocks: [cols / 128, ld_scale] */
+  int64_t ld_scale; /* blocks */
+  int64_t rows;
+} FkQuantRows;
+
+/* Layer norm with modulation, y = norm(x) * (mul + one) + add, quantized from the float32 y by rows. mul, add: [cols]
+ * or NULL. At 3072 columns y has the bits that layer norm has there for many rows before it rounds to bf16, for any
+ * number of rows. plain: [rows, cols] float32 or NULL: y as well. */
+typedef struct {
+  FkQuantRows rows;
+  const float *mul, *add;
+  float one;
+  float *plain;
+} FkQuantNorm;
+
+/* All asynchronous; cudaErrorNotSupported, with nothing enqueued, where a size or an alignment is none of these. */
+cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps);
+/* A scale a row: activations and weights. cols <= 24576. */
+cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int cols);
+/* A scale a row and 128 columns; cols % 128 == 0. */
+cudaError_t fk_cuda_quant_blocks(cudaStream_t stream, const FkQuantRows *q, int cols);
+
+#endif
