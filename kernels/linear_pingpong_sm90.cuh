@@ -91,6 +91,9 @@ FK_DEVICE void fk_pp_block(float (&lo)[BT / 2], float (&hi)[BT / 2], uint64_t wd
 
 /* ---- epilogues -------------------------------------------------------------------------------------------------- */
 
+/* Tight: for a caller that has few registers left. Less is read ahead, and every few rows of eight tokens stands a
+ * branch (out, past the last token), across which the compiler starts nothing early. */
+
 /* A thread's place in the tile. */
 typedef struct {
   char *y;             /* its first feature of its first token */
@@ -156,19 +159,22 @@ FK_DEVICE uint2 fk_pp_pack(float4 v) {
   return make_uint2(fk_pack_bf16(v.x, v.y), fk_pack_bf16(v.z, v.w));
 }
 
-template <int Epi, int BT>
+template <int Epi, int BT, bool Tight>
 FK_DEVICE void fk_pp_map(const FkPpSpot &s, const float (&lo)[BT / 2], const float (&hi)[BT / 2]) {
 #pragma unroll
-  for (int j = 0; j < BT / 8; j++)
+  for (int j = 0; j < BT / 8; j++) {
+    if (Tight && j % 4 == 0 && 8 * j >= s.left) break;
 #pragma unroll
     for (int e = 0; e < 2; e++)
       fk_pp_store(s.y + (8 * j + e) * s.ld, fk_pp_pack(fk_pp_act<Epi>(fk_pp_value(s, lo, hi, j, e))),
                   8 * j + e < s.left);
+  }
 }
 
 /* The residual is read six rows of eight tokens ahead. */
-template <int BT> FK_DEVICE void fk_pp_gate(const FkPpSpot &s, const float (&lo)[BT / 2], const float (&hi)[BT / 2]) {
-  constexpr int rows = BT / 8, ahead = 6;
+template <int BT, bool Tight>
+FK_DEVICE void fk_pp_gate(const FkPpSpot &s, const float (&lo)[BT / 2], const float (&hi)[BT / 2]) {
+  constexpr int rows = BT / 8, ahead = Tight ? 4 : 6;
   uint2 old[rows][2];
 #pragma unroll
   for (int j = 0; j < rows + ahead; j++) {
@@ -199,10 +205,10 @@ FK_DEVICE float4 fk_pp_angle(const FkPpSpot &s, int token) {
 /* A head: RMS norm over its 128 features, which four warps share, then rotation of neighbouring pairs. Angles are read
  * four rows of eight tokens ahead. sums: [4][BT] of this warpgroup; the order of summation is that of
  * fk_linear_head. */
-template <int BT>
+template <int BT, bool Tight>
 FK_DEVICE void fk_pp_head(const FkPpSpot &s, float *sums, int bar, const float (&lo)[BT / 2],
                           const float (&hi)[BT / 2]) {
-  constexpr int rows = BT / 8, ahead = 4;
+  constexpr int rows = BT / 8, ahead = Tight ? 2 : 4;
   int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3, t = lane & 3;
   float4 angle[rows][2];
 #pragma unroll
@@ -221,6 +227,7 @@ FK_DEVICE void fk_pp_head(const FkPpSpot &s, float *sums, int bar, const float (
   fk_bar_sync(bar, 128);
 #pragma unroll
   for (int j = 0; j < rows; j++) {
+    if (Tight && j % 4 == 0 && 8 * j >= s.left) break;
     if (j + ahead < rows)
       angle[j + ahead][0] = fk_pp_angle(s, 8 * (j + ahead)), angle[j + ahead][1] = fk_pp_angle(s, 8 * (j + ahead) + 1);
     float2 q[4];
@@ -238,6 +245,22 @@ FK_DEVICE void fk_pp_head(const FkPpSpot &s, float *sums, int bar, const float (
     }
   }
   fk_bar_sync(bar, 128); /* the sums may be written again */
+}
+
+/* part: of the QKV epilogue. */
+template <int Epi, int BT, bool Tight>
+FK_DEVICE void fk_pp_finish(const FkPpSpot &s, int part, float *sums, int bar, const float (&lo)[BT / 2],
+                            const float (&hi)[BT / 2]) {
+  if (Epi == FK_LINEAR_GATE)
+    fk_pp_gate<BT, Tight>(s, lo, hi);
+  else if (Epi != FK_LINEAR_QKV)
+    fk_pp_map<Epi, BT, Tight>(s, lo, hi);
+  else if (part == 1)
+    fk_pp_map<FK_LINEAR_NONE, BT, Tight>(s, lo, hi);
+  else if (part >= 3)
+    fk_pp_map<FK_LINEAR_GELU, BT, Tight>(s, lo, hi);
+  else
+    fk_pp_head<BT, Tight>(s, sums, bar, lo, hi);
 }
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------- */
@@ -283,17 +306,7 @@ FK_DEVICE void fk_pp_consume(const FkPpArgs &a, uint32_t smem, float *sums, uint
     fk_wgmma_wait<0>();
     fk_wgmma_hold(lo), fk_wgmma_hold(hi);
     fk_pp_release(empty, before);
-    int part = Epi == FK_LINEAR_QKV ? t.col / a.width : 0;
-    if (Epi == FK_LINEAR_GATE)
-      fk_pp_gate<BT>(s, lo, hi);
-    else if (Epi != FK_LINEAR_QKV)
-      fk_pp_map<Epi, BT>(s, lo, hi);
-    else if (part == 1)
-      fk_pp_map<FK_LINEAR_NONE, BT>(s, lo, hi);
-    else if (part >= 3)
-      fk_pp_map<FK_LINEAR_GELU, BT>(s, lo, hi);
-    else
-      fk_pp_head<BT>(s, sums, 2 + wg, lo, hi);
+    fk_pp_finish<Epi, BT, false>(s, Epi == FK_LINEAR_QKV ? t.col / a.width : 0, sums, 2 + wg, lo, hi);
   }
 }
 

@@ -271,7 +271,7 @@ FK_DEVICE uint64_t fk_desc(uint32_t at, uint32_t mn_stride = 16) {
  *   d[8j/2 + 0..1] = row 16w + g, columns 8j + 2t + 0..1;  d[8j/2 + 2..3] = row 16w + g + 8, same columns.
  * A in registers a[4]: rows g, g+8 (k 2t, 2t+1), then rows g, g+8 (k 2t+8, 2t+9): pairs packed low first.
  * ss: A, B K-major in shared memory (TransB = 1: B MN-major). rs: A in registers. keep = 0 starts from zero.
- * ss_e4m3: m64nNk32, e4m3 x e4m3, both K-major. N: 64, 128, 160, 176, 184, 192, 256. */
+ * ss_e4m3: m64nNk32, e4m3 x e4m3, both K-major. N: 64, 128, 160, 176, 184, 192, 200, 256. */
 template <int N> struct FkWgmma;
 
 #define FK_G0 "%0,%1,%2,%3,%4,%5,%6,%7"
@@ -301,6 +301,7 @@ template <int N> struct FkWgmma;
 #define FK_LIST_176 FK_LIST_160 "," FK_G10
 #define FK_LIST_184 FK_LIST_176 ",%88,%89,%90,%91"
 #define FK_LIST_192 FK_LIST_176 "," FK_G11
+#define FK_LIST_200 FK_LIST_192 ",%96,%97,%98,%99"
 #define FK_LIST_256 FK_LIST_192 "," FK_G12 "," FK_G13 "," FK_G14 "," FK_G15
 
 #define FK_D8(i)                                                                                                       \
@@ -316,6 +317,7 @@ template <int N> struct FkWgmma;
 #define FK_REGS_176 FK_REGS_160, FK_D8(80)
 #define FK_REGS_184 FK_REGS_176, "+f"(d[88]), "+f"(d[89]), "+f"(d[90]), "+f"(d[91])
 #define FK_REGS_192 FK_REGS_176, FK_D8(88)
+#define FK_REGS_200 FK_REGS_192, "+f"(d[96]), "+f"(d[97]), "+f"(d[98]), "+f"(d[99])
 #define FK_REGS_256 FK_REGS_192, FK_D8(96), FK_D8(104), FK_D8(112), FK_D8(120)
 
 /* p0..p6: the operand numbers that follow the N/2 accumulators. */
@@ -355,6 +357,7 @@ FK_WGMMA_DEFINE(160, 80, 81, 82, 83, 84, 85, 86)
 FK_WGMMA_DEFINE(176, 88, 89, 90, 91, 92, 93, 94)
 FK_WGMMA_DEFINE(184, 92, 93, 94, 95, 96, 97, 98)
 FK_WGMMA_DEFINE(192, 96, 97, 98, 99, 100, 101, 102)
+FK_WGMMA_DEFINE(200, 100, 101, 102, 103, 104, 105, 106)
 FK_WGMMA_DEFINE(256, 128, 129, 130, 131, 132, 133, 134)
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantisation to e4m3 (quant.h): layer norm with modulation, whole rows, blocks of 128 columns. All are bound by
+/* Quantisation to e4m3 (quant.h): layer norm with modulation, whole rows. All are bound by
  * memory: every value is read once, into registers. */
 #include <cuda_fp8.h>
 
@@ -209,7 +209,7 @@ template <int N> __global__ void __launch_bounds__(128) quant_norm_kernel(const 
   if (lane == 0) g.rows.scale[row] = f.scale;
 }
 
-/* ---- rows, blocks of 128 columns --------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 /* A block a row of at most 8 T V columns: 384 threads are 15360 columns with five vectors each. */
 template <int T, int V> __global__ void __launch_bounds__(T) quant_rows_kernel(const FkQuantRows q, int cols) {
@@ -241,31 +241,6 @@ template <int T, int V> __global__ void __launch_bounds__(T) quant_rows_kernel(c
     if (c < cols) *(uint2 *)(codes + c) = quant_eight(v, f);
   }
   if (threadIdx.x == 0) q.scale[blockIdx.x] = f.scale;
-}
-
-/* A warp: eight rows of 256 columns, which are two blocks; so the scales of a block leave in 32 bytes. */
-__global__ void __launch_bounds__(256) quant_blocks_kernel(const FkQuantRows q, int cols) {
-  const int lane = threadIdx.x & 31, c = ((blockIdx.x * 8 + (threadIdx.x >> 5)) * 32 + lane) * 8;
-  const int64_t row = (int64_t)blockIdx.y * 8;
-  const bool in = c < cols;
-  uint4 raw[8];
-  float mine = 0;
-#pragma unroll
-  for (int r = 0; r < 8; r++)
-    raw[r] = in && row + r < q.rows ? *(const uint4 *)(q.x + (row + r) * q.ldx + c) : make_uint4(0, 0, 0, 0);
-#pragma unroll
-  for (int r = 0; r < 8; r++) {
-    float v[8];
-    fk_unpack8(raw[r], v);
-    float top = quant_max8(v, 0);
-#pragma unroll
-    for (int i = 8; i; i /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, i));
-    const Factor f = quant_factor(top);
-    if ((lane & 15) == r) mine = f.scale;
-    if (in && row + r < q.rows) *(uint2 *)(q.codes + (row + r) * q.ld_codes + c) = quant_eight(v, f);
-  }
-  const int64_t at = row + (lane & 15);
-  if ((lane & 8) == 0 && in && at < q.rows) q.scale[c / 128 * q.ld_scale + at] = mine;
 }
 
 bool quant_fits(const FkQuantRows *q, int cols) {
@@ -310,13 +285,5 @@ cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int co
     quant_rows_kernel<384, 5><<<rows, 384, 0, stream>>>(*q, cols);
   else
     quant_rows_kernel<512, 6><<<rows, 512, 0, stream>>>(*q, cols);
-  return cudaGetLastError();
-}
-
-cudaError_t fk_cuda_quant_blocks(cudaStream_t stream, const FkQuantRows *q, int cols) {
-  if (!quant_fits(q, cols) || cols % 128) return cudaErrorNotSupported;
-  if (q->rows == 0) return cudaSuccess;
-  const dim3 grid((unsigned)(cols / 8 + 255) / 256, (unsigned)((q->rows + 7) / 8));
-  quant_blocks_kernel<<<grid, 256, 0, stream>>>(*q, cols);
   return cudaGetLastError();
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Quantisation to e4m3 codes and float32 scales.
  *
- * Of a group of values (a row, or 128 columns of it): amax = max |x| over what is not NaN; code = e4m3(x * (448 /
- * amax)), scale = amax / 448, each operation one IEEE float32 rounding. amax < 2^-100, zero included: scale 1, codes 0.
- * e4m3 rounds to nearest even and saturates at 448; below 2^-6 steps are 2^-9; -0 is kept. NaN is 0x7F in every case;
- * an infinite amax gives inv 0, so that the infinities become NaN: a broken row stays visibly broken. */
+ * Of a row: amax = max |x| over what is not NaN; code = e4m3(x * (448 / amax)), scale = amax / 448, each operation one
+ * IEEE float32 rounding. amax < 2^-100, zero included: scale 1, codes 0. e4m3 rounds to nearest even and saturates at
+ * 448; below 2^-6 steps are 2^-9; -0 is kept. NaN is 0x7F in every case; an infinite amax gives inv 0, so that the
+ * infinities become NaN: a broken row stays visibly broken. */
 #ifndef FK_QUANT_H
 #define FK_QUANT_H
 
@@ -18,8 +18,7 @@ typedef struct {
   int64_t ldx;
   uint8_t *codes;
   int64_t ld_codes;
-  float *scale;     /* [rows]; blocks: [cols / 128, ld_scale] */
-  int64_t ld_scale; /* blocks */
+  float *scale; /* [rows] */
   int64_t rows;
 } FkQuantRows;
 
@@ -37,7 +36,5 @@ typedef struct {
 cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps);
 /* A scale a row: activations and weights. cols <= 24576. */
 cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int cols);
-/* A scale a row and 128 columns; cols % 128 == 0. */
-cudaError_t fk_cuda_quant_blocks(cudaStream_t stream, const FkQuantRows *q, int cols);
 
 #endif
