@@ -15,9 +15,9 @@ FkBudget fk_budget_of(const FkModel *m, const FkBackend *be, size_t work) {
 /* need > have. The parts, and whether another edit would help. */
 static bool refuse(const FkBudget *b, const char *what, const char *against, uint64_t need, uint64_t have,
                    GError **error) {
-  const char *help = !b->work                 ? ""
+  const char *help = !b->work                ? ""
                      : need - b->work < have ? "; a smaller max-area or vae-tiling=on makes the work memory smaller"
-                                              : "; no setting of an edit makes it fit";
+                                             : "; no setting of an edit makes it fit";
   g_set_error(error, FK_ERROR, FK_ERROR_MEMORY,
               "%s needs %" G_GUINT64_FORMAT " bytes of device memory, and %s %" G_GUINT64_FORMAT
               " bytes (weights %zu, prompt cache %zu, work memory %zu, kernels %zu)%s",

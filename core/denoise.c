@@ -106,7 +106,11 @@ static void solve(const Loop *l, FkTensor *o, int i) {
 static void forward(Loop *l, int frame, int branch, int i) {
   const int sequence = frame * l->branches + branch, every = l->edit->tune->context_reuse;
   const bool reuse = l->run.saved_kv && l->refreshed[sequence] >= 0 && i - l->refreshed[sequence] < every;
-  const FkFluxPass pass = {.evaluation = i, .slot = sequence, .reuse_context = reuse};
+  const FkFullRange unquantised = {l->edit->tune->precision_first, l->edit->tune->precision_last};
+  const FkFluxPass pass = {.evaluation = i,
+                           .slot = sequence,
+                           .reuse_context = reuse,
+                           .full = fk_range_full(unquantised, i, l->schedule->evaluations)};
   bool computed = true;
   fk_flux_load(&l->run, &l->branch[branch], i);
   if (l->cache)
@@ -221,7 +225,8 @@ bool fk_denoise(FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, F
                              .grid_w = w,
                              .context_h = context ? h : 0,
                              .context_w = context ? w : 0,
-                             .keep_context = e->tune->context_reuse > 1 ? e->n * l.branches : 0};
+                             .keep_context = e->tune->context_reuse > 1 ? e->n * l.branches : 0,
+                             .attention_codes = e->tune->attention_precision == FK_ATTENTION_FP8};
   fk_flux_run_open(&l.run, &e->model->flux, e->be, e->arena, &shape);
   if (negative) l.positive = fk_arena_2d(e->arena, FK_F32, l.run.target, e->model->config.flux.out_channels);
   upload_coefs(&l);

@@ -401,6 +401,17 @@ static bool edit_frames(FkEngine *e, FkEdit *edit, const FkFrameSize *size, stru
   return ok;
 }
 
+/* Unquantised evaluations need the weights that the engine was opened to hold. */
+static bool check_precision(const FkEngine *e, const FkTune *t, GError **error) {
+  const bool asked = t->precision_first > 0 || t->precision_last > 0;
+  if (!asked || e->plan.quantization == FK_QUANTIZATION_NONE || e->plan.precision.twins) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "precision-first=%d, precision-last=%d: the model was opened without its unquantised weights; set one of "
+              "them as an option too",
+              t->precision_first, t->precision_last);
+  return false;
+}
+
 bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
                     GError **error) {
   FkTune tune;
@@ -409,7 +420,8 @@ bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, 
       .tune = &tune, .jobs = jobs, .n = n, .cancellable = cancellable, .progress = progress, .user_data = user_data};
   if (n == 0) return true;
   return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
-         fk_frames_check(e->model, &tune, jobs, n, &size, error) && edit_frames(e, &edit, &size, NULL, error);
+         check_precision(e, &tune, error) && fk_frames_check(e->model, &tune, jobs, n, &size, error) &&
+         edit_frames(e, &edit, &size, NULL, error);
 }
 
 bool fk_engine_output_size(FkEngine *e, const FkSettings *settings, int width, int height, int *ow, int *oh,

@@ -83,6 +83,19 @@ CHOICES(step_cache, STEP_CACHES, 1 + FK_CACHES);
   X(3, "taylor2", "Extrapolated, second order")
 CHOICES(forecast, FORECASTS, 2 + FK_FORECAST_ORDER);
 
+#define QUANTIZATIONS(X)                                                                                               \
+  X(0, "auto", "The preset decides")                                                                                   \
+  X(1 + FK_QUANTIZATION_NONE, "none", "The backend's own type")                                                        \
+  X(1 + FK_QUANTIZATION_FP8, "fp8",                                                                                    \
+    "E4M3 weights and inputs in the blocks of the transformer, a scale for each row of both, measured as they come")
+CHOICES(quantization, QUANTIZATIONS, 1 + FK_QUANTIZATIONS);
+
+#define ATTENTION_PRECISIONS(X)                                                                                        \
+  X(0, "auto", "The preset decides")                                                                                   \
+  X(1 + FK_ATTENTION_BF16, "bf16", "The backend's own type: bfloat16 on a GPU, float32 on the CPU")                    \
+  X(1 + FK_ATTENTION_FP8, "fp8", "Scores of 8-bit integers, probabilities and values in E4M3")
+CHOICES(attention_precision, ATTENTION_PRECISIONS, 1 + FK_ATTENTION_PRECISIONS);
+
 /* ---- Fields ---- */
 
 /* A field of a type that its kind cannot fill does not compile. */
@@ -97,7 +110,10 @@ CHOICES(forecast, FORECASTS, 2 + FK_FORECAST_ORDER);
   .kind = FK_KIND_##kind_, .offset = offsetof(type, name) + 0 * sizeof(char[IS_##kind_((((type *)0)->name))])
 #define OPTION(kind_, name) FIELD(FkLoadPlan, name, kind_), .scope = FK_SCOPE_OPTION
 #define SETTING(kind_, name) FIELD(FkTune, name, kind_), .scope = FK_SCOPE_SETTING
-_Static_assert(offsetof(FkLoadPlan, preset) == offsetof(FkTune, preset), "one row fills both");
+#define BOTH(name) _Static_assert(offsetof(FkLoadPlan, name) == offsetof(FkTune, name), #name ": one row fills both")
+BOTH(preset);
+BOTH(precision_first);
+BOTH(precision_last);
 
 #define ALL(v) .presets = {v, v, v, v}
 #define SAME .optimization = FK_CLASS_SAME
@@ -135,6 +151,8 @@ static const FkProperty table[] = {
      "Upper limit of device memory in bytes; opening or editing fails above it; 0 = no limit. Where several users share "
      "an engine the lowest limit holds",
      OPTION(UINT64, max_vram), .initial = "0"},
+    {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
+     OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
 
     {"prompt", "Prompt", "Edit instruction, passed to the model unchanged", SETTING(STRING, prompt), .initial = "",
      PLAYING},
@@ -230,6 +248,14 @@ static const FkProperty table[] = {
     {"step-cache-mask", "Step cache mask",
      "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; empty = decide",
      SETTING(STRING, step_cache.mask), .initial = "", MEMORY},
+    {"attention-precision", "Attention precision", "Type of the attention's operands in the transformer",
+     SETTING(ENUM, attention_precision), LOSSY, .initial = "auto", CHOICE(attention_precision), ALL("bf16"), MEMORY},
+    {"precision-first", "Unquantised evaluations at the start",
+     "Evaluations at the start that use unquantised weights where quantization is set; they choose the picture. The "
+     "engine then holds both forms: also an option, to be set when the model is opened",
+     SETTING(INT, precision_first), LOSSY, .min = 0, .max = 2000, .initial = "0", .both = true},
+    {"precision-last", "Unquantised evaluations at the end", "The same at the end", SETTING(INT, precision_last), LOSSY,
+     .min = 0, .max = 2000, .initial = "0", .both = true},
     {"context-reuse", "Context reuse",
      "Computes the reference (context) tokens every N evaluations and keeps their keys and values in between; 1 = off, "
      "-1 = the preset decides",

@@ -13,22 +13,27 @@
 /* The enumerations of properties that belong to no other area; each in the order of its nicks. */
 typedef enum { FK_PRESET_EXACT, FK_PRESET_QUALITY, FK_PRESET_BALANCED, FK_PRESET_FAST, FK_PRESETS } FkPreset;
 typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;
+typedef enum { FK_QUANTIZATION_NONE, FK_QUANTIZATION_FP8, FK_QUANTIZATIONS } FkQuantization;
+typedef enum { FK_ATTENTION_BF16, FK_ATTENTION_FP8, FK_ATTENTION_PRECISIONS } FkAttentionPrecision;
 typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEngineKind;
 
 /* What an engine was opened with. Strings belong to the options and live as long as those are unchanged. */
 typedef struct {
-  FkPreset preset;        /* first, as in FkTune: the one row that both have */
+  FkPreset preset; /* first, as in FkTune: rows that both have */
+  int precision_first, precision_last;
   const char *model_path; /* NULL: none */
   FkEngineKind backend;
-  int device;            /* index of the GPU; -1: not one of several */
-  int threads;           /* of the CPU backend; 0 on others */
-  uint64_t max_vram;     /* bytes; 0: no limit */
+  int device;        /* index of the GPU; -1: not one of several */
+  int threads;       /* of the CPU backend; 0 on others */
+  uint64_t max_vram; /* bytes; 0: no limit */
+  FkQuantization quantization;
   FkPrecision precision; /* of each kind of matrix; follows from the rest */
 } FkLoadPlan;
 
 /* What one edit runs with. Strings belong to the settings. */
 typedef struct {
   FkPreset preset;
+  int precision_first, precision_last;  /* evaluations with unquantised weights, at the start and at the end */
   const char *prompt, *negative_prompt; /* negative_prompt NULL: no true CFG */
   uint64_t seed;
   int steps, max_sequence_length; /* max_sequence_length 0: the tokenizer's own */
@@ -42,6 +47,7 @@ typedef struct {
   bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache;
   const char *trace_file; /* NULL: none */
   FkCacheTune step_cache;
+  FkAttentionPrecision attention_precision;
   int context_reuse;  /* refresh every N evaluations; 1: off */
   double token_merge; /* ratio; 0: off */
 } FkTune;

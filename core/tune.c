@@ -170,6 +170,11 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
                         "vae-slicing=off: frames always go through the autoencoder one at a time");
     return false;
   }
+  if (t->attention_precision == FK_ATTENTION_FP8 && !(be->can & FK_CAN_QUANT_ATTENTION)) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "attention-precision=fp8: backend %s on %s has no kernel for it",
+                be->ops->name, be->machine);
+    return false;
+  }
   if (t->true_cfg_scale <= 1) t->negative_prompt = NULL;
   if (!*t->step_cache.mask) t->step_cache.mask = NULL;
   t->context_reuse = MAX(1, t->context_reuse);
@@ -185,6 +190,15 @@ bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *
   plan->device = plan->backend == FK_ENGINE_CUDA ? be->device : -1;
   plan->threads = plan->backend == FK_ENGINE_CPU ? be->threads : 0;
   plan->precision = fk_precision_uniform(be->dtype);
+  if (plan->quantization == FK_QUANTIZATION_NONE) return true;
+  if (!(be->can & FK_CAN_FP8)) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "quantization=fp8: backend %s on %s has no 8-bit products",
+                be->ops->name, be->machine);
+    return false;
+  }
+  for (int role = FK_ROLE_QKV; role <= FK_ROLE_SINGLE_OUT; role++)
+    plan->precision.form[role] = (FkForm){.dtype = FK_E4M3, .scale = FK_SCALE_ROW};
+  plan->precision.twins = plan->precision_first > 0 || plan->precision_last > 0;
   return true;
 }
 
@@ -202,6 +216,9 @@ char *fk_load_spelling(const FkOptions *options) {
   for (size_t i = 0; i < n; i++)
     if (distinguishes(&p[i]))
       g_string_append_printf(s, "%s=%s\n", p[i].name, fk_tune_decided(fk_options_values(options), &p[i]));
+  const bool twins =
+      strcmp(fk_options_get(options, "precision-first"), "0") || strcmp(fk_options_get(options, "precision-last"), "0");
+  g_string_append_printf(s, "twins=%d\n", twins);
   return g_string_free(s, FALSE);
 }
 
@@ -226,6 +243,7 @@ char *fk_load_identity(const FkLoadPlan *plan) {
     case FK_KIND_STRING: break;
     }
   }
+  g_string_append_printf(s, "twins=%d\n", plan->precision.twins);
   return g_string_free(s, FALSE);
 }
 

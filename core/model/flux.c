@@ -23,7 +23,13 @@ static bool quantised(const FkFlux *f) {
 void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *arena, const FkFluxShape *s) {
   const int64_t target = s->grid_h * s->grid_w, context = s->context_h * s->context_w;
   const int64_t rows = s->text + target + context, e = f->config.head_width, d = f->width;
-  *r = (FkFluxRun){.flux = f, .be = be, .arena = arena, .text = s->text, .target = target, .context = context};
+  *r = (FkFluxRun){.flux = f,
+                   .be = be,
+                   .arena = arena,
+                   .attention_codes = s->attention_codes,
+                   .text = s->text,
+                   .target = target,
+                   .context = context};
   r->tokens = fk_arena_2d(arena, be->dtype, target + context, f->config.in_channels);
   r->hidden = fk_arena_2d(arena, be->dtype, rows, d);
   r->normed = fk_arena_2d(arena, be->dtype, rows, d);
@@ -164,7 +170,10 @@ static void attend(const Rows *rows, int block, int64_t from, int64_t n) {
                    .o = q,
                    .heads = r->flux->config.heads,
                    .scale = 1.0f / sqrtf((float)r->flux->config.head_width)};
-  fk_op_attention(r->be, &a);
+  if (r->attention_codes)
+    fk_op_attention_quantized(r->be, r->arena, &a);
+  else
+    fk_op_attention(r->be, &a);
 }
 
 /* Spec 6.5. Modulation chunks: shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp. */
@@ -294,7 +303,7 @@ static void count_replay(const FkFluxRun *run, const FkFluxPass *pass, const Pie
 
 /* The slot is part of a recording's key only where addresses depend on it. */
 static void run_piece(const FkFluxRun *run, const FkFluxPass *pass, int part, const Piece *p) {
-  const int key = ((run->saved_kv ? pass->slot : 0) * 2 + pass->reuse_context) * 8 + part;
+  const int key = (((run->saved_kv ? pass->slot : 0) * 2 + pass->reuse_context) * 2 + pass->full) * 8 + part;
   if (fk_op_graph_begin(run->be, key))
     issue(run, pass, p);
   else

@@ -52,6 +52,7 @@ static inline int fk_flux_blocks(const FkFlux *flux) {
 typedef struct {
   const FkFlux *flux;
   FkBackend *be;
+  bool attention_codes;          /* attention in 8 bits */
   FkArena *arena;                /* for kernel scratch: what an op takes it gives back */
   int64_t text, target, context; /* rows */
   FkTensor tokens;               /* [target + context, in_channels]: the model's input */
@@ -70,6 +71,7 @@ typedef struct {
   int64_t grid_h, grid_w;       /* target tokens: rows and columns */
   int64_t context_h, context_w; /* 0: no reference image */
   int keep_context;             /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
+  bool attention_codes;         /* attention in 8 bits (fk_op_attention_quantized) */
 } FkFluxShape;
 
 void fk_flux_run_open(FkFluxRun *run, const FkFlux *flux, FkBackend *be, FkArena *arena, const FkFluxShape *shape);
