@@ -296,7 +296,7 @@ static void test_types(void) {
     g_assert_cmpstr(fk_st_type_name(t), ==, types[i].name);
     FkDtype dtype;
     bool usable = fk_st_type_usable(t, &dtype);
-    g_assert_true(usable == (strstr("F32 F16 BF16", types[i].name) != NULL));
+    g_assert_true(usable == (strstr("F32 F16 BF16 F8_E4M3", types[i].name) != NULL));
     if (usable) g_assert_cmpuint(8 * fk_dtype_size(dtype), ==, (guint)types[i].bits);
   }
 }
