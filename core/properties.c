@@ -252,10 +252,10 @@ static const FkProperty table[] = {
      SETTING(ENUM, attention_precision), LOSSY, .initial = "auto", CHOICE(attention_precision), ALL("bf16"), MEMORY},
     {"precision-first", "Unquantised evaluations at the start",
      "Evaluations at the start that use unquantised weights where quantization is set; they choose the picture. The "
-     "engine then holds both forms: also an option, to be set when the model is opened",
-     SETTING(INT, precision_first), LOSSY, .min = 0, .max = 2000, .initial = "0", .both = true},
-    {"precision-last", "Unquantised evaluations at the end", "The same at the end", SETTING(INT, precision_last), LOSSY,
-     .min = 0, .max = 2000, .initial = "0", .both = true},
+     "engine then holds both forms: also an option, to be set when the model is opened; -1 = the preset decides",
+     SETTING(INT, precision_first), LOSSY, .min = -1, .max = 2000, .initial = "-1", ALL("0"), .both = true},
+    {"precision-last", "Unquantised evaluations at the end", "The same at the end; -1 = the preset decides",
+     SETTING(INT, precision_last), LOSSY, .min = -1, .max = 2000, .initial = "-1", ALL("0"), .both = true},
     {"context-reuse", "Context reuse",
      "Computes the reference (context) tokens every N evaluations and keeps their keys and values in between; 1 = off, "
      "-1 = the preset decides",

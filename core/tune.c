@@ -216,8 +216,9 @@ char *fk_load_spelling(const FkOptions *options) {
   for (size_t i = 0; i < n; i++)
     if (distinguishes(&p[i]))
       g_string_append_printf(s, "%s=%s\n", p[i].name, fk_tune_decided(fk_options_values(options), &p[i]));
-  const bool twins =
-      strcmp(fk_options_get(options, "precision-first"), "0") || strcmp(fk_options_get(options, "precision-last"), "0");
+  const FkValues *v = fk_options_values(options);
+  const bool twins = strcmp(fk_tune_decided(v, fk_properties_find("precision-first")), "0") ||
+                     strcmp(fk_tune_decided(v, fk_properties_find("precision-last")), "0");
   g_string_append_printf(s, "twins=%d\n", twins);
   return g_string_free(s, FALSE);
 }
