@@ -124,8 +124,8 @@ BOTH(precision_last);
 #define MEMORY .memory = true
 
 /* clang-format off */
-/* Presets. `exact` has what leaves every bit as it is; `quality` (the default) adds what rounds differently and is faster;
- * the lossy rows of `balanced` and `fast` follow from docs/quality.md, "What follows: presets":
+/* Presets. `exact` has what leaves every bit as it is; `quality` (the default) adds what rounds differently and is
+ * faster; the lossy rows of `balanced` and `fast` follow from docs/quality.md, "What follows: presets":
  *   step-cache, its forecast and threshold   its lines preset-balanced and preset-fast. The published threshold of 0.22
  *                       (line teacache-.22-taylor) is no nearer for more work; first-block needs a warm-up to keep the
  *                       picture and runs its first block before it can decide
@@ -148,8 +148,8 @@ static const FkProperty table[] = {
      "Threads of backend=cpu; 0 = one for each processor that the process may use. Results do not depend on it",
      OPTION(INT, threads), .min = 0, .max = 256, .initial = "0", MEMORY},
     {"max-vram", "Memory limit",
-     "Upper limit of device memory in bytes; opening or editing fails above it; 0 = no limit. Where several users share "
-     "an engine the lowest limit holds",
+     "Upper limit of device memory in bytes; opening or editing fails above it; 0 = no limit. Where several users "
+     "share an engine the lowest limit holds",
      OPTION(UINT64, max_vram), .initial = "0"},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
@@ -215,8 +215,8 @@ static const FkProperty table[] = {
      SETTING(ENUM, step_cache.kind), LOSSY, .initial = "auto", CHOICE(step_cache),
      .presets = {"none", "none", "teacache", "teacache"}, MEMORY},
     {"step-cache-threshold", "Step cache threshold",
-     "Relative change of the noise (target) tokens from which an evaluation is computed; -1: automatic (first-block and "
-     "dbcache 0.08, teacache 0.22 accumulated, 0.3 where a preset chose it)",
+     "Relative change of the noise (target) tokens from which an evaluation is computed; -1: automatic (first-block "
+     "and dbcache 0.08, teacache 0.22 accumulated, 0.3 where a preset chose it)",
      SETTING(DOUBLE, step_cache.threshold), .min = -1, .max = 1000, .initial = "-1",
      .presets = {"-1", "-1", "0.3", "0.3"}},
     {"step-cache-front", "Step cache front",
@@ -233,8 +233,8 @@ static const FkProperty table[] = {
      "Most evaluations that may be skipped in all (cache-dit: max_cached_steps); -1 = any number",
      SETTING(INT, step_cache.max), .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-last", "Step cache run",
-     "Most evaluations that may be skipped in a row (cache-dit: max_continuous_cached_steps); -1: automatic (any number, "
-     "3 where preset=balanced chose the cache, 4 where preset=fast did)",
+     "Most evaluations that may be skipped in a row (cache-dit: max_continuous_cached_steps); -1: automatic (any "
+     "number, 3 where preset=balanced chose the cache, 4 where preset=fast did)",
      SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "4"}},
     {"step-cache-growth", "Step cache growth",
      "Evaluations by which each run may be longer than the one before; with step-cache-last the length of the first",
@@ -261,8 +261,8 @@ static const FkProperty table[] = {
      "-1 = the preset decides",
      SETTING(INT, context_reuse), LOSSY, .min = -1, .max = 2000, .initial = "-1", ALL("1"), MEMORY},
     {"token-merge", "Token merging",
-     "Share of the image tokens that are merged with a similar neighbour in the middle blocks; 0 = off, -1 = the preset "
-     "decides",
+     "Share of the image tokens that are merged with a similar neighbour in the middle blocks; 0 = off, -1 = the "
+     "preset decides",
      SETTING(DOUBLE, token_merge), LOSSY, .min = -1, .max = 0.75, .initial = "-1", ALL("0"), MEMORY},
     {"trace-file", "Trace file",
      "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset",
