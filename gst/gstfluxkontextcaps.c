@@ -10,25 +10,26 @@
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
-static gboolean is_native(const FkSettings *settings) {
-  return g_strcmp0(fk_settings_get(settings, "size-mode"), "native") == 0;
-}
-
 /* The settings of the running stream; (transfer full). Caps are asked for from any thread, before the first start too.
  */
-static FkSettings *live_settings(GstFluxKontextEdit *self) {
+static GstFluxKontextSettings *live_settings(GstFluxKontextEdit *self) {
   GST_OBJECT_LOCK(self);
-  FkSettings *settings = fk_settings_copy(self->props.live);
+  GstFluxKontextSettings *settings = gst_flux_kontext_props_live(&self->props);
   GST_OBJECT_UNLOCK(self);
   return settings;
+}
+
+static gboolean is_native(GstFluxKontextEdit *self) {
+  g_autoptr(GstFluxKontextSettings) settings = live_settings(self);
+  return g_strcmp0(fk_settings_get(settings->values, "size-mode"), "native") == 0;
 }
 
 /* Same caps on both sides; with size-mode=native any size and pixel aspect ratio may stand on the other. */
 static GstCaps *transform_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *filter) {
   (void)direction;
-  g_autoptr(FkSettings) settings = live_settings(GST_FLUX_KONTEXT_EDIT(trans));
-  GstCaps *other = gst_caps_copy(caps);
-  for (guint i = 0; is_native(settings) && i < gst_caps_get_size(other); i++) {
+  gboolean native = is_native(GST_FLUX_KONTEXT_EDIT(trans));
+  GstCaps *other = native ? gst_caps_copy(caps) : gst_caps_ref(caps);
+  for (guint i = 0; native && i < gst_caps_get_size(other); i++) {
     GstStructure *structure = gst_caps_get_structure(other, i);
     gst_structure_set(structure, "width", GST_TYPE_INT_RANGE, 1, G_MAXINT, "height", GST_TYPE_INT_RANGE, 1, G_MAXINT,
                       NULL);
@@ -49,12 +50,13 @@ static gboolean keep_aspect(const GstVideoInfo *from, gint width, gint height, g
 }
 
 /* native: the engine's size nearest to what downstream takes. set_caps refuses another, with a message. */
-static void fixate_native(GstFluxKontextEdit *self, const FkSettings *settings, GstCaps *caps, GstStructure *out) {
+static void fixate_native(GstFluxKontextEdit *self, GstCaps *caps, GstStructure *out) {
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+  g_autoptr(GstFluxKontextSettings) settings = live_settings(self);
   GstVideoInfo info;
   gint width, height, par_n, par_d;
   if (!engine || !gst_video_info_from_caps(&info, caps)) return;
-  if (!fk_engine_output_size(engine, settings, info.width, info.height, &width, &height, NULL)) return;
+  if (!fk_engine_output_size(engine, settings->values, info.width, info.height, &width, &height, NULL)) return;
   gst_structure_fixate_field_nearest_int(out, "width", width);
   gst_structure_fixate_field_nearest_int(out, "height", height);
   if (!keep_aspect(&info, width, height, &par_n, &par_d)) return;
@@ -67,10 +69,8 @@ static void fixate_native(GstFluxKontextEdit *self, const FkSettings *settings, 
 /* Only sink to src needs a choice: from src to sink any input size will do. */
 static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *other) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
-  g_autoptr(FkSettings) settings = live_settings(self);
   other = gst_caps_make_writable(gst_caps_truncate(other));
-  if (direction == GST_PAD_SINK && is_native(settings))
-    fixate_native(self, settings, caps, gst_caps_get_structure(other, 0));
+  if (direction == GST_PAD_SINK && is_native(self)) fixate_native(self, caps, gst_caps_get_structure(other, 0));
   return gst_caps_fixate(other);
 }
 
@@ -88,10 +88,10 @@ static gboolean refuse(GstFluxKontextEdit *self, const gchar *text, const GstVid
 /* Is `out` the size that the engine makes of `in`? */
 static gboolean check_size(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
-  g_autoptr(FkSettings) settings = live_settings(self);
+  g_autoptr(GstFluxKontextSettings) settings = live_settings(self);
   g_autoptr(GError) error = NULL;
   gint width, height;
-  if (!fk_engine_output_size(engine, settings, in->width, in->height, &width, &height, &error))
+  if (!fk_engine_output_size(engine, settings->values, in->width, in->height, &width, &height, &error))
     return refuse(self, error->message, in, out);
   if (width == out->width && height == out->height) return TRUE;
   g_autofree gchar *text = g_strdup_printf("The result is %dx%d, but downstream wants %dx%d: put videoscale between.",

@@ -14,15 +14,15 @@
 /* A frame on its way. Owns all three. Output buffers are made one at a time, when they are pushed: a pool of downstream
  * may have fewer buffers than a batch has frames. */
 typedef struct {
-  GstBuffer *buffer;    /* as it came: time, flags, metas */
-  FkSettings *settings; /* NULL when it was refused */
-  FkImage image;        /* what came; after the edit, the result; empty for a frame that passes unedited */
+  GstBuffer *buffer;                /* as it came: time, flags, metas */
+  GstFluxKontextSettings *settings; /* NULL when it was refused */
+  FkImage image;                    /* what came; after the edit, the result; empty for a frame that passes unedited */
 } Frame;
 
 /* (nullable members) */
 static void frame_free(Frame *frame) {
   gst_clear_buffer(&frame->buffer);
-  g_clear_pointer(&frame->settings, fk_settings_free);
+  g_clear_pointer(&frame->settings, gst_flux_kontext_settings_unref);
   gst_flux_kontext_image_clear(&frame->image);
   g_free(frame);
 }
@@ -183,7 +183,7 @@ static GstFlowReturn settle_batch(GstFluxKontextEdit *self, GQueue *frames, cons
 static void finish_batch(GstFluxKontextEdit *self, GQueue *frames, FkJob *jobs) {
   Frame *frame;
   for (guint i = 0; (frame = g_queue_pop_head(frames)); i++) {
-    if (jobs[i].result.truncated) warn_truncated(self, frame->settings);
+    if (jobs[i].result.truncated) warn_truncated(self, frame->settings->values);
     gst_flux_kontext_image_clear(&frame->image);
     frame->image = jobs[i].out;
     jobs[i].out = (FkImage){0};
@@ -200,7 +200,7 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
   for (const GList *item = frames->head; item; item = item->next, i++) {
     const Frame *frame = item->data;
     jobs[i].in = frame->image;
-    jobs[i].settings = frame->settings;
+    jobs[i].settings = frame->settings->values;
     room = gst_flux_kontext_format_new_image(&self->out, &jobs[i].out) && room;
   }
   gint64 began = g_get_monotonic_time();
@@ -239,11 +239,11 @@ GstFlowReturn gst_flux_kontext_edit_warm_up(GstFluxKontextEdit *self) {
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
   g_autoptr(GCancellable) cancellable = gst_flux_kontext_edit_ref_flow(self);
   GST_OBJECT_LOCK(self);
-  g_autoptr(FkSettings) settings = fk_settings_copy(self->props.live);
+  g_autoptr(GstFluxKontextSettings) settings = gst_flux_kontext_props_live(&self->props);
   GST_OBJECT_UNLOCK(self);
   g_autoptr(GError) error = NULL;
   const GstVideoInfo *info = &self->in.info;
-  if (fk_engine_warmup(engine, settings, info->width, info->height, cancellable, &error)) {
+  if (fk_engine_warmup(engine, settings->values, info->width, info->height, cancellable, &error)) {
     self->warm_up = FALSE;
     return GST_FLOW_OK;
   }
@@ -285,14 +285,14 @@ static void warn_useless(GstFluxKontextEdit *self, const FkSettings *settings) {
 }
 
 /* Controlled properties take the frame's stream time; then its settings are fixed. */
-static FkSettings *take_settings(GstFluxKontextEdit *self, GstBuffer *buffer, GError **error) {
+static GstFluxKontextSettings *take_settings(GstFluxKontextEdit *self, GstBuffer *buffer, GError **error) {
   const GstSegment *segment = &GST_BASE_TRANSFORM(self)->segment;
   GstClockTime time = segment->format == GST_FORMAT_TIME
                           ? gst_segment_to_stream_time(segment, GST_FORMAT_TIME, GST_BUFFER_PTS(buffer))
                           : GST_CLOCK_TIME_NONE;
   if (GST_CLOCK_TIME_IS_VALID(time)) gst_object_sync_values(GST_OBJECT(self), time);
   GST_OBJECT_LOCK(self);
-  FkSettings *settings = gst_flux_kontext_props_next(&self->props, error);
+  GstFluxKontextSettings *settings = gst_flux_kontext_props_next(&self->props, error);
   GST_OBJECT_UNLOCK(self);
   return settings;
 }
@@ -316,7 +316,7 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   frame->buffer = buffer;
   frame->settings = take_settings(self, buffer, &error);
   if (!frame->settings) return refuse(self, g_steal_pointer(&frame), error, FALSE);
-  warn_useless(self, frame->settings);
+  warn_useless(self, frame->settings->values);
   g_autofree gchar *why = NULL;
   if (!gst_flux_kontext_format_read(&self->in, buffer, &frame->image, &why)) {
     g_set_error_literal(&error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, why);
@@ -324,7 +324,8 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   }
   const Frame *first = g_queue_peek_head(&self->waiting);
   GstFlowReturn flow = GST_FLOW_OK;
-  if (first && !fk_settings_batchable(first->settings, frame->settings)) flow = gst_flux_kontext_edit_drain(self);
+  if (first && !gst_flux_kontext_settings_batchable(first->settings, frame->settings))
+    flow = gst_flux_kontext_edit_drain(self);
   if (flow == GST_FLOW_OK) g_queue_push_tail(&self->waiting, g_steal_pointer(&frame));
   return flow;
 }

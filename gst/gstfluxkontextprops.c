@@ -5,6 +5,8 @@
  * Not here: locks, messages, and the properties that hold objects (engine, stats, active). */
 #include "gstfluxkontextprops.h"
 
+#include <string.h>
+
 #define FLAGS (G_PARAM_READWRITE | G_PARAM_STATIC_STRINGS)
 #define READY (FLAGS | GST_PARAM_MUTABLE_READY)
 #define PLAYING (FLAGS | GST_PARAM_MUTABLE_PLAYING)
@@ -162,11 +164,50 @@ void gst_flux_kontext_props_install(GObjectClass *klass) {
     g_object_class_install_property(klass, (guint)(GST_FLUX_KONTEXT_PROP_TABLE + i), table_spec(&rows[i]));
 }
 
+/* ---- Settings that frames share ---- */
+
+/* Takes the values. */
+static GstFluxKontextSettings *settings_new(FkSettings *values) {
+  GstFluxKontextSettings *settings = g_new0(GstFluxKontextSettings, 1);
+  *settings = (GstFluxKontextSettings){.values = values, .refs = 1};
+  return settings;
+}
+
+GstFluxKontextSettings *gst_flux_kontext_settings_ref(GstFluxKontextSettings *settings) {
+  g_atomic_int_inc(&settings->refs);
+  return settings;
+}
+
+void gst_flux_kontext_settings_unref(GstFluxKontextSettings *settings) {
+  if (!settings || !g_atomic_int_dec_and_test(&settings->refs)) return;
+  fk_settings_free(settings->values);
+  g_free(settings);
+}
+
+gboolean gst_flux_kontext_settings_batchable(const GstFluxKontextSettings *a, const GstFluxKontextSettings *b) {
+  return a == b || fk_settings_batchable(a->values, b->values);
+}
+
+/* ---- Values ---- */
+
+/* A text that the table refused. The user reads it back, and its error is reported where the value would be used. */
+typedef struct {
+  gchar *text;
+  GError *error;
+} Refused;
+
+static void refused_free(gpointer data) {
+  Refused *refused = data;
+  g_free(refused->text);
+  g_error_free(refused->error);
+  g_free(refused);
+}
+
 void gst_flux_kontext_props_init(GstFluxKontextProps *props) {
   *props = (GstFluxKontextProps){.options = fk_options_new(),
                                  .settings = fk_settings_new(),
-                                 .live = fk_settings_new(),
-                                 .refused = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, g_free),
+                                 .live = settings_new(fk_settings_new()),
+                                 .refused = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, refused_free),
                                  .batch_size = 1,
                                  .async_load = TRUE,
                                  .progress = TRUE,
@@ -176,7 +217,7 @@ void gst_flux_kontext_props_init(GstFluxKontextProps *props) {
 void gst_flux_kontext_props_clear(GstFluxKontextProps *props) {
   g_clear_pointer(&props->options, fk_options_free);
   g_clear_pointer(&props->settings, fk_settings_free);
-  g_clear_pointer(&props->live, fk_settings_free);
+  g_clear_pointer(&props->live, gst_flux_kontext_settings_unref);
   g_clear_pointer(&props->refused, g_hash_table_unref);
 }
 
@@ -189,14 +230,25 @@ static const FkProperty *table_row(guint id) {
              : NULL;
 }
 
-/* As fk_*_set takes it; (transfer full, nullable). Doubles survive the round trip bit for bit. */
+/* The shortest text that reads back as the same bits: 0.3, not 0.29999999999999999. 17 digits always do. */
+static gchar *double_to_text(gdouble value) {
+  gchar text[G_ASCII_DTOSTR_BUF_SIZE];
+  for (gint digits = 15; digits <= 17; digits++) {
+    gchar format[8];
+    g_snprintf(format, sizeof(format), "%%.%dg", digits);
+    gdouble back = g_ascii_strtod(g_ascii_formatd(text, sizeof(text), format, value), NULL);
+    if (memcmp(&back, &value, sizeof(value)) == 0) break;
+  }
+  return g_strdup(text);
+}
+
+/* As fk_set takes it; (transfer full, nullable). */
 static gchar *value_to_text(const FkProperty *row, const GValue *value) {
-  gchar number[G_ASCII_DTOSTR_BUF_SIZE];
   switch (row->kind) {
   case FK_KIND_BOOL: return g_strdup(g_value_get_boolean(value) ? "true" : "false");
   case FK_KIND_INT: return g_strdup_printf("%d", g_value_get_int(value));
   case FK_KIND_UINT64: return g_strdup_printf("%" G_GUINT64_FORMAT, g_value_get_uint64(value));
-  case FK_KIND_DOUBLE: return g_strdup(g_ascii_dtostr(number, sizeof(number), g_value_get_double(value)));
+  case FK_KIND_DOUBLE: return double_to_text(g_value_get_double(value));
   case FK_KIND_STRING: return g_value_dup_string(value);
   case FK_KIND_ENUM:
   case FK_KIND_SWITCH: return g_strdup(enum_to_text(value));
@@ -218,17 +270,31 @@ static void text_to_value(const FkProperty *row, const char *text, GValue *value
   }
 }
 
+/* Replaces `live` by these values, which it takes. */
+static void renew_live(GstFluxKontextProps *props, FkSettings *values) {
+  gst_flux_kontext_settings_unref(props->live);
+  props->live = settings_new(values);
+}
+
+/* `live` to be changed: a copy where somebody else holds it. */
+static FkSettings *writable_live(GstFluxKontextProps *props) {
+  if (g_atomic_int_get(&props->live->refs) > 1) renew_live(props, fk_settings_copy(props->live->values));
+  props->live->checked = FALSE;
+  return props->live->values;
+}
+
 /* Hands the text to the table. A refused text is kept beside it, under the row's static name. */
 static void store(GstFluxKontextProps *props, const FkProperty *row, const gchar *text) {
-  gboolean option = row->scope == FK_SCOPE_OPTION;
-  gboolean taken = option ? fk_options_set(props->options, row->name, text, NULL)
-                          : fk_settings_set(props->settings, row->name, text, NULL);
-  if (!taken) {
-    g_hash_table_insert(props->refused, (gpointer)row->name, g_strdup(text));
+  GError *error = NULL;
+  if (!fk_set(props->options, props->settings, row->name, text, &error)) {
+    Refused *refused = g_new0(Refused, 1);
+    *refused = (Refused){g_strdup(text), error};
+    g_hash_table_insert(props->refused, (gpointer)row->name, refused);
     return;
   }
   g_hash_table_remove(props->refused, row->name);
-  if (!option && (row->playing || !props->running)) fk_settings_set(props->live, row->name, text, NULL);
+  if (row->scope == FK_SCOPE_SETTING && (row->playing || !props->running))
+    fk_settings_set(writable_live(props), row->name, text, NULL);
 }
 
 /* FALSE: no property of this id is kept here. */
@@ -255,7 +321,6 @@ gboolean gst_flux_kontext_props_set(GstFluxKontextProps *props, guint id, const 
                                 id == GST_FLUX_KONTEXT_PROP_WARMUP);
     return set_own(props, id, value);
   }
-  /* Doubles and 64-bit numbers go through text exactly, so that reading gives back what was set. */
   g_autofree gchar *text = value_to_text(row, value);
   store(props, row, text);
   if (g_str_equal(row->name, "seed")) props->frame = 0; /* seed-mode=increment counts from the new one */
@@ -277,9 +342,9 @@ gboolean gst_flux_kontext_props_get(const GstFluxKontextProps *props, guint id, 
   }
   const FkProperty *row = table_row(id);
   if (!row) return FALSE;
-  gpointer refused; /* the user reads what the user set, taken or not */
-  if (g_hash_table_lookup_extended(props->refused, row->name, NULL, &refused))
-    text_to_value(row, refused, value);
+  const Refused *refused = g_hash_table_lookup(props->refused, row->name);
+  if (refused) /* the user reads what the user set, taken or not */
+    text_to_value(row, refused->text, value);
   else if (row->scope == FK_SCOPE_OPTION)
     text_to_value(row, fk_options_get(props->options, row->name), value);
   else
@@ -287,27 +352,23 @@ gboolean gst_flux_kontext_props_get(const GstFluxKontextProps *props, guint id, 
   return TRUE;
 }
 
-/* Repeats the table's own refusal of a kept text as the error. */
-static gboolean tell_refused(const GstFluxKontextProps *props, FkScope scope, GError **error) {
+/* The table's error of the first row of this scope whose text it refused; TRUE: there is one. */
+static gboolean find_refused(const GstFluxKontextProps *props, FkScope scope, GError **error) {
   if (g_hash_table_size(props->refused) == 0) return FALSE;
-  g_autoptr(FkOptions) options = fk_options_copy(props->options);
-  g_autoptr(FkSettings) settings = fk_settings_copy(props->settings);
   size_t count;
   const FkProperty *rows = fk_properties(&count);
   for (size_t i = 0; i < count; i++) {
-    gpointer text;
-    if (rows[i].scope != scope || !g_hash_table_lookup_extended(props->refused, rows[i].name, NULL, &text)) continue;
-    bool taken = scope == FK_SCOPE_OPTION ? fk_options_set(options, rows[i].name, text, error)
-                                          : fk_settings_set(settings, rows[i].name, text, error);
-    if (!taken) return TRUE;
+    const Refused *refused = rows[i].scope == scope ? g_hash_table_lookup(props->refused, rows[i].name) : NULL;
+    if (!refused) continue;
+    g_propagate_error(error, g_error_copy(refused->error));
+    return TRUE;
   }
   return FALSE;
 }
 
 FkOptions *gst_flux_kontext_props_start(GstFluxKontextProps *props, GError **error) {
-  if (tell_refused(props, FK_SCOPE_OPTION, error)) return NULL;
-  fk_settings_free(props->live);
-  props->live = fk_settings_copy(props->settings);
+  if (find_refused(props, FK_SCOPE_OPTION, error)) return NULL;
+  renew_live(props, fk_settings_copy(props->settings));
   props->frame = 0;
   props->running = TRUE;
   return fk_options_copy(props->options);
@@ -315,23 +376,28 @@ FkOptions *gst_flux_kontext_props_start(GstFluxKontextProps *props, GError **err
 
 void gst_flux_kontext_props_stop(GstFluxKontextProps *props) {
   props->running = FALSE;
-  fk_settings_free(props->live);
-  props->live = fk_settings_copy(props->settings);
+  renew_live(props, fk_settings_copy(props->settings));
 }
 
-FkSettings *gst_flux_kontext_props_next(GstFluxKontextProps *props, GError **error) {
+GstFluxKontextSettings *gst_flux_kontext_props_live(const GstFluxKontextProps *props) {
+  return gst_flux_kontext_settings_ref(props->live);
+}
+
+/* `live` with the seed of frame n. Unsigned: past the largest seed it starts again at 0. NULL sets error. */
+static GstFluxKontextSettings *with_seed(const GstFluxKontextSettings *live, guint64 n, GError **error) {
+  const char *base = fk_settings_get(live->values, "seed");
+  g_autofree gchar *seed = g_strdup_printf("%" G_GUINT64_FORMAT, g_ascii_strtoull(base ? base : "0", NULL, 10) + n);
+  g_autoptr(FkSettings) values = fk_settings_copy(live->values);
+  return fk_settings_set(values, "seed", seed, error) ? settings_new(g_steal_pointer(&values)) : NULL;
+}
+
+GstFluxKontextSettings *gst_flux_kontext_props_next(GstFluxKontextProps *props, GError **error) {
   guint64 frame = props->frame++;
-  if (tell_refused(props, FK_SCOPE_SETTING, error)) return NULL;
-  g_autoptr(FkSettings) settings = fk_settings_copy(props->live);
-  if (props->seed_mode == GST_FLUX_KONTEXT_SEED_MODE_INCREMENT) {
-    const char *base = fk_settings_get(settings, "seed");
-    /* Unsigned: past the largest seed it starts again at 0. */
-    g_autofree gchar *seed =
-        g_strdup_printf("%" G_GUINT64_FORMAT, g_ascii_strtoull(base ? base : "0", NULL, 10) + frame);
-    if (!fk_settings_set(settings, "seed", seed, error)) return NULL;
-  }
-  if (!fk_settings_check(settings, error)) return NULL;
-  return g_steal_pointer(&settings);
+  if (find_refused(props, FK_SCOPE_SETTING, error)) return NULL;
+  if (!props->live->checked && !fk_settings_check(props->live->values, error)) return NULL;
+  props->live->checked = TRUE;
+  return props->seed_mode == GST_FLUX_KONTEXT_SEED_MODE_INCREMENT ? with_seed(props->live, frame, error)
+                                                                  : gst_flux_kontext_props_live(props);
 }
 
 /* name=value lines in the table's order. */

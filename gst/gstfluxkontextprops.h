@@ -36,13 +36,29 @@ typedef enum {
   GST_FLUX_KONTEXT_PROP_TABLE
 } GstFluxKontextProp;
 
+/* Settings that frames share: never changed while more than one reference is held. */
+typedef struct {
+  FkSettings *values;
+  gint refs;        /* atomic */
+  gboolean checked; /* object lock: fk_settings_check has passed */
+} GstFluxKontextSettings;
+
+GstFluxKontextSettings *gst_flux_kontext_settings_ref(GstFluxKontextSettings *settings);
+void gst_flux_kontext_settings_unref(GstFluxKontextSettings *settings); /* (nullable) */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(GstFluxKontextSettings, gst_flux_kontext_settings_unref)
+/* May frames with these run as one batch: all equal, `seed` aside. */
+gboolean gst_flux_kontext_settings_batchable(const GstFluxKontextSettings *a, const GstFluxKontextSettings *b);
+
 typedef struct {
   FkOptions *options;
   FkSettings *settings; /* what the properties read */
-  FkSettings *live; /* what the next frame uses: while frames flow, rows that change in READY only keep their value */
-  GHashTable *refused; /* name -> text that the engine's table did not take; told at start or at the next frame */
-  gboolean running;    /* between READY->PAUSED and PAUSED->READY */
-  guint64 frame;       /* since READY->PAUSED or since `seed` was set: what seed-mode=increment adds */
+  /* What the next frame uses: while frames flow, rows that change in READY only keep their value. Frames hold
+   * references; a setter copies them first where one is held. */
+  GstFluxKontextSettings *live;
+  GHashTable
+      *refused;     /* name -> text that the engine's table refused, with its error for the start or the next frame */
+  gboolean running; /* between READY->PAUSED and PAUSED->READY */
+  guint64 frame;    /* since READY->PAUSED or since `seed` was set: what seed-mode=increment adds */
   GstFluxKontextSeedMode seed_mode;
   GstFluxKontextOnError on_error;
   gint batch_size;
@@ -63,7 +79,9 @@ FkOptions *gst_flux_kontext_props_start(GstFluxKontextProps *props, GError **err
 void gst_flux_kontext_props_stop(GstFluxKontextProps *props);
 /* The settings of the frame that enters now, with its own seed; counts the frame. (transfer full); NULL sets error when
  * a setting was refused or contradicts another. */
-FkSettings *gst_flux_kontext_props_next(GstFluxKontextProps *props, GError **error);
+GstFluxKontextSettings *gst_flux_kontext_props_next(GstFluxKontextProps *props, GError **error);
+/* Those of now, for questions that are about no frame. (transfer full) */
+GstFluxKontextSettings *gst_flux_kontext_props_live(const GstFluxKontextProps *props);
 
 /* Two elements want the same engine exactly when these texts are equal. */
 gchar *gst_flux_kontext_options_text(const FkOptions *options);

@@ -123,9 +123,9 @@ GstStructure *gst_flux_kontext_edit_active(GstFluxKontextEdit *self) {
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
   if (!engine) return active; /* nothing runs yet */
   GST_OBJECT_LOCK(self);
-  g_autoptr(FkSettings) settings = fk_settings_copy(self->props.live);
+  g_autoptr(GstFluxKontextSettings) settings = gst_flux_kontext_props_live(&self->props);
   GST_OBJECT_UNLOCK(self);
-  g_auto(GStrv) pairs = fk_engine_active(engine, settings);
+  g_auto(GStrv) pairs = fk_engine_active(engine, settings->values);
   for (gchar **pair = pairs; pair && pair[0] && pair[1]; pair += 2)
     gst_structure_set(active, pair[0], G_TYPE_STRING, pair[1], NULL);
   return active;
