@@ -17,7 +17,10 @@ static int NVTX_API pop(void) {
   return depth;
 }
 
-__attribute__((visibility("default"))) int InitializeInjectionNvtx2(NvtxGetExportTableFunc_t get_export_table) {
+/* The name by which NVTX finds a profiler in the library of NVTX_INJECTION64_PATH. */
+__attribute__((visibility("default"))) int InitializeInjectionNvtx2(NvtxGetExportTableFunc_t get_export_table);
+
+int InitializeInjectionNvtx2(NvtxGetExportTableFunc_t get_export_table) {
   const NvtxExportTableCallbacks *callbacks = get_export_table(NVTX_ETID_CALLBACKS);
   NvtxFunctionTable table;
   unsigned int size = 0;
