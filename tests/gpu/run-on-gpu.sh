@@ -289,6 +289,7 @@ fi
 
 step test-cuda-ops 120 test-cuda-ops
 step test-cuda-moves 60 test-cuda-moves
+step test-cuda-weights 60 test-cuda-weights --tap
 step test-cuda-repeat 90 test-cuda-repeat
 step test-gpu-edit 60 test-gpu-edit --tap
 step test-gpu-steps 60 test-gpu-steps --tap
