@@ -11,7 +11,7 @@
 
 #include "file.h"
 #include "fk-error.h"
-#include "quant.h"
+#include "quantize.h"
 
 #include <string.h>
 

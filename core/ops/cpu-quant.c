@@ -2,7 +2,7 @@
 /* Quantisation on the CPU: the specification of every kernel's codes and scales (FkOps.quantize). Single float32
  * operations in the written order, so that another machine gives the same bits. */
 #include "cpu.h"
-#include "quant.h"
+#include "quantize.h"
 
 typedef struct {
   FkTensor y, scale, x;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Numbers to codes under one scale: the definition of FkOps.quantize in single float32 operations, shared by the CPU
  * backend and by the loader, which quantises weights as it reads them. libc only. */
-#ifndef FK_QUANT_H
-#define FK_QUANT_H
+#ifndef FK_QUANTIZE_H
+#define FK_QUANTIZE_H
 
 #include "number.h"
 #include "tensor.h"
