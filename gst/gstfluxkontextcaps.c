@@ -56,7 +56,10 @@ static void fixate_native(GstFluxKontextEdit *self, GstCaps *caps, GstStructure 
   GstVideoInfo info;
   gint width, height, par_n, par_d;
   if (!engine || !gst_video_info_from_caps(&info, caps)) return;
-  if (!fk_engine_output_size(engine, settings->values, info.width, info.height, &width, &height, NULL)) return;
+  if (!fk_engine_output_size(engine, settings->values, info.width, info.height, &width, &height, NULL)) {
+    width = info.width; /* frames that cannot be edited pass at their size, if at all */
+    height = info.height;
+  }
   gst_structure_fixate_field_nearest_int(out, "width", width);
   gst_structure_fixate_field_nearest_int(out, "height", height);
   if (!keep_aspect(&info, width, height, &par_n, &par_d)) return;
@@ -74,70 +77,176 @@ static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, 
   return gst_caps_fixate(other);
 }
 
-/* Posts why caps cannot be used; FALSE for the caller to return. A load that still runs ends first: if it fails, its
- * error is the one message, and an error while the pipeline is still being set to PAUSED is not noticed by every
- * application (gst-launch-1.0 then waits for ever). */
-static gboolean refuse(GstFluxKontextEdit *self, const gchar *text, const GstVideoInfo *in, const GstVideoInfo *out) {
-  g_autofree gchar *debug =
-      g_strdup_printf("%dx%d %s to %dx%d", in->width, in->height, gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)),
-                      out->width, out->height);
-  if (gst_flux_kontext_edit_wait(self) == GST_FLOW_OK) gst_flux_kontext_edit_post_format(self, text, debug);
+/* ---- Which caps can be edited ---- */
+
+/* Does the element edit nothing with these settings, whatever the frame? Then caps are not what is wrong. */
+static gboolean settings_fail(FkEngine *engine, const FkSettings *settings) {
+  gint width, height;
+  return !fk_engine_output_size(engine, settings, 64, 64, &width, &height, NULL);
+}
+
+/* The size of the output for these caps. FALSE sets error: STREAM/FORMAT where the picture's shape cannot be edited,
+ * the engine's own where its settings are what fails. */
+static gboolean output_size(GstFluxKontextEdit *self, const GstVideoInfo *in, gint *width, gint *height,
+                            GError **error) {
+  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+  g_autoptr(GstFluxKontextSettings) settings = live_settings(self);
+  GError *failure = NULL;
+  if (fk_engine_output_size(engine, settings->values, in->width, in->height, width, height, &failure)) return TRUE;
+  if (!settings_fail(engine, settings->values)) {
+    failure->domain = GST_STREAM_ERROR;
+    failure->code = GST_STREAM_ERROR_FORMAT;
+  }
+  g_propagate_error(error, failure);
   return FALSE;
 }
 
-/* Is `out` the size that the engine makes of `in`? */
-static gboolean check_size(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
-  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
-  g_autoptr(GstFluxKontextSettings) settings = live_settings(self);
-  g_autoptr(GError) error = NULL;
-  gint width, height;
-  if (!fk_engine_output_size(engine, settings->values, in->width, in->height, &width, &height, &error))
-    return refuse(self, error->message, in, out);
-  if (width == out->width && height == out->height) return TRUE;
-  g_autofree gchar *text = g_strdup_printf("The result is %dx%d, but downstream wants %dx%d: put videoscale between.",
-                                           width, height, out->width, out->height);
-  return refuse(self, text, in, out);
+/* Can frames of these caps be edited? FALSE sets error, as output_size(). */
+static gboolean check_frames(GstFluxKontextEdit *self, const GstVideoInfo *in, gint *width, gint *height,
+                             GError **error) {
+  if (!GST_VIDEO_INFO_IS_INTERLACED(in)) return output_size(self, in, width, height, error);
+  g_set_error_literal(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
+                      "Interlaced video cannot be edited: put deinterlace before this element.");
+  return FALSE;
 }
 
-/* Everything that follows from the caps. FALSE: posted. */
-static gboolean configure(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
-  if (GST_VIDEO_INFO_IS_INTERLACED(in))
-    return refuse(self, "Interlaced video cannot be edited: put deinterlace before.", in, out);
-  if (!check_size(self, in, out)) return FALSE;
+/* Posts why caps cannot be used; FALSE for the caller to return. A load that still runs ends first: if it fails, its
+ * error is the one message, and an error while the pipeline is still being set to PAUSED is not noticed by every
+ * application (gst-launch-1.0 then waits for ever). */
+static gboolean refuse(GstFluxKontextEdit *self, const GError *error, const GstVideoInfo *in, const GstVideoInfo *out) {
+  g_autofree gchar *debug =
+      g_strdup_printf("%dx%d %s to %dx%d", in->width, in->height, gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)),
+                      out->width, out->height);
+  if (gst_flux_kontext_edit_wait(self) == GST_FLOW_OK) gst_flux_kontext_edit_post_error(self, error, debug);
+  return FALSE;
+}
+
+/* ---- What caps say and an edit does not heed ---- */
+
+/* A transfer function of a display of standard dynamic range: the values are as the model knows them. */
+static gboolean is_standard_range(GstVideoTransferFunction transfer) {
+  switch (transfer) {
+  case GST_VIDEO_TRANSFER_SMPTE2084:
+  case GST_VIDEO_TRANSFER_ARIB_STD_B67:
+  case GST_VIDEO_TRANSFER_GAMMA10:
+  case GST_VIDEO_TRANSFER_LOG100:
+  case GST_VIDEO_TRANSFER_LOG316: return FALSE;
+  default: return TRUE;
+  }
+}
+
+static void warn_caps(GstFluxKontextEdit *self, const GstVideoInfo *in) {
+  if (!is_standard_range(in->colorimetry.transfer)) {
+    g_autofree gchar *colorimetry = gst_video_colorimetry_to_string(&in->colorimetry);
+    g_autofree gchar *text =
+        g_strdup_printf("Frames with colorimetry %s are edited as if they were sRGB, and look wrong "
+                        "to the model: convert them to standard dynamic range before.",
+                        colorimetry ? colorimetry : "of high dynamic range");
+    gst_flux_kontext_edit_warn_once(self, text, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, text, NULL);
+  }
+  if (in->par_n != in->par_d) {
+    g_autofree gchar *text =
+        g_strdup_printf("Pixels of %d:%d are edited as if they were square, and the model sees a picture out of shape: "
+                        "put videoscale ! video/x-raw,pixel-aspect-ratio=1/1 before this element.",
+                        in->par_n, in->par_d);
+    gst_flux_kontext_edit_warn_once(self, text, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, text, NULL);
+  }
+}
+
+/* ---- Configuring ---- */
+
+/* The way between buffers and images, unless frames of these caps are not edited. FALSE: there is none, and frames can
+ * only be passed on or dropped; sets error where one was asked for. */
+static gboolean set_formats(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out, gboolean fit,
+                            GError **error) {
   gst_flux_kontext_format_clear(&self->in);
   gst_flux_kontext_format_clear(&self->out);
-  if (!gst_flux_kontext_format_init(&self->in, in) || !gst_flux_kontext_format_init(&self->out, out))
-    return refuse(self, "There is no conversion between this format and RGB.", in, out);
+  if (fit && gst_flux_kontext_format_init(&self->in, in) && gst_flux_kontext_format_init(&self->out, out)) return TRUE;
+  gst_flux_kontext_format_clear(&self->in);
+  self->in.info = *in;
+  self->out.info = *out;
+  if (fit)
+    g_set_error(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, "There is no conversion between this %s and RGB.",
+                gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)));
+  return FALSE;
+}
+
+static void set_gathering(GstFluxKontextEdit *self, const GstVideoInfo *in) {
   GST_OBJECT_LOCK(self);
-  self->warm_up = self->props.warmup;
   self->stats.gather = in->fps_n > 0 ? gst_util_uint64_scale((guint64)(self->batch_size - 1) * GST_SECOND,
                                                              (guint64)in->fps_d, (guint64)in->fps_n)
                                      : 0;
   GST_OBJECT_UNLOCK(self);
+}
+
+static gboolean drops_or_passes(GstFluxKontextEdit *self) {
+  GST_OBJECT_LOCK(self);
+  gboolean result = self->props.on_error != GST_FLUX_KONTEXT_ON_ERROR_FAIL;
+  GST_OBJECT_UNLOCK(self);
+  return result;
+}
+
+/* Everything that follows from the caps. FALSE: posted. Frames that cannot be edited are refused here with
+ * on-error=fail, and one by one otherwise; settings that fail may be set right until the next frame. */
+static gboolean configure(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
+  g_autoptr(GError) error = NULL;
+  gint width = out->width, height = out->height;
+  gboolean fit = check_frames(self, in, &width, &height, &error) || error->domain != GST_STREAM_ERROR;
+  gboolean ready = set_formats(self, in, out, fit, error ? NULL : &error);
+  g_clear_error(&self->unfit);
+  if (error && !drops_or_passes(self)) return refuse(self, error, in, out);
+  if (!error && (width != out->width || height != out->height)) {
+    g_set_error(&error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
+                "The result is %dx%d, but downstream wants %dx%d: put videoscale behind this element.", width, height,
+                out->width, out->height);
+    return refuse(self, error, in, out);
+  }
+  if (ready)
+    warn_caps(self, in);
+  else
+    self->unfit = g_steal_pointer(&error);
+  set_gathering(self, in);
+  gst_flux_kontext_edit_ask_warm_up(self);
   /* Cancelled is no failure of the caps: the first frame asks again. */
   return gst_flux_kontext_edit_warm_up(self) != GST_FLOW_ERROR;
 }
 
 /* Frames of the old caps leave with the old caps: the base class sends the new ones after this. After a refusal it
- * tries the same caps again with the next buffer: that is not told a second time. */
+ * tries the same caps again with the next buffer: that is not posted a second time. */
 static gboolean set_caps(GstBaseTransform *trans, GstCaps *in_caps, GstCaps *out_caps) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   gst_flux_kontext_edit_drain_before(self);
+  g_autoptr(GCancellable) flow = gst_flux_kontext_edit_ref_flow(self);
   GstVideoInfo in, out;
   if (self->refused && gst_caps_is_equal(self->refused, in_caps)) return FALSE;
-  if (!gst_video_info_from_caps(&in, in_caps) || !gst_video_info_from_caps(&out, out_caps)) return FALSE;
-  gboolean taken = configure(self, &in, &out);
-  gboolean told = !taken && !g_cancellable_is_cancelled(self->flow);
-  gst_caps_replace(&self->refused, told ? in_caps : NULL);
+  gst_video_info_init(&in);
+  gst_video_info_init(&out);
+  gboolean taken;
+  if (gst_video_info_from_caps(&in, in_caps) && gst_video_info_from_caps(&out, out_caps)) {
+    taken = configure(self, &in, &out);
+  } else {
+    g_autoptr(GError) error = g_error_new_literal(GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
+                                                  "These caps are of no frame that memory can hold.");
+    taken = refuse(self, error, &in, &out);
+  }
+  gboolean posted = !taken && !g_cancellable_is_cancelled(flow);
+  gst_caps_replace(&self->refused, posted ? in_caps : NULL);
   return taken;
 }
 
-/* Bytes of a frame, for base class allocations without a pool. */
-static gboolean get_unit_size(GstBaseTransform *trans, GstCaps *caps, gsize *size) {
+/* ---- Buffers ---- */
+
+/* Bytes of a frame of the other pad's caps. The size of a buffer says nothing: its rows and planes may be padded as its
+ * GstVideoMeta says. */
+static gboolean transform_size(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, gsize size,
+                               GstCaps *other, gsize *other_size) {
   (void)trans;
+  (void)direction;
+  (void)caps;
+  (void)size;
   GstVideoInfo info;
-  if (!gst_video_info_from_caps(&info, caps)) return FALSE;
-  *size = GST_VIDEO_INFO_SIZE(&info);
+  if (!gst_video_info_from_caps(&info, other)) return FALSE;
+  *other_size = GST_VIDEO_INFO_SIZE(&info);
   return TRUE;
 }
 
@@ -188,7 +297,7 @@ void gst_flux_kontext_edit_caps_class_init(GstBaseTransformClass *klass) {
   klass->transform_caps = GST_DEBUG_FUNCPTR(transform_caps);
   klass->fixate_caps = GST_DEBUG_FUNCPTR(fixate_caps);
   klass->set_caps = GST_DEBUG_FUNCPTR(set_caps);
-  klass->get_unit_size = GST_DEBUG_FUNCPTR(get_unit_size);
+  klass->transform_size = GST_DEBUG_FUNCPTR(transform_size);
   klass->propose_allocation = GST_DEBUG_FUNCPTR(propose_allocation);
   klass->filter_meta = GST_DEBUG_FUNCPTR(filter_meta);
   klass->transform_meta = GST_DEBUG_FUNCPTR(transform_meta);

@@ -170,10 +170,7 @@ static void gst_flux_kontext_edit_init(GstFluxKontextEdit *self) {
 
 static void finalize(GObject *object) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(object);
-  gst_flux_kontext_edit_discard(self);
-  gst_flux_kontext_format_clear(&self->in);
-  gst_flux_kontext_format_clear(&self->out);
-  gst_caps_replace(&self->refused, NULL);
+  gst_flux_kontext_edit_reset_stream(self);
   g_clear_pointer(&self->warned, g_hash_table_unref);
   g_clear_object(&self->flow);
   g_clear_object(&self->loading);

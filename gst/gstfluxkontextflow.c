@@ -9,6 +9,8 @@
 #include "gstfluxkontextcancel.h"
 #include "gstfluxkontextreport.h"
 
+#include <string.h>
+
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
 /* A frame on its way. Owns all three. Output buffers are made one at a time, when they are pushed: a pool of downstream
@@ -41,22 +43,62 @@ void gst_flux_kontext_edit_reset_stream(GstFluxKontextEdit *self) {
   gst_flux_kontext_edit_discard(self);
   gst_flux_kontext_format_clear(&self->in);
   gst_flux_kontext_format_clear(&self->out);
+  g_clear_error(&self->unfit);
   gst_caps_replace(&self->refused, NULL);
+  g_clear_pointer(&self->warmed, gst_flux_kontext_settings_unref);
+  g_clear_pointer(&self->checked, gst_flux_kontext_settings_unref);
   g_hash_table_remove_all(self->warned);
   self->drained = GST_FLOW_OK;
-  self->no_model_path = FALSE;
   self->warm_up = FALSE;
 }
 
 /* ---- Results ---- */
 
-/* The next result as a buffer of the output; NULL with GST_FLOW_OK: there is none. An unedited frame is pushed as it is
- * where the sizes agree, else scaled. */
-static GstFlowReturn pop_done(GstFluxKontextEdit *self, GstBuffer **buffer) {
+/* A writable buffer of the output with the times, flags and metas of `in`. The base class posts why a pool cannot be
+ * activated, and nothing where the pool or the allocator has no buffer. */
+static GstFlowReturn new_buffer(GstFluxKontextEdit *self, GstBuffer *in, GstBuffer **out) {
   GstBaseTransform *trans = GST_BASE_TRANSFORM(self);
-  *buffer = NULL;
-  g_autoptr(Frame) frame = g_queue_pop_head(&self->done);
-  if (!frame) return GST_FLOW_OK;
+  GstFlowReturn flow = GST_BASE_TRANSFORM_GET_CLASS(trans)->prepare_output_buffer(trans, in, out);
+  if (flow != GST_FLOW_ERROR) return flow;
+  g_autoptr(GstBufferPool) pool = gst_base_transform_get_buffer_pool(trans);
+  if (pool && !gst_buffer_pool_is_active(pool)) return flow;
+  g_autoptr(GError) error =
+      g_error_new(FK_ERROR, FK_ERROR_MEMORY, "No buffer for a result of %dx%d, %" G_GSIZE_FORMAT " bytes.",
+                  self->out.info.width, self->out.info.height, GST_VIDEO_INFO_SIZE(&self->out.info));
+  gst_flux_kontext_edit_post_error(self, error, pool ? "downstream's buffer pool refused" : "the allocator refused");
+  return flow;
+}
+
+/* What becomes of a frame with this error. A device that failed is never hidden. */
+static GstFluxKontextOnError on_error(GstFluxKontextEdit *self, const GError *error) {
+  GST_OBJECT_LOCK(self);
+  GstFluxKontextOnError mode = self->props.on_error;
+  GST_OBJECT_UNLOCK(self);
+  return gst_flux_kontext_edit_is_device(error) ? GST_FLUX_KONTEXT_ON_ERROR_FAIL : mode;
+}
+
+static void warn_not_edited(GstFluxKontextEdit *self, const gchar *what, const GError *error) {
+  g_autofree gchar *text = g_strdup_printf("%s: %s", what, error->message);
+  gst_flux_kontext_edit_warn_once(self, text, GST_STREAM_ERROR, GST_STREAM_ERROR_FAILED, text, NULL);
+}
+
+/* A result that could not be written: no pixels to pass on, so it is an error or dropped. */
+static GstFlowReturn lose_result(GstFluxKontextEdit *self, const GError *error) {
+  gboolean fail = on_error(self, error) == GST_FLUX_KONTEXT_ON_ERROR_FAIL;
+  GST_OBJECT_LOCK(self);
+  self->stats.errors++;
+  if (!fail) self->stats.dropped++;
+  GST_OBJECT_UNLOCK(self);
+  if (fail)
+    gst_flux_kontext_edit_post_error(self, error, "a result into a buffer of the output");
+  else
+    warn_not_edited(self, "A result was dropped", error);
+  return fail ? GST_FLOW_ERROR : GST_FLOW_OK;
+}
+
+/* A frame as a buffer of the output; NULL with GST_FLOW_OK: dropped. An unedited frame is pushed as it is where the
+ * sizes agree, else scaled. */
+static GstFlowReturn to_output(GstFluxKontextEdit *self, Frame *frame, GstBuffer **buffer) {
   gboolean edited = frame->image.data != NULL;
   gboolean same_size = self->in.info.width == self->out.info.width && self->in.info.height == self->out.info.height;
   if (!edited && same_size) {
@@ -64,41 +106,45 @@ static GstFlowReturn pop_done(GstFluxKontextEdit *self, GstBuffer **buffer) {
     return GST_FLOW_OK;
   }
   g_autoptr(GstBuffer) out = NULL;
-  GstFlowReturn flow = GST_BASE_TRANSFORM_GET_CLASS(trans)->prepare_output_buffer(trans, frame->buffer, &out);
+  GstFlowReturn flow = new_buffer(self, frame->buffer, &out);
   if (flow != GST_FLOW_OK) return flow;
-  g_autofree gchar *why = NULL;
-  gboolean written = edited ? gst_flux_kontext_format_write(&self->out, &frame->image, out, &why)
-                            : gst_flux_kontext_format_scale(&self->in, frame->buffer, &self->out, out, &why);
-  if (!written) {
-    gst_flux_kontext_edit_post_format(self, "The result does not fit a buffer of the output's pool.", why);
-    return GST_FLOW_ERROR;
-  }
+  g_autoptr(GError) error = NULL;
+  gboolean written = edited ? gst_flux_kontext_format_write(&self->out, &frame->image, out, &error)
+                            : gst_flux_kontext_format_scale(&self->in, frame->buffer, &self->out, out, &error);
+  if (!written) return lose_result(self, error);
   *buffer = g_steal_pointer(&out);
   return GST_FLOW_OK;
 }
 
+/* The next result as a buffer of the output; NULL with GST_FLOW_OK: there is none. */
+static GstFlowReturn pop_done(GstFluxKontextEdit *self, GstBuffer **buffer) {
+  GstFlowReturn flow = GST_FLOW_OK;
+  *buffer = NULL;
+  while (flow == GST_FLOW_OK && !*buffer && !g_queue_is_empty(&self->done)) {
+    g_autoptr(Frame) frame = g_queue_pop_head(&self->done);
+    flow = to_output(self, frame, buffer);
+  }
+  return flow;
+}
+
 /* ---- Frames that fail ---- */
 
-/* Settles a frame that was not edited as on-error says; takes it. `format`: error is about its buffer, which then
- * cannot be passed on either. GST_FLOW_ERROR: posted, unless *told before. GST_FLOW_OK: will be pushed, or is dropped.
- */
-static GstFlowReturn settle(GstFluxKontextEdit *self, Frame *taken, const GError *error, gboolean format,
-                            gboolean *told) {
+/* Settles a frame that was not edited as on-error says; takes it. Only a `readable` buffer can be passed on.
+ * GST_FLOW_ERROR: posted, unless *posted before. GST_FLOW_OK: will be pushed, or is dropped. */
+static GstFlowReturn settle(GstFluxKontextEdit *self, Frame *taken, const GError *error, gboolean readable,
+                            gboolean *posted) {
   g_autoptr(Frame) frame = taken;
+  GstFluxKontextOnError mode = on_error(self, error);
   GST_OBJECT_LOCK(self);
-  GstFluxKontextOnError mode = self->props.on_error;
   self->stats.errors++;
   GST_OBJECT_UNLOCK(self);
-  if (mode == GST_FLUX_KONTEXT_ON_ERROR_FAIL || gst_flux_kontext_edit_is_device(error)) {
-    if (!*told && format) gst_flux_kontext_edit_post_format(self, error->message, "The frame was not edited");
-    if (!*told && !format) gst_flux_kontext_edit_post_error(self, error);
-    *told = TRUE;
+  if (mode == GST_FLUX_KONTEXT_ON_ERROR_FAIL) {
+    if (!*posted) gst_flux_kontext_edit_post_error(self, error, "the frame was not edited");
+    *posted = TRUE;
     return GST_FLOW_ERROR;
   }
-  GST_WARNING_OBJECT(self, "frame not edited: %s", error->message);
-  g_autofree gchar *text = g_strdup_printf("A frame was not edited: %s", error->message);
-  gst_flux_kontext_edit_warn_once(self, error->message, GST_STREAM_ERROR, GST_STREAM_ERROR_FAILED, text);
-  if (mode == GST_FLUX_KONTEXT_ON_ERROR_PASSTHROUGH && !format) {
+  warn_not_edited(self, "A frame was not edited", error);
+  if (mode == GST_FLUX_KONTEXT_ON_ERROR_PASSTHROUGH && readable) {
     gst_flux_kontext_image_clear(&frame->image);
     g_queue_push_tail(&self->done, g_steal_pointer(&frame));
     return GST_FLOW_OK;
@@ -116,12 +162,12 @@ typedef struct {
   gboolean tell;
 } Editing;
 
-/* FkProgress of an edit: stages by name, steps by number, each step also as an element message for programs. */
+/* FkProgress of an edit: stages by name, steps by number, each step as an element message too, for programs. */
 static void on_edit_progress(const char *stage, int64_t current, int64_t total, void *user_data) {
   const Editing *editing = user_data;
   if (!editing->tell) return;
   gboolean step = g_str_equal(stage, "step");
-  if (!step && current == 0) /* the stages around the steps: told as they begin */
+  if (!step && current == 0) /* the stages around the steps: posted as they begin */
     gst_flux_kontext_edit_post_progress(editing->self, GST_PROGRESS_TYPE_CONTINUE, "edit", stage);
   if (!step || current == 0) return;
   g_autofree gchar *text =
@@ -130,11 +176,26 @@ static void on_edit_progress(const char *stage, int64_t current, int64_t total, 
   gst_flux_kontext_edit_post_step(editing->self, current, total);
 }
 
+/* The one end of a progress that was started with `code`; failure NULL: it went well. */
+static void post_end(GstFluxKontextEdit *self, const gchar *code, const GError *failure) {
+  if (!failure)
+    gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_COMPLETE, code, "Done");
+  else if (gst_flux_kontext_edit_is_cancelled(failure))
+    gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_CANCELED, code, "Cancelled");
+  else
+    gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_ERROR, code, "Failed");
+}
+
+static gboolean posts_progress(GstFluxKontextEdit *self) {
+  GST_OBJECT_LOCK(self);
+  gboolean progress = self->props.progress;
+  GST_OBJECT_UNLOCK(self);
+  return progress;
+}
+
 /* One call of the engine between a progress start and its one end. */
 static gboolean edit(GstFluxKontextEdit *self, FkEngine *engine, FkJob *jobs, gint n, GError **error) {
-  GST_OBJECT_LOCK(self);
-  Editing editing = {self, self->props.progress};
-  GST_OBJECT_UNLOCK(self);
+  Editing editing = {self, posts_progress(self)};
   g_autoptr(GCancellable) flow = gst_flux_kontext_edit_ref_flow(self);
   if (editing.tell) {
     g_autofree gchar *text = n > 1 ? g_strdup_printf("Editing %d frames", n) : g_strdup("Editing a frame");
@@ -142,38 +203,54 @@ static gboolean edit(GstFluxKontextEdit *self, FkEngine *engine, FkJob *jobs, gi
   }
   GError *failure = NULL;
   gboolean edited = fk_engine_edit(engine, jobs, n, flow, on_edit_progress, &editing, &failure);
-  if (editing.tell) {
-    gboolean cancelled = !edited && gst_flux_kontext_edit_is_cancelled(failure);
-    gst_flux_kontext_edit_post_progress(self,
-                                        edited      ? GST_PROGRESS_TYPE_COMPLETE
-                                        : cancelled ? GST_PROGRESS_TYPE_CANCELED
-                                                    : GST_PROGRESS_TYPE_ERROR,
-                                        "edit",
-                                        edited      ? "Edited"
-                                        : cancelled ? "Edit cancelled"
-                                                    : "Edit failed");
-  }
+  if (editing.tell) post_end(self, "edit", failure);
   if (failure) g_propagate_error(error, failure);
   return edited;
 }
 
-/* Once for each prompt: 60 characters of it are enough to know it by. */
-static void warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings) {
-  const char *prompt = fk_settings_get(settings, "prompt");
-  g_autofree gchar *key = g_strconcat("prompt ", prompt, NULL);
-  g_autofree gchar *shown = g_utf8_substring(prompt, 0, MIN(g_utf8_strlen(prompt, -1), 60));
-  g_autofree gchar *text = g_strdup_printf("The model reads the beginning only of the prompt \"%s...\".", shown);
-  gst_flux_kontext_edit_warn_once(self, key, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text);
+/* ---- Prompts that are longer than the model reads ---- */
+
+#define SHOWN_CHARACTERS 40 /* of the words that are not read: enough to find them */
+
+/* "T5 reads the first 512 of 700 tokens, not "and a moon..."", or that it reads all. */
+static void append_reading(GString *text, const gchar *encoder, const gchar *prompt, const FkTextRead *read) {
+  if (read->read >= read->tokens) {
+    g_string_append_printf(text, "%s reads all of it", encoder);
+    return;
+  }
+  gsize length = strlen(prompt), from = MIN(read->read_bytes, length);
+  while (from < length && (prompt[from] == ' ' || (prompt[from] & 0xc0) == 0x80)) from++; /* to a word's beginning */
+  glong rest = g_utf8_strlen(prompt + from, -1);
+  g_autofree gchar *shown = g_utf8_substring(prompt + from, 0, MIN(rest, SHOWN_CHARACTERS));
+  g_string_append_printf(text, "%s reads the first %d of %d tokens, not \"%s%s\"", encoder, read->read, read->tokens,
+                         shown, rest > SHOWN_CHARACTERS ? "..." : "");
 }
+
+/* Once for each text. `property`: the one that holds it. */
+static void warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings, const gchar *property,
+                           const FkTextRead *clip, const FkTextRead *t5) {
+  const char *prompt = fk_settings_get(settings, property);
+  if (!prompt || (clip->read >= clip->tokens && t5->read >= t5->tokens)) return;
+  g_autofree gchar *key = g_strconcat(property, " ", prompt, NULL);
+  g_autoptr(GString) text = g_string_new(property);
+  g_string_append(text, " is longer than the model reads: ");
+  append_reading(text, "T5", prompt, t5);
+  g_string_append(text, "; ");
+  append_reading(text, "CLIP", prompt, clip);
+  g_string_append_c(text, '.');
+  gst_flux_kontext_edit_warn_once(self, key, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text->str, NULL);
+}
+
+/* ---- The end of a batch ---- */
 
 /* Frames that the edit left unedited, each as on-error says. */
 static GstFlowReturn settle_batch(GstFluxKontextEdit *self, GQueue *frames, const GError *error) {
   if (gst_flux_kontext_edit_is_cancelled(error)) return GST_FLOW_FLUSHING;
-  gboolean told = FALSE;
+  gboolean posted = FALSE;
   GstFlowReturn flow = GST_FLOW_OK;
   Frame *frame;
   while ((frame = g_queue_pop_head(frames))) {
-    GstFlowReturn one = settle(self, frame, error, FALSE, &told);
+    GstFlowReturn one = settle(self, frame, error, TRUE, &posted);
     if (one != GST_FLOW_OK) flow = one;
   }
   return flow;
@@ -183,7 +260,11 @@ static GstFlowReturn settle_batch(GstFluxKontextEdit *self, GQueue *frames, cons
 static void finish_batch(GstFluxKontextEdit *self, GQueue *frames, FkJob *jobs) {
   Frame *frame;
   for (guint i = 0; (frame = g_queue_pop_head(frames)); i++) {
-    if (jobs[i].result.truncated) warn_truncated(self, frame->settings->values);
+    const FkResult *r = &jobs[i].result;
+    if (r->truncated) {
+      warn_truncated(self, frame->settings->values, "prompt", &r->clip, &r->t5);
+      warn_truncated(self, frame->settings->values, "negative-prompt", &r->negative_clip, &r->negative_t5);
+    }
     gst_flux_kontext_image_clear(&frame->image);
     frame->image = jobs[i].out;
     jobs[i].out = (FkImage){0};
@@ -197,19 +278,14 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
   g_autofree FkJob *jobs = g_new0(FkJob, n);
   g_autoptr(GError) error = NULL;
   gboolean room = TRUE;
-  for (const GList *item = frames->head; item; item = item->next, i++) {
+  for (const GList *item = frames->head; item && room; item = item->next, i++) {
     const Frame *frame = item->data;
     jobs[i].in = frame->image;
     jobs[i].settings = frame->settings->values;
-    room = gst_flux_kontext_format_new_image(&self->out, &jobs[i].out) && room;
+    room = gst_flux_kontext_format_new_image(&self->out, &jobs[i].out, &error);
   }
   gint64 began = g_get_monotonic_time();
-  gboolean edited = FALSE;
-  if (room)
-    edited = edit(self, engine, jobs, (gint)n, &error);
-  else
-    g_set_error(&error, FK_ERROR, FK_ERROR_MEMORY, "No memory for %u results of %dx%d", n, self->out.info.width,
-                self->out.info.height);
+  gboolean edited = room && edit(self, engine, jobs, (gint)n, &error);
   gdouble ms = (gdouble)(g_get_monotonic_time() - began) / 1000.0;
   GstFlowReturn flow = GST_FLOW_OK;
   if (edited) {
@@ -232,25 +308,60 @@ static GstFlowReturn run(GstFluxKontextEdit *self) {
   return edit_frames(self, engine, &self->waiting);
 }
 
+/* ---- Warm-up ---- */
+
+/* One edit on made-up pixels between a progress start and its end. */
+static gboolean rehearse(GstFluxKontextEdit *self, const FkSettings *settings, GError **error) {
+  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
+  g_autoptr(GCancellable) flow = gst_flux_kontext_edit_ref_flow(self);
+  gint width = self->in.info.width, height = self->in.info.height;
+  gboolean tell = posts_progress(self);
+  g_autofree gchar *text = g_strdup_printf("Warming up at %dx%d", width, height);
+  if (tell) gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "warmup", text);
+  GError *failure = NULL;
+  gboolean done = fk_engine_warmup(engine, settings, width, height, flow, &failure);
+  if (tell) post_end(self, "warmup", failure);
+  if (failure) g_propagate_error(error, failure);
+  return done;
+}
+
+void gst_flux_kontext_edit_ask_warm_up(GstFluxKontextEdit *self) {
+  GST_OBJECT_LOCK(self);
+  gboolean asked = self->props.warmup;
+  g_autoptr(GstFluxKontextSettings) live = gst_flux_kontext_props_live(&self->props);
+  GST_OBJECT_UNLOCK(self);
+  gboolean warm = self->warmed && self->warmed_width == self->in.info.width &&
+                  self->warmed_height == self->in.info.height &&
+                  gst_flux_kontext_settings_same_memory(self->warmed, live);
+  self->warm_up = asked && !warm && !self->unfit;
+}
+
 GstFlowReturn gst_flux_kontext_edit_warm_up(GstFluxKontextEdit *self) {
   if (!self->warm_up) return GST_FLOW_OK;
   GstFlowReturn flow = gst_flux_kontext_edit_wait(self);
   if (flow != GST_FLOW_OK) return flow;
-  g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
-  g_autoptr(GCancellable) cancellable = gst_flux_kontext_edit_ref_flow(self);
   GST_OBJECT_LOCK(self);
   g_autoptr(GstFluxKontextSettings) settings = gst_flux_kontext_props_live(&self->props);
   GST_OBJECT_UNLOCK(self);
   g_autoptr(GError) error = NULL;
-  const GstVideoInfo *info = &self->in.info;
-  if (fk_engine_warmup(engine, settings->values, info->width, info->height, cancellable, &error)) {
-    self->warm_up = FALSE;
+  if (!rehearse(self, settings->values, &error) && gst_flux_kontext_edit_is_cancelled(error)) return GST_FLOW_FLUSHING;
+  self->warm_up = FALSE;
+  if (error && on_error(self, error) == GST_FLUX_KONTEXT_ON_ERROR_FAIL) {
+    gst_flux_kontext_edit_post_error(self, error, "the warm-up edit failed");
+    return GST_FLOW_ERROR;
+  }
+  if (error) {
+    warn_not_edited(self, "The warm-up edit failed", error);
     return GST_FLOW_OK;
   }
-  if (gst_flux_kontext_edit_is_cancelled(error)) return GST_FLOW_FLUSHING;
-  gst_flux_kontext_edit_post_error(self, error);
-  return GST_FLOW_ERROR;
+  g_clear_pointer(&self->warmed, gst_flux_kontext_settings_unref);
+  self->warmed = g_steal_pointer(&settings);
+  self->warmed_width = self->in.info.width;
+  self->warmed_height = self->in.info.height;
+  return GST_FLOW_OK;
 }
+
+/* ---- Draining ---- */
 
 GstFlowReturn gst_flux_kontext_edit_drain(GstFluxKontextEdit *self) {
   GstFlowReturn flow = run(self);
@@ -271,17 +382,16 @@ void gst_flux_kontext_edit_drain_before(GstFluxKontextEdit *self) {
 
 /* ---- A frame enters ---- */
 
-/* Settings that were asked for and do nothing are said once. */
-static void warn_useless(GstFluxKontextEdit *self, const FkSettings *settings) {
-  const char *negative = fk_settings_get(settings, "negative-prompt");
-  const char *scale = fk_settings_get(settings, "true-cfg-scale");
-  gboolean above_one = scale && g_ascii_strtod(scale, NULL) > 1;
-  if (negative && !above_one)
-    gst_flux_kontext_edit_warn_once(self, "negative-prompt", GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS,
-                                    "negative-prompt has no effect: true-cfg-scale is not above 1.");
-  if (!negative && above_one)
-    gst_flux_kontext_edit_warn_once(self, "true-cfg-scale", GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS,
-                                    "true-cfg-scale has no effect: negative-prompt is not set.");
+/* Settings that were set and have no effect are reported once. Looked for again only where they changed. */
+static void warn_idle(GstFluxKontextEdit *self, GstFluxKontextSettings *settings) {
+  if (self->checked && gst_flux_kontext_settings_batchable(self->checked, settings)) return;
+  gst_flux_kontext_settings_unref(self->checked);
+  self->checked = gst_flux_kontext_settings_ref(settings);
+  g_auto(GStrv) idle = fk_settings_idle(settings->values);
+  for (gchar **pair = idle; pair[0] && pair[1]; pair += 2) {
+    g_autofree gchar *text = g_strdup_printf("%s has no effect: %s.", pair[0], pair[1]);
+    gst_flux_kontext_edit_warn_once(self, text, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text, NULL);
+  }
 }
 
 /* Controlled properties take the frame's stream time; then its settings are fixed. */
@@ -298,13 +408,13 @@ static GstFluxKontextSettings *take_settings(GstFluxKontextEdit *self, GstBuffer
 }
 
 /* What waits goes first, then this frame that cannot be edited; takes it. */
-static GstFlowReturn refuse(GstFluxKontextEdit *self, Frame *frame, const GError *error, gboolean format) {
-  gboolean told = FALSE;
+static GstFlowReturn refuse(GstFluxKontextEdit *self, Frame *frame, const GError *error, gboolean readable) {
+  gboolean posted = FALSE;
   GstFlowReturn flow = gst_flux_kontext_edit_drain(self);
   if (flow != GST_FLOW_OK)
     frame_free(frame);
   else
-    flow = settle(self, frame, error, format, &told);
+    flow = settle(self, frame, error, readable, &posted);
   if (flow != GST_FLOW_OK) return flow;
   return g_queue_is_empty(&self->done) ? GST_BASE_TRANSFORM_FLOW_DROPPED : GST_FLOW_OK;
 }
@@ -315,12 +425,12 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   g_autoptr(Frame) frame = g_new0(Frame, 1);
   frame->buffer = buffer;
   frame->settings = take_settings(self, buffer, &error);
-  if (!frame->settings) return refuse(self, g_steal_pointer(&frame), error, FALSE);
-  warn_useless(self, frame->settings->values);
-  g_autofree gchar *why = NULL;
-  if (!gst_flux_kontext_format_read(&self->in, buffer, &frame->image, &why)) {
-    g_set_error_literal(&error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, why);
-    return refuse(self, g_steal_pointer(&frame), error, TRUE);
+  if (!frame->settings) return refuse(self, g_steal_pointer(&frame), error, TRUE);
+  if (self->unfit) return refuse(self, g_steal_pointer(&frame), self->unfit, TRUE);
+  warn_idle(self, frame->settings);
+  if (!gst_flux_kontext_format_read(&self->in, buffer, &frame->image, &error)) {
+    gboolean readable = !g_error_matches(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
+    return refuse(self, g_steal_pointer(&frame), error, readable);
   }
   const Frame *first = g_queue_peek_head(&self->waiting);
   GstFlowReturn flow = GST_FLOW_OK;
@@ -336,7 +446,7 @@ GstFlowReturn gst_flux_kontext_edit_submit(GstBaseTransform *trans, gboolean is_
   GstBaseTransformClass *parent = g_type_class_peek(GST_TYPE_BASE_TRANSFORM);
   clear_queue(&self->done); /* left when downstream did not take the one before: upstream was told */
   GstFlowReturn flow = parent->submit_input_buffer(trans, is_discont, buffer);
-  if (flow == GST_BASE_TRANSFORM_FLOW_DROPPED) { /* late: quality of service is on */
+  if (flow == GST_BASE_TRANSFORM_FLOW_DROPPED) { /* late: QoS is on */
     GST_OBJECT_LOCK(self);
     self->stats.dropped++;
     GST_OBJECT_UNLOCK(self);

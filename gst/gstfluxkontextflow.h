@@ -17,7 +17,9 @@ void gst_flux_kontext_edit_drain_before(GstFluxKontextEdit *self);
 void gst_flux_kontext_edit_discard(GstFluxKontextEdit *self);
 /* Forgets everything that belongs to one stream. */
 void gst_flux_kontext_edit_reset_stream(GstFluxKontextEdit *self);
-/* Runs the warm-up edit that a new size asked for; on cancellation it stays asked for. */
+/* Asks for a warm-up edit where `warmup` is set and neither size nor settings are those of the last one. */
+void gst_flux_kontext_edit_ask_warm_up(GstFluxKontextEdit *self);
+/* Runs it; on cancellation it stays asked for. GST_FLOW_ERROR: posted. */
 GstFlowReturn gst_flux_kontext_edit_warm_up(GstFluxKontextEdit *self);
 
 G_END_DECLS

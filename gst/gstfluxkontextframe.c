@@ -48,8 +48,18 @@ void gst_flux_kontext_format_clear(GstFluxKontextFormat *format) {
   memset(format, 0, sizeof(*format));
 }
 
-gboolean gst_flux_kontext_format_new_image(const GstFluxKontextFormat *format, FkImage *image) {
-  *image = (FkImage){.data = g_try_malloc(GST_VIDEO_INFO_SIZE(&format->rgb)),
+/* Memory for a frame laid out as `info`, all 0: what a converter leaves out (padding) is defined. A frame's size comes
+ * from outside and may be too large, which does not end the application. NULL sets error. */
+static guint8 *frame_memory(const GstVideoInfo *info, GError **error) {
+  guint8 *memory = g_try_malloc0(GST_VIDEO_INFO_SIZE(info));
+  if (!memory)
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "No memory for a frame of %dx%d, %" G_GSIZE_FORMAT " bytes.",
+                info->width, info->height, GST_VIDEO_INFO_SIZE(info));
+  return memory;
+}
+
+gboolean gst_flux_kontext_format_new_image(const GstFluxKontextFormat *format, FkImage *image, GError **error) {
+  *image = (FkImage){.data = frame_memory(&format->rgb, error),
                      .width = format->rgb.width,
                      .height = format->rgb.height,
                      .channels = GST_VIDEO_INFO_HAS_ALPHA(&format->rgb) ? 4 : 3,
@@ -87,21 +97,28 @@ static gboolean plane_fits(gsize offset, gint stride, gsize row, gint rows, gsiz
   return low >= 0 && (gsize)high <= size && row <= size - (gsize)high;
 }
 
-/* The layout of this buffer: the caps', or its GstVideoMeta's where that can be believed. */
-static gboolean buffer_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize *offset, gint *stride, gchar **why) {
+/* FALSE, with an error about the buffer. */
+static gboolean refuse(GError **error, const gchar *format, ...) G_GNUC_PRINTF(2, 3);
+static gboolean refuse(GError **error, const gchar *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  g_propagate_error(error, g_error_new_valist(GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, format, arguments));
+  va_end(arguments);
+  return FALSE;
+}
+
+/* The layout of this buffer: the caps', or its GstVideoMeta's if consistent with the caps. */
+static gboolean buffer_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize *offset, gint *stride,
+                              GError **error) {
   const GstVideoMeta *meta = gst_buffer_get_video_meta(buffer);
   guint n_planes = GST_VIDEO_INFO_N_PLANES(info);
-  if (meta && (meta->format != GST_VIDEO_INFO_FORMAT(info) || meta->n_planes != n_planes)) {
-    *why = g_strdup_printf("The buffer's video meta says %s with %u planes, the caps say %s with %u.",
-                           gst_video_format_to_string(meta->format), meta->n_planes,
-                           gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(info)), n_planes);
-    return FALSE;
-  }
-  if (meta && (meta->width < (guint)info->width || meta->height < (guint)info->height)) {
-    *why = g_strdup_printf("The buffer's video meta says %ux%u, less than the %dx%d of the caps.", meta->width,
-                           meta->height, info->width, info->height);
-    return FALSE;
-  }
+  if (meta && (meta->format != GST_VIDEO_INFO_FORMAT(info) || meta->n_planes != n_planes))
+    return refuse(error, "The buffer's video meta says %s and planes: %u; its caps say %s and planes: %u.",
+                  gst_video_format_to_string(meta->format), meta->n_planes,
+                  gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(info)), n_planes);
+  if (meta && (meta->width < (guint)info->width || meta->height < (guint)info->height))
+    return refuse(error, "The buffer's video meta says %ux%u, less than the %dx%d of its caps.", meta->width,
+                  meta->height, info->width, info->height);
   for (guint plane = 0; plane < n_planes; plane++) {
     offset[plane] = meta ? meta->offset[plane] : GST_VIDEO_INFO_PLANE_OFFSET(info, plane);
     stride[plane] = meta ? meta->stride[plane] : GST_VIDEO_INFO_PLANE_STRIDE(info, plane);
@@ -109,27 +126,37 @@ static gboolean buffer_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize
   return TRUE;
 }
 
-/* Copies all planes between a foreign buffer and memory laid out as `info` (to_buffer: which way). */
-static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 *plain, gboolean to_buffer,
-                            gchar **why) {
-  gsize offset[GST_VIDEO_MAX_PLANES];
-  gint stride[GST_VIDEO_MAX_PLANES];
-  if (!buffer_layout(info, buffer, offset, stride, why)) return FALSE;
-  GstMapInfo map;
-  if (!gst_buffer_map(buffer, &map, to_buffer ? GST_MAP_WRITE : GST_MAP_READ)) {
-    *why = g_strdup("The buffer's memory cannot be mapped.");
-    return FALSE;
-  }
-  for (guint plane = 0; plane < GST_VIDEO_INFO_N_PLANES(info) && !*why; plane++) {
+static gboolean check_planes(const GstVideoInfo *info, const gsize *offset, const gint *stride, gsize size,
+                             GError **error) {
+  for (guint plane = 0; plane < GST_VIDEO_INFO_N_PLANES(info); plane++) {
     gsize row;
     gint rows;
     plane_size(info, plane, &row, &rows);
-    if (!plane_fits(offset[plane], stride[plane], row, rows, map.size)) {
-      *why = g_strdup_printf("Plane %u (%d rows of %" G_GSIZE_FORMAT " bytes, stride %d, offset %" G_GSIZE_FORMAT
-                             ") does not lie inside the %" G_GSIZE_FORMAT " bytes of the buffer.",
-                             plane, rows, row, stride[plane], offset[plane], map.size);
-      break;
-    }
+    if (!plane_fits(offset[plane], stride[plane], row, rows, size))
+      return refuse(error,
+                    "Plane %u (rows: %d of %" G_GSIZE_FORMAT " bytes, stride %d, offset %" G_GSIZE_FORMAT
+                    ") does not lie inside the %" G_GSIZE_FORMAT " bytes of the buffer.",
+                    plane, rows, row, stride[plane], offset[plane], size);
+  }
+  return TRUE;
+}
+
+/* Copies all planes between a foreign buffer and memory laid out as `info` (to_buffer: which way). A buffer that is
+ * written is set to 0 first: its padding goes to other programs and must not hold what its memory was used for. */
+static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 *plain, gboolean to_buffer,
+                            GError **error) {
+  gsize offset[GST_VIDEO_MAX_PLANES];
+  gint stride[GST_VIDEO_MAX_PLANES];
+  if (!buffer_layout(info, buffer, offset, stride, error)) return FALSE;
+  GstMapInfo map;
+  if (!gst_buffer_map(buffer, &map, to_buffer ? GST_MAP_WRITE : GST_MAP_READ))
+    return refuse(error, "The buffer's memory cannot be mapped.");
+  gboolean fits = check_planes(info, offset, stride, map.size, error);
+  if (fits && to_buffer) memset(map.data, 0, map.size);
+  for (guint plane = 0; fits && plane < GST_VIDEO_INFO_N_PLANES(info); plane++) {
+    gsize row;
+    gint rows;
+    plane_size(info, plane, &row, &rows);
     guint8 *ours = plain + GST_VIDEO_INFO_PLANE_OFFSET(info, plane);
     guint8 *theirs = map.data + offset[plane];
     for (gint y = 0; y < rows; y++) {
@@ -139,7 +166,7 @@ static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 
     }
   }
   gst_buffer_unmap(buffer, &map);
-  return *why == NULL;
+  return fits;
 }
 
 /* ---- A Y' Cb Cr to R G B and back ----
@@ -205,27 +232,14 @@ static void rgb_to_ycbcr(const GstVideoInfo *info, const FkImage *image, guint8 
   }
 }
 
-/* Memory for a frame laid out as `info`; NULL sets *why. A frame's size comes from outside: it may be too large, and a
- * filter does not end its application for that. */
-static guint8 *frame_memory(const GstVideoInfo *info, gchar **why) {
-  guint8 *memory = g_try_malloc(GST_VIDEO_INFO_SIZE(info));
-  if (!memory && !*why)
-    *why = g_strdup_printf("No memory for a frame of %dx%d, %" G_GSIZE_FORMAT " bytes.", info->width, info->height,
-                           GST_VIDEO_INFO_SIZE(info));
-  return memory;
-}
-
 gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuffer *buffer, FkImage *image,
-                                      gchar **why) {
-  *why = NULL;
-  if (!gst_flux_kontext_format_new_image(format, image)) {
-    *why = g_strdup_printf("No memory for a frame of %dx%d.", format->info.width, format->info.height);
-    return FALSE;
-  }
+                                      GError **error) {
   gboolean ycbcr = is_ycbcr(format);
-  g_autofree guint8 *plain = format->to_middle ? frame_memory(&format->info, why) : NULL;
-  g_autofree guint8 *middle = ycbcr ? frame_memory(&format->middle, why) : NULL;
-  if (*why || !copy_planes(&format->info, buffer, plain ? plain : image->data, FALSE, why)) {
+  g_autofree guint8 *plain = NULL, *middle = NULL;
+  if (!gst_flux_kontext_format_new_image(format, image, error)) return FALSE;
+  if ((format->to_middle && !(plain = frame_memory(&format->info, error))) ||
+      (ycbcr && !(middle = frame_memory(&format->middle, error))) ||
+      !copy_planes(&format->info, buffer, plain ? plain : image->data, FALSE, error)) {
     gst_flux_kontext_image_clear(image);
     return FALSE;
   }
@@ -239,36 +253,30 @@ gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuf
 }
 
 gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const FkImage *image, GstBuffer *buffer,
-                                       gchar **why) {
-  *why = NULL;
-  if (!format->from_middle) return copy_planes(&format->info, buffer, image->data, TRUE, why);
+                                       GError **error) {
+  if (!format->from_middle) return copy_planes(&format->info, buffer, image->data, TRUE, error);
   gboolean ycbcr = is_ycbcr(format);
-  g_autofree guint8 *plain = frame_memory(&format->info, why);
-  g_autofree guint8 *middle = ycbcr ? frame_memory(&format->middle, why) : NULL;
-  if (*why) return FALSE;
+  g_autofree guint8 *plain = frame_memory(&format->info, error), *middle = NULL;
+  if (!plain || (ycbcr && !(middle = frame_memory(&format->middle, error)))) return FALSE;
   if (ycbcr) rgb_to_ycbcr(&format->middle, image, middle);
   GstVideoFrame from, to;
   frame_over(&from, &format->middle, ycbcr ? middle : image->data);
   frame_over(&to, &format->info, plain);
   gst_video_converter_frame(format->from_middle, &from, &to);
-  return copy_planes(&format->info, buffer, plain, TRUE, why);
+  return copy_planes(&format->info, buffer, plain, TRUE, error);
 }
 
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,
-                                       GstBuffer *out, gchar **why) {
-  *why = NULL;
-  g_autofree guint8 *source = frame_memory(&from->info, why);
-  g_autofree guint8 *result = frame_memory(&to->info, why);
-  if (*why || !copy_planes(&from->info, in, source, FALSE, why)) return FALSE;
-  GstVideoConverter *scaler = gst_video_converter_new(&from->info, &to->info, NULL);
-  if (!scaler) {
-    *why = g_strdup("The frame cannot be scaled to the output's size.");
+                                       GstBuffer *out, GError **error) {
+  g_autofree guint8 *source = frame_memory(&from->info, error), *result = NULL;
+  if (!source || !(result = frame_memory(&to->info, error)) || !copy_planes(&from->info, in, source, FALSE, error))
     return FALSE;
-  }
+  GstVideoConverter *scaler = gst_video_converter_new(&from->info, &to->info, NULL);
+  if (!scaler) return refuse(error, "The frame cannot be scaled to the output's size.");
   GstVideoFrame source_frame, result_frame;
   frame_over(&source_frame, &from->info, source);
   frame_over(&result_frame, &to->info, result);
   gst_video_converter_frame(scaler, &source_frame, &result_frame);
   gst_video_converter_free(scaler);
-  return copy_planes(&to->info, out, result, TRUE, why);
+  return copy_planes(&to->info, out, result, TRUE, error);
 }

@@ -21,20 +21,23 @@ typedef struct {
 gboolean gst_flux_kontext_format_init(GstFluxKontextFormat *format, const GstVideoInfo *info);
 void gst_flux_kontext_format_clear(GstFluxKontextFormat *format);
 
+/* Errors of the functions below: GST_STREAM_ERROR_FORMAT for a buffer whose layout does not fit its memory or the caps,
+ * FK_ERROR_MEMORY for too little memory, which a frame's size may ask for. */
+
 /* Copies the buffer's pixels into a new image (free with gst_flux_kontext_image_clear). The size is the caps'; strides
- * and offsets are the buffer's and are checked against its memory. FALSE sets *why (transfer full): a sentence. */
+ * and offsets are the buffer's and are checked against its memory. */
 gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuffer *buffer, FkImage *image,
-                                      gchar **why);
-/* The reverse into a writable buffer of the same caps; image as gst_flux_kontext_format_new_image makes it. */
+                                      GError **error);
+/* The reverse into a writable buffer of the same caps; image as gst_flux_kontext_format_new_image makes it. Bytes of
+ * the buffer that are no pixels (between rows, planes, and behind them) become 0. */
 gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const FkImage *image, GstBuffer *buffer,
-                                       gchar **why);
-/* FALSE: too little memory. */
-gboolean gst_flux_kontext_format_new_image(const GstFluxKontextFormat *format, FkImage *image);
+                                       GError **error);
+gboolean gst_flux_kontext_format_new_image(const GstFluxKontextFormat *format, FkImage *image, GError **error);
 void gst_flux_kontext_image_clear(FkImage *image);
 
 /* Scales a buffer of one format into one of another (on-error=passthrough where the sizes differ). */
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,
-                                       GstBuffer *out, gchar **why);
+                                       GstBuffer *out, GError **error);
 
 G_END_DECLS
 

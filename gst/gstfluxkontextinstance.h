@@ -56,22 +56,25 @@ struct _GstFluxKontextEdit {
   GCond changed; /* load, or flow cancelled */
   GstFluxKontextLoad load;
   FkEngine *engine;             /* (nullable) in use since start, or kept by keep-loaded */
-  FkEngine *offered;            /* (nullable) from a GstContext */
+  FkEngine *offered;            /* (nullable) from a GstContext, until start() has chosen */
   gchar *offered_for;           /* (nullable) the options it was opened with */
   gchar *options_text;          /* (nullable) the options of `engine` */
   GCancellable *flow, *loading; /* the running edit; the running load */
   GThread *loader;              /* touched by start() and stop() only */
 
   /* stream lock */
-  gboolean no_model_path;       /* start() found none set and no engine given: which error that is */
-  gint batch_size;              /* as start() found it */
-  gboolean warm_up;             /* the size is new and asked to be warmed up */
-  GstFluxKontextFormat in, out; /* empty before the first caps */
-  GstCaps *refused;             /* (nullable) input caps that set_caps refused, with a message */
-  GQueue waiting;               /* frames of the next batch (gstfluxkontextflow.c) */
-  GQueue done;                  /* frames whose results are to be pushed */
-  GstFlowReturn drained;        /* of pushes outside the chain function; returned for the next frame */
-  GHashTable *warned;           /* texts of warnings posted since start */
+  gint batch_size;                /* as start() found it */
+  GstFluxKontextFormat in, out;   /* empty before the first caps */
+  GError *unfit;                  /* (nullable) why frames of these caps cannot be edited */
+  GstCaps *refused;               /* (nullable) input caps that set_caps refused, with a message */
+  gboolean warm_up;               /* asked for and not done for this size and these settings */
+  GstFluxKontextSettings *warmed; /* (nullable) of the last warm-up */
+  gint warmed_width, warmed_height;
+  GstFluxKontextSettings *checked; /* (nullable) those whose values without effect were reported last */
+  GQueue waiting;                  /* frames of the next batch (gstfluxkontextflow.c) */
+  GQueue done;                     /* frames whose results are to be pushed */
+  GstFlowReturn drained;           /* of pushes outside the chain function; returned for the next frame */
+  GHashTable *warned;              /* checksums of the warnings posted since start */
 };
 
 GST_DEBUG_CATEGORY_EXTERN(gst_flux_kontext_edit_debug);

@@ -12,6 +12,8 @@
 #include "gstfluxkontextflow.h"
 #include "gstfluxkontextreport.h"
 
+#include <string.h>
+
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
 #define MIB (1024 * 1024)
@@ -103,14 +105,21 @@ static FkEngine *find_engine(GstFluxKontextEdit *self, const FkOptions *options,
 
 typedef struct {
   GstFluxKontextEdit *self;
-  gboolean tell;
-  gint64 percent; /* told last */
+  GstFluxKontextSettings *settings; /* of the first edit, whose memory is checked before anything is loaded */
+  gboolean progress;                /* post messages */
+  gint64 percent;                   /* posted last */
 } Loading;
+
+static void loading_free(Loading *loading) {
+  gst_flux_kontext_settings_unref(loading->settings);
+  g_free(loading);
+}
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Loading, loading_free)
 
 /* FkProgress of a load: from the working thread, no lock held. current and total in bytes. */
 static void on_load_progress(const char *stage, int64_t current, int64_t total, void *user_data) {
   Loading *loading = user_data;
-  if (!loading->tell || g_strcmp0(stage, "open") != 0 || total <= 0) return;
+  if (!loading->progress || g_strcmp0(stage, "open") != 0 || total <= 0) return;
   gint64 percent = (gint64)(100.0 * (gdouble)current / (gdouble)total);
   if (percent == loading->percent) return; /* at most a hundred messages, however many tensors */
   loading->percent = percent;
@@ -119,80 +128,165 @@ static void on_load_progress(const char *stage, int64_t current, int64_t total, 
   gst_flux_kontext_edit_post_progress(loading->self, GST_PROGRESS_TYPE_CONTINUE, "open", text);
 }
 
-/* Loads and tells how it ended: exactly one of complete, canceled, or an error message and progress error. */
-static gboolean load(GstFluxKontextEdit *self, gboolean tell) {
-  g_mutex_lock(&self->lock);
-  g_autoptr(FkEngine) engine = fk_engine_ref(self->engine);
-  g_autoptr(GCancellable) cancellable = g_object_ref(self->loading);
-  g_mutex_unlock(&self->lock);
-  Loading loading = {self, tell, -1};
-  g_autoptr(GError) error = NULL;
-  GstProgressType end = GST_PROGRESS_TYPE_COMPLETE;
-  if (!fk_engine_load(engine, cancellable, on_load_progress, &loading, &error))
-    end = gst_flux_kontext_edit_is_cancelled(error) ? GST_PROGRESS_TYPE_CANCELED : GST_PROGRESS_TYPE_ERROR;
-  if (end == GST_PROGRESS_TYPE_ERROR) gst_flux_kontext_edit_post_error(self, error);
+/* Posts how the load ended and wakes the frames that wait: exactly one of complete, canceled, or an error message and
+ * progress error. */
+static gboolean end_load(Loading *loading, const GError *error) {
   static const gchar *const texts[] = {[GST_PROGRESS_TYPE_COMPLETE] = "Model loaded",
                                        [GST_PROGRESS_TYPE_CANCELED] = "Loading cancelled",
                                        [GST_PROGRESS_TYPE_ERROR] = "Loading failed"};
-  if (tell) gst_flux_kontext_edit_post_progress(self, end, "open", texts[end]);
+  GstFluxKontextEdit *self = loading->self;
+  GstProgressType end = !error                                      ? GST_PROGRESS_TYPE_COMPLETE
+                        : gst_flux_kontext_edit_is_cancelled(error) ? GST_PROGRESS_TYPE_CANCELED
+                                                                    : GST_PROGRESS_TYPE_ERROR;
+  if (end == GST_PROGRESS_TYPE_ERROR) gst_flux_kontext_edit_post_error(self, error, NULL);
+  if (loading->progress) gst_flux_kontext_edit_post_progress(self, end, "open", texts[end]);
   g_mutex_lock(&self->lock);
   self->load = end == GST_PROGRESS_TYPE_COMPLETE   ? GST_FLUX_KONTEXT_LOAD_DONE
                : end == GST_PROGRESS_TYPE_CANCELED ? GST_FLUX_KONTEXT_LOAD_NONE
                                                    : GST_FLUX_KONTEXT_LOAD_FAILED;
   g_cond_broadcast(&self->changed);
   g_mutex_unlock(&self->lock);
-  return end == GST_PROGRESS_TYPE_COMPLETE;
+  return !error;
+}
+
+/* Settings that fail are reported for the frames that have them; the load then asks for the memory of the defaults. */
+static gboolean load(Loading *loading) {
+  GstFluxKontextEdit *self = loading->self;
+  g_mutex_lock(&self->lock);
+  g_autoptr(FkEngine) engine = fk_engine_ref(self->engine);
+  g_autoptr(GCancellable) cancellable = g_object_ref(self->loading);
+  g_mutex_unlock(&self->lock);
+  g_autoptr(GError) error = NULL;
+  const FkSettings *settings = loading->settings->values;
+  gint width, height;
+  if (!fk_engine_output_size(engine, settings, 64, 64, &width, &height, NULL)) settings = NULL;
+  fk_engine_load_for(engine, settings, cancellable, on_load_progress, loading, &error);
+  return end_load(loading, error);
 }
 
 static gpointer load_thread(gpointer user_data) {
-  Loading *loading = user_data;
-  load(loading->self, loading->tell);
-  g_free(loading);
+  g_autoptr(Loading) loading = user_data;
+  load(loading);
   return NULL;
 }
 
-/* An automatic backend that ended on the CPU is slower than the user may expect: said aloud, with the reason. */
+/* Takes `loading`. FALSE: no thread can be created; posted. */
+static gboolean load_in_thread(GstFluxKontextEdit *self, Loading *taken) {
+  g_autoptr(Loading) loading = taken;
+  g_autoptr(GError) failure = NULL, error = NULL;
+  self->loader = g_thread_try_new("fluxkontext-load", load_thread, loading, &failure);
+  if (self->loader) {
+    loading = NULL; /* the thread's */
+    return TRUE;
+  }
+  g_set_error(&error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_FAILED,
+              "The model cannot be loaded, because no thread can be created: %s.", failure->message);
+  return end_load(loading, error);
+}
+
+/* ---- Start ---- */
+
+/* An automatic backend that ended on the CPU is slower than the user may expect. The reason is the debug text. */
 static void warn_fallback(GstFluxKontextEdit *self, FkEngine *engine) {
   g_autoptr(GstStructure) active = gst_flux_kontext_edit_active(self);
-  const gchar *backend = gst_structure_get_string(active, "backend");
+  const gchar *backend = gst_structure_get_string(active, "backend"), *machine = fk_engine_machine(engine);
   if (!backend || !g_str_has_prefix(backend, "cpu (auto")) return;
-  g_autofree gchar *text = g_strdup_printf("Edits run on the CPU: %s on %s.", backend, fk_engine_machine(engine));
-  gst_flux_kontext_edit_warn_once(self, "backend", GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_INIT, text);
+  g_autofree gchar *text = g_strdup_printf("No GPU can be used: edits run on the CPU%s. fluxkontext-doctor says why.",
+                                           g_str_has_prefix(machine, "cpu") ? machine + strlen("cpu") : "");
+  gst_flux_kontext_edit_warn_once(self, "backend", GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_INIT, text, backend);
+}
+
+/* What is on offer may be another engine than the one in use: nobody would free it. */
+static void release_offer(GstFluxKontextEdit *self) {
+  g_mutex_lock(&self->lock);
+  FkEngine *offered = g_steal_pointer(&self->offered);
+  g_clear_pointer(&self->offered_for, g_free);
+  g_mutex_unlock(&self->lock);
+  fk_engine_unref(offered);
 }
 
 /* Lets go of the engine; the last reference may free gigabytes, so not under a lock. */
 static void release_engine(GstFluxKontextEdit *self) {
   g_mutex_lock(&self->lock);
   FkEngine *engine = g_steal_pointer(&self->engine);
-  FkEngine *offered = g_steal_pointer(&self->offered);
-  g_clear_pointer(&self->offered_for, g_free);
   g_clear_pointer(&self->options_text, g_free);
   self->load = GST_FLUX_KONTEXT_LOAD_NONE;
   g_mutex_unlock(&self->lock);
   fk_engine_unref(engine);
-  fk_engine_unref(offered);
+}
+
+/* The engine of this start, in place of one that keep-loaded kept. */
+static void use_engine(GstFluxKontextEdit *self, FkEngine *engine, const FkOptions *options) {
+  g_mutex_lock(&self->lock);
+  FkEngine *kept = self->engine;
+  self->engine = fk_engine_ref(engine);
+  g_free(self->options_text);
+  self->options_text = gst_flux_kontext_options_text(options);
+  self->load = GST_FLUX_KONTEXT_LOAD_RUNNING;
+  g_mutex_unlock(&self->lock);
+  fk_engine_unref(kept); /* before the load: two models may not fit */
+  release_offer(self);
 }
 
 /* Takes the properties as they are now; NULL sets error. */
-static FkOptions *begin(GstFluxKontextEdit *self, gboolean *async, gboolean *tell, GError **error) {
+static FkOptions *begin(GstFluxKontextEdit *self, gboolean *async, Loading *loading, GError **error) {
   GST_OBJECT_LOCK(self);
   FkOptions *options = gst_flux_kontext_props_start(&self->props, error);
   self->batch_size = self->props.batch_size;
   self->stats = (GstFluxKontextStats){0};
   *async = self->props.async_load;
-  *tell = self->props.progress;
+  *loading = (Loading){self, gst_flux_kontext_props_live(&self->props), self->props.progress, -1};
   GST_OBJECT_UNLOCK(self);
   return options;
 }
 
-/* A start that failed leaves nothing: the next one begins afresh. error NULL: told already. */
+/* A start that failed leaves nothing: the next one begins afresh. error NULL: posted already. */
 static gboolean fail_start(GstFluxKontextEdit *self, const GError *error) {
-  if (error) gst_flux_kontext_edit_post_error(self, error);
+  if (error) gst_flux_kontext_edit_post_error(self, error, NULL);
   release_engine(self);
+  release_offer(self);
   GST_OBJECT_LOCK(self);
   gst_flux_kontext_props_stop(&self->props);
   GST_OBJECT_UNLOCK(self);
   return FALSE;
+}
+
+static gboolean exists_in(const gchar *folder, const gchar *name) {
+  g_autofree gchar *path = g_build_filename(folder, name, NULL);
+  return g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
+/* What to give instead of a model-path that is no model; NULL: the path is not what is wrong. */
+static const gchar *path_hint(const gchar *path) {
+  const gchar *slash = strchr(path, '/');
+  if (exists_in(path, "model_index.json")) return NULL;
+  if (*path == '~') return "A shell replaces ~, an application does not: give the whole path.";
+  if (exists_in(path, "snapshots")) return "This is a folder of the hub's cache: give the one below snapshots in it.";
+  if (exists_in(path, "../model_index.json")) return "This is a part of a model: give the folder above.";
+  if (g_file_test(path, G_FILE_TEST_IS_DIR)) return "Give the folder that holds model_index.json.";
+  if (g_file_test(path, G_FILE_TEST_EXISTS)) return NULL;
+  if (slash && slash != path && *path != '.' && !strchr(slash + 1, '/'))
+    return "If this is a name at the hub: download the model, and give the folder that it was written to.";
+  return "Give the folder that holds model_index.json; a relative path counts from the working directory.";
+}
+
+/* The error of a path says what to do next; one that was never set is the application's, not the model's. */
+static void explain_path(const FkOptions *options, GError **error) {
+  const char *path = fk_options_get(options, "model-path");
+  if (!path || !*path) {
+    if (!g_error_matches(*error, FK_ERROR, FK_ERROR_OPTION_BAD)) return;
+    g_clear_error(error);
+    g_set_error_literal(error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS,
+                        "model-path is not set: give the folder of a model in diffusers layout, such as "
+                        "FLUX.1-Kontext-dev.");
+    return;
+  }
+  if (!g_error_matches(*error, FK_ERROR, FK_ERROR_MODEL_MISSING)) return;
+  const gchar *hint = path_hint(path);
+  if (!hint) return;
+  g_autofree gchar *text = g_strdup_printf("%s. %s", (*error)->message, hint);
+  g_free((*error)->message);
+  (*error)->message = g_steal_pointer(&text);
 }
 
 /* READY -> PAUSED, before any data flows. Fails at once for what can be seen without the weights: properties, paths,
@@ -200,37 +294,26 @@ static gboolean fail_start(GstFluxKontextEdit *self, const GError *error) {
 gboolean gst_flux_kontext_edit_start(GstBaseTransform *trans) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   g_autoptr(GError) error = NULL;
-  gboolean async, tell;
+  g_autoptr(Loading) loading = g_new0(Loading, 1);
+  gboolean async;
   gst_flux_kontext_edit_reset_stream(self);
   gst_flux_kontext_edit_renew(self, TRUE);
-  g_autoptr(FkOptions) options = begin(self, &async, &tell, &error);
+  g_autoptr(FkOptions) options = begin(self, &async, loading, &error);
   if (!options) return fail_start(self, error);
   g_autoptr(FkEngine) engine = find_engine(self, options, &error);
   if (!engine) {
-    const char *path = fk_options_get(options, "model-path");
-    self->no_model_path = (!path || !*path) && g_strcmp0(fk_options_get(options, "backend"), "null") != 0;
+    explain_path(options, &error);
     return fail_start(self, error);
   }
-
-  g_mutex_lock(&self->lock);
-  g_autoptr(FkEngine) kept = self->engine; /* of keep-loaded: freed here unless it is the same */
-  self->engine = fk_engine_ref(engine);
-  g_free(self->options_text);
-  self->options_text = gst_flux_kontext_options_text(options);
-  self->load = GST_FLUX_KONTEXT_LOAD_RUNNING;
-  g_mutex_unlock(&self->lock);
-  g_clear_pointer(&kept, fk_engine_unref); /* before the load: two models may not fit */
-
+  use_engine(self, engine, options);
   warn_fallback(self, engine);
-  if (tell) gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "open", "Loading the model");
-  if (!async) return load(self, tell) ? TRUE : fail_start(self, NULL);
-  Loading *loading = g_new(Loading, 1);
-  *loading = (Loading){self, tell, -1};
-  self->loader = g_thread_new("fluxkontext-load", load_thread, loading);
-  return TRUE;
+  if (loading->progress)
+    gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "open", "Loading the model");
+  if (async ? load_in_thread(self, g_steal_pointer(&loading)) : load(loading)) return TRUE;
+  return fail_start(self, NULL);
 }
 
-/* PAUSED -> READY, after the streaming thread has left. The loader may still run: it leaves within one tensor. */
+/* PAUSED -> READY, after the streaming thread has left. The loader may still run: it leaves after its current read. */
 gboolean gst_flux_kontext_edit_stop(GstBaseTransform *trans) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   gst_flux_kontext_edit_cancel(self, TRUE);
@@ -241,5 +324,6 @@ gboolean gst_flux_kontext_edit_stop(GstBaseTransform *trans) {
   gst_flux_kontext_props_stop(&self->props);
   GST_OBJECT_UNLOCK(self);
   if (!keep) release_engine(self);
+  release_offer(self); /* set while the stream ran */
   return TRUE;
 }

@@ -188,6 +188,19 @@ gboolean gst_flux_kontext_settings_batchable(const GstFluxKontextSettings *a, co
   return a == b || fk_settings_batchable(a->values, b->values);
 }
 
+/* Of texts only whether they are given matters: what they say changes contents, not sizes. */
+gboolean gst_flux_kontext_settings_same_memory(const GstFluxKontextSettings *a, const GstFluxKontextSettings *b) {
+  size_t count;
+  const FkProperty *rows = fk_properties(&count);
+  for (size_t i = 0; i < count; i++) {
+    if (rows[i].scope != FK_SCOPE_SETTING || !rows[i].memory) continue;
+    const char *x = fk_settings_get(a->values, rows[i].name), *y = fk_settings_get(b->values, rows[i].name);
+    gboolean same = rows[i].kind == FK_KIND_STRING ? (x && *x) == (y && *y) : g_strcmp0(x, y) == 0;
+    if (!same) return FALSE;
+  }
+  return TRUE;
+}
+
 /* ---- Values ---- */
 
 /* A text that the table refused. The user reads it back, and its error is reported where the value would be used. */

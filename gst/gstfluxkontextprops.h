@@ -48,6 +48,8 @@ void gst_flux_kontext_settings_unref(GstFluxKontextSettings *settings); /* (null
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GstFluxKontextSettings, gst_flux_kontext_settings_unref)
 /* May frames with these run as one batch: all equal, `seed` aside. */
 gboolean gst_flux_kontext_settings_batchable(const GstFluxKontextSettings *a, const GstFluxKontextSettings *b);
+/* Does an edit with one prepare the machine for an edit with the other: equal in all that decides about memory. */
+gboolean gst_flux_kontext_settings_same_memory(const GstFluxKontextSettings *a, const GstFluxKontextSettings *b);
 
 typedef struct {
   FkOptions *options;

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the element tells: errors, warnings, progress, stats, active, latency.
+/* What the element reports: errors, warnings, progress, stats, active, latency.
  *
  * Every function here posts or builds messages and so is called with no lock but the stream's. Errors carry a
- * structure for programs: `code` (nick of the FkError) and, where a device is gone for good, `restart-required`. */
+ * structure for programs: `code` (nick of the FkError), `property` where one has a bad value, and `restart-required`
+ * where a device failed. Texts are UTF-8 whatever they were made from: a GstStructure drops strings that are not, and
+ * bindings of other languages raise errors. */
 #include "gstfluxkontextreport.h"
 
 #include "gstfluxkontextcancel.h"
 
+#include <string.h>
+
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
 #define LATENCY_HEADROOM 1.05 /* over the slowest of the last batches */
-#define LATENCY_MOVES 0.25    /* told again when it moves by more than this share */
+#define LATENCY_MOVES 0.25    /* posted again when it moves by more than this share */
 
 typedef enum { LIBRARY, RESOURCE, STREAM } Domain;
 
@@ -52,42 +56,73 @@ gboolean gst_flux_kontext_edit_is_device(const GError *error) {
   return g_error_matches(error, FK_ERROR, FK_ERROR_DEVICE) || g_error_matches(error, FK_ERROR, FK_ERROR_DEVICE_LOST);
 }
 
-void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *error) {
+/* (transfer full, nullable) */
+static gchar *utf8(const gchar *text) {
+  return text ? g_utf8_make_valid(text, -1) : NULL;
+}
+
+/* Domain and code of a message, and the nick in its details. Errors of GStreamer's own domains are posted as they are.
+ */
+static const gchar *kind_of(const GError *error, GQuark *domain, gint *code) {
   gboolean known = error->domain == FK_ERROR && (guint)error->code < G_N_ELEMENTS(kinds);
-  const gchar *nick = known ? kinds[error->code].nick : "failed";
-  GQuark domain = known ? domain_quark(kinds[error->code].domain) : GST_LIBRARY_ERROR;
-  gint code = known ? kinds[error->code].code : GST_LIBRARY_ERROR_FAILED;
-  if (self->no_model_path) { /* nothing is missing on the disk: the property is not set */
-    domain = GST_RESOURCE_ERROR;
-    code = GST_RESOURCE_ERROR_SETTINGS;
-  }
+  gboolean gst = error->domain == GST_RESOURCE_ERROR || error->domain == GST_STREAM_ERROR;
+  *domain = known ? domain_quark(kinds[error->code].domain) : gst ? error->domain : GST_LIBRARY_ERROR;
+  *code = known ? kinds[error->code].code : gst ? error->code : GST_LIBRARY_ERROR_FAILED;
+  if (known) return kinds[error->code].nick;
+  if (g_error_matches(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT)) return "format";
+  return g_error_matches(error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS) ? "option-bad" : "failed";
+}
+
+/* The property that a message about a value begins with: "steps: ...", "task=edit: ..."; NULL: none. */
+static const gchar *named_property(const GError *error) {
+  gsize length = strspn(error->message, "abcdefghijklmnopqrstuvwxyz0123456789-");
+  size_t count;
+  const FkProperty *rows = fk_properties(&count);
+  for (size_t i = 0; i < count; i++)
+    if (strlen(rows[i].name) == length && strncmp(rows[i].name, error->message, length) == 0) return rows[i].name;
+  return NULL;
+}
+
+void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *error, const gchar *debug) {
+  GQuark domain;
+  gint code;
+  const gchar *nick = kind_of(error, &domain, &code);
+  const gchar *property = g_str_equal(nick, "option-bad") ? named_property(error) : NULL;
   GstStructure *details = gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, nick, NULL);
+  if (property) gst_structure_set(details, "property", G_TYPE_STRING, property, NULL);
   if (gst_flux_kontext_edit_is_device(error)) {
     g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
     gboolean restart = g_error_matches(error, FK_ERROR, FK_ERROR_DEVICE_LOST) || (engine && fk_engine_dead(engine));
     gst_structure_set(details, "restart-required", G_TYPE_BOOLEAN, restart, NULL);
   }
-  gst_element_message_full_with_details(GST_ELEMENT(self), GST_MESSAGE_ERROR, domain, code, g_strdup(error->message),
-                                        g_strdup_printf("%s: %s", g_quark_to_string(error->domain), nick), __FILE__,
-                                        GST_FUNCTION, __LINE__, details);
+  gst_element_message_full_with_details(GST_ELEMENT(self), GST_MESSAGE_ERROR, domain, code, utf8(error->message),
+                                        utf8(debug ? debug : nick), __FILE__, GST_FUNCTION, __LINE__, details);
 }
 
-void gst_flux_kontext_edit_post_format(GstFluxKontextEdit *self, const gchar *text, const gchar *debug) {
-  gst_element_message_full_with_details(GST_ELEMENT(self), GST_MESSAGE_ERROR, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
-                                        g_strdup(text), g_strdup(debug), __FILE__, GST_FUNCTION, __LINE__,
-                                        gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, "format", NULL));
-}
-
-void gst_flux_kontext_edit_warn_once(GstFluxKontextEdit *self, const gchar *key, GQuark domain, gint code,
-                                     const gchar *text) {
-  if (!g_hash_table_add(self->warned, g_strdup(key))) return;
-  gst_element_message_full(GST_ELEMENT(self), GST_MESSAGE_WARNING, domain, code, g_strdup(text), NULL, __FILE__,
+static void post_warning(GstFluxKontextEdit *self, GQuark domain, gint code, const gchar *text, const gchar *debug) {
+  gst_element_message_full(GST_ELEMENT(self), GST_MESSAGE_WARNING, domain, code, utf8(text), utf8(debug), __FILE__,
                            GST_FUNCTION, __LINE__);
+}
+
+/* A stream may have a new text for each frame (a prompt, a number in a message): keys are kept as checksums, and no
+ * more than a fixed number of them. */
+void gst_flux_kontext_edit_warn_once(GstFluxKontextEdit *self, const gchar *key, GQuark domain, gint code,
+                                     const gchar *text, const gchar *debug) {
+  guint posted = g_hash_table_size(self->warned);
+  GST_WARNING_OBJECT(self, "%s", text);
+  if (posted > GST_FLUX_KONTEXT_WARNINGS) return;
+  if (!g_hash_table_add(self->warned, g_compute_checksum_for_string(G_CHECKSUM_SHA256, key, -1))) return;
+  if (posted < GST_FLUX_KONTEXT_WARNINGS)
+    post_warning(self, domain, code, text, debug);
+  else
+    post_warning(self, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_FAILED,
+                 "More warnings follow: they are written to the debug log only (GST_DEBUG=fluxkontextedit:2).", NULL);
 }
 
 void gst_flux_kontext_edit_post_progress(GstFluxKontextEdit *self, GstProgressType type, const gchar *code,
                                          const gchar *text) {
-  gst_element_post_message(GST_ELEMENT(self), gst_message_new_progress(GST_OBJECT(self), type, code, text));
+  g_autofree gchar *valid = utf8(text);
+  gst_element_post_message(GST_ELEMENT(self), gst_message_new_progress(GST_OBJECT(self), type, code, valid));
 }
 
 /* The form of GStreamer's progressreport element, so that its readers read ours. */
@@ -107,14 +142,14 @@ GstStructure *gst_flux_kontext_edit_stats(GstFluxKontextEdit *self) {
   GstFluxKontextStats stats = self->stats;
   GST_OBJECT_UNLOCK(self);
   const FkResult *last = &stats.last;
+  g_autofree gchar *machine = utf8(engine ? fk_engine_machine(engine) : "");
   gdouble step_ms = last->evaluations > 0 ? last->denoise_ms / last->evaluations : 0;
-  return gst_structure_new("fluxkontext-stats", "frames", G_TYPE_UINT64, stats.frames, "dropped", G_TYPE_UINT64,
-                           stats.dropped, "errors", G_TYPE_UINT64, stats.errors, "seed", G_TYPE_UINT64,
-                           (guint64)last->seed, "edit-ms", G_TYPE_DOUBLE, last->edit_ms, "step-ms", G_TYPE_DOUBLE,
-                           step_ms, "text-ms", G_TYPE_DOUBLE, last->text_ms, "vae-ms", G_TYPE_DOUBLE,
-                           last->encode_ms + last->decode_ms, "evaluations", G_TYPE_INT, last->evaluations, "skipped",
-                           G_TYPE_INT, last->skipped, "step-mask", G_TYPE_STRING, last->mask, "machine", G_TYPE_STRING,
-                           engine ? fk_engine_machine(engine) : "", NULL);
+  return gst_structure_new(
+      "fluxkontext-stats", "frames", G_TYPE_UINT64, stats.frames, "dropped", G_TYPE_UINT64, stats.dropped, "errors",
+      G_TYPE_UINT64, stats.errors, "seed", G_TYPE_UINT64, (guint64)last->seed, "edit-ms", G_TYPE_DOUBLE, last->edit_ms,
+      "step-ms", G_TYPE_DOUBLE, step_ms, "text-ms", G_TYPE_DOUBLE, last->text_ms, "vae-ms", G_TYPE_DOUBLE,
+      last->encode_ms + last->decode_ms, "evaluations", G_TYPE_INT, last->evaluations, "skipped", G_TYPE_INT,
+      last->skipped, "step-mask", G_TYPE_STRING, last->mask, "machine", G_TYPE_STRING, machine, NULL);
 }
 
 /* Before the first start there is no engine and nothing was decided: an empty structure. */
@@ -126,8 +161,10 @@ GstStructure *gst_flux_kontext_edit_active(GstFluxKontextEdit *self) {
   g_autoptr(GstFluxKontextSettings) settings = gst_flux_kontext_props_live(&self->props);
   GST_OBJECT_UNLOCK(self);
   g_auto(GStrv) pairs = fk_engine_active(engine, settings->values);
-  for (gchar **pair = pairs; pair && pair[0] && pair[1]; pair += 2)
-    gst_structure_set(active, pair[0], G_TYPE_STRING, pair[1], NULL);
+  for (gchar **pair = pairs; pair && pair[0] && pair[1]; pair += 2) {
+    g_autofree gchar *text = utf8(pair[1]);
+    gst_structure_set(active, pair[0], G_TYPE_STRING, text, NULL);
+  }
   return active;
 }
 

@@ -9,13 +9,13 @@ G_BEGIN_DECLS
 
 gboolean gst_flux_kontext_edit_is_cancelled(const GError *error);
 gboolean gst_flux_kontext_edit_is_device(const GError *error);
-/* Posts the one error message for `error`. */
-void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *error);
-/* The same for a buffer or caps that cannot be used: STREAM/FORMAT. */
-void gst_flux_kontext_edit_post_format(GstFluxKontextEdit *self, const gchar *text, const gchar *debug);
-/* Posts a warning unless one for `key` was posted since start. Stream lock. */
+/* Posts the one error message for `error`, whose kind it keeps. debug: (nullable) what it was about, for developers. */
+void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *error, const gchar *debug);
+/* Posts a warning unless one for `key` was posted since start. After GST_FLUX_KONTEXT_WARNINGS different ones a last
+ * message says that the others are in the debug log only. Stream lock. */
+#define GST_FLUX_KONTEXT_WARNINGS 64
 void gst_flux_kontext_edit_warn_once(GstFluxKontextEdit *self, const gchar *key, GQuark domain, gint code,
-                                     const gchar *text);
+                                     const gchar *text, const gchar *debug);
 void gst_flux_kontext_edit_post_progress(GstFluxKontextEdit *self, GstProgressType type, const gchar *code,
                                          const gchar *text);
 void gst_flux_kontext_edit_post_step(GstFluxKontextEdit *self, gint64 current, gint64 total);

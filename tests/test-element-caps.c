@@ -227,6 +227,213 @@ static void test_bad_buffer(gconstpointer data) {
   check_one(t, SMALL, 1); /* the next one is none the worse */
 }
 
+/* ---- Buffers with padded rows and planes ---- */
+
+/* A copy of `in` with rows `pad` bytes further apart, as its GstVideoMeta says, filled up to `size` bytes. */
+static GstBuffer *padded_frame(const GstVideoInfo *info, GstBuffer *in, gsize pad, gsize size) {
+  gsize offset[GST_VIDEO_MAX_PLANES] = {0}, end = 0;
+  gint stride[GST_VIDEO_MAX_PLANES] = {0};
+  for (guint p = 0; p < GST_VIDEO_INFO_N_PLANES(info); p++) {
+    stride[p] = GST_VIDEO_INFO_PLANE_STRIDE(info, p) + (gint)pad;
+    offset[p] = end;
+    end += (gsize)stride[p] * (gsize)(p ? GST_ROUND_UP_2(info->height) / 2 : info->height);
+  }
+  GstBuffer *out = gst_buffer_new_allocate(NULL, MAX(end, size), NULL);
+  GstMapInfo from, to;
+  gst_buffer_map(in, &from, GST_MAP_READ);
+  gst_buffer_map(out, &to, GST_MAP_WRITE);
+  memset(to.data, 0xee, to.size);
+  for (guint p = 0; p < GST_VIDEO_INFO_N_PLANES(info); p++)
+    for (gint y = 0; y < (p ? GST_ROUND_UP_2(info->height) / 2 : info->height); y++)
+      memcpy(to.data + offset[p] + (gsize)(y * stride[p]),
+             from.data + GST_VIDEO_INFO_PLANE_OFFSET(info, p) + (gsize)(y * GST_VIDEO_INFO_PLANE_STRIDE(info, p)),
+             (gsize)GST_VIDEO_INFO_PLANE_STRIDE(info, p));
+  gst_buffer_unmap(in, &from);
+  gst_buffer_unmap(out, &to);
+  gst_buffer_copy_into(out, in, GST_BUFFER_COPY_TIMESTAMPS, 0, (gsize)-1);
+  gst_buffer_add_video_meta_full(out, GST_VIDEO_FRAME_FLAG_NONE, GST_VIDEO_INFO_FORMAT(info), (guint)info->width,
+                                 (guint)info->height, GST_VIDEO_INFO_N_PLANES(info), offset, stride);
+  return out;
+}
+
+/* The result has the size of the output's caps and the bytes of the same frame without padding, whether the padded size
+ * is a multiple of the frame's or not. */
+static void test_padded(gconstpointer data) {
+  static const gint sizes[][2] = {{64, 48}, {66, 34}, {33, 17}};
+  for (guint s = 0; s < G_N_ELEMENTS(sizes); s++) {
+    g_autofree gchar *caps = caps_text(data, sizes[s][0], sizes[s][1], "");
+    g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, caps);
+    g_autoptr(GstBuffer) tight = test_frame(caps, 3, 0);
+    GstVideoInfo info = out_info(t);
+    g_autofree gchar *expected = NULL;
+    for (guint kind = 0; kind < 4; kind++) {
+      GstBuffer *in = kind == 0   ? gst_buffer_ref(tight)
+                      : kind == 1 ? padded_frame(&info, tight, 64, 0)
+                      : kind == 2 ? padded_frame(&info, tight, 0, 2 * GST_VIDEO_INFO_SIZE(&info))
+                                  : padded_frame(&info, tight, 1, 3 * GST_VIDEO_INFO_SIZE(&info) + 1);
+      g_assert_cmpint(gst_harness_push(t->h, in), ==, GST_FLOW_OK);
+      g_autoptr(GstBuffer) out = gst_harness_pull(t->h);
+      g_assert_cmpuint(gst_buffer_get_size(out), ==, GST_VIDEO_INFO_SIZE(&info));
+      g_autofree gchar *hash = buffer_hash(out);
+      if (!expected) expected = g_strdup(hash);
+      g_assert_cmpstr(hash, ==, expected);
+    }
+    tester_collect(t);
+    g_assert_cmpuint(t->errors, ==, 0);
+  }
+}
+
+/* ---- Output buffers that cannot be had ---- */
+
+typedef struct {
+  GstBufferPool parent;
+} EmptyPool;
+typedef struct {
+  GstBufferPoolClass parent;
+} EmptyPoolClass;
+static GType empty_pool_get_type(void);
+G_DEFINE_TYPE(EmptyPool, empty_pool, GST_TYPE_BUFFER_POOL)
+
+static GstFlowReturn acquire_nothing(GstBufferPool *pool, GstBuffer **buffer, GstBufferPoolAcquireParams *params) {
+  (void)pool, (void)params;
+  *buffer = NULL;
+  return GST_FLOW_ERROR;
+}
+
+static void empty_pool_class_init(EmptyPoolClass *klass) {
+  klass->parent.acquire_buffer = acquire_nothing;
+}
+
+static void empty_pool_init(EmptyPool *pool) {
+  (void)pool;
+}
+
+static GstPadProbeReturn offer_pool(GstPad *pad, GstPadProbeInfo *info, gpointer data) {
+  (void)pad;
+  GstQuery *query = GST_PAD_PROBE_INFO_QUERY(info);
+  if (GST_QUERY_TYPE(query) != GST_QUERY_ALLOCATION) return GST_PAD_PROBE_OK;
+  gst_query_add_allocation_pool(query, data, 64 * 48 * 3, 1, 0);
+  return GST_PAD_PROBE_HANDLED;
+}
+
+/* The base class says nothing when a pool has no buffer. */
+static void test_no_output_buffer(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, NULL);
+  g_autoptr(GstBufferPool) pool = gst_object_ref_sink(g_object_new(empty_pool_get_type(), NULL));
+  g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, "src");
+  gst_pad_add_probe(pad, GST_PAD_PROBE_TYPE_QUERY_DOWNSTREAM, offer_pool, pool, NULL);
+  gst_harness_set_src_caps_str(t->h, SMALL);
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, 0, 0)), ==, GST_FLOW_ERROR);
+  tester_assert_error(t, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NO_SPACE_LEFT, "64x48");
+}
+
+/* A frame that no memory can hold has no GstVideoInfo: still a message. */
+static void test_no_such_frame(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, NULL);
+  g_autofree gchar *caps = caps_text("RGBA", 65535, 65535, "");
+  gst_harness_set_src_caps_str(t->h, caps);
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, 0, 0)), ==, GST_FLOW_NOT_NEGOTIATED);
+  tester_assert_error(t, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, "memory");
+}
+
+/* ---- Caps that cannot be edited, one picture among others ---- */
+
+typedef struct {
+  const gchar *name, *properties, *more; /* more: of the caps in the middle */
+  gint width, height;
+} Unfit;
+
+static const Unfit unfits[] = {
+    {"narrow", "size-mode=input", "", 2, 900},
+    {"interlaced", "size-mode=input", ",interlace-mode=interleaved", 64, 48},
+    {"native-interlaced", "size-mode=native", ",interlace-mode=interleaved", 64, 48},
+};
+
+static void push_five(Tester *t, const Unfit *unfit) {
+  g_autofree gchar *odd = caps_text("RGB", unfit->width, unfit->height, unfit->more);
+  for (guint n = 0; n < 5; n++) {
+    const gchar *caps = n == 2 ? odd : SMALL;
+    gst_harness_set_src_caps_str(t->h, caps);
+    g_assert_cmpint(gst_harness_push(t->h, test_frame(caps, n, n)), ==, GST_FLOW_OK);
+  }
+  tester_collect(t);
+  g_assert_cmpuint(t->errors, ==, 0);
+  g_assert_cmpuint(t->warnings, ==, 1);
+  g_assert_cmpuint(stat_uint64(t->element, "errors"), ==, 1);
+  g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, 4);
+}
+
+static void test_unfit_dropped(gconstpointer data) {
+  const Unfit *unfit = data;
+  g_autofree gchar *properties =
+      g_strconcat("backend=null steps=1 prompt=night on-error=drop ", unfit->properties, NULL);
+  g_autoptr(Tester) t = tester_new_playing(properties, NULL);
+  push_five(t, unfit);
+  g_assert_cmpuint(stat_uint64(t->element, "dropped"), ==, 1);
+  static const guint expected[] = {0, 1, 3, 4};
+  for (guint i = 0; i < G_N_ELEMENTS(expected); i++) {
+    g_autoptr(GstBuffer) out = gst_harness_pull(t->h);
+    g_assert_cmpuint(GST_BUFFER_OFFSET(out), ==, expected[i]);
+  }
+}
+
+/* It comes out as it went in; where the output has another size, scaled. */
+static void test_unfit_passed(gconstpointer data) {
+  const Unfit *unfit = data;
+  g_autofree gchar *properties =
+      g_strconcat("backend=null steps=1 prompt=night on-error=passthrough ", unfit->properties, NULL);
+  g_autofree gchar *odd = caps_text("RGB", unfit->width, unfit->height, unfit->more);
+  g_autoptr(Tester) t = tester_new_playing(properties, NULL);
+  g_autoptr(GstBuffer) in = test_frame(odd, 2, 2);
+  g_autofree gchar *expected = buffer_hash(in);
+  push_five(t, unfit);
+  g_assert_cmpuint(stat_uint64(t->element, "dropped"), ==, 0);
+  for (guint n = 0; n < 5; n++) {
+    g_autoptr(GstBuffer) out = gst_harness_pull(t->h);
+    g_assert_cmpuint(GST_BUFFER_OFFSET(out), ==, n);
+    g_autofree gchar *hash = buffer_hash(out);
+    if (n == 2 && !g_str_equal(unfit->name, "native-interlaced")) g_assert_cmpstr(hash, ==, expected);
+  }
+}
+
+/* on-error may change while frames flow: the caps were taken, each frame now fails. */
+static void test_unfit_then_fail(void) {
+  g_autoptr(Tester) t = tester_new_playing("backend=null steps=1 prompt=night on-error=drop", RGB_CAPS(2, 900));
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(RGB_CAPS(2, 900), 0, 0)), ==, GST_FLOW_OK);
+  gst_util_set_object_arg(G_OBJECT(t->element), "on-error", "fail");
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(RGB_CAPS(2, 900), 1, 1)), ==, GST_FLOW_ERROR);
+  tester_assert_error(t, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, "2x900");
+  g_assert_cmpstr(t->kind, ==, "format");
+}
+
+/* ---- Caps that say what an edit does not heed ---- */
+
+typedef struct {
+  const gchar *name, *more, *word; /* word NULL: no warning */
+} Heeded;
+
+static const Heeded heeded[] = {
+    {"pq", ",colorimetry=bt2100-pq", "bt2100-pq"},
+    {"hlg", ",colorimetry=bt2100-hlg", "bt2100-hlg"},
+    {"linear", ",colorimetry=2:4:1:4", "colorimetry"},
+    {"bt709", ",colorimetry=bt709", NULL},
+    {"bt2020", ",colorimetry=bt2020", NULL},
+    {"srgb", ",colorimetry=sRGB", NULL},
+    {"wide-pixels", ",pixel-aspect-ratio=64/45", "64:45"},
+    {"square-pixels", ",pixel-aspect-ratio=1/1", NULL},
+};
+
+static void test_heeded(gconstpointer data) {
+  const Heeded *h = data;
+  g_autofree gchar *caps = caps_text("I420", 64, 48, h->more);
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, caps);
+  for (guint n = 0; n < 2; n++) check_one(t, caps, n);
+  tester_collect(t);
+  g_assert_cmpuint(t->errors, ==, 0);
+  g_assert_cmpuint(t->warnings, ==, h->word ? 1 : 0);
+  if (h->word) g_assert_nonnull(strstr(t->warning, h->word));
+}
+
 /* A bad frame in the middle of a batch: those before it come out, it does not, those after it do. */
 static void test_bad_buffer_in_batch(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "batch-size=3 on-error=drop", SMALL);
@@ -277,6 +484,23 @@ static void add_tests(void) {
   g_test_add_data_func("/element/buffer/lying-meta", GINT_TO_POINTER(TRUE), test_bad_buffer);
   g_test_add_func("/element/buffer/in-batch", test_bad_buffer_in_batch);
   g_test_add_func("/element/buffer/passthrough", test_bad_buffer_passthrough);
+  for (gsize i = 0; i < G_N_ELEMENTS(formats); i++) {
+    g_autofree gchar *name = g_strconcat("/element/buffer/padded/", formats[i], NULL);
+    g_test_add_data_func(name, formats[i], test_padded);
+  }
+  g_test_add_func("/element/buffer/no-output", test_no_output_buffer);
+  g_test_add_func("/element/caps/no-such-frame", test_no_such_frame);
+  for (gsize i = 0; i < G_N_ELEMENTS(unfits); i++) {
+    g_autofree gchar *drop = g_strconcat("/element/caps/unfit/drop/", unfits[i].name, NULL);
+    g_autofree gchar *pass = g_strconcat("/element/caps/unfit/passthrough/", unfits[i].name, NULL);
+    g_test_add_data_func(drop, &unfits[i], test_unfit_dropped);
+    g_test_add_data_func(pass, &unfits[i], test_unfit_passed);
+  }
+  g_test_add_func("/element/caps/unfit/then-fail", test_unfit_then_fail);
+  for (gsize i = 0; i < G_N_ELEMENTS(heeded); i++) {
+    g_autofree gchar *name = g_strconcat("/element/caps/heeded/", heeded[i].name, NULL);
+    g_test_add_data_func(name, &heeded[i], test_heeded);
+  }
 }
 
 int main(int argc, char **argv) {

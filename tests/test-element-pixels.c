@@ -33,9 +33,9 @@ static GstBuffer *noise_buffer(const GstVideoInfo *info) {
 
 static FkImage read_ok(const GstFluxKontextFormat *format, GstBuffer *buffer) {
   FkImage image;
-  g_autofree gchar *why = NULL;
-  if (!gst_flux_kontext_format_read(format, buffer, &image, &why)) g_error("%s", why);
-  g_assert_null(why);
+  g_autoptr(GError) error = NULL;
+  gst_flux_kontext_format_read(format, buffer, &image, &error);
+  g_assert_no_error(error);
   return image;
 }
 
@@ -132,13 +132,12 @@ static void test_grey(void) {
       GstFluxKontextFormat format;
       FkImage grey;
       open_format(&format, formats[f], sizes[s][0], sizes[s][1], s % 2 ? "bt709" : "bt601");
-      g_assert_true(gst_flux_kontext_format_new_image(&format, &grey));
+      g_assert_true(gst_flux_kontext_format_new_image(&format, &grey, NULL));
       for (gint y = 0; y < grey.height; y++)
         for (gint x = 0; x < grey.width; x++)
           memset(grey.data + (gsize)y * grey.stride + (gsize)(x * 3), (x * 7 + y * 13) % 256, 3);
       g_autoptr(GstBuffer) buffer = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&format.info), NULL);
-      g_autofree gchar *why = NULL;
-      g_assert_true(gst_flux_kontext_format_write(&format, &grey, buffer, &why));
+      g_assert_true(gst_flux_kontext_format_write(&format, &grey, buffer, NULL));
       FkImage back = read_ok(&format, buffer);
       g_assert_cmpint(worst_difference(&grey, &back), <=, 1);
       gst_flux_kontext_image_clear(&grey);
@@ -156,8 +155,7 @@ static void test_round_trip(void) {
       g_autoptr(GstBuffer) in = noise_buffer(&format.info);
       g_autoptr(GstBuffer) out = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&format.info), NULL);
       FkImage first = read_ok(&format, in);
-      g_autofree gchar *why = NULL;
-      g_assert_true(gst_flux_kontext_format_write(&format, &first, out, &why));
+      g_assert_true(gst_flux_kontext_format_write(&format, &first, out, NULL));
       FkImage second = read_ok(&format, out);
       if (!GST_VIDEO_INFO_IS_YUV(&format.info)) assert_same_pixels(&first, &second);
       gst_flux_kontext_image_clear(&first);
@@ -209,7 +207,7 @@ static void test_padded(void) {
   }
 }
 
-/* Written into a padded buffer: rows land where the meta says and the gaps stay. */
+/* Written into a padded buffer: rows land where the meta says and the gaps become 0. */
 static void test_padded_write(void) {
   GstFluxKontextFormat format;
   open_format(&format, "BGR", 5, 3, NULL);
@@ -217,18 +215,62 @@ static void test_padded_write(void) {
   g_autoptr(GstBuffer) loose = padded(&format.info, tight, 4, 9);
   FkImage image = read_ok(&format, tight);
   image.data[0] ^= 0xff;
-  g_autofree gchar *why = NULL;
-  g_assert_true(gst_flux_kontext_format_write(&format, &image, loose, &why));
+  g_assert_true(gst_flux_kontext_format_write(&format, &image, loose, NULL));
   FkImage back = read_ok(&format, loose);
   assert_same_pixels(&image, &back);
   GstMapInfo map;
   gst_buffer_map(loose, &map, GST_MAP_READ);
-  for (guint i = 0; i < 4; i++) g_assert_cmpuint(map.data[i], ==, 0xee);
+  for (guint i = 0; i < 4; i++) g_assert_cmpuint(map.data[i], ==, 0);
   for (guint y = 0; y < 3; y++) /* stride 16 + 9; a row is 15 bytes and one of its own padding */
-    for (guint i = 16; i < 25; i++) g_assert_cmpuint(map.data[4 + y * 25 + i], ==, 0xee);
+    for (guint i = 15; i < 25; i++) g_assert_cmpuint(map.data[4 + y * 25 + i], ==, 0);
   gst_buffer_unmap(loose, &map);
   gst_flux_kontext_image_clear(&image);
   gst_flux_kontext_image_clear(&back);
+  gst_flux_kontext_format_clear(&format);
+}
+
+/* A buffer that held something else: what is no pixel is 0 in every format, and nothing of it is left. Two buffers with
+ * other contents become the same bytes, and the last byte of each row of padding is 0. */
+static void test_padding(void) {
+  static const gint padded_sizes[][2] = {{66, 34}, {33, 17}, {1, 1}, {5, 3}};
+  for (guint f = 0; f < G_N_ELEMENTS(formats); f++)
+    for (guint s = 0; s < G_N_ELEMENTS(padded_sizes); s++) {
+      GstFluxKontextFormat format;
+      open_format(&format, formats[f], padded_sizes[s][0], padded_sizes[s][1], NULL);
+      gsize size = GST_VIDEO_INFO_SIZE(&format.info) + 100;
+      g_autoptr(GstBuffer) in = noise_buffer(&format.info);
+      g_autoptr(GstBuffer) one = gst_buffer_new_allocate(NULL, size, NULL);
+      g_autoptr(GstBuffer) two = gst_buffer_new_allocate(NULL, size, NULL);
+      FkImage image = read_ok(&format, in);
+      gst_buffer_memset(one, 0, 0xee, size);
+      gst_buffer_memset(two, 0, 0x11, size);
+      g_assert_true(gst_flux_kontext_format_write(&format, &image, one, NULL));
+      g_assert_true(gst_flux_kontext_format_write(&format, &image, two, NULL));
+      GstMapInfo a, b;
+      gst_buffer_map(one, &a, GST_MAP_READ);
+      gst_buffer_map(two, &b, GST_MAP_READ);
+      g_assert_cmpmem(a.data, a.size, b.data, b.size);
+      for (gsize i = size - 100; i < size; i++) g_assert_cmpuint(a.data[i], ==, 0);
+      gsize row = (gsize)(format.info.width * GST_VIDEO_INFO_COMP_PSTRIDE(&format.info, 0));
+      for (gint y = 0; y < format.info.height; y++)
+        for (gsize i = row; i < (gsize)GST_VIDEO_INFO_PLANE_STRIDE(&format.info, 0); i++)
+          g_assert_cmpuint(a.data[(gsize)(y * GST_VIDEO_INFO_PLANE_STRIDE(&format.info, 0)) + i], ==, 0);
+      gst_buffer_unmap(one, &a);
+      gst_buffer_unmap(two, &b);
+      gst_flux_kontext_image_clear(&image);
+      gst_flux_kontext_format_clear(&format);
+    }
+}
+
+/* Too little memory is no fault of the buffer's format. */
+static void test_no_memory(void) {
+  GstFluxKontextFormat format;
+  g_autoptr(GError) error = NULL;
+  FkImage image;
+  open_format(&format, "RGB", 8, 4, NULL);
+  format.rgb.size = G_MAXSIZE / 2; /* as if the caps asked for that */
+  g_assert_false(gst_flux_kontext_format_new_image(&format, &image, &error));
+  g_assert_error(error, FK_ERROR, FK_ERROR_MEMORY);
   gst_flux_kontext_format_clear(&format);
 }
 
@@ -295,9 +337,8 @@ static void test_read_only(void) {
                                                             0, sizeof(pixels), NULL, NULL);
   FkImage image = read_ok(&format, buffer);
   g_assert_cmpuint(image.data[0], ==, 9);
-  g_autofree gchar *why = NULL;
   image.data[0] = 1; /* GStreamer replaces the memory of a buffer that we own: the read-only bytes stay */
-  g_assert_true(gst_flux_kontext_format_write(&format, &image, buffer, &why));
+  g_assert_true(gst_flux_kontext_format_write(&format, &image, buffer, NULL));
   g_assert_cmpuint(pixels[0], ==, 9);
   gst_flux_kontext_image_clear(&image);
   gst_flux_kontext_format_clear(&format);
@@ -341,13 +382,14 @@ static void test_lie(gconstpointer data) {
   g_autoptr(GstBuffer) buffer = gst_buffer_new_allocate(NULL, lie->bytes, NULL);
   if (lie->format) with_meta(buffer, lie->format, lie->width, lie->height, lie->offset, lie->stride);
   FkImage image;
-  g_autofree gchar *why = NULL, *why_not = NULL;
-  g_assert_false(gst_flux_kontext_format_read(&format, buffer, &image, &why));
-  g_assert_true(g_str_has_suffix(why, "."));
+  g_autoptr(GError) reading = NULL, writing = NULL;
+  g_assert_false(gst_flux_kontext_format_read(&format, buffer, &image, &reading));
+  g_assert_error(reading, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
+  g_assert_true(g_str_has_suffix(reading->message, "."));
   g_assert_null(image.data);
-  g_assert_true(gst_flux_kontext_format_new_image(&format, &image));
-  g_assert_false(gst_flux_kontext_format_write(&format, &image, buffer, &why_not));
-  g_assert_nonnull(why_not);
+  g_assert_true(gst_flux_kontext_format_new_image(&format, &image, NULL));
+  g_assert_false(gst_flux_kontext_format_write(&format, &image, buffer, &writing));
+  g_assert_error(writing, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
   gst_flux_kontext_image_clear(&image);
   gst_flux_kontext_format_clear(&format);
 }
@@ -360,9 +402,10 @@ static void test_second_plane_lies(void) {
   gint stride[4] = {16, 16};
   gst_buffer_add_video_meta_full(buffer, GST_VIDEO_FRAME_FLAG_NONE, GST_VIDEO_FORMAT_NV12, 16, 8, 2, offset, stride);
   FkImage image;
-  g_autofree gchar *why = NULL;
-  g_assert_false(gst_flux_kontext_format_read(&format, buffer, &image, &why));
-  g_assert_nonnull(strstr(why, "Plane 1"));
+  g_autoptr(GError) error = NULL;
+  g_assert_false(gst_flux_kontext_format_read(&format, buffer, &image, &error));
+  g_assert_error(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
+  g_assert_nonnull(strstr(error->message, "Plane 1"));
   gst_flux_kontext_format_clear(&format);
 }
 
@@ -375,6 +418,8 @@ int main(int argc, char **argv) {
   g_test_add_func("/element/pixels/round-trip", test_round_trip);
   g_test_add_func("/element/pixels/padded", test_padded);
   g_test_add_func("/element/pixels/padded-write", test_padded_write);
+  g_test_add_func("/element/pixels/padding", test_padding);
+  g_test_add_func("/element/pixels/no-memory", test_no_memory);
   g_test_add_func("/element/pixels/bottom-up", test_bottom_up);
   g_test_add_func("/element/pixels/larger-meta", test_larger_meta);
   g_test_add_func("/element/pixels/two-memories", test_two_memories);

@@ -46,13 +46,21 @@ void tester_free(Tester *t) {
   g_free(t->text);
   g_free(t->warning);
   g_free(t->kind);
+  g_free(t->property);
   g_free(t);
+}
+
+static void assert_utf8(const gchar *text) {
+  g_assert_true(!text || g_utf8_validate(text, -1, NULL));
 }
 
 static void count_progress(Tester *t, GstMessage *message) {
   GstProgressType type;
-  gst_message_parse_progress(message, &type, NULL, NULL);
+  g_autofree gchar *code = NULL, *text = NULL;
+  gst_message_parse_progress(message, &type, &code, &text);
+  assert_utf8(text);
   t->starts += type == GST_PROGRESS_TYPE_START;
+  t->warmups += type == GST_PROGRESS_TYPE_START && g_str_equal(code, "warmup");
   t->completes += type == GST_PROGRESS_TYPE_COMPLETE;
   t->canceled += type == GST_PROGRESS_TYPE_CANCELED;
   t->failed += type == GST_PROGRESS_TYPE_ERROR;
@@ -63,7 +71,10 @@ static void keep_error(Tester *t, GstMessage *message) {
   g_autoptr(GError) error = NULL;
   const GstStructure *details = NULL;
   gboolean restart;
-  gst_message_parse_error(message, &error, NULL);
+  g_autofree gchar *debug = NULL;
+  gst_message_parse_error(message, &error, &debug);
+  assert_utf8(error->message);
+  assert_utf8(debug);
   gst_message_parse_error_details(message, &details);
   t->errors++;
   t->domain = error->domain;
@@ -72,6 +83,8 @@ static void keep_error(Tester *t, GstMessage *message) {
   t->text = g_strdup(error->message);
   g_free(t->kind);
   t->kind = details ? g_strdup(gst_structure_get_string(details, "code")) : NULL;
+  g_free(t->property);
+  t->property = details ? g_strdup(gst_structure_get_string(details, "property")) : NULL;
   t->restart_required = details && gst_structure_get_boolean(details, "restart-required", &restart) ? restart : -1;
 }
 
@@ -96,7 +109,10 @@ void tester_collect(Tester *t) {
     case GST_MESSAGE_ERROR: keep_error(t, message); break;
     case GST_MESSAGE_WARNING: {
       g_autoptr(GError) error = NULL;
-      gst_message_parse_warning(message, &error, NULL);
+      g_autofree gchar *debug = NULL;
+      gst_message_parse_warning(message, &error, &debug);
+      assert_utf8(error->message);
+      assert_utf8(debug);
       t->warnings++;
       g_free(t->warning);
       t->warning = g_strdup(error->message);
@@ -114,7 +130,7 @@ void tester_collect(Tester *t) {
 
 void tester_forget(Tester *t) {
   tester_collect(t);
-  t->errors = t->warnings = t->steps = t->latencies = t->need_contexts = 0;
+  t->errors = t->warnings = t->steps = t->latencies = t->need_contexts = t->warmups = 0;
   t->completes = t->canceled = t->failed = t->starts = t->ends = 0;
 }
 
@@ -125,6 +141,13 @@ void tester_assert_error(Tester *t, GQuark domain, gint code, const gchar *word)
   g_assert_cmpint(t->code, ==, code);
   g_assert_nonnull(t->kind);
   if (word && !strstr(t->text, word)) g_error("\"%s\" does not name %s", t->text, word);
+}
+
+void tester_wait_for_step(Tester *t) {
+  while (t->steps == 0) {
+    g_usleep(1000);
+    tester_collect(t);
+  }
 }
 
 static void set_number(const gchar *name, gint value) {

@@ -7,7 +7,7 @@
 #include <gst/video/video.h>
 
 /* Options for a null engine that works at 256x256 in two steps: an edit takes a few milliseconds. */
-#define NULL_ENGINE "backend=null max-area=65536 steps=2 "
+#define NULL_ENGINE "backend=null max-area=65536 steps=2 prompt=night "
 
 typedef struct {
   GstElement *element;
@@ -15,11 +15,13 @@ typedef struct {
   GstHarness *h; /* NULL until tester_play */
   /* Counted by tester_collect since the last tester_forget. */
   guint errors, warnings, starts, ends, completes, canceled, failed, steps, latencies, need_contexts;
+  guint warmups; /* of the starts, those with code warmup */
   GQuark domain; /* of the last error */
   gint code;
   gchar *text;           /* of the last error */
   gchar *warning;        /* of the last warning */
   gchar *kind;           /* `code` of the last error's details */
+  gchar *property;       /* `property` of them; NULL: none */
   gint restart_required; /* -1: not in the details */
   gint percent;          /* of the last step */
 } Tester;
@@ -38,6 +40,7 @@ Tester *tester_new_batch(gint batch);
 void tester_free(Tester *t);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tester, tester_free)
 
+/* Takes what is on the bus. Every text must be UTF-8. */
 void tester_collect(Tester *t);
 void tester_forget(Tester *t);
 /* Exactly one error since the last look, and it is this one; `word` occurs in its text. */
@@ -45,6 +48,9 @@ void tester_assert_error(Tester *t, GQuark domain, gint code, const gchar *word)
 
 /* The step time and failures of null engines opened from now on; 0: none. */
 void null_engine(gint step_ms, gint fail_step, gint fail_alloc);
+
+/* Waits until the element has posted a step. */
+void tester_wait_for_step(Tester *t);
 
 /* A buffer of these caps whose bytes follow from `seed`, PTS n * 100 ms, duration 100 ms, offset n. */
 GstBuffer *test_frame(const gchar *caps, guint seed, guint n);
