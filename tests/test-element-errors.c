@@ -4,7 +4,10 @@
  * broken ones are made. */
 #include "test-element-util.h"
 
+#include <dlfcn.h>
+#include <errno.h>
 #include <glib/gstdio.h>
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -57,6 +60,28 @@ static void test_wrong_path(void) {
   g_assert_cmpstr(t->kind, ==, "model-missing");
 }
 
+/* The message says what to give instead, for every kind of path that people try. */
+static void assert_hint(const gchar *path, const gchar *hint) {
+  g_autoptr(Tester) t = tester_new("backend=cpu");
+  g_object_set(t->element, "model-path", path, NULL);
+  assert_start_fails(t, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_NOT_FOUND, hint);
+  g_assert_nonnull(strstr(t->text, path));
+}
+
+static void test_path_hints(void) {
+  g_autofree gchar *folder = g_dir_make_tmp("fluxkontext-XXXXXX", NULL);
+  g_autofree gchar *snapshots = g_build_filename(folder, "snapshots", NULL);
+  g_mkdir(snapshots, 0755);
+  assert_hint(folder, "below snapshots");
+  assert_hint(snapshots, "model_index.json");
+  assert_hint("~/models/FLUX.1-Kontext-dev", "shell");
+  assert_hint("black-forest-labs/FLUX.1-Kontext-dev", "download");
+  assert_hint("models/of/nobody", "working directory");
+  assert_hint(FK_DEMO_MODEL "/vae", "folder above");
+  g_rmdir(snapshots);
+  g_rmdir(folder);
+}
+
 static void test_empty_folder(void) {
   g_autofree gchar *folder = g_dir_make_tmp("fluxkontext-XXXXXX", NULL);
   g_autoptr(Tester) t = tester_new("backend=cpu");
@@ -83,6 +108,34 @@ static void test_no_cuda(void) {
   g_object_set(t->element, "model-path", FK_DEMO_MODEL, NULL);
   assert_start_fails(t, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_INIT, "cuda");
   g_assert_cmpstr(t->kind, ==, "backend-missing");
+}
+
+/* ---- Threads that cannot be created ---- */
+
+static gint refuse_threads; /* how many of the next */
+
+/* In front of the C library's, which GLib's threads come from. */
+__attribute__((visibility("default"))) int pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                                                          void *(*run)(void *), void *data);
+int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *data) {
+  int (*real)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+  *(void **)&real = dlsym(RTLD_NEXT, "pthread_create");
+  if (g_atomic_int_get(&refuse_threads) > 0) {
+    g_atomic_int_add(&refuse_threads, -1);
+    return EAGAIN;
+  }
+  return real(thread, attributes, run, data);
+}
+
+static void test_no_thread(void) {
+  g_autoptr(Tester) t = tester_new(NULL_ENGINE);
+  g_atomic_int_set(&refuse_threads, 1);
+  g_assert_cmpint(gst_element_set_state(t->element, GST_STATE_PAUSED), ==, GST_STATE_CHANGE_FAILURE);
+  g_assert_cmpint(g_atomic_int_get(&refuse_threads), ==, 0);
+  tester_assert_error(t, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_FAILED, "thread");
+  g_assert_cmpuint(t->starts, ==, 1);
+  g_assert_cmpuint(t->failed, ==, 1);
+  assert_restarts(t, NULL, NULL);
 }
 
 /* ---- Failures of the load ---- */
@@ -280,9 +333,86 @@ static void test_prompt_not_utf8(gconstpointer data) {
   g_assert_cmpint(push(t, 1), ==, GST_FLOW_OK);
 }
 
+/* ---- Settings that fail ---- */
+
+typedef struct {
+  const gchar *name, *properties, *property, *word;
+  gint width, height;
+} Failing;
+
+/* However early it is noticed, a setting is never an error about the frame's format; the first word is in the details.
+ */
+static const Failing failing[] = {
+    {"merge-and-reuse", "token-merge=0.3 context-reuse=2", "token-merge", "token-merge=0.3 and context-reuse=2", 64,
+     48},
+    {"teacache-front", "step-cache=teacache step-cache-front=3", "step-cache", "step-cache-front", 64, 48},
+    {"mask-letter", "step-cache=first-block step-cache-mask=1x", "step-cache-mask", "step-cache-mask", 64, 48},
+    {"mask-without-cache", "step-cache=none step-cache-mask=10", "step-cache", "step-cache-mask", 64, 48},
+    {"generate-and-reuse", "task=generate context-reuse=2", "context-reuse", "task=generate", 64, 48},
+    {"kernel-missing", "backend=cpu model-path=" FK_DEMO_MODEL " flash-attention=on", "flash-attention",
+     "flash-attention", 64, 48},
+    {"no-slicing", "vae-slicing=off", "vae-slicing", "vae-slicing", 64, 48},
+    {"area", "max-area=1", "max-area", "max-area=1", 64, 64},
+};
+
+static void test_failing_setting(gconstpointer data) {
+  const Failing *f = data;
+  g_autofree gchar *caps =
+      g_strdup_printf("video/x-raw,format=RGB,width=%d,height=%d,framerate=10/1", f->width, f->height);
+  g_autofree gchar *properties = g_strconcat("backend=null steps=2 prompt=night ", f->properties, NULL);
+  g_autoptr(Tester) t = tester_new_playing(properties, caps);
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(caps, 0, 0)), !=, GST_FLOW_OK);
+  tester_assert_error(t, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, f->word);
+  g_assert_cmpstr(t->kind, ==, "option-bad");
+  g_assert_cmpstr(t->property, ==, f->property);
+}
+
+/* The other way round: a picture's shape is its own fault, and the limit that it breaks is named. */
+static void test_failing_shape(void) {
+  const gchar *caps = "video/x-raw,format=RGB,width=4,height=4000,framerate=10/1";
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE, caps);
+  g_assert_cmpint(gst_harness_push(t->h, test_frame(caps, 0, 0)), ==, GST_FLOW_NOT_NEGOTIATED);
+  tester_assert_error(t, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, "4x4000");
+  g_assert_nonnull(strstr(t->text, "max-area=65536"));
+  g_assert_cmpstr(t->kind, ==, "format");
+  g_assert_null(t->property);
+}
+
+/* Frames are dropped or passed while a setting fails, and edited when it is set right: the caps were not refused. */
+static void test_setting_set_right(gconstpointer data) {
+  g_autofree gchar *properties =
+      g_strconcat(NULL_ENGINE "step-cache=first-block step-cache-mask=101 on-error=", data, NULL);
+  g_autoptr(Tester) t = tester_new_playing(properties, SMALL);
+  for (guint n = 0; n < 3; n++) g_assert_cmpint(push(t, n), ==, GST_FLOW_OK);
+  g_object_set(t->element, "steps", 3, NULL);
+  for (guint n = 3; n < 5; n++) g_assert_cmpint(push(t, n), ==, GST_FLOW_OK);
+  tester_collect(t);
+  g_assert_cmpuint(t->errors, ==, 0);
+  g_assert_cmpuint(t->warnings, ==, 1);
+  g_assert_cmpuint(stat_uint64(t->element, "errors"), ==, 3);
+  g_assert_cmpuint(stat_uint64(t->element, "frames"), ==, 2);
+  g_assert_cmpuint(gst_harness_buffers_received(t->h), ==, g_str_equal(data, "drop") ? 2 : 5);
+}
+
 /* ---- on-error ---- */
 
 #define BAD_PROMPT "\xff"
+
+/* A stream in which every frame has another text to warn about posts a fixed number of them and says that it does. */
+static void test_warnings_are_bounded(void) {
+  g_autofree gchar *mask = g_strnfill(999, '1');
+  g_autoptr(Tester) t = tester_new(NULL_ENGINE "step-cache=first-block on-error=drop");
+  g_object_set(t->element, "step-cache-mask", mask, NULL);
+  tester_play(t, SMALL);
+  for (guint n = 0; n < 300; n++) {
+    g_object_set(t->element, "steps", (gint)n + 1, NULL); /* "999 characters for n evaluations" */
+    g_assert_cmpint(push(t, n), ==, GST_FLOW_OK);
+  }
+  tester_collect(t);
+  g_assert_cmpuint(t->warnings, ==, 64 + 1);
+  g_assert_nonnull(strstr(t->warning, "GST_DEBUG"));
+  g_assert_cmpuint(stat_uint64(t->element, "dropped"), ==, 300);
+}
 
 static void test_passthrough(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "on-error=passthrough batch-size=2", SMALL);
@@ -339,6 +469,7 @@ static void add_tests(void) {
   g_test_add_data_func("/element/error/model-path/unset", "backend=cpu", test_no_model_path);
   g_test_add_data_func("/element/error/model-path/empty", "model-path=\"\"", test_no_model_path);
   g_test_add_func("/element/error/model-path/wrong", test_wrong_path);
+  g_test_add_func("/element/error/model-path/hints", test_path_hints);
   g_test_add_func("/element/error/model-path/empty-folder", test_empty_folder);
   g_test_add_func("/element/error/model-path/not-utf8", test_path_not_utf8);
   g_test_add_func("/element/error/no-cuda", test_no_cuda);
@@ -359,6 +490,15 @@ static void add_tests(void) {
   g_test_add_func("/element/error/allocations", test_allocations);
   g_test_add_data_func("/element/error/utf8/prompt", "prompt", test_prompt_not_utf8);
   g_test_add_data_func("/element/error/utf8/negative-prompt", "negative-prompt", test_prompt_not_utf8);
+  g_test_add_func("/element/error/no-thread", test_no_thread);
+  for (gsize i = 0; i < G_N_ELEMENTS(failing); i++) {
+    g_autofree gchar *name = g_strconcat("/element/error/setting/", failing[i].name, NULL);
+    g_test_add_data_func(name, &failing[i], test_failing_setting);
+  }
+  g_test_add_func("/element/error/shape", test_failing_shape);
+  g_test_add_data_func("/element/on-error/setting-set-right/drop", "drop", test_setting_set_right);
+  g_test_add_data_func("/element/on-error/setting-set-right/passthrough", "passthrough", test_setting_set_right);
+  g_test_add_func("/element/on-error/warnings-are-bounded", test_warnings_are_bounded);
   g_test_add_func("/element/on-error/passthrough", test_passthrough);
   g_test_add_func("/element/on-error/passthrough-scales", test_passthrough_scales);
   g_test_add_func("/element/on-error/drop", test_drop);
