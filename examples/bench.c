@@ -139,7 +139,7 @@ static bool open_engine(Bench *b, const Arguments *a, const FkOptions *options, 
   *ms = (double)(g_get_monotonic_time() - start) / 1000;
   if (!ceilings(b, a, options, error)) return false;
   start = g_get_monotonic_time();
-  const bool ok = fk_engine_load(b->engine, NULL, NULL, NULL, error);
+  const bool ok = fk_engine_load_for(b->engine, b->settings, NULL, NULL, NULL, error);
   *ms += (double)(g_get_monotonic_time() - start) / 1000;
   return ok;
 }

@@ -3,6 +3,7 @@
 #include "doctor.h"
 
 #include <stdio.h>
+#include <string.h>
 
 /* "auto, on, off", "0 .. 4194304": what may be set. (transfer full) */
 static char *values_text(const FkProperty *p) {
@@ -55,10 +56,13 @@ static void print_optimizations(void) {
   }
 }
 
-/* ">0" -> "> 0", "=text" -> "= text", "!" -> "is set", "!text" -> "is not text". (transfer full) */
+/* ">0" -> "> 0", "<=1" -> "<= 1", "=text" -> "= text", "!text" -> "is not text", "!" -> "is set", "" -> "is not set".
+ * (transfer full) */
 static char *condition_text(const char *when) {
+  const size_t signs = strspn(when, "<>=");
+  if (!*when) return g_strdup("is not set");
   if (*when == '!') return when[1] ? g_strdup_printf("is not %s", when + 1) : g_strdup("is set");
-  return g_strdup_printf("%c %s", *when, when + 1);
+  return g_strdup_printf("%.*s %s", (int)signs, when, when + signs);
 }
 
 static void print_pairs(void) {

@@ -48,6 +48,21 @@ static void show(const char *stage, int64_t current, int64_t total, void *user_d
     fprintf(stderr, "\r%-6s %3d of %-3d            ", stage, (int)current, (int)total);
 }
 
+/* What an encoder did not read of a text, which the result cannot show. */
+static void tell_unread(const char *encoder, const char *property, const char *text, const FkTextRead *r) {
+  if (r->read < r->tokens)
+    fprintf(stderr, "%s: %s reads %d of %d tokens of %s; not read: \"%s\"\n", name, encoder, r->read, r->tokens,
+            property, text + r->read_bytes);
+}
+
+static void tell(const FkJob *job) {
+  const FkResult *r = &job->result;
+  const char *prompt = fk_settings_get(job->settings, "prompt"),
+             *negative = fk_settings_get(job->settings, "negative-prompt");
+  tell_unread("T5", "prompt", prompt, &r->t5);
+  tell_unread("T5", "negative-prompt", negative, &r->negative_t5);
+}
+
 static bool edit_and_write(FkEngine *engine, FkJob *job, const char *out, GError **error) {
   job->out = job->in;
   if (!fk_engine_output_size(engine, job->settings, job->in.width, job->in.height, &job->out.width, &job->out.height,
@@ -61,9 +76,11 @@ static bool edit_and_write(FkEngine *engine, FkJob *job, const char *out, GError
   }
   if (!fk_engine_edit(engine, job, 1, cancellable, show, NULL, error) || !picture_write(out, &job->out, error))
     return false;
-  fprintf(stderr, "\r%s: %dx%d on %s, text %.0f ms, encode %.0f ms, %d evaluations %.0f ms, decode %.0f ms\n", out,
+  fprintf(stderr, "\r%s: %dx%d on %s, text %.0f ms, encode %.0f ms, %d evaluation%s %.0f ms, decode %.0f ms\n", out,
           job->result.width, job->result.height, fk_engine_machine(engine), job->result.text_ms, job->result.encode_ms,
-          job->result.evaluations, job->result.denoise_ms, job->result.decode_ms);
+          job->result.evaluations, job->result.evaluations == 1 ? "" : "s", job->result.denoise_ms,
+          job->result.decode_ms);
+  tell(job);
   return true;
 }
 
@@ -75,8 +92,9 @@ static bool edit(FkOptions *options, FkSettings *settings, const char *in, const
     return false;
   g_autofree uint8_t *pixels = job.in.data;
   if (!picture_check_name(out, job.in.channels == 4, error)) return false;
-  g_autoptr(FkEngine) engine = fk_engine_open(options, cancellable, show, NULL, error);
-  return engine && edit_and_write(engine, &job, out, error);
+  g_autoptr(FkEngine) engine = fk_engine_new(options, error);
+  return engine && fk_engine_load_for(engine, settings, cancellable, show, NULL, error) &&
+         edit_and_write(engine, &job, out, error);
 }
 
 static bool run(const char *model, const char *prompt, char **arguments, GError **error) {
@@ -88,6 +106,8 @@ static bool run(const char *model, const char *prompt, char **arguments, GError 
     return false;
   for (char **pair = arguments + 2; *pair; pair++)
     if (!tool_set(options, settings, *pair, error)) return false;
+  g_auto(GStrv) idle = fk_settings_idle(settings);
+  for (char **p = idle; *p; p += 2) fprintf(stderr, "%s: %s changes nothing: %s\n", name, p[0], p[1]);
   return edit(options, settings, arguments[0], arguments[1], error);
 }
 

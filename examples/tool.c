@@ -69,12 +69,7 @@ bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError
     return false;
   }
   *equals = 0;
-  size_t n;
-  const FkProperty *p = fk_properties(&n);
-  for (size_t i = 0; options && i < n; i++)
-    if (!strcmp(p[i].name, text) && p[i].scope == FK_SCOPE_OPTION)
-      return fk_options_set(options, text, equals + 1, error);
-  return fk_settings_set(settings, text, equals + 1, error);
+  return fk_set(options, settings, text, equals + 1, error);
 }
 
 bool tool_size(const char *option, const char *text, int *width, int *height, GError **error) {

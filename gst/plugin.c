@@ -3,7 +3,16 @@
  * machines without a GPU, a driver or a model. */
 #include "gstfluxkontextedit.h"
 
+#include <fk.h>
+
+/* Editors compare a property with its default, and write those that differ. */
+static gint compare_engines(const GValue *a, const GValue *b) {
+  return g_value_get_boxed(a) == g_value_get_boxed(b) ? GST_VALUE_EQUAL : GST_VALUE_UNORDERED;
+}
+
 static gboolean plugin_init(GstPlugin *plugin) {
+  const GstValueTable engines = {.type = FK_TYPE_ENGINE, .compare = compare_engines};
+  gst_value_register(&engines);
   return GST_ELEMENT_REGISTER(fluxkontextedit, plugin);
 }
 

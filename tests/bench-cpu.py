@@ -67,7 +67,7 @@ def ours(build, threads, out):
     tool = os.path.join(build, 'examples', 'fluxkontext-edit-image')
     text, peak = run([tool, '-m', os.path.join(DEMO, 'checkpoint'), '-p', PROMPT, PHOTO, out, f'seed={SEED}',
                       f'steps={STEPS}', 'backend=cpu'], {**os.environ, 'FK_THREADS': str(threads)})
-    found = re.search(r'text ([\d.]+) ms, encode ([\d.]+) ms, \d+ evaluations ([\d.]+) ms, decode ([\d.]+) ms', text)
+    found = re.search(r'text ([\d.]+) ms, encode ([\d.]+) ms, \d+ evaluations? ([\d.]+) ms, decode ([\d.]+) ms', text)
     times = dict(zip(STAGES, map(float, found.groups())))
     return {'ms': sum(times.values()), 'peak': peak, **times}
 
