@@ -79,7 +79,7 @@ static int by_stage(const void *a, const void *b) {
 static void print_groups(const GArray *groups, Json *json) {
   printf("\ngroups of ops of one edit with %d steps. An op's time runs to the start of the next: the last op of a "
          "stage\n(among \"other\") holds the host's work between stages. Floors above 100 %%: operands stayed in a "
-         "cache\n%-8s %-14s %-26s %6s %10s %9s %8s %7s\n",
+         "cache, or the machine was busier when its rates were measured\n%-8s %-14s %-26s %6s %10s %9s %8s %7s\n",
          PROFILE_STEPS, "stage", "group", "", "count", "ms", "TFLOP/s", "TB/s", "floor");
   json_open(json, "groups", '[');
   for (guint i = 0; i < groups->len; i++) {

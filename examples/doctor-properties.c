@@ -35,7 +35,8 @@ static void print_scope(const char *title, FkScope scope) {
   const FkProperty *p = fk_properties(&n);
   printf("\n## %s\n\n| property | values | default | while playing | what |\n| --- | --- | --- | --- | --- |\n", title);
   for (size_t i = 0; i < n; i++)
-    if (p[i].scope == scope && p[i].optimization == FK_CLASS_NONE) print_row(&p[i]);
+    if ((p[i].scope == scope && p[i].optimization == FK_CLASS_NONE) || (scope == FK_SCOPE_OPTION && p[i].both))
+      print_row(&p[i]);
 }
 
 static void print_optimizations(void) {

@@ -3,7 +3,7 @@
  * machines without a GPU, a driver or a model. */
 #include "gstfluxkontextedit.h"
 
-#include <fk.h>
+#include "fk.h"
 
 /* Editors compare a property with its default, and write those that differ. */
 static gint compare_engines(const GValue *a, const GValue *b) {

@@ -43,7 +43,8 @@ def main():
     Gst.init(None)
     pipeline = Gst.parse_launch(PIPELINE)
     entry = pipeline.get_by_name('convert').get_static_pad('sink')
-    pipeline.get_by_name('decode').connect('pad-added', lambda decode, pad: pad.link(entry))
+    decode = pipeline.get_by_name('decode')
+    handler = decode.connect('pad-added', lambda decode, pad: pad.link(entry))
     for pair in pairs:
         name, _, value = pair.partition('=')
         Gst.util_set_object_arg(pipeline.get_by_name('edit'), name, value)
@@ -58,6 +59,7 @@ def main():
             if os.path.exists(result):
                 os.remove(result)
     pipeline.set_state(Gst.State.NULL)
+    decode.disconnect(handler)  # GStreamer's own threads may free the decoder after Python has ended
     return failed
 
 
