@@ -80,9 +80,8 @@ cudaError_t launch(FkCuda *cu, const FkFp8Args &a, FkLinearEpilogue epilogue, co
 }
 
 bool aligned(const FkCudaFp8Group &g) {
-  const uintptr_t bits = (uintptr_t)g.x | (uintptr_t)g.x_scale | (uintptr_t)g.w | (uintptr_t)g.w_scale |
-                         (uintptr_t)g.y | (uintptr_t)g.bias | (uintptr_t)g.gate | (uintptr_t)g.q_norm |
-                         (uintptr_t)g.k_norm | (uintptr_t)g.rope;
+  const uintptr_t bits = (uintptr_t)g.x | (uintptr_t)g.w | (uintptr_t)g.w_scale | (uintptr_t)g.y | (uintptr_t)g.bias |
+                         (uintptr_t)g.gate | (uintptr_t)g.q_norm | (uintptr_t)g.k_norm | (uintptr_t)g.rope;
   return bits % 16 == 0 && g.ldx % 16 == 0 && g.ldy % 8 == 0;
 }
 

@@ -19,7 +19,7 @@
 
 constexpr int FK_FP8_ONCE_K = 4096, FK_FP8_GROUP = 4;
 
-/* All pointers are device memory and 16-byte aligned. */
+/* All pointers are device memory, all but x_scale 16-byte aligned. */
 typedef struct {
   const uint8_t *x;     /* [m, K] codes */
   int64_t ldx;          /* bytes, multiple of 16 */

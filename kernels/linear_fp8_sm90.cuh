@@ -115,9 +115,7 @@ template <int BT> struct FkFp8Walk {
 /* Both warpgroups walk over all stages. A round is the first group of blocks of a unit, between them the epilogue of
  * the unit before, then the other groups; the first round has no unit before, the last one has no blocks. At most two
  * blocks of a warpgroup are unfinished, so the slower one always finds its stage full.
- *
- * Warpgroup 1 begins a block later, so that the two do not come to their float32 additions at the same time: each has
- * products running while the other adds. */
+ */
 template <bool Gate, int BT>
 FK_DEVICE void fk_fp8_consume(const FkFp8Args &args, uint8_t *shared, uint32_t full, uint32_t empty, int rank) {
   using S = FkPpShape<BT>;
@@ -129,12 +127,6 @@ FK_DEVICE void fk_fp8_consume(const FkFp8Args &args, uint8_t *shared, uint32_t f
   float acc[BT / 2], sum[BT / 2] = {};
   bool real = false; /* sum holds a tile */
   int buffer = 0;
-#ifdef FK_FP8_LAB
-  const bool apart = !a.width; /* the lab times both */
-#else
-  const bool apart = true;
-#endif
-  if (apart && wg == 1) fk_bar_sync(4, 256);
   for (int unit = blockIdx.x / 2; unit < a.units + clusters; unit += clusters) {
     bool more = unit < a.units;
     int k_blocks = more ? a.k_blocks : 0;
@@ -148,7 +140,6 @@ FK_DEVICE void fk_fp8_consume(const FkFp8Args &args, uint8_t *shared, uint32_t f
     buffer ^= BT;
     fk_fp8_quarter<Gate, BT, 0>(s, sum);
     walk.next(acc, more, false);
-    if (apart && wg == 0 && !real) fk_bar_arrive(4, 256);
     fk_fp8_quarter<Gate, BT, 1>(s, sum);
     walk.next(acc, more, false);
     fk_fp8_quarter<Gate, BT, 2>(s, sum);

@@ -282,6 +282,7 @@ bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   }
   be->device = cu->device;
   be->dtype = FK_BF16;
+  if (cu->arch == 90) be->can |= FK_CAN_FP8; /* elsewhere products of codes would be slower than those of numbers */
   return true;
 }
 
@@ -504,6 +505,7 @@ const FkOps table = {
     .copy = MUST(copy),
     .embed = MUST(embed),
     .gather_rows = MUST(gather_rows),
+    .quantize = MUST(quantize),
     .conv = MUST(conv),
     .group_norm = MUST(group_norm),
     .upsample = MUST(upsample),
@@ -517,6 +519,7 @@ const FkOps table = {
     .match = MUST(match),
     .mean_rows = MUST(mean_rows),
     .linear_fused = MAY(linear),
+    .layer_norm_quantized = MAY(layer_norm_quantized),
     .conv_fused = MAY(conv),
     .group_norm_silu = MAY(group_norm_silu),
     .flash_attention = MAY(flash_attention),

@@ -90,7 +90,7 @@ static inline bool fk_cuda_rows16(FkTensor t) {
 /* `count` elements of F32, BF16, F16, I32 or U8, both dense. elementwise.cu */
 cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
 
-/* linear.cu: bf16 weights without scales; 1 or 2 groups in one launch. */
+/* linear.cu: x and weights bf16, or E4M3 codes with a scale a row; 1 or 2 groups in one launch. */
 cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups = 1);
 
 /* attention.cu. The result of a row depends on neither the run nor the machine nor which other rows are asked for. */
@@ -110,6 +110,10 @@ cudaError_t fk_cuda_layer_norm(FkCuda *cu, const FkLayerNorm *n, int groups);
 cudaError_t fk_cuda_rms_norm(FkCuda *cu, FkTensor y, FkTensor x, FkTensor weight, float eps);
 cudaError_t fk_cuda_group_norm(FkCuda *cu, const FkGroupNorm *n); /* without silu */
 cudaError_t fk_cuda_group_norm_silu(FkCuda *cu, const FkGroupNorm *n);
+
+/* quant.cu */
+cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x);
+cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups);
 
 /* elementwise.cu */
 cudaError_t fk_cuda_rope(FkCuda *cu, FkTensor x, FkTensor table, int64_t heads);

@@ -1,28 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantisation to e4m3 (quant.h): layer norm with modulation, whole rows. All are bound by
- * memory: every value is read once, into registers. */
+/* Quantisation (FkOps.quantize): layer norm with modulation and whole rows to E4M3, bound by memory, because every
+ * value is read once, into registers; and any group of any size. */
 #include <cuda_fp8.h>
 
-#include "common.cuh"
+#include "device.cuh"
 #include "quant.h"
 
 namespace {
 
 constexpr float kTiny = 7.8886090522101181e-31f; /* 2^-100 */
+constexpr float kLimit = 448;
 
-/* What turns a value into a code: e4m3(x * inv + zero). zero is -0, which changes nothing, or +0 where inv is 0, which
- * makes the codes 0 and not 0x80. */
+/* What turns a value into a code, and a code into a value. */
 struct Factor {
-  float inv, zero, scale;
+  float inverse, scale;
 };
 
-FK_DEVICE Factor quant_factor(float amax) {
-  Factor f;
+FK_DEVICE Factor quant_factor(float amax, float limit) {
   const bool none = amax < kTiny;
-  f.inv = none ? 0.0f : __fdiv_rn(448.0f, amax);
-  f.zero = none ? 0.0f : -0.0f;
-  f.scale = none ? 1.0f : __fdiv_rn(amax, 448.0f);
-  return f;
+  return Factor{none ? 0.0f : __fdiv_rn(limit, amax), none ? 1.0f : __fdiv_rn(amax, limit)};
 }
 
 /* Two codes, `low` in the low byte. One instruction since sm_89, arithmetic with the same bits before. */
@@ -33,7 +29,7 @@ FK_DEVICE uint32_t quant_two(float low, float high) {
 FK_DEVICE uint2 quant_eight(const float (&v)[8], Factor f) {
   float q[8];
 #pragma unroll
-  for (int i = 0; i < 8; i++) q[i] = __fmaf_rn(v[i], f.inv, f.zero);
+  for (int i = 0; i < 8; i++) q[i] = __fmul_rn(v[i], f.inverse);
   return make_uint2(quant_two(q[0], q[1]) | quant_two(q[2], q[3]) << 16, quant_two(q[4], q[5]) | quant_two(q[6], q[7])
                                                                                                      << 16);
 }
@@ -53,7 +49,6 @@ FK_DEVICE float quant_warp_max(float x) { /* not negative, not NaN: ordered as i
 
 struct NormArgs {
   FkQuantNorm group[2];
-  int cols;
   float eps;
 };
 
@@ -128,7 +123,7 @@ FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, float eps, int64_t first, i
       __syncthreads();
 #pragma unroll
       for (int w = 0; w < W; w++) top = fmaxf(top, most[u & 1][w]);
-      const Factor f = quant_factor(top);
+      const Factor f = quant_factor(top, kLimit);
       const int64_t row = first + (int64_t)(i + u) * gridDim.x;
 #pragma unroll
       for (int j = 0; j < V; j++) {
@@ -141,6 +136,7 @@ FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, float eps, int64_t first, i
   }
 }
 
+/* 3072 columns (W = 4, V = 3): 128 threads, four blocks a multiprocessor; 96 bytes shared. */
 template <int W, int V, int Blocks>
 __global__ void __launch_bounds__(W * 32, Blocks) quant_norm_long_kernel(const NormArgs a) {
   __shared__ float2 part[2][W];
@@ -154,59 +150,6 @@ __global__ void __launch_bounds__(W * 32, Blocks) quant_norm_long_kernel(const N
     __syncthreads();
     first += (int64_t)n * gridDim.x - a.group[g].rows.rows;
   }
-}
-
-/* cols <= 256 N, a warp a row; the row stays packed in registers and y is computed twice. */
-template <int N> __global__ void __launch_bounds__(128) quant_norm_kernel(const NormArgs a) {
-  const int lane = threadIdx.x & 31, cols = a.cols;
-  int64_t row = (int64_t)blockIdx.x * 4 + (threadIdx.x >> 5);
-  const bool second = row >= a.group[0].rows.rows;
-  if (second) row -= a.group[0].rows.rows;
-  const FkQuantNorm &g = a.group[second];
-  if (row >= g.rows.rows) return;
-  const __nv_bfloat16 *x = g.rows.x + row * g.rows.ldx;
-  uint4 raw[N];
-  float v[8], sum = 0, squares = 0, top = 0;
-#pragma unroll
-  for (int i = 0; i < N; i++) {
-    const int c = (i * 32 + lane) * 8;
-    raw[i] = c < cols ? *(const uint4 *)(x + c) : make_uint4(0, 0, 0, 0);
-    fk_unpack8(raw[i], v);
-    sum += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
-  }
-  const float mean = fk_warp_sum(sum) / (float)cols;
-#pragma unroll
-  for (int i = 0; i < N; i++) {
-    if ((i * 32 + lane) * 8 >= cols) break;
-    fk_unpack8(raw[i], v);
-#pragma unroll
-    for (int k = 0; k < 8; k++) squares += (v[k] - mean) * (v[k] - mean);
-  }
-  const float scale = rsqrtf(fk_warp_sum(squares) / (float)cols + a.eps);
-  Factor f = {};
-#pragma unroll
-  for (int pass = 0; pass < 2; pass++) {
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-      const int c = (i * 32 + lane) * 8;
-      float mul[8] = {}, add[8] = {};
-      if (c >= cols) break;
-      fk_unpack8(raw[i], v);
-      if (g.mul) fk_load8(g.mul + c, mul);
-      if (g.add) fk_load8(g.add + c, add);
-#pragma unroll
-      for (int k = 0; k < 8; k++)
-        v[k] = __fmaf_rn(__fmul_rn(v[k] - mean, scale), g.mul ? mul[k] + g.one : 1.0f, add[k]);
-      if (pass == 0) {
-        top = quant_max8(v, top);
-        continue;
-      }
-      *(uint2 *)(g.rows.codes + row * g.rows.ld_codes + c) = quant_eight(v, f);
-      if (g.plain) fk_store8(g.plain + row * cols + c, v);
-    }
-    if (pass == 0) f = quant_factor(quant_warp_max(top));
-  }
-  if (lane == 0) g.rows.scale[row] = f.scale;
 }
 
 /* ---- rows -------------------------------------------------------------------------------------------------------- */
@@ -232,7 +175,7 @@ template <int T, int V> __global__ void __launch_bounds__(T) quant_rows_kernel(c
   __syncthreads();
 #pragma unroll
   for (int w = 0; w < T / 32; w++) top = fmaxf(top, part[w]);
-  const Factor f = quant_factor(top);
+  const Factor f = quant_factor(top, kLimit);
   uint8_t *codes = q.codes + blockIdx.x * q.ld_codes;
 #pragma unroll
   for (int j = 0; j < V; j++) {
@@ -242,6 +185,64 @@ template <int T, int V> __global__ void __launch_bounds__(T) quant_rows_kernel(c
   }
   if (threadIdx.x == 0) q.scale[blockIdx.x] = f.scale;
 }
+
+/* ---- any groups -------------------------------------------------------------------------------------------------- */
+
+struct AnyArgs {
+  FkView x;
+  uint8_t *codes;
+  float *scale;
+  int64_t ld_codes, ld_scale, rows, height, width, across; /* of a group; groups beside each other */
+};
+
+/* A block of 256 threads a group, which is read twice, an element at a time; 32 bytes shared. I8, or E4M3. */
+template <bool I8> __global__ void __launch_bounds__(256) quant_any_kernel(const AnyArgs a) {
+  __shared__ float part[8];
+  const int64_t down = blockIdx.x / a.across, right = blockIdx.x % a.across;
+  const int64_t first = down * a.height, left = right * a.width;
+  const int64_t n = (first + a.height < a.rows ? a.height : a.rows - first) * a.width;
+  float v[1], top = 0;
+  bool broken = false;
+  for (int64_t i = threadIdx.x; i < n; i += 256) {
+    fk_view_load<1>(a.x, first + i / a.width, left + i % a.width, v);
+    top = fmaxf(top, fabsf(v[0])); /* NaN loses against every number */
+    broken = broken || (I8 && isnan(v[0]));
+  }
+  top = quant_warp_max(top);
+  if ((threadIdx.x & 31) == 0) part[threadIdx.x >> 5] = top;
+  broken = __syncthreads_or(broken);
+#pragma unroll
+  for (int w = 0; w < 8; w++) top = fmaxf(top, part[w]);
+  Factor f = quant_factor(top, I8 ? 127.0f : kLimit);
+  if (broken) f = Factor{0, __int_as_float(0x7fc00000)};
+  for (int64_t i = threadIdx.x; i < n; i += 256) {
+    fk_view_load<1>(a.x, first + i / a.width, left + i % a.width, v);
+    const float x = __fmul_rn(v[0], f.inverse);
+    uint8_t code = __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+    if (I8) code = isnan(x) ? 0 : (uint8_t)__float2int_rn(fminf(fmaxf(x, -127.0f), 127.0f));
+    a.codes[(first + i / a.width) * a.ld_codes + left + i % a.width] = code;
+  }
+  if (threadIdx.x == 0) a.scale[down * a.ld_scale + right] = f.scale;
+}
+
+cudaError_t launch_any(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x) {
+  AnyArgs a = {};
+  const int64_t rows = fk_tensor_rows(x), cols = fk_tensor_cols(x);
+  a.x = fk_view(x), a.codes = (uint8_t *)y.data, a.ld_codes = y.ld, a.scale = (float *)y_scale.data;
+  a.rows = rows, a.height = 1, a.width = cols, a.across = 1, a.ld_scale = 1;
+  if (y_scale.rank > 1) {
+    a.height = fk_tensor_rows(y_scale) == rows ? 1 : FK_QUANT_BLOCK;
+    a.across = fk_tensor_cols(y_scale), a.ld_scale = y_scale.ld, a.width = cols / a.across;
+  }
+  const unsigned blocks = (unsigned)((rows + a.height - 1) / a.height * a.across);
+  if (y.dtype == FK_I8)
+    quant_any_kernel<true><<<blocks, 256, 0, cu->stream>>>(a);
+  else
+    quant_any_kernel<false><<<blocks, 256, 0, cu->stream>>>(a);
+  return cudaGetLastError();
+}
+
+/* ---- launch ------------------------------------------------------------------------------------------------------ */
 
 bool quant_fits(const FkQuantRows *q, int cols) {
   const uintptr_t bits = (uintptr_t)q->x | (uintptr_t)q->codes;
@@ -253,23 +254,15 @@ bool quant_fits(const FkQuantRows *q, int cols) {
 cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps) {
   NormArgs a = {};
   int64_t rows = 0;
-  a.cols = cols, a.eps = eps;
+  a.eps = eps;
   for (int i = 0; i < groups; i++) {
     const uintptr_t bits = (uintptr_t)n[i].mul | (uintptr_t)n[i].add | (uintptr_t)n[i].plain;
-    if (!quant_fits(&n[i].rows, cols) || bits % 16 || cols > 4096) return cudaErrorNotSupported;
+    if (!quant_fits(&n[i].rows, cols) || bits % 16 || cols != 3072) return cudaErrorNotSupported;
     a.group[i] = n[i];
     rows += n[i].rows.rows;
   }
   if (rows == 0) return cudaSuccess;
-  const unsigned blocks = (unsigned)((rows + 3) / 4);
-  if (cols == 3072)
-    quant_norm_long_kernel<4, 3, 4><<<(unsigned)(rows < 4 * sms ? rows : 4 * sms), 128, 0, stream>>>(a);
-  else if (cols <= 768)
-    quant_norm_kernel<3><<<blocks, 128, 0, stream>>>(a);
-  else if (cols <= 2048)
-    quant_norm_kernel<8><<<blocks, 128, 0, stream>>>(a);
-  else
-    quant_norm_kernel<16><<<blocks, 128, 0, stream>>>(a);
+  quant_norm_long_kernel<4, 3, 4><<<(unsigned)(rows < 4 * sms ? rows : 4 * sms), 128, 0, stream>>>(a);
   return cudaGetLastError();
 }
 
@@ -286,4 +279,32 @@ cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int co
   else
     quant_rows_kernel<512, 6><<<rows, 512, 0, stream>>>(*q, cols);
   return cudaGetLastError();
+}
+
+/* Rows to E4M3 from bf16 that lie as vectors ask for, or anything. */
+cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x) {
+  const int64_t rows = fk_tensor_rows(x), cols = fk_tensor_cols(x);
+  if ((y.dtype != FK_E4M3 && y.dtype != FK_I8) || !fk_view_known(x) || y_scale.dtype != FK_F32)
+    return cudaErrorNotSupported;
+  if (rows == 0 || cols == 0) return cudaSuccess;
+  const FkQuantRows q = {(const __nv_bfloat16 *)x.data, x.ld, (uint8_t *)y.data, y.ld, (float *)y_scale.data, rows};
+  const bool fast = y.dtype == FK_E4M3 && x.dtype == FK_BF16 && y_scale.rank == 1 && cols <= INT32_MAX;
+  const cudaError_t status = fast ? fk_cuda_quant_rows(cu->stream, &q, (int)cols) : cudaErrorNotSupported;
+  return status == cudaErrorNotSupported ? launch_any(cu, y, y_scale, x) : status;
+}
+
+cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups) {
+  FkQuantNorm q[FK_MAX_GROUPS] = {};
+  for (int i = 0; i < groups; i++) {
+    const bool modulated = fk_tensor_given(n[i].scale) || fk_tensor_given(n[i].shift);
+    const FkTensor x = n[i].x, y = n[i].y;
+    if (x.dtype != FK_BF16 || y.dtype != FK_E4M3 || n[i].y_scale.rank != 1 || fk_tensor_cols(x) != 3072)
+      return cudaErrorNotSupported;
+    q[i].rows = FkQuantRows{
+        (const __nv_bfloat16 *)x.data, x.ld, (uint8_t *)y.data, y.ld, (float *)n[i].y_scale.data, fk_tensor_rows(x)};
+    q[i].mul = (const float *)(modulated ? n[i].scale.data : n[i].weight.data);
+    q[i].add = (const float *)(modulated ? n[i].shift.data : n[i].bias.data);
+    q[i].one = modulated ? 1.0f : 0.0f;
+  }
+  return fk_cuda_quant_norm(cu->stream, cu->sms, groups, q, 3072, n[0].eps);
 }

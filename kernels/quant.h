@@ -1,12 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantisation to e4m3 codes and float32 scales.
- *
- * Of a row: amax = max |x| over what is not NaN; code = e4m3(x * (448 / amax)), scale = amax / 448, each operation one
- * IEEE float32 rounding. amax < 2^-100, zero included: scale 1, codes 0. e4m3 rounds to nearest even and saturates at
- * 448; below 2^-6 steps are 2^-9; -0 is kept. NaN is 0x7F in every case; an infinite amax gives inv 0, so that the
- * infinities become NaN: a broken row stays visibly broken. */
-#ifndef FK_QUANT_H
-#define FK_QUANT_H
+/* Quantisation of rows to E4M3 codes and float32 scales as FkOps.quantize has it (core/ops/backend.h), by the kernels
+ * that read every value once. */
+#ifndef FK_CUDA_QUANT_H
+#define FK_CUDA_QUANT_H
 
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -22,9 +18,9 @@ typedef struct {
   int64_t rows;
 } FkQuantRows;
 
-/* Layer norm with modulation, y = norm(x) * (mul + one) + add, quantized from the float32 y by rows. mul, add: [cols]
- * or NULL. At 3072 columns y has the bits that layer norm has there for many rows before it rounds to bf16, for any
- * number of rows. plain: [rows, cols] float32 or NULL: y as well. */
+/* Layer norm with modulation, y = norm(x) * (mul + one) + add, quantised from the float32 y by rows. mul, add: [cols]
+ * or NULL. y has the bits that layer norm has for many rows before it rounds to bf16, for any number of rows. plain:
+ * [rows, cols] float32 or NULL: y as well. */
 typedef struct {
   FkQuantRows rows;
   const float *mul, *add;
@@ -32,7 +28,7 @@ typedef struct {
   float *plain;
 } FkQuantNorm;
 
-/* All asynchronous; cudaErrorNotSupported, with nothing enqueued, where a size or an alignment is none of these. */
+/* Both asynchronous; cudaErrorNotSupported, with nothing enqueued, where a size or an alignment is none of these. */
 cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps);
 /* A scale a row: activations and weights. cols <= 24576. */
 cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int cols);

@@ -71,7 +71,7 @@ static void ref_group(const float *x, int n, uint8_t *codes, float *scale) {
   const bool none = amax < 0x1p-100f;
   const float inv = none ? 0 : 448.0f / amax;
   *scale = none ? 1 : amax / 448.0f;
-  for (int i = 0; i < n; i++) codes[i] = none && !isnan(x[i]) ? 0 : ref_code(x[i] * inv);
+  for (int i = 0; i < n; i++) codes[i] = ref_code(x[i] * inv);
 }
 
 /* ---- device helpers ---------------------------------------------------------------------------------------------- */

@@ -2,7 +2,7 @@
 /* Lab of the e4m3 linear layers: checks the quantizers bit by bit against plain C and every kernel against float64 sums
  * of its codes, then times the six shapes of FLUX.1 beside cuBLASLt and the linear layers of a step in a row.
  *
- *     nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -DFK_FP8_LAB -DFK_WAIT_TRAP -o lab-fp8 \
+ *     nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -DFK_WAIT_TRAP -o lab-fp8 \
  *         tests/gpu/lab-fp8.cu kernels/linear_fp8.cu kernels/quant.cu -ldl
  *     ./lab-fp8 [quant] [check] [time] [few] [mix]      nothing named: all
  *
@@ -19,21 +19,18 @@
 
 /* ---- what is tried ---------------------------------------------------------------------------------------------- */
 
-enum { VARIANTS = 9, RIVALS = 2, TIMED = VARIANTS + RIVALS, CASES = 12, SHAPES = 6, LONG = 4 };
+enum { VARIANTS = 8, RIVALS = 2, TIMED = VARIANTS + RIVALS, CASES = 12, SHAPES = 6, LONG = 4 };
 
 typedef struct {
   const char *name;
   FkFp8Plan plan;
-  bool together; /* long sums: both warpgroups begin at once */
 } Variant;
 
 /* From LONG on with float32 sums. */
 static const Variant variants[VARIANTS] = {
-    {"once 184", {false, 184, 11}, false},   {"once 176", {false, 176, 11}, false},
-    {"once 160", {false, 160, 11}, false},   {"once 128", {false, 128, 11}, false},
-    {"long 200", {true, 200, 11}, false},    {"long 176", {true, 176, 11}, false},
-    {"long 160", {true, 160, 11}, false},    {"long 128", {true, 128, 11}, false},
-    {"200 together", {true, 200, 11}, true},
+    {"once 184", {false, 184, 11}}, {"once 176", {false, 176, 11}}, {"once 160", {false, 160, 11}},
+    {"once 128", {false, 128, 11}}, {"long 200", {true, 200, 11}},  {"long 176", {true, 176, 11}},
+    {"long 160", {true, 160, 11}},  {"long 128", {true, 128, 11}},
 };
 static const char *const rivals[RIVALS] = {"cuBLASLt tensor", "cuBLASLt rows"};
 
@@ -128,8 +125,7 @@ static bool untouched(const Pool *p, const Case *c, const FkCudaFp8Group *g, uns
 }
 
 static cudaError_t linear(int v, const Case *c, const FkCudaFp8Group *g) {
-  return fk_cuda_linear_fp8(&cu, c->m[1] ? 2 : 1, g, c->n, c->k, c->epilogue,
-                            v >= LONG ? variants[v].together : c->width, &variants[v].plan);
+  return fk_cuda_linear_fp8(&cu, c->m[1] ? 2 : 1, g, c->n, c->k, c->epilogue, c->width, &variants[v].plan);
 }
 
 static bool knows(int v, const Case *c) {
@@ -371,8 +367,7 @@ static bool mix_linear(const Mix *x, int at, __nv_bfloat16 *y) {
     g[i].bias = x->vectors, g[i].gate = x->vectors + 21504, g[i].q_norm = g[i].k_norm = x->vectors + 2 * 21504;
     g[i].rope = x->rope + first * 64, g[i].y = y + first * c->n, g[i].ldy = c->n, g[i].m = c->m[i];
   }
-  return fk_cuda_linear_fp8(&cu, c->m[1] ? 2 : 1, g, c->n, c->k, c->epilogue, c->k > FK_FP8_ONCE_K ? 0 : c->width) ==
-         cudaSuccess;
+  return fk_cuda_linear_fp8(&cu, c->m[1] ? 2 : 1, g, c->n, c->k, c->epilogue, c->width) == cudaSuccess;
 }
 
 static void mix_norm(const Mix *x, int64_t first) {
