@@ -152,11 +152,9 @@ NULL_OP(pack, FkTensor to, FkTensor from, float scale, float shift)
 NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
 NULL_OP(check, FkTensor x, const char *stage)
 
-/* Fused ops are taken, so that a plan does not count the scratch of compositions. */
+/* Fused ops are taken, so that a plan does not count the scratch of compositions; but not layer_norm_quantized, which
+ * backends have for some widths or not at all. */
 static bool null_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
-  return true;
-}
-static bool null_layer_norm_quantized(FkBackend *be, const FkLayerNorm *n, int groups) {
   return true;
 }
 static bool null_conv_fused(FkBackend *be, const FkConv *c) {
@@ -210,7 +208,6 @@ const FkOps fk_null_ops = {
     .match = null_four,
     .mean_rows = null_four,
     .linear_fused = null_linear_fused,
-    .layer_norm_quantized = null_layer_norm_quantized,
     .conv_fused = null_conv_fused,
     .group_norm_silu = null_group_norm_silu,
     .flash_attention = null_flash_attention,

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The CUDA ops that compute: linear, attention, norms, convolution, each against the CPU backend on random data (TAP),
- * or with --time their microseconds. Cases of both: cuda-cases.h. Measure and tolerances: operands.h. The ops that move
- * or combine elements: test-cuda-moves.c.
+/* The CUDA ops that compute: linear, attention, norms, quantisation, convolution, each against the CPU backend on
+ * random data (TAP), or with --time their microseconds. Cases of both: cuda-cases.h. Measure and tolerances:
+ * operands.h. The ops that move or combine elements: test-cuda-moves.c.
  *
- *   test-cuda-ops [--time] [WORD]    the cases whose name contains WORD, e.g. linear, attention, norm, conv
+ *   test-cuda-ops [--time] [WORD]    the cases whose name contains WORD, e.g. linear, codes, attention, norm, conv
  *
  * --time: median of nine samples of eight runs in a row, TFLOP/s, TB/s, and the share of the floor, which is the larger
- * of FLOP / 989 TFLOP/s (dense bf16, data sheet) and bytes / 4.25 TB/s (measured device-to-device copy, read and
- * written). Ends with the sums over one encode and one decode of the autoencoder at 1024 x 1024. */
+ * of FLOP / 989 TFLOP/s (dense bf16, data sheet; 1979 for products of codes) and bytes / 4.25 TB/s (measured
+ * device-to-device copy, read and written). Ends with the sums over one encode and one decode of the autoencoder at
+ * 1024 x 1024. */
 #include "cuda-cases.h"
 #include "operands.h"
 
@@ -19,7 +20,7 @@ static double sum_us[2], sum_flop[2]; /* encode, decode */
 
 /* An op with its operands on each side. */
 typedef struct {
-  enum { LINEAR, ATTENTION, LAYER_NORM, RMS_NORM, GROUP_NORM, CONV, COPY, GATE_ADD } kind;
+  enum { LINEAR, ATTENTION, LAYER_NORM, RMS_NORM, GROUP_NORM, CONV, COPY, GATE_ADD, QUANTIZE } kind;
   int groups;
   union {
     FkLinear linear[2];
@@ -28,12 +29,13 @@ typedef struct {
     FkGroupNorm group_norm;
     FkConv conv;
     struct {
-      FkTensor y, x, vector; /* weight of RMS norm, gate */
+      FkTensor y, x, vector; /* weight of RMS norm, gate, scales */
     } rows;
   } on[SIDES];
   char name[160];
   uint32_t off;       /* FK_CAN_*: not used on the GPU */
   size_t scratch;     /* bytes that compositions may need */
+  bool codes;         /* the product is one of codes */
   double flop, bytes; /* bytes: operands read and written once, group norm's input twice */
   int encode, decode; /* how often the autoencoder runs it */
 } Job;
@@ -49,6 +51,7 @@ static void issue(const Job *j, int s, FkArena *arena) {
   case CONV: fk_op_conv(be, arena, &j->on[s].conv); break;
   case COPY: fk_op_copy(be, j->on[s].rows.y, j->on[s].rows.x); break;
   case GATE_ADD: fk_op_gate_add(be, j->on[s].rows.y, j->on[s].rows.x, j->on[s].rows.vector); break;
+  case QUANTIZE: fk_op_quantize(be, j->on[s].rows.y, j->on[s].rows.vector, j->on[s].rows.x); break;
   }
 }
 
@@ -75,7 +78,7 @@ static void time_job(const Job *j, FkArena *arena) {
     return;
   }
   qsort(us, SAMPLES, sizeof *us, by_value);
-  const double t = us[SAMPLES / 2], arithmetic = j->flop / 989e6, memory = j->bytes / 4.25e6;
+  const double t = us[SAMPLES / 2], arithmetic = j->flop / (j->codes ? 1979e6 : 989e6), memory = j->bytes / 4.25e6;
   const double floor_us = arithmetic > memory ? arithmetic : memory;
   printf("%-56s %9.1f us %7.1f TFLOP/s %5.2f TB/s  floor %7.1f  share %4.0f %%\n", j->name, t, j->flop / t * 1e-6,
          j->bytes / t * 1e-6, floor_us, 100 * floor_us / t);
@@ -116,6 +119,25 @@ static double size_of(Pair p) {
 
 /* ---- linear ----------------------------------------------------------------------------------------------------- */
 
+/* x and weights of one group: numbers, or codes as quantised normal numbers have them, and scales that bring both to
+ * the size of the numbers. The scales of x begin at no multiple of 16 bytes. */
+static void linear_operands(const LinearCase *c, FkLinear *l[SIDES], int64_t m, double *bytes) {
+  const FkDtype dtype = c->codes ? FK_E4M3 : FK_BF16;
+  const double by = 1 / sqrt((double)c->k);
+  const Pair x = row_operand(dtype, m, c->k, c->ldx, NORMAL, 0, c->codes ? 100 : 1);
+  const Pair w = matrix(dtype, c->n, c->k, 0, c->codes ? 100 : by);
+  *bytes += size_of(x) + size_of(w);
+  EACH_SIDE l[s]->x = x.t[s], l[s]->w = weight_of(w, s);
+  if (!c->codes) return;
+  const int64_t skip = x.sample ? 0 : 1;
+  const Pair sx = row_scales(m + skip, NORMAL, 0.01);
+  const Pair sw = vector(c->codes == FK_SCALE_ROW ? c->n : 1, 0.01 * by, 0.001 * by);
+  EACH_SIDE {
+    l[s]->x_scale = fk_tensor_slice(as_vector(sx.t[s]), skip, fk_tensor_rows(x.t[s]));
+    l[s]->w.scale = (FkScale){.data = sw.t[s].data, .dtype = FK_F32, .kind = c->codes};
+  }
+}
+
 static void linear_case(const LinearCase *c, bool fused) {
   const int groups = c->m[1] ? 2 : 1;
   const bool adds = c->epilogue == FK_EPI_GATE || c->epilogue == FK_EPI_ADD;
@@ -125,23 +147,21 @@ static void linear_case(const LinearCase *c, bool fused) {
   if (!wanted(&j, "linear %s%s %ldx%ldx%ld", c->name, fused ? "" : " composed", (long)rows, (long)c->n, (long)c->k))
     return;
   j.off = fused ? 0 : FK_CAN_FUSED_LINEAR;
+  j.codes = c->codes != FK_SCALE_NONE;
+  if (j.codes && !(side[GPU]->can & FK_CAN_FP8)) return;
   if (!c->sample) j.scratch = (size_t)(rows + 64) * (size_t)(c->n + 64) * 4;
   j.flop = 2.0 * (double)rows * (double)c->n * (double)c->k;
   sample_rows = timing ? 0 : c->sample;
   for (int g = 0; g < groups; g++) {
-    Pair x = row_operand(FK_BF16, c->m[g], c->k, c->ldx, NORMAL, 0, 1);
-    Pair w = matrix(FK_BF16, c->n, c->k, 0, 1 / sqrt((double)c->k)), bias = vector(c->n, 0, 0.5);
-    Pair gate = vector(c->n, 0, 1), q = nothing(), k = nothing(), rope = nothing();
+    Pair bias = vector(c->n, 0, 0.5), gate = vector(c->n, 0, 1), q = nothing(), k = nothing(), rope = nothing();
     y[g] = row_operand(c->y, c->m[g], c->n, c->ldy, adds ? NORMAL : OUTPUT, 0, 1);
     if (c->epilogue == FK_EPI_QKV) {
       q = vector(c->head, 1, 0.2), k = vector(c->head, 1, 0.2);
       rope = row_operand(FK_F32, c->m[g], c->head, 0, NORMAL, 0, 0.7);
     }
-    j.bytes += size_of(x) + size_of(w) + size_of(y[g]) * (adds ? 2 : 1);
-    EACH_SIDE j.on[s].linear[g] = (FkLinear){.x = x.t[s],
-                                             .y = y[g].t[s],
+    j.bytes += size_of(y[g]) * (adds ? 2 : 1);
+    EACH_SIDE j.on[s].linear[g] = (FkLinear){.y = y[g].t[s],
                                              .bias = bias.t[s],
-                                             .w = weight_of(w, s),
                                              .gate = c->epilogue == FK_EPI_GATE ? gate.t[s] : fk_tensor_none(),
                                              .epilogue = c->epilogue,
                                              .act = c->act,
@@ -149,6 +169,7 @@ static void linear_case(const LinearCase *c, bool fused) {
                                              .k_norm = k.t[s],
                                              .rope = rope.t[s],
                                              .width = c->width};
+    linear_operands(c, (FkLinear *[SIDES]){&j.on[CPU].linear[g], &j.on[GPU].linear[g]}, c->m[g], &j.bytes);
   }
   run(&j, groups, y);
 }
@@ -209,21 +230,28 @@ static void all_attention(void) {
 
 static void layer_norm_case(const LayerNormCase *c) {
   Job j = {.kind = LAYER_NORM, .groups = c->rows[1] ? 2 : 1};
-  Pair y[2];
-  if (!wanted(&j, "layer_norm %ld+%ld rows of %ld %s%s", (long)c->rows[0], (long)c->rows[1], (long)c->cols,
-              c->modulated ? "modulated" : "weighted", c->dtype == FK_F32 ? ", float" : ""))
+  Pair out[4]; /* results, then scales */
+  if (!wanted(&j, "layer_norm %ld+%ld rows of %ld %s%s%s", (long)c->rows[0], (long)c->rows[1], (long)c->cols,
+              c->modulated ? "modulated" : "weighted", c->dtype == FK_F32 ? ", float" : "", c->codes ? ", codes" : ""))
     return;
   sample_rows = timing ? 0 : c->sample;
+  if (c->codes) j.scratch = (size_t)(c->rows[0] + c->rows[1]) * (size_t)c->cols * 4 + 4096;
   for (int g = 0; g < j.groups; g++) {
     Pair x = row_operand(c->dtype, c->rows[g], c->cols, c->ld, NORMAL, 3, 2);
     Pair a = vector(c->cols, c->modulated ? 0 : 1, 0.3), b = vector(c->cols, 0, 0.3);
-    y[g] = row_operand(c->dtype, c->rows[g], c->cols, c->ld, OUTPUT, 0, 0);
-    j.bytes += size_of(x) + size_of(y[g]);
-    EACH_SIDE j.on[s].layer_norm[g] =
-        c->modulated ? (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .scale = a.t[s], .shift = b.t[s], .eps = 1e-6f}
-                     : (FkLayerNorm){.x = x.t[s], .y = y[g].t[s], .weight = a.t[s], .bias = b.t[s], .eps = 1e-5f};
+    Pair y = row_operand(c->codes ? FK_E4M3 : c->dtype, c->rows[g], c->cols, c->ld, OUTPUT, 0, 0);
+    Pair scale = c->codes ? row_scales(c->rows[g], OUTPUT, 0) : nothing();
+    y.measure = c->codes ? CODES : VALUES;
+    out[g] = y, out[j.groups + g] = scale;
+    j.bytes += size_of(x) + size_of(y);
+    EACH_SIDE {
+      FkLayerNorm *n = &j.on[s].layer_norm[g];
+      *n = c->modulated ? (FkLayerNorm){.x = x.t[s], .y = y.t[s], .scale = a.t[s], .shift = b.t[s], .eps = 1e-6f}
+                        : (FkLayerNorm){.x = x.t[s], .y = y.t[s], .weight = a.t[s], .bias = b.t[s], .eps = 1e-5f};
+      if (c->codes) n->y_scale = as_vector(scale.t[s]);
+    }
   }
-  run(&j, j.groups, y);
+  run(&j, j.groups * (c->codes ? 2 : 1), out);
 }
 
 static void rms_norm_case(const RmsNormCase *c) {
@@ -262,6 +290,52 @@ static void all_norms(void) {
     if (!timing) group_norm_case(c, NULL);
     for (int k = 0; timing && k < TIMED && c->timed[k].side; k++) group_norm_case(c, &c->timed[k]);
   }
+}
+
+/* ---- quantisation ------------------------------------------------------------------------------------------------ */
+
+/* Rows with what is rare: zeros of both signs; below 2^-100; 2^-100 itself; NaN; infinity; one value; ties. */
+static void set_rare_rows(Pair x, int64_t cols) {
+  for (int64_t c = 0; c < cols; c++) {
+    const float sign = c % 3 == 1 ? -1 : 1;
+    set_element(x, 0, c, sign * 0.0f);
+    set_element(x, 1, c, sign * 0x1.8p-101f);
+    set_element(x, 2, c, sign * (c % 2 ? 0x1p-100f : 0x1p-103f));
+    set_element(x, 5, c, c == cols - 1 ? -3 : 0);
+    set_element(x, 6, c, c == 0 ? 448 : sign * (1 + (float)(c % 128) / 128));
+  }
+  set_element(x, 3, cols / 2, NAN);
+  set_element(x, 4, cols - 1, -INFINITY);
+}
+
+static void quantize_case(const QuantizeCase *c) {
+  Job j = {.kind = QUANTIZE};
+  char groups[48] = "";
+  if (c->width) snprintf(groups, sizeof groups, ", groups of %ldx%ld", (long)c->height, (long)c->width);
+  if (!wanted(&j, "quantize %ldx%ld%s to %s%s", (long)c->rows, (long)c->cols, c->x == FK_F32 ? ", float," : "",
+              c->codes == FK_I8 ? "int8" : "codes", groups))
+    return;
+  sample_rows = timing ? 0 : c->sample;
+  Pair x = row_operand(c->x, c->rows, c->cols, c->ldx, NORMAL, 0, 2);
+  Pair y = row_operand(c->codes, c->rows, c->cols, c->ldy, OUTPUT, 0, 0), scale;
+  if (c->width)
+    scale = matrix_out(FK_F32, (c->rows + c->height - 1) / c->height, c->cols / c->width, 0);
+  else
+    scale = row_scales(c->rows, OUTPUT, 0);
+  if (c->rows >= 9 && c->cols <= 640 && !timing) set_rare_rows(x, c->cols);
+  y.measure = scale.measure = BITS;
+  j.bytes = size_of(x) + size_of(y);
+  EACH_SIDE {
+    j.on[s].rows.y = y.t[s], j.on[s].rows.x = x.t[s];
+    j.on[s].rows.vector = c->width ? scale.t[s] : as_vector(scale.t[s]);
+  }
+  run(&j, 2, (Pair[]){y, scale});
+}
+
+static void all_quantize(void) {
+  sample_rows = 0;
+  for (size_t i = 0; i < sizeof quantize_cases / sizeof *quantize_cases; i++)
+    if (!timing || quantize_cases[i].timed) quantize_case(&quantize_cases[i]);
 }
 
 /* ---- convolution ------------------------------------------------------------------------------------------------ */
@@ -335,6 +409,7 @@ int main(int argc, char **argv) {
   all_linear();
   all_attention();
   all_norms();
+  all_quantize();
   all_conv();
   if (timing)
     printf("encode 1024: %.2f ms, %.2f TFLOP   decode 1024: %.2f ms, %.2f TFLOP\n", sum_us[0] / 1e3, sum_flop[0] / 1e12,
