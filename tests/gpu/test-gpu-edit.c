@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Whole edits of the demo checkpoint on the GPU, through fk.h alone: pixels against diffusers' float32 pipeline, the
- * same bytes whatever happens around an edit, every switch's class, cancelling, and refusals.
+ * same bytes whatever happens around an edit, every switch's class, 8-bit blocks, cancelling, and refusals.
  *
  * Environment: BACKEND (default cuda; cpu runs the same checks with fewer repetitions), FK_SOURCE (the project's root,
  * default: where this was built). Without a usable device everything counts as skipped.
@@ -18,6 +18,8 @@
 enum { NAMED_DB = 40, VAGUE_DB = 31 };
 /* Decibels between two results that differ by rounding alone; both are about 50 from the reference on a named edit. */
 enum { ROUNDING_DB = 40 };
+/* Decibels between a named edit with 8-bit weights and inputs in the blocks, and the same without (51 on the CPU). */
+enum { QUANTISED_DB = 38 };
 /* Milliseconds over one evaluation that returning from a cancelled edit may take: waking threads on a busy host. */
 enum { CANCEL_MARGIN_MS = 20 };
 
@@ -132,15 +134,17 @@ static void compare(const char *name, const FkImage *have, int limit) {
   g_free(want.data);
 }
 
+/* The seed of each is its place. */
+static const struct {
+  const char *prompt;
+  int limit;
+} cases[] = {{"make it black and white", NAMED_DB},
+             {"make it night", NAMED_DB},
+             {"turn it upside down", NAMED_DB},
+             {"add a shape", VAGUE_DB},
+             {"", VAGUE_DB}};
+
 static void reference_edits(void) {
-  static const struct {
-    const char *prompt;
-    int limit;
-  } cases[] = {{"make it black and white", NAMED_DB},
-               {"make it night", NAMED_DB},
-               {"turn it upside down", NAMED_DB},
-               {"add a shape", VAGUE_DB},
-               {"", VAGUE_DB}};
   static const char *const shapes[2] = {"square", "wide"};
   g_autoptr(FkEngine) engine = open_demo();
   FkImage inputs[2] = {photo("coffee_256.png"), golden("rocket_304x208.png")};
@@ -211,8 +215,7 @@ static void among_others(void) {
 }
 
 /* Each of four frames (two pictures, four seeds) alone, and at its place in batches of 2 and 4. */
-static void batches(void) {
-  g_autoptr(FkEngine) engine = open_demo();
+static void check_batches(FkEngine *engine) {
   FkImage in[4], out[4];
   FkSettings *s[4];
   char *alone[4];
@@ -243,6 +246,11 @@ static void batches(void) {
     g_free(alone[i]);
     fk_settings_free(s[i]);
   }
+}
+
+static void batches(void) {
+  g_autoptr(FkEngine) engine = open_demo();
+  check_batches(engine);
 }
 
 /* ---- Switches ---- */
@@ -287,8 +295,7 @@ static void switches(void) {
 }
 
 /* Graphs on and off on the vague edit and with true CFG, where a recording holds two passes. */
-static void graphs(void) {
-  g_autoptr(FkEngine) engine = open_demo();
+static void check_graphs(FkEngine *engine) {
   FkImage in = photo("coffee_256.png");
   FkSettings *on[2] = {vague("3"), settings_of("prompt", "make it night", "negative-prompt", "", "true-cfg-scale", "2",
                                                "steps", "4", NULL)};
@@ -302,6 +309,50 @@ static void graphs(void) {
     fk_settings_free(on[i]);
   }
   g_free(in.data);
+}
+
+static void graphs(void) {
+  g_autoptr(FkEngine) engine = open_demo();
+  check_graphs(engine);
+}
+
+/* ---- 8 bits ---- */
+
+/* Blocks in E4M3: the same bytes in every run, in batches and with graphs; near the edits without on named edits. */
+static void quantised(void) {
+  g_autofree char *model = demo(), *first = NULL;
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkEngine) plain = open_demo(), engine = open_with(model, "quantization", "fp8", &error);
+  g_autoptr(FkSettings) again = vague("3");
+  if (!engine) {
+    g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
+    g_test_skip(error ? error->message : "not opened");
+    return;
+  }
+  FkImage inputs[2] = {photo("coffee_256.png"), golden("rocket_304x208.png")};
+  for (int i = 0; i < (gpu ? 20 : 2); i++) {
+    g_autofree char *now = edit_hash(engine, &inputs[0], again);
+    if (!first) first = g_strdup(now);
+    g_assert_cmpstr(now, ==, first);
+  }
+  check_batches(engine);
+  check_graphs(engine);
+  for (int i = 0; i < (int)G_N_ELEMENTS(cases); i++)
+    for (int k = 0; k < 2 && cases[i].limit == NAMED_DB; k++) {
+      g_autofree char *seed = g_strdup_printf("%d", i);
+      g_autoptr(FkSettings) s = settings_of("prompt", cases[i].prompt, "seed", seed, "steps", short_steps(), NULL);
+      FkImage want = blank(inputs[k].width, inputs[k].height), have = blank(inputs[k].width, inputs[k].height);
+      edit(plain, &inputs[k], &want, s);
+      edit(engine, &inputs[k], &have, s);
+      const double db = psnr(&have, &want);
+      g_test_message("fp8 %s, \"%s\": %.2f dB (limit %d)", k ? "wide" : "square", cases[i].prompt, db, QUANTISED_DB);
+      g_assert_cmpfloat(db, >=, QUANTISED_DB);
+      g_assert_cmpfloat(db, <, 999); /* else nothing was quantised */
+      g_free(want.data);
+      g_free(have.data);
+    }
+  g_free(inputs[0].data);
+  g_free(inputs[1].data);
 }
 
 /* ---- Cancelling ---- */
@@ -506,6 +557,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/gpu-edit/batches", batches);
   g_test_add_func("/gpu-edit/switches", switches);
   g_test_add_func("/gpu-edit/graphs", graphs);
+  g_test_add_func("/gpu-edit/quantised", quantised);
   g_test_add_func("/gpu-edit/cancel", cancel);
   g_test_add_func("/gpu-edit/memory-limit", memory_limit);
   g_test_add_func("/gpu-edit/devices", devices);
