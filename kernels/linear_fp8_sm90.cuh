@@ -114,8 +114,7 @@ template <int BT> struct FkFp8Walk {
 
 /* Both warpgroups walk over all stages. A round is the first group of blocks of a unit, between them the epilogue of
  * the unit before, then the other groups; the first round has no unit before, the last one has no blocks. At most two
- * blocks of a warpgroup are unfinished, so the slower one always finds its stage full.
- */
+ * blocks of a warpgroup are unfinished, so the slower one always finds its stage full. */
 template <bool Gate, int BT>
 FK_DEVICE void fk_fp8_consume(const FkFp8Args &args, uint8_t *shared, uint32_t full, uint32_t empty, int rank) {
   using S = FkPpShape<BT>;

@@ -93,6 +93,12 @@ static void layer_norm(FkBackend *be, const FkLayerNorm *n, int groups) {
   for (int i = 0; i < groups; i++) note(be, "layer_norm", n[i].y);
 }
 
+static bool layer_norm_quantized(FkBackend *be, const FkLayerNorm *n, int groups) {
+  const bool done = real->layer_norm_quantized(be, n, groups);
+  for (int i = 0; done && i < groups; i++) note(be, "layer_norm codes", n[i].y);
+  return done;
+}
+
 static bool linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   static const char *const names[] = {"linear act", "linear gate", "linear add", "linear qkv"};
   const bool done = real->linear_fused(be, l, groups);
@@ -128,9 +134,11 @@ const FkOps *fk_cuda_backend(void) {
   table.graph_begin = NULL;
   table.close = close_backend;
   table.layer_norm = layer_norm;
+  table.layer_norm_quantized = layer_norm_quantized;
   table.linear_fused = linear_fused;
   HASH(linear), HASH(rms_norm), HASH(rope), HASH(attention), HASH(act), HASH(add), HASH(mul), HASH(gate_add);
-  HASH(copy), HASH(embed), HASH(gather_rows), HASH(conv), HASH(group_norm), HASH(upsample), HASH(pack), HASH(unpack);
+  HASH(copy), HASH(embed), HASH(gather_rows), HASH(quantize), HASH(conv), HASH(group_norm), HASH(upsample), HASH(pack),
+      HASH(unpack);
   HASH(from_u8), HASH(to_u8), HASH(combine), HASH(distance), HASH(match), HASH(mean_rows);
   HASH(conv_fused), HASH(group_norm_silu), HASH(flash_attention);
   return &table;

@@ -11,6 +11,7 @@ enum { D = 3072, WIDE = 7 * D, MLP = 4 * D, HEADS = 24, MOST_ROWS = 8704, RUNS =
 
 static FkBackend *be;
 static uint16_t *weights, *input, *first, *work; /* bf16; `work` is what an op writes, `first` its first result */
+static uint8_t *code_weights, *code_input;       /* E4M3 */
 static float *vectors, *answers;                 /* answers: two numbers a run */
 static uint16_t *other;                          /* half of it is copied onto the other half to fill L2 */
 
@@ -81,11 +82,23 @@ static FkWeight weight(int64_t out, int64_t in) {
   return (FkWeight){.data = weights, .dtype = FK_BF16, .out = out, .in = in};
 }
 
-/* Text and image rows of a double block in one launch; rows 0: one group. */
-static void linear(const char *what, int64_t text, int64_t rows, int64_t n, int64_t k, FkEpilogue epilogue, FkAct act) {
+/* Scales are vectors as others are. */
+static void take_codes(FkLinear *l, int64_t from, int64_t rows) {
+  const FkTensor all = fk_tensor_2d(code_input, FK_E4M3, from + rows, l->w.in);
+  l->x = fk_tensor_slice_rows(all, from, rows);
+  l->x_scale = vec(rows);
+  l->w.data = code_weights;
+  l->w.dtype = FK_E4M3;
+  l->w.scale = (FkScale){.data = vectors, .dtype = FK_F32, .kind = FK_SCALE_ROW};
+}
+
+/* Text and image rows of a double block in one launch; text 0: one group. codes: E4M3 operands. */
+static void linear(const char *what, bool codes, int64_t text, int64_t rows, int64_t n, int64_t k, FkEpilogue epilogue,
+                   FkAct act) {
   char name[96];
   const FkTensor x = fk_tensor_2d(input, FK_BF16, text + rows, k), y = fk_tensor_2d(work, FK_BF16, text + rows, n);
   Job j = {.name = name, .kind = LINEAR, .out = y, .read = x};
+  if (codes) j.read = fk_tensor_2d(code_input, FK_BF16, text + rows, k / 2); /* the same bytes */
   j.op.linear.groups = text ? 2 : 1;
   for (int g = 0; g < j.op.linear.groups; g++) {
     const int64_t from = g ? text : 0, count = text && !g ? text : rows;
@@ -100,9 +113,11 @@ static void linear(const char *what, int64_t text, int64_t rows, int64_t n, int6
                                   .k_norm = vec(128),
                                   .rope = fk_tensor_2d(vectors, FK_F32, count, 128),
                                   .width = D};
+    if (codes) take_codes(&j.op.linear.l[g], from, count);
   }
   if (epilogue == FK_EPI_GATE) j.before = fk_tensor_2d(input, FK_BF16, text + rows, n);
-  snprintf(name, sizeof name, "linear %s %ld x %ld x %ld", what, (long)(text + rows), (long)n, (long)k);
+  snprintf(name, sizeof name, "linear %s%s %ld x %ld x %ld", codes ? "codes " : "", what, (long)(text + rows), (long)n,
+           (long)k);
   repeat(&j, RUNS);
 }
 
@@ -189,13 +204,18 @@ static void *filled(size_t elements, FkDtype dtype, double mean, double scale) {
   return to;
 }
 
+static void linear_layers(bool codes, int64_t text, int64_t image) {
+  linear("qkv", codes, text, image, 3 * D, D, FK_EPI_QKV, FK_ACT_NONE);
+  linear("attention out", codes, text, image, D, D, FK_EPI_GATE, FK_ACT_NONE);
+  linear("feed-forward up", codes, text, image, MLP, D, FK_EPI_ACT, FK_ACT_GELU_TANH);
+  linear("feed-forward down", codes, text, image, D, MLP, FK_EPI_GATE, FK_ACT_NONE);
+  linear("single block in", codes, 0, text + image, WIDE, D, FK_EPI_QKV, FK_ACT_NONE);
+  linear("single block out", codes, 0, text + image, D, 5 * D, FK_EPI_GATE, FK_ACT_NONE);
+}
+
 static void large_model(int64_t text, int64_t image) {
-  linear("qkv", text, image, 3 * D, D, FK_EPI_QKV, FK_ACT_NONE);
-  linear("attention out", text, image, D, D, FK_EPI_GATE, FK_ACT_NONE);
-  linear("feed-forward up", text, image, MLP, D, FK_EPI_ACT, FK_ACT_GELU_TANH);
-  linear("feed-forward down", text, image, D, MLP, FK_EPI_GATE, FK_ACT_NONE);
-  linear("single block in", 0, text + image, WIDE, D, FK_EPI_QKV, FK_ACT_NONE);
-  linear("single block out", 0, text + image, D, 5 * D, FK_EPI_GATE, FK_ACT_NONE);
+  linear_layers(false, text, image);
+  if (be->can & FK_CAN_FP8) linear_layers(true, text, image);
   attention(text + image);
 }
 
@@ -214,12 +234,14 @@ int main(void) {
   first = filled(MAP, FK_BF16, 0, 1);
   other = filled(MAP, FK_BF16, 0, 1);
   weights = filled((size_t)WIDE * D, FK_BF16, 0, 0.02);
+  code_weights = filled((size_t)WIDE * D, FK_E4M3, 0, 100);
+  code_input = filled((size_t)MOST_ROWS * 5 * D, FK_E4M3, 0, 100);
   vectors = filled((size_t)MOST_ROWS * 128, FK_F32, 0.5, 0.5);
   answers = filled(2 * RUNS, FK_F32, 0, 1);
   large_model(512, 8192);
   large_model(512, 4096);
   large_model(512, 2048);
-  linear("of T5", 0, 512, 10240, 4096, FK_EPI_ACT, FK_ACT_GELU_TANH);
+  linear("of T5", false, 0, 512, 10240, 4096, FK_EPI_ACT, FK_ACT_GELU_TANH);
   attention(1613); /* ragged */
   attention_wide(16384, 512);
   attention_wide(4096, 512);
@@ -229,7 +251,7 @@ int main(void) {
   conv(1024, 3, 128, 1, false, false);
   conv(1024, 128, 3, 1, false, false);
   norms();
-  void *all[] = {input, work, first, other, weights, vectors, answers};
+  void *all[] = {input, work, first, other, weights, code_weights, code_input, vectors, answers};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) be->ops->release(be, all[i]);
   printf("1..%d\n", tests);
   fk_backend_close(be);
