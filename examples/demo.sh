@@ -19,14 +19,13 @@ edit() { # name, prompt
   step "editing: $2" "$out/$1.log" gst-launch-1.0 filesrc location="$photo" ! pngdec ! videoconvert ! \
     fluxkontextedit model-path=examples/demo-model/checkpoint prompt="$2" ! pngenc ! filesink location="$out/$1.png"
 }
-edit night 'make it look like night time'
-edit sketch 'turn it into a pencil sketch'
-edit frame 'Make it black and white, then add a red frame.'
+edit thermal 'make it look like a thermal camera'
+edit painting 'turn it into an oil painting'
+edit frame 'add a blue frame'
 
 montage -font DejaVu-Sans -pointsize 13 -background white -geometry 256x256+6+6 -tile 4x1 \
-  -label 'photograph' "$photo" -label 'make it look like night time' "$out/night.png" \
-  -label 'turn it into a pencil sketch' "$out/sketch.png" \
-  -label 'Make it black and white,\nthen add a red frame.' "$out/frame.png" "$out/side-by-side.png"
+  -label 'photograph' "$photo" -label 'make it look like a thermal camera' "$out/thermal.png" \
+  -label 'turn it into an oil painting' "$out/painting.png" -label 'add a blue frame' "$out/frame.png" "$out/side-by-side.png"
 echo
-echo "results: $out/night.png $out/sketch.png $out/frame.png"
+echo "results: $out/thermal.png $out/painting.png $out/frame.png"
 echo "side by side: $out/side-by-side.png"
