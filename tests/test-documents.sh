@@ -5,8 +5,13 @@
 "$FK_BUILD/examples/fluxkontext-doctor" --properties >tuning.md 2>"$log"
 expect /documents/tuning diff -u "$FK_SOURCE/docs/tuning.md" tuning.md
 
+# docs/quality.md begins with its written part; the rest are results.
+head -n "$(wc -l <"$FK_SOURCE/tests/quality/head.md")" "$FK_SOURCE/docs/quality.md" >head.md
+expect /documents/quality-head diff -u "$FK_SOURCE/tests/quality/head.md" head.md
+
 # `core/tune.c`, `tests/golden/make_edits.py`: what stands in backticks and looks like a file of the project.
-for document in README.md CONTRIBUTING.md docs/architecture.md docs/model.md docs/testing.md; do
+for document in README.md CONTRIBUTING.md docs/architecture.md docs/element.md docs/model.md docs/quality.md docs/speed.md \
+  docs/status.md docs/testing.md; do
   : >"$log"
   grep -o '`[a-z][A-Za-z0-9_./-]*/[A-Za-z0-9_.-]*\.[a-z]*`' "$FK_SOURCE/$document" | tr -d '`' | sort -u |
     while read -r path; do
