@@ -212,7 +212,7 @@ static gboolean edit(GstFluxKontextEdit *self, FkEngine *engine, FkJob *jobs, gi
 
 #define SHOWN_CHARACTERS 40 /* of the words that are not read: enough to find them */
 
-/* "T5 reads the first 512 of 700 tokens, not "and a moon..."", or that it reads all. */
+/* "T5 reads the first 512 of 700 tokens, not "and a moon..."", or that it reads all of it. */
 static void append_reading(GString *text, const gchar *encoder, const gchar *prompt, const FkTextRead *read) {
   if (read->read >= read->tokens) {
     g_string_append_printf(text, "%s reads all of it", encoder);
@@ -230,13 +230,14 @@ static void append_reading(GString *text, const gchar *encoder, const gchar *pro
 static void warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings, const gchar *property,
                            const FkTextRead *clip, const FkTextRead *t5) {
   const char *prompt = fk_settings_get(settings, property);
-  if (!prompt || (clip->read >= clip->tokens && t5->read >= t5->tokens)) return;
+  gboolean t5_cut = t5->read < t5->tokens, clip_cut = clip->read < clip->tokens;
+  if (!prompt || (!t5_cut && !clip_cut)) return;
   g_autofree gchar *key = g_strconcat(property, " ", prompt, NULL);
-  g_autoptr(GString) text = g_string_new(property);
-  g_string_append(text, " is longer than the model reads: ");
-  append_reading(text, "T5", prompt, t5);
+  g_autoptr(GString) text = g_string_new("Not all of ");
+  g_string_append_printf(text, "%s is read: ", property);
+  append_reading(text, t5_cut ? "T5" : "CLIP", prompt, t5_cut ? t5 : clip);
   g_string_append(text, "; ");
-  append_reading(text, "CLIP", prompt, clip);
+  append_reading(text, t5_cut ? "CLIP" : "T5", prompt, t5_cut ? clip : t5);
   g_string_append_c(text, '.');
   gst_flux_kontext_edit_warn_once(self, key, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text->str, NULL);
 }

@@ -190,19 +190,6 @@ static gchar *broken_model(const gchar *name, const gchar *content, gsize length
   return folder;
 }
 
-static void drop_tree(const gchar *folder) {
-  g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
-  const gchar *entry;
-  while ((entry = g_dir_read_name(dir))) {
-    g_autofree gchar *path = g_build_filename(folder, entry, NULL);
-    if (g_file_test(path, G_FILE_TEST_IS_SYMLINK) || !g_file_test(path, G_FILE_TEST_IS_DIR))
-      g_unlink(path);
-    else
-      drop_tree(path);
-  }
-  g_rmdir(folder);
-}
-
 static gchar *demo_file(const gchar *name, gsize *length) {
   g_autofree gchar *path = g_build_filename(FK_DEMO_MODEL, name, NULL);
   gchar *content = NULL;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "test-element-util.h"
 
+#include <glib/gstdio.h>
+
 int tester_main(int *argc, char ***argv, void (*add)(void)) {
   g_setenv("GST_TRACERS", "leaks", FALSE);
   gst_init(argc, argv);
@@ -219,4 +221,17 @@ guint tester_take(Tester *t, guint first) {
 Tester *tester_new_batch(gint batch) {
   g_autofree gchar *properties = g_strdup_printf(NULL_ENGINE "batch-size=%d", batch);
   return tester_new_playing(properties, SMALL);
+}
+
+void drop_tree(const gchar *folder) {
+  g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+  const gchar *entry;
+  while ((entry = g_dir_read_name(dir))) {
+    g_autofree gchar *path = g_build_filename(folder, entry, NULL);
+    if (g_file_test(path, G_FILE_TEST_IS_SYMLINK) || !g_file_test(path, G_FILE_TEST_IS_DIR))
+      g_unlink(path);
+    else
+      drop_tree(path);
+  }
+  g_rmdir(folder);
 }

@@ -61,6 +61,9 @@ void tester_push(Tester *t, guint n);
 guint tester_take(Tester *t, guint first);
 guint64 stat_uint64(GstElement *element, const gchar *field);
 
+/* Removes a folder with all that it holds; links are not followed. */
+void drop_tree(const gchar *folder);
+
 #define RGB_CAPS(w, h) "video/x-raw,format=RGB,width=" #w ",height=" #h ",framerate=10/1"
 #define SMALL RGB_CAPS(64, 48)
 

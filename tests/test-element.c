@@ -5,7 +5,6 @@
 
 #include <gst/controller/gstdirectcontrolbinding.h>
 #include <gst/controller/gstinterpolationcontrolsource.h>
-#include <stdio.h>
 #include <string.h>
 
 static void push(Tester *t, guint n) {
@@ -406,12 +405,6 @@ int main(int argc, char **argv) {
   g_autofree gchar *home = g_dir_make_tmp("fluxkontext-XXXXXX", NULL);
   g_setenv("XDG_DATA_HOME", home, TRUE);
   int result = tester_main(&argc, &argv, add_tests);
-  g_autofree gchar *presets = g_build_filename(home, "gstreamer-1.0", "presets", NULL);
-  g_autofree gchar *file = g_build_filename(presets, "GstFluxKontextEdit.prs", NULL);
-  g_autofree gchar *middle = g_build_filename(home, "gstreamer-1.0", NULL);
-  remove(file);
-  remove(presets);
-  remove(middle);
-  remove(home);
+  drop_tree(home);
   return result;
 }
