@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Caps, sizes, pools and metas. The format passes through; so does the size with size-mode=input. With size-mode=native
- * the engine says the size and the pixel aspect ratio is set so that the displayed shape stays.
+ * the engine decides the size, and the pixel aspect ratio is set to keep the display aspect ratio.
  * Not here: pixels. */
 #include "gstfluxkontextcaps.h"
 
@@ -42,7 +42,7 @@ static GstCaps *transform_caps(GstBaseTransform *trans, GstPadDirection directio
   return both;
 }
 
-/* The aspect ratio of a pixel that shows `to` pixels as wide as `from` pixels of `par` are. FALSE: too large for it. */
+/* The pixel aspect ratio at which width x height has the display aspect ratio of `from`. FALSE: no such fraction. */
 static gboolean keep_aspect(const GstVideoInfo *from, gint width, gint height, gint *par_n, gint *par_d) {
   gint dar_n, dar_d;
   return gst_util_fraction_multiply(from->width, from->height, from->par_n, from->par_d, &dar_n, &dar_d) &&
@@ -69,7 +69,7 @@ static void fixate_native(GstFluxKontextEdit *self, GstCaps *caps, GstStructure 
     gst_structure_set(out, "pixel-aspect-ratio", GST_TYPE_FRACTION, par_n, par_d, NULL);
 }
 
-/* Only sink to src needs a choice: from src to sink any input size will do. */
+/* Only the output is chosen: as an input any size is accepted. */
 static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *other) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   other = gst_caps_make_writable(gst_caps_truncate(other));
@@ -79,7 +79,7 @@ static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, 
 
 /* ---- Which caps can be edited ---- */
 
-/* Does the element edit nothing with these settings, whatever the frame? Then caps are not what is wrong. */
+/* Whether the settings fail for every frame, so that the caps are not the cause. */
 static gboolean settings_fail(FkEngine *engine, const FkSettings *settings) {
   gint width, height;
   return !fk_engine_output_size(engine, settings, 64, 64, &width, &height, NULL);
@@ -121,9 +121,9 @@ static gboolean refuse(GstFluxKontextEdit *self, const GError *error, const GstV
   return FALSE;
 }
 
-/* ---- What caps say and an edit does not heed ---- */
+/* ---- What an edit ignores of the caps ---- */
 
-/* A transfer function of a display of standard dynamic range: the values are as the model knows them. */
+/* Whether values are encoded for displays of standard dynamic range, as those that the model was trained on. */
 static gboolean is_standard_range(GstVideoTransferFunction transfer) {
   switch (transfer) {
   case GST_VIDEO_TRANSFER_SMPTE2084:
@@ -135,20 +135,21 @@ static gboolean is_standard_range(GstVideoTransferFunction transfer) {
   }
 }
 
+/* Once for each value: a stream may change its caps often. */
 static void warn_caps(GstFluxKontextEdit *self, const GstVideoInfo *in) {
   if (!is_standard_range(in->colorimetry.transfer)) {
     g_autofree gchar *colorimetry = gst_video_colorimetry_to_string(&in->colorimetry);
     g_autofree gchar *text =
-        g_strdup_printf("Frames with colorimetry %s are edited as if they were sRGB, and look wrong "
-                        "to the model: convert them to standard dynamic range before.",
+        g_strdup_printf("Frames with colorimetry %s are edited as if they were sRGB, which the model does not know: "
+                        "convert them to standard dynamic range before this element.",
                         colorimetry ? colorimetry : "of high dynamic range");
     gst_flux_kontext_edit_warn_once(self, text, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, text, NULL);
   }
   if (in->par_n != in->par_d) {
-    g_autofree gchar *text =
-        g_strdup_printf("Pixels of %d:%d are edited as if they were square, and the model sees a picture out of shape: "
-                        "put videoscale ! video/x-raw,pixel-aspect-ratio=1/1 before this element.",
-                        in->par_n, in->par_d);
+    g_autofree gchar *text = g_strdup_printf(
+        "Pixels with aspect ratio %d:%d are edited as if they were square, so the model sees a distorted "
+        "picture: put videoscale ! video/x-raw,pixel-aspect-ratio=1/1 before this element.",
+        in->par_n, in->par_d);
     gst_flux_kontext_edit_warn_once(self, text, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, text, NULL);
   }
 }
@@ -171,6 +172,7 @@ static gboolean set_formats(GstFluxKontextEdit *self, const GstVideoInfo *in, co
   return FALSE;
 }
 
+/* How long the first frame of a batch waits for the last, a part of the latency. */
 static void set_gathering(GstFluxKontextEdit *self, const GstVideoInfo *in) {
   GST_OBJECT_LOCK(self);
   self->stats.gather = in->fps_n > 0 ? gst_util_uint64_scale((guint64)(self->batch_size - 1) * GST_SECOND,
@@ -179,6 +181,7 @@ static void set_gathering(GstFluxKontextEdit *self, const GstVideoInfo *in) {
   GST_OBJECT_UNLOCK(self);
 }
 
+/* Whether on-error settles frames one by one instead of ending the stream. */
 static gboolean drops_or_passes(GstFluxKontextEdit *self) {
   GST_OBJECT_LOCK(self);
   gboolean result = self->props.on_error != GST_FLUX_KONTEXT_ON_ERROR_FAIL;
@@ -197,8 +200,8 @@ static gboolean configure(GstFluxKontextEdit *self, const GstVideoInfo *in, cons
   if (error && !drops_or_passes(self)) return refuse(self, error, in, out);
   if (!error && (width != out->width || height != out->height)) {
     g_set_error(&error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
-                "The result is %dx%d, but downstream wants %dx%d: put videoscale behind this element.", width, height,
-                out->width, out->height);
+                "The result is %dx%d, but downstream asks for %dx%d: put videoscale behind this element.", width,
+                height, out->width, out->height);
     return refuse(self, error, in, out);
   }
   if (ready)

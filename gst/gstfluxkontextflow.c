@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Frames in, batches, frames out. Everything here runs with the sink pad's stream lock and no other.
  *
- * A frame takes its settings and pixels when it enters; it waits until the batch is full, or something that has to come
- * after it (an event, new caps, settings of another kind) drains the batch. Results come out in order of arrival.
+ * A frame takes its settings and pixels when it enters. It waits until the batch is full, or until a serialized event,
+ * new caps or settings that cannot share its batch drain it. Results come out in order of arrival.
  * Not here: which engine, how pixels are laid out, what messages look like. */
 #include "gstfluxkontextflow.h"
 
@@ -77,6 +77,7 @@ static GstFluxKontextOnError on_error(GstFluxKontextEdit *self, const GError *er
   return gst_flux_kontext_edit_is_device(error) ? GST_FLUX_KONTEXT_ON_ERROR_FAIL : mode;
 }
 
+/* on-error is not fail: the stream goes on, and the reason is reported once. */
 static void warn_not_edited(GstFluxKontextEdit *self, const gchar *what, const GError *error) {
   g_autofree gchar *text = g_strdup_printf("%s: %s", what, error->message);
   gst_flux_kontext_edit_warn_once(self, text, GST_STREAM_ERROR, GST_STREAM_ERROR_FAILED, text, NULL);
@@ -159,13 +160,13 @@ static GstFlowReturn settle(GstFluxKontextEdit *self, Frame *taken, const GError
 
 typedef struct {
   GstFluxKontextEdit *self;
-  gboolean tell;
+  gboolean progress; /* post messages */
 } Editing;
 
 /* FkProgress of an edit: stages by name, steps by number, each step as an element message too, for programs. */
 static void on_edit_progress(const char *stage, int64_t current, int64_t total, void *user_data) {
   const Editing *editing = user_data;
-  if (!editing->tell) return;
+  if (!editing->progress) return;
   gboolean step = g_str_equal(stage, "step");
   if (!step && current == 0) /* the stages around the steps: posted as they begin */
     gst_flux_kontext_edit_post_progress(editing->self, GST_PROGRESS_TYPE_CONTINUE, "edit", stage);
@@ -176,7 +177,7 @@ static void on_edit_progress(const char *stage, int64_t current, int64_t total, 
   gst_flux_kontext_edit_post_step(editing->self, current, total);
 }
 
-/* The one end of a progress that was started with `code`; failure NULL: it went well. */
+/* Ends a progress that was started with `code`; failure NULL: complete. */
 static void post_end(GstFluxKontextEdit *self, const gchar *code, const GError *failure) {
   if (!failure)
     gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_COMPLETE, code, "Done");
@@ -186,6 +187,7 @@ static void post_end(GstFluxKontextEdit *self, const gchar *code, const GError *
     gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_ERROR, code, "Failed");
 }
 
+/* The `progress` property, which may change while frames flow. */
 static gboolean posts_progress(GstFluxKontextEdit *self) {
   GST_OBJECT_LOCK(self);
   gboolean progress = self->props.progress;
@@ -197,13 +199,13 @@ static gboolean posts_progress(GstFluxKontextEdit *self) {
 static gboolean edit(GstFluxKontextEdit *self, FkEngine *engine, FkJob *jobs, gint n, GError **error) {
   Editing editing = {self, posts_progress(self)};
   g_autoptr(GCancellable) flow = gst_flux_kontext_edit_ref_flow(self);
-  if (editing.tell) {
+  if (editing.progress) {
     g_autofree gchar *text = n > 1 ? g_strdup_printf("Editing %d frames", n) : g_strdup("Editing a frame");
     gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "edit", text);
   }
   GError *failure = NULL;
   gboolean edited = fk_engine_edit(engine, jobs, n, flow, on_edit_progress, &editing, &failure);
-  if (editing.tell) post_end(self, "edit", failure);
+  if (editing.progress) post_end(self, "edit", failure);
   if (failure) g_propagate_error(error, failure);
   return edited;
 }
@@ -299,7 +301,7 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
   return flow;
 }
 
-/* Edits all that waits. */
+/* Edits the waiting batch. */
 static GstFlowReturn run(GstFluxKontextEdit *self) {
   if (g_queue_is_empty(&self->waiting)) return GST_FLOW_OK;
   GstFlowReturn flow = gst_flux_kontext_edit_wait(self);
@@ -316,12 +318,12 @@ static gboolean rehearse(GstFluxKontextEdit *self, const FkSettings *settings, G
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
   g_autoptr(GCancellable) flow = gst_flux_kontext_edit_ref_flow(self);
   gint width = self->in.info.width, height = self->in.info.height;
-  gboolean tell = posts_progress(self);
+  gboolean progress = posts_progress(self);
   g_autofree gchar *text = g_strdup_printf("Warming up at %dx%d", width, height);
-  if (tell) gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "warmup", text);
+  if (progress) gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "warmup", text);
   GError *failure = NULL;
   gboolean done = fk_engine_warmup(engine, settings, width, height, flow, &failure);
-  if (tell) post_end(self, "warmup", failure);
+  if (progress) post_end(self, "warmup", failure);
   if (failure) g_propagate_error(error, failure);
   return done;
 }
@@ -408,7 +410,7 @@ static GstFluxKontextSettings *take_settings(GstFluxKontextEdit *self, GstBuffer
   return settings;
 }
 
-/* What waits goes first, then this frame that cannot be edited; takes it. */
+/* Drains the batch, then settles this frame that cannot be edited; takes it. */
 static GstFlowReturn refuse(GstFluxKontextEdit *self, Frame *frame, const GError *error, gboolean readable) {
   gboolean posted = FALSE;
   GstFlowReturn flow = gst_flux_kontext_edit_drain(self);
@@ -445,7 +447,7 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
 GstFlowReturn gst_flux_kontext_edit_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *buffer) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
   GstBaseTransformClass *parent = g_type_class_peek(GST_TYPE_BASE_TRANSFORM);
-  clear_queue(&self->done); /* left when downstream did not take the one before: upstream was told */
+  clear_queue(&self->done); /* left over when a push failed: upstream has its flow return */
   GstFlowReturn flow = parent->submit_input_buffer(trans, is_discont, buffer);
   if (flow == GST_BASE_TRANSFORM_FLOW_DROPPED) { /* late: QoS is on */
     GST_OBJECT_LOCK(self);

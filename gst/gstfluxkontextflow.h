@@ -9,9 +9,9 @@ G_BEGIN_DECLS
 
 GstFlowReturn gst_flux_kontext_edit_submit(GstBaseTransform *trans, gboolean is_discont, GstBuffer *buffer);
 GstFlowReturn gst_flux_kontext_edit_generate(GstBaseTransform *trans, GstBuffer **buffer);
-/* Edits and pushes all that waits; on failure it is gone. */
+/* Edits and pushes the waiting batch; on failure its frames are dropped. */
 GstFlowReturn gst_flux_kontext_edit_drain(GstFluxKontextEdit *self);
-/* The same before an event or new caps, which have no flow return: the next frame returns a failure. */
+/* The same before a serialized event or new caps, which have no flow return: the next frame returns a failure. */
 void gst_flux_kontext_edit_drain_before(GstFluxKontextEdit *self);
 /* Drops the frames that wait and the results that were not pushed. */
 void gst_flux_kontext_edit_discard(GstFluxKontextEdit *self);

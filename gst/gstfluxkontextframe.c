@@ -126,6 +126,7 @@ static gboolean buffer_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize
   return TRUE;
 }
 
+/* Whether all planes lie inside a buffer of `size` bytes. */
 static gboolean check_planes(const GstVideoInfo *info, const gsize *offset, const gint *stride, gsize size,
                              GError **error) {
   for (guint plane = 0; plane < GST_VIDEO_INFO_N_PLANES(info); plane++) {

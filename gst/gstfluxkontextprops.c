@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* GObject properties made from the engine's table. Values are kept as the engine's own text: the table's parser is the
- * only one, and what it refuses is kept too and told when it would be used, so that a setter never fails in silence.
+ * only one. A value that it refuses is kept, read back as it was set, and reported as an error where it would be used.
  *
  * Not here: locks, messages, and the properties that hold objects (engine, stats, active). */
 #include "gstfluxkontextprops.h"
@@ -38,7 +38,7 @@ static GType on_error_type(void) {
 static GType switch_type(void) {
   static gsize type;
   static const GEnumValue values[] = {{0, "As the preset, machine and size decide", "auto"},
-                                      {1, "On, or an error where it cannot be had", "on"},
+                                      {1, "On; an error where it is not available", "on"},
                                       {2, "Off", "off"},
                                       {0, NULL, NULL}};
   if (g_once_init_enter(&type)) g_once_init_leave(&type, g_enum_register_static("GstFluxKontextSwitch", values));
@@ -129,27 +129,29 @@ static void install_own(GObjectClass *klass) {
        g_param_spec_boolean("keep-loaded", "Keep loaded",
                             "Keep the weights in READY and NULL until the element is gone", FALSE, (GParamFlags)READY)},
       {GST_FLUX_KONTEXT_PROP_WARMUP,
-       g_param_spec_boolean("warmup", "Warm-up", "Run one edit on made-up pixels whenever the size changes", FALSE,
-                            (GParamFlags)READY)},
+       g_param_spec_boolean("warmup", "Warm-up", "Run one edit on made-up pixels before the first frame of a new size",
+                            FALSE, (GParamFlags)READY)},
       {GST_FLUX_KONTEXT_PROP_ON_ERROR,
-       g_param_spec_enum("on-error", "On error", "What becomes of a frame that cannot be edited (devices always fail)",
+       g_param_spec_enum("on-error", "On error",
+                         "What to do with a frame that cannot be edited; a device that fails is always an error",
                          on_error_type(), GST_FLUX_KONTEXT_ON_ERROR_FAIL, (GParamFlags)PLAYING)},
       {GST_FLUX_KONTEXT_PROP_PROGRESS,
-       g_param_spec_boolean("progress", "Progress", "Post progress messages while loading and for each step", TRUE,
+       g_param_spec_boolean("progress", "Progress",
+                            "Post progress messages while loading, and two messages for each step", TRUE,
                             (GParamFlags)PLAYING)},
       {GST_FLUX_KONTEXT_PROP_REPORT_LATENCY,
        g_param_spec_boolean("report-latency", "Report latency",
                             "Add the measured edit time to the latency of a live pipeline", TRUE,
                             (GParamFlags)PLAYING)},
       {GST_FLUX_KONTEXT_PROP_ENGINE,
-       g_param_spec_boxed("engine", "Engine", "An opened engine to use instead of opening model-path", FK_TYPE_ENGINE,
+       g_param_spec_boxed("engine", "Engine", "An open engine to use instead of model-path", FK_TYPE_ENGINE,
                           (GParamFlags)READY)},
       {GST_FLUX_KONTEXT_PROP_STATS,
        g_param_spec_boxed("stats", "Statistics",
                           "Counts since start, and times in ms, evaluations and seed of the last edit",
                           GST_TYPE_STRUCTURE, (GParamFlags)(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS))},
       {GST_FLUX_KONTEXT_PROP_ACTIVE,
-       g_param_spec_boxed("active", "Active", "What each switch became: decided (asked; why)", GST_TYPE_STRUCTURE,
+       g_param_spec_boxed("active", "Active", "Resolved value of each switch: decided (asked; why)", GST_TYPE_STRUCTURE,
                           (GParamFlags)(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS))},
   };
   for (gsize i = 0; i < G_N_ELEMENTS(own); i++) g_object_class_install_property(klass, own[i].id, own[i].spec);
@@ -289,7 +291,7 @@ static void renew_live(GstFluxKontextProps *props, FkSettings *values) {
   props->live = settings_new(values);
 }
 
-/* `live` to be changed: a copy where somebody else holds it. */
+/* `live` to be changed: a copy where a frame holds it. */
 static FkSettings *writable_live(GstFluxKontextProps *props) {
   if (g_atomic_int_get(&props->live->refs) > 1) renew_live(props, fk_settings_copy(props->live->values));
   props->live->checked = FALSE;
@@ -356,7 +358,7 @@ gboolean gst_flux_kontext_props_get(const GstFluxKontextProps *props, guint id, 
   const FkProperty *row = table_row(id);
   if (!row) return FALSE;
   const Refused *refused = g_hash_table_lookup(props->refused, row->name);
-  if (refused) /* the user reads what the user set, taken or not */
+  if (refused) /* read back as it was set */
     text_to_value(row, refused->text, value);
   else if (row->scope == FK_SCOPE_OPTION)
     text_to_value(row, fk_options_get(props->options, row->name), value);

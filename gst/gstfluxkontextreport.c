@@ -193,8 +193,8 @@ void gst_flux_kontext_edit_count(GstFluxKontextEdit *self, const FkResult *last,
   stats->recent_ms[stats->n_recent++ % G_N_ELEMENTS(stats->recent_ms)] = ms;
   GstClockTime now = estimate(self);
   gdouble moved = ABS((gdouble)now - (gdouble)stats->reported);
-  gboolean tell = moved > LATENCY_MOVES * (gdouble)stats->reported;
-  if (tell) stats->reported = now;
+  gboolean post = moved > LATENCY_MOVES * (gdouble)stats->reported;
+  if (post) stats->reported = now;
   gboolean first = stats->n_recent == 1;
   GST_OBJECT_UNLOCK(self);
   GST_DEBUG_OBJECT(self, "edited %u frames in %.1f ms, seed of the last %" G_GUINT64_FORMAT, n, ms, last->seed);
@@ -202,5 +202,5 @@ void gst_flux_kontext_edit_count(GstFluxKontextEdit *self, const FkResult *last,
     g_autoptr(GstStructure) active = gst_flux_kontext_edit_active(self);
     GST_INFO_OBJECT(self, "runs as %" GST_PTR_FORMAT, (gpointer)active);
   }
-  if (tell) gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
+  if (post) gst_element_post_message(GST_ELEMENT(self), gst_message_new_latency(GST_OBJECT(self)));
 }
