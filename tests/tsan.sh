@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # ThreadSanitizer over the engine's queue and the element: builds them with it, shows it GLib's locks (tests/tsan-glib.c)
 # and runs the programs that use several threads. The last line counts the reports that are left; none may be in ours.
-#   usage: tests/tsan.sh [TEST...]      default: engine element-share element-stop element-flow
+#   usage: tests/tsan.sh [TEST...]      default: engine element element-share element-stop element-flow
 set -eu
 cd "$(dirname "$0")/.."
 folder=build/tsan
-[ $# -gt 0 ] || set -- engine element-share element-stop element-flow
+[ $# -gt 0 ] || set -- engine element element-share element-stop element-flow
 [ -f $folder/build.ninja ] ||
   meson setup $folder -Db_sanitize=thread -Db_lundef=false -Dexamples=false -Dcuda=disabled >/dev/null
 programs=
