@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# ThreadSanitizer over the engine's queue and the element: builds them with it, shows it GLib's locks (tests/tsan-glib.c)
-# and runs the programs that use several threads. The last line counts the reports that are left; none may be in ours.
+# ThreadSanitizer over the engine's queue and the element: builds them with it, shows it GLib's locks
+# (tests/tsan-glib.c) and runs the programs that use several threads. The last line counts its reports, but for those of
+# tests/tsan.supp.
 #   usage: tests/tsan.sh [TEST...]      default: engine element element-share element-stop element-flow
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,14 +18,15 @@ ninja -C $folder gst/libgstfluxkontext.so $programs >/dev/null
 gcc -fsanitize=thread -shared -fPIC -D_GNU_SOURCE -Wl,--no-as-needed -o $folder/tsan-glib.so tests/tsan-glib.c \
   $(pkg-config --cflags --libs gio-2.0 gstreamer-1.0) -ldl
 
-# Reports go to files, one for each process. setarch: the sanitizer's map of the address space has no room for all of the
-# random places that newer kernels choose. G_SLICE: memory that slices hand from thread to thread looks like a race.
+# Reports go to files, one for each process. setarch: the sanitizer's map of the address space has no room for all of
+# the random places that newer kernels choose. G_SLICE: memory that slices hand from thread to thread looks like a race.
 rm -f $folder/report.*
 failed=0
+here=$PWD
+options="suppressions=$here/tests/tsan.supp:log_path=$here/$folder/report:exitcode=0"
 meson test -C $folder --no-rebuild --timeout-multiplier 20 "$@" --wrapper \
-  "setarch -R env G_SLICE=always-malloc LD_PRELOAD=$PWD/$folder/tsan-glib.so TSAN_OPTIONS=suppressions=$PWD/tests/tsan.supp:log_path=$PWD/$folder/report:exitcode=0" ||
-  failed=1
-count=$(cat $folder/report.* 2>/dev/null | grep -c '^WARNING: ThreadSanitizer' || true)
+  "setarch -R env G_SLICE=always-malloc LD_PRELOAD=$here/$folder/tsan-glib.so TSAN_OPTIONS=$options" || failed=1
+count=$(cat $folder/report.* 2>/dev/null | grep -cE '(WARNING|ERROR|FATAL): ThreadSanitizer' || true)
 [ "$count" -eq 0 ] || cat $folder/report.*
 echo "$count reports of ThreadSanitizer in: $*"
 [ "$count" -eq 0 ] && [ $failed -eq 0 ]
