@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention forward in 8 bits for Hopper, head width 128: scores of int8 codes (exact in 32 bits), values of e4m3 codes
+ * with float32 sums promoted after every 128 keys. Tiles of 128 keys are part of the format
+ * (core/ops/backend.h), so a row's result depends on its own operands alone. Not part of the module: with the pass that
+ * makes its codes it is no faster than bfloat16 (docs/speed.md, "8 bits").
+ *
+ * The scheme is that of attention_sm90.cu: two warpgroups of 64 query rows and one that only starts copies; the scores
+ * of the next tile and the products of this one are in flight while the other warpgroup computes its softmax; tiles go
+ * from the end of the keys to the front. What differs:
+ * - An accumulator of int32 plus 0x4B400000 is the float 12582912 + s: the conversion costs one addition and folds into
+ *   the softmax' multiply-add.
+ * - The reference of a row is its running maximum, not a lazy bound: e4m3 holds 256 p up to 448 only.
+ * - P leaves the softmax as e4m3 in the order of its registers; the keys of V stand in that order (fk_attn_key_place).
+ */
+#include "../../kernels/ptx.cuh"
+#include "../../kernels/tensormap.cuh"
+
+#include "lab-attention-codes.cuh"
+
+namespace {
+
+constexpr int kKeys = 128, kGroups = 2, kStages = 4, kCluster = 2;
+constexpr int kThreads = (kGroups + 1) * 128, kRows = kGroups * 64;
+constexpr int kQBytes = 64 * 128, kTileBytes = 128 * 128; /* one warpgroup's queries; one tile of K or of V^T */
+constexpr int kK = kGroups * kQBytes, kV = kK + kStages * kTileBytes, kBars = kV + kStages * kTileBytes;
+/* Barriers, 8 bytes each: Q full, Q free [kGroups each], K full, K free, V full, V free [kStages each]. */
+constexpr int kShared = kBars + 8 * (2 * kGroups + 4 * kStages) + 1024; /* 1024: room to align the base */
+constexpr float kMagic = 12582912.f;                                    /* 1.5 * 2^23 = bits 0x4B400000 */
+constexpr float kPShift = 8.f;                                          /* codes are of 2^8 p */
+static_assert(kShared <= 232448, "shared memory");
+
+struct Args {
+  __nv_bfloat16 *o;
+  int64_t ld_o;
+  const float *q_scale, *k_scale, *v_scale; /* [heads][ld_q_scale], [heads][tiles], [heads][tiles] */
+  int ld_q_scale;
+  int sq, sk, heads;
+  float scale; /* softmax scale times log2(e) */
+};
+
+/* m64n128k32: A from registers, B K-major in shared memory. */
+#define FK_R8(i)                                                                                                       \
+  "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]),          \
+      "+r"(d[i + 7])
+FK_DEVICE void wgmma_s8(int (&d)[64], const uint32_t *a, uint64_t b, int keep) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {" FK_LIST_128 "}, {%64, %65, %66, %67}, %68, p;\n}"
+               : FK_R8(0), FK_R8(8), FK_R8(16), FK_R8(24), FK_R8(32), FK_R8(40), FK_R8(48), FK_R8(56)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));
+}
+FK_DEVICE void wgmma_e4m3(float (&d)[64], const uint32_t *a, uint64_t b, int keep) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" FK_LIST_128
+               "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n}"
+               : FK_REGS_128
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));
+}
+FK_DEVICE void hold(int (&d)[64]) {
+#pragma unroll
+  for (int i = 0; i < 64; i++) asm volatile("" : "+r"(d[i])::"memory");
+}
+
+/* Which query tile a block works on: (head, query tile) pairs, queries fastest, so that the blocks that run together
+ * share the keys of one or two heads in L2. A cluster takes two neighbouring query tiles. */
+struct Walk {
+  int tiles, total, step, tile, rank;
+  __device__ __forceinline__ Walk(const Args &a, int cluster_rank) {
+    tiles = (a.sq + kRows * kCluster - 1) / (kRows * kCluster);
+    total = tiles * a.heads;
+    step = gridDim.x / kCluster;
+    tile = blockIdx.x / kCluster;
+    rank = cluster_rank;
+  }
+  __device__ __forceinline__ bool valid() const { return tile < total; }
+  __device__ __forceinline__ void next() { tile += step; }
+  __device__ __forceinline__ int head() const { return tile / tiles; }
+  __device__ __forceinline__ int row() const { return (tile % tiles * kCluster + rank) * kRows; }
+};
+
+/* Copies of every K tile (rows are keys) or V^T tile (rows are columns of V); each block of the pair brings one half of
+ * the rows to both. One thread. */
+FK_DEVICE void load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles,
+                          bool values) {
+  FkRing<kStages> ring;
+  for (; walk.valid(); walk.next()) {
+    const int head = walk.head();
+    for (int j = tiles - 1; j >= 0; j--, ring.next()) {
+      const uint32_t at = to + ring.stage * kTileBytes + walk.rank * (kTileBytes / 2), bar = full + 8 * ring.stage;
+      fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
+      fk_mbar_expect(bar, kTileBytes);
+      if (values)
+        fk_tma_multicast_3d(at, map, bar, 3, j * kKeys, walk.rank * 64, head, FK_L2_EVICT_LAST);
+      else
+        fk_tma_multicast_3d(at, map, bar, 3, 0, j * kKeys + walk.rank * 64, head, FK_L2_EVICT_LAST);
+    }
+  }
+}
+
+/* Copies of the queries, one warpgroup's rows at a time, as soon as it has taken the last ones into registers. */
+FK_DEVICE void load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk) {
+  for (int parity = 0; walk.valid(); walk.next(), parity ^= 1) {
+    for (int w = 0; w < kGroups; w++) {
+      fk_mbar_wait(empty + 8 * w, parity ^ 1);
+      fk_mbar_expect(full + 8 * w, kQBytes);
+      fk_tma_load_3d(to + w * kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, walk.head(), FK_L2_EVICT_FIRST);
+    }
+  }
+}
+
+/* A operands of a warpgroup's queries: k step i is bytes 32 i..32 i + 31 of a row of 128; piece c of row r stands at
+ * c ^ r % 8. */
+FK_DEVICE void take_queries(uint32_t (&q)[4][4], uint32_t at) {
+  const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16, piece = threadIdx.x % 32 / 16;
+#pragma unroll
+  for (int i = 0; i < 4; i++) fk_ldmatrix_x4(q[i], at + row * 128 + ((i * 2 + piece) ^ row % 8) * 16);
+}
+
+/* What a thread keeps of its two rows (g and g + 8): scale of the queries' codes times the softmax', running maximum in
+ * units of log2 and its part of the sum of 2^8 p. */
+struct Rows {
+  float scale[2], top[2], sum[2];
+};
+
+/* s: int32 scores become 2^8 p, float. alpha: what earlier sums and products are to be multiplied with; returns
+ * whether any of a warp's rows has another alpha than 1. valid: keys of this tile that exist. */
+template <bool Fresh> FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&alpha)[2], float k_scale, int valid) {
+#pragma unroll
+  for (int i = 0; i < 64; i++) s[i] += 0x4B400000;
+  if (Fresh && valid < kKeys) {
+    const int column = 2 * (threadIdx.x % 4);
+#pragma unroll
+    for (int i = 0; i < 64; i++)
+      if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = __float_as_int(-INFINITY);
+  }
+  bool moved = false;
+  float scale[2], bias[2];
+#pragma unroll
+  for (int r = 0; r < 2; r++) { /* positive floats compare as integers; -infinity is a negative one */
+    int a = s[2 * r], b = s[2 * r + 1];
+#pragma unroll
+    for (int i = 4; i < 64; i += 8) {
+      a = __vimax3_s32(a, s[i + 2 * r], s[i + 2 * r + 1]);
+      if (i + 4 < 64) b = __vimax3_s32(b, s[i + 4 + 2 * r], s[i + 5 + 2 * r]);
+    }
+    a = max(a, b);
+    a = max(a, __shfl_xor_sync(~0u, a, 1));
+    a = max(a, __shfl_xor_sync(~0u, a, 2));
+    scale[r] = rows.scale[r] * k_scale;
+    const float top = (__int_as_float(a) - kMagic) * scale[r];
+    if (Fresh) {
+      rows.top[r] = top, rows.sum[r] = 0.f, alpha[r] = 1.f;
+    } else {
+      const float higher = fmaxf(rows.top[r], top);
+      alpha[r] = fk_exp2(rows.top[r] - higher);
+      moved |= higher > rows.top[r];
+      rows.top[r] = higher;
+    }
+    bias[r] = fmaf(-kMagic, scale[r], kPShift - rows.top[r]);
+  }
+  if (!Fresh) {
+    moved = __any_sync(~0u, moved);
+    if (moved) rows.sum[0] *= alpha[0], rows.sum[1] *= alpha[1];
+  }
+  float sum[2][2] = {{0.f, 0.f}, {0.f, 0.f}};
+#pragma unroll
+  for (int i = 0; i < 64; i++) {
+    const int r = (i >> 1) & 1;
+    const float x = fk_exp2(fmaf(__int_as_float(s[i]), scale[r], bias[r]));
+    sum[r][i & 1] += x;
+    s[i] = __float_as_int(x);
+  }
+#pragma unroll
+  for (int r = 0; r < 2; r++) rows.sum[r] += sum[r][0] + sum[r][1];
+  return moved;
+}
+
+/* P as the first operand of its products: word 4i + r + 2h holds row r's keys of column groups 4i + 2h, 4i + 2h + 1. */
+FK_DEVICE void pack(uint32_t (&p)[16], const int (&s)[64]) {
+#pragma unroll
+  for (int i = 0; i < 16; i++) {
+    const int at = 16 * (i / 4) + 8 * ((i >> 1) & 1) + 2 * (i & 1);
+    p[i] = pack_e4m3(__int_as_float(s[at]), __int_as_float(s[at + 1]), __int_as_float(s[at + 4]),
+                     __int_as_float(s[at + 5]));
+  }
+}
+
+/* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
+FK_DEVICE void store(const Args &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
+  const int lane = threadIdx.x % 32, t = lane % 4;
+  row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float sum = sums[r] + __shfl_xor_sync(~0u, sums[r], 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    const float inverse = 1.f / sum;
+    __nv_bfloat16 *to = args.o + (int64_t)(row + 8 * r) * args.ld_o + head * 128 + t * 8;
+#pragma unroll
+    for (int m = 0; m < 4; m++) { /* 32 columns: x[i] holds columns 8i + 2t, 8i + 2t + 1; thread t ends with i = t */
+      uint32_t x[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const int at = 16 * m + 4 * i + 2 * r;
+        x[i] = fk_pack_bf16(o[at] * inverse, o[at + 1] * inverse);
+      }
+#pragma unroll
+      for (int bit = 1; bit < 4; bit *= 2) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+          if (i & bit) continue;
+          const uint32_t other = __shfl_xor_sync(~0u, (t & bit) ? x[i] : x[i | bit], bit);
+          if (t & bit)
+            x[i] = other;
+          else
+            x[i | bit] = other;
+        }
+      }
+      if (row + 8 * r < args.sq) *(uint4 *)(to + 32 * m) = make_uint4(x[0], x[1], x[2], x[3]);
+    }
+  }
+}
+
+/* Tile 128 queries x 128 keys in clusters of 2; 384 threads; 148,640 bytes shared; registers 168 at entry, then 240 in
+ * the two warpgroups that compute and 24 in the one that copies. Products and exponentials both take 1024 clocks a
+ * tile, everything else of the softmax about 800 issue slots: bound by how well the two warpgroups cover each other. */
+__global__ void __launch_bounds__(kThreads, 1)
+    attention_fp8_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
+                              const __grid_constant__ CUtensorMap map_v, const Args args) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ char shared[];
+  const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, bars = base + kBars;
+  const uint32_t q_full = bars, q_free = q_full + 8 * kGroups, k_full = q_free + 8 * kGroups,
+                 k_free = k_full + 8 * kStages, v_full = k_free + 8 * kStages, v_free = v_full + 8 * kStages;
+  const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
+  const int lane = threadIdx.x % 32, tiles = (args.sk + kKeys - 1) / kKeys;
+  Walk walk(args, fk_cluster_rank());
+
+  if (threadIdx.x == 0) {
+    for (int w = 0; w < kGroups; w++) fk_mbar_init(q_full + 8 * w, 1), fk_mbar_init(q_free + 8 * w, 4);
+    for (int i = 0; i < kStages; i++) {
+      fk_mbar_init(k_full + 8 * i, 1), fk_mbar_init(k_free + 8 * i, 4 * kGroups * kCluster);
+      fk_mbar_init(v_full + 8 * i, 1), fk_mbar_init(v_free + 8 * i, 4 * kGroups * kCluster);
+    }
+    fk_fence_mbar_init();
+  }
+  __syncthreads();
+  fk_cluster_arrive(), fk_cluster_wait();
+
+  if (group == kGroups) {
+    fk_regs_dec<24>();
+    if (warp == 0 && lane == 0) load_tiles(&map_k, base + kK, k_full, k_free, walk, tiles, false);
+    if (warp == 1 && lane == 0) load_tiles(&map_v, base + kV, v_full, v_free, walk, tiles, true);
+    if (warp == 2 && lane == 0) load_queries(&map_q, base, q_full, q_free, walk);
+    __syncwarp();
+  } else {
+    fk_regs_inc<240>();
+    const uint64_t k_desc = fk_desc(base + kK), v_desc = fk_desc(base + kV);
+    const int last = args.sk - (tiles - 1) * kKeys, turn = 1 + group, other = 1 + (group + 1) % kGroups;
+    float o[64], acc[64], alpha[2];
+    int s[64];
+    uint32_t p[16], q[4][4];
+    Rows rows;
+    FkRing<kStages> k_ring, v_ring;
+    int q_parity = 0;
+
+    auto release = [&](uint32_t bar) {
+      if (lane < kCluster) fk_mbar_arrive_cluster(bar, lane);
+    };
+    auto queries_take = [&]() {
+      fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
+      take_queries(q, base + group * kQBytes);
+      fk_fence_async(), __syncwarp(); /* every lane has read before the next copy may write here */
+      if (lane == 0) fk_mbar_arrive(q_free + 8 * group);
+      const int row = walk.row() + group * 64 + warp * 16 + lane / 4;
+#pragma unroll
+      for (int r = 0; r < 2; r++)
+        rows.scale[r] = row + 8 * r < args.sq
+                            ? __ldg(args.q_scale + (int64_t)walk.head() * args.ld_q_scale + row + 8 * r) * args.scale
+                            : 0.f;
+    };
+    auto scores_start = [&]() {
+      hold(s);
+#pragma unroll
+      for (int i = 0; i < 4; i++) fk_wgmma_hold(q[i]);
+      fk_wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        wgmma_s8(s, q[i], k_desc + k_ring.stage * (kTileBytes >> 4) + i * FK_DESC_K_STEP, i > 0);
+      fk_wgmma_commit();
+    };
+    auto scores_done = [&]() {
+      hold(s);
+      release(k_free + 8 * k_ring.stage);
+      k_ring.next();
+    };
+    auto products_start = [&]() {
+      fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
+      fk_wgmma_hold(acc), fk_wgmma_hold(p);
+      fk_wgmma_fence();
+#pragma unroll
+      for (int i = 0; i < 4; i++)
+        wgmma_e4m3(acc, p + 4 * i, v_desc + v_ring.stage * (kTileBytes >> 4) + i * FK_DESC_K_STEP, i > 0);
+      fk_wgmma_commit();
+    };
+    auto products_done = [&]() {
+      hold(s); /* the softmax runs under the products, not after them */
+      fk_wgmma_wait<0>();
+      fk_wgmma_hold(acc), fk_wgmma_hold(p);
+      release(v_free + 8 * v_ring.stage);
+      v_ring.next();
+    };
+    /* Sums so far in units of the new maximum, before the products that are still in flight join them. A branch of its
+     * own: it also keeps the wait for those products behind the softmax, which runs under them. */
+    auto rescale = [&](bool moved) {
+      if (moved) {
+#pragma unroll
+        for (int i = 0; i < 64; i++) o[i] *= alpha[(i >> 1) & 1];
+      }
+    };
+    auto promote = [&](float scale0, float scale1) {
+#pragma unroll
+      for (int i = 0; i < 64; i++) o[i] = fmaf(acc[i], (i >> 1) & 1 ? scale1 : scale0, o[i]);
+    };
+    /* Scores of the next key tile beside the products of the present one. */
+    auto step = [&]() {
+      fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
+      fk_bar_sync(turn, 256);
+      scores_start();
+      products_start();
+      fk_bar_arrive(other, 256);
+      fk_wgmma_wait<1>();
+      scores_done();
+    };
+    auto clear = [&]() {
+#pragma unroll
+      for (int i = 0; i < 64; i++) o[i] = 0.f;
+    };
+
+    if (group == kGroups - 1) fk_bar_arrive(other, 256);
+    if (walk.valid()) {
+      queries_take();
+      fk_mbar_wait(k_full, 0);
+      scores_start();
+      fk_wgmma_wait<0>();
+      scores_done();
+      softmax<true>(s, rows, alpha, __ldg(args.k_scale + walk.head() * tiles + tiles - 1), last);
+      pack(p, s);
+      clear();
+    }
+    while (walk.valid()) {
+      int head = walk.head();
+      const float *k_scale = args.k_scale + head * tiles, *v_scale = args.v_scale + head * tiles;
+      for (int left = tiles - 1; left > 0; left--) {
+        const float ks = __ldg(k_scale + left - 1), vs = __ldg(v_scale + left);
+        step();
+        const bool moved = softmax<false>(s, rows, alpha, ks, kKeys);
+        rescale(moved);
+        products_done();
+        pack(p, s);
+        promote(vs * alpha[0], vs * alpha[1]);
+      }
+      const int row = walk.row() + group * 64;
+      const float sum[2] = {rows.sum[0], rows.sum[1]}, vs = __ldg(v_scale);
+      walk.next();
+      if (walk.valid()) {
+        const float ks = __ldg(args.k_scale + walk.head() * tiles + tiles - 1);
+        queries_take();
+        step();
+        softmax<true>(s, rows, alpha, ks, last);
+        products_done();
+        pack(p, s);
+      } else {
+        products_start();
+        products_done();
+      }
+      promote(vs, vs);
+      store(args, o, sum, row, head);
+      clear();
+    }
+  }
+  fk_cluster_arrive(), fk_cluster_wait();
+#endif
+}
+
+/* [128 bytes, rows, heads] of codes; box of `box_rows` rows. */
+bool codes_map(const FkCuda *cu, CUtensorMap *map, const void *base, int64_t ld, int rows, int heads, int box_rows) {
+  const cuuint64_t dims[3] = {128, (cuuint64_t)rows, (cuuint64_t)heads}, strides[2] = {(cuuint64_t)ld, 128};
+  const cuuint32_t box[3] = {128, (cuuint32_t)box_rows, 1};
+  return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_UINT8, base, 3, dims, strides, box) == cudaSuccess;
+}
+
+/* V^T: [keys, 128 columns, heads]. */
+bool values_map(const FkCuda *cu, CUtensorMap *map, const void *base, int64_t keys, int heads) {
+  const cuuint64_t dims[3] = {(cuuint64_t)keys, 128, (cuuint64_t)heads},
+                   strides[2] = {(cuuint64_t)keys, (cuuint64_t)keys * 128};
+  const cuuint32_t box[3] = {128, 64, 1};
+  return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_UINT8, base, 3, dims, strides, box) == cudaSuccess;
+}
+
+} // namespace
+
+static size_t lab_bytes(int sq, int sk, int heads) {
+  const size_t tiles = ((size_t)sk + 127) / 128, rows = ((size_t)sq + 127) / 128 * 128, width = (size_t)heads * 128;
+  return width * (rows + 2 * tiles * 128) + 4 * (size_t)heads * (rows + 2 * tiles) + 1024;
+}
+
+static void places(uint8_t *scratch, int sq, int sk, int heads, QuantArgs *a) {
+  const size_t tiles = ((size_t)sk + 127) / 128, rows = ((size_t)sq + 127) / 128 * 128, width = (size_t)heads * 128;
+  a->q_codes = scratch, a->k_codes = a->q_codes + rows * width, a->v_codes = a->k_codes + tiles * 128 * width;
+  a->q_scale = (float *)(a->v_codes + tiles * 128 * width), a->k_scale = a->q_scale + rows * (size_t)heads;
+  a->v_scale = a->k_scale + tiles * (size_t)heads;
+  a->sq = sq, a->sk = sk, a->heads = heads, a->ld_q_scale = (int)rows;
+}
+
+static cudaError_t lab_codes(const FkAttnFp8 *x) {
+  QuantArgs a = {x->q, x->k, x->v, x->ld};
+  places((uint8_t *)x->scratch, x->sq, x->sk, x->heads, &a);
+  const int blocks = (max(x->sq, x->sk) + 127) / 128;
+  attention_codes_kernel<<<dim3(blocks, x->heads, 3), 256>>>(a);
+  return cudaGetLastError();
+}
+
+static cudaError_t lab_attention(const FkCuda *cu, const FkAttnFp8 *x) {
+  QuantArgs a = {};
+  CUtensorMap map_q, map_k, map_v;
+  if (x->sq < 1 || x->sk < 1 || x->heads < 1 || !(x->scale > 0.f)) return cudaErrorNotSupported;
+  places((uint8_t *)x->scratch, x->sq, x->sk, x->heads, &a);
+  const int tiles = (x->sk + 127) / 128;
+  const cudaError_t status =
+      cudaFuncSetAttribute(attention_fp8_sm90_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  if (status != cudaSuccess) return status;
+  if (!codes_map(cu, &map_q, a.q_codes, (int64_t)x->heads * 128, x->sq, x->heads, 64) ||
+      !codes_map(cu, &map_k, a.k_codes, (int64_t)x->heads * 128, x->sk, x->heads, 64) ||
+      !values_map(cu, &map_v, a.v_codes, (int64_t)tiles * 128, x->heads))
+    return cudaErrorInvalidValue;
+  const Args args = {x->o,         x->ld_o, a.q_scale, a.k_scale, a.v_scale,
+                     a.ld_q_scale, x->sq,   x->sk,     x->heads,  x->scale * 1.4426950408889634f};
+  const int work = (x->sq + kRows * kCluster - 1) / (kRows * kCluster) * x->heads * kCluster;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = kCluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(min(work, cu->sms / kCluster * kCluster)), config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = kShared, config.attrs = &attribute, config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, attention_fp8_sm90_kernel, map_q, map_k, map_v, args);
+}
