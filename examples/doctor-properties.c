@@ -69,9 +69,8 @@ static char *condition_text(const char *when) {
 static void print_pairs(void) {
   size_t n;
   const FkInteraction *t = fk_interactions(&n);
-  printf(
-      "\n## Pairs that cannot be combined\n\nAll others can. Two explicit values of such a pair are an error before the "
-      "first frame; where a preset chose one of them,\nthe preset's choice gives way.\n\n");
+  printf("\n## Pairs that cannot be combined\n\nAll others can. Two explicit values of such a pair are an error before "
+         "the first frame; where a preset chose one of them,\nthe preset's choice gives way.\n\n");
   for (size_t i = 0; i < n; i++) {
     g_autofree char *a = condition_text(t[i].a_when), *b = condition_text(t[i].b_when);
     printf("- `%s` %s and `%s` %s: %s\n", t[i].a, a, t[i].b, b, t[i].reason);
@@ -82,8 +81,9 @@ void doctor_properties(void) {
   printf(
       "# Tuning: every property of the engine\n\n"
       "<!-- generated: fluxkontext-doctor --properties > docs/tuning.md -->\n\n"
-      "Made from the table in `core/properties.c`, from which the element's properties, the presets and the `active` report "
-      "come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit value wins over the "
+      "Made from the table in `core/properties.c`, from which the element's properties, the presets and the `active` "
+      "report come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit "
+      "value wins over the "
       "preset whatever\nthe order of setting, and one that cannot be had is an error before the first frame.\n\n"
       "Classes are promises that tests hold: *same*: not one byte of the result changes; *rounding*: results differ "
       "inside the\ntolerance of the op tests; *lossy*: another picture, at a measured distance.\n\n"

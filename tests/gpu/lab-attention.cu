@@ -192,10 +192,10 @@ static void check(int sq, int sk, int heads, double v_mean, double peak) {
   TRY(cudaMemset(p.o, 0xff, o.size() * 2));
   TRY(lab_attention(&device, &p.x));
   TRY(cudaMemcpy(again.data(), p.o, o.size() * 2, cudaMemcpyDeviceToHost));
-  printf(
-      "%5d x %5d x %2d mean %.1f peak %.0f: codes differ %ld, NaN %ld, to own codes %.4f %%, to numbers %.3f %%, gain %+.4f %%, again %s\n",
-      sq, sk, heads, v_mean, peak, bad, nan, 100 * sqrt(ec / size), 100 * sqrt(en / size), 100 * gain / size,
-      memcmp(o.data(), again.data(), o.size() * 2) ? "DIFFERS" : "equal");
+  printf("%5d x %5d x %2d mean %.1f peak %.0f: codes differ %ld, NaN %ld, to own codes %.4f %%, "
+         "to numbers %.3f %%, gain %+.4f %%, again %s\n",
+         sq, sk, heads, v_mean, peak, bad, nan, 100 * sqrt(ec / size), 100 * sqrt(en / size), 100 * gain / size,
+         memcmp(o.data(), again.data(), o.size() * 2) ? "DIFFERS" : "equal");
   fflush(stdout);
   drop(&p);
 }
