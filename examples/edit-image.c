@@ -90,11 +90,12 @@ static bool edit(FkOptions *options, FkSettings *settings, const char *in, const
   if (!picture_check_name(out, false, error) || !fk_settings_check(settings, error) ||
       !picture_read(in, &job.in, error))
     return false;
-  g_autofree uint8_t *pixels = job.in.data;
-  if (!picture_check_name(out, job.in.channels == 4, error)) return false;
-  g_autoptr(FkEngine) engine = fk_engine_new(options, error);
-  return engine && fk_engine_load_for(engine, settings, cancellable, show, NULL, error) &&
-         edit_and_write(engine, &job, out, error);
+  g_autoptr(FkEngine) engine = NULL;
+  const bool done = picture_check_name(out, job.in.channels == 4, error) && (engine = fk_engine_new(options, error)) &&
+                    fk_engine_load_for(engine, settings, cancellable, show, NULL, error) &&
+                    edit_and_write(engine, &job, out, error);
+  g_free(job.in.data);
+  return done;
 }
 
 static bool run(const char *model, const char *prompt, char **arguments, GError **error) {

@@ -213,8 +213,8 @@ check /tools/edit-image/full-disk $?
 # An interrupt ends it within a step, and nothing half-written stays.
 "$edit" -m "$model" -p x "$photo" interrupted.png steps=300 backend=cpu >"$log" 2>&1 &
 child=$!
-# Bit 2 of the caught signals: SIGINT.
-until grep -q '^SigCgt:.*[2367abef]$' /proc/$child/status; do sleep 0.1; done
+# Bit 2 of the caught signals: SIGINT. Before it becomes the tool, the child is this shell, which catches it too.
+until [ /proc/$child/exe -ef "$edit" ] && grep -q '^SigCgt:.*[2367abef]$' /proc/$child/status; do sleep 0.1; done
 kill -INT $child 2>"$log"
 wait $child
 [ $? -eq 130 ] && [ ! -e interrupted.png ]
