@@ -177,6 +177,7 @@ static void open_flood(gpointer data, gboolean quarter) {
   g_autofree char *path = scratch_path(quarter ? f->quarter : f->name);
   g_autoptr(FkComponent) c = fk_component_open(path, "m", &error);
   g_assert_no_error(error);
+  g_assert_nonnull(c);
 }
 
 /* Time does not follow from names that a file makes collide. */

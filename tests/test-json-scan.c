@@ -117,6 +117,7 @@ static void depth(void) {
     g_autoptr(GError) error = NULL;
     g_autoptr(FkJsonTree) tree = load(most, NULL, &error);
     g_assert_no_error(error);
+    g_assert_nonnull(tree);
     refused(more, NULL, "nested deeper than 64 levels");
     refused(more, "another", "nested deeper than 64 levels"); /* what is dropped too */
   }

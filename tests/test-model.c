@@ -148,7 +148,7 @@ static void groups(void) {
 
 #if !defined(__SANITIZE_ADDRESS__) /* which keeps freed memory for a while */
 static long resident_bytes(void) {
-  long size, pages;
+  long size, pages = 0;
   FILE *file = fopen("/proc/self/statm", "r");
   g_assert_true(file && fscanf(file, "%ld %ld", &size, &pages) == 2);
   fclose(file);

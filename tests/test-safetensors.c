@@ -15,7 +15,8 @@
 
 /* ---- A pread that misbehaves: it takes the C library's place in this program ---- */
 
-static enum { READ_WELL, READ_SHORT, READ_INTERRUPTED, READ_FAILS } reading;
+/* Not static: <unistd.h> may declare pread inline. */
+enum { READ_WELL, READ_SHORT, READ_INTERRUPTED, READ_FAILS } reading;
 
 ssize_t pread(int fd, void *to, size_t bytes, off_t offset) {
   static int calls;

@@ -192,6 +192,7 @@ static void open_folder(gpointer data, gboolean quarter) {
   g_autoptr(GError) error = NULL;
   g_autoptr(FkClipTokenizer) tokenizer = fk_clip_tokenizer_open(quarter ? f->quarter : f->folder, &error);
   g_assert_no_error(error);
+  g_assert_nonnull(tokenizer);
 }
 
 /* The demo's vocabulary and n tokens that have one hash in GLib's own function: 33 a + b is equal in "Ab" and "BA". */

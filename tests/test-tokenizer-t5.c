@@ -223,6 +223,7 @@ static void test_long_piece(void) {
   g_autoptr(GError) error = NULL;
   g_autoptr(FkT5Tokenizer) tokenizer = open_model(small_model(pieces[0], NULL), &error);
   g_assert_no_error(error);
+  g_assert_nonnull(tokenizer);
   g_assert_null(open_model(small_model(pieces[1], NULL), &error));
   g_assert_error(error, FK_ERROR, FK_ERROR_MODEL_BAD);
   g_assert_nonnull(strstr(error->message, "aaaaa...\" is longer than 128 bytes"));
@@ -245,6 +246,7 @@ static void test_many_objects(void) {
   append_field(model, 0x12, trainer->data, trainer->len);
   g_autoptr(FkT5Tokenizer) tokenizer = open_model(model, &error);
   g_assert_no_error(error);
+  g_assert_nonnull(tokenizer);
 }
 
 static void test_long_prompt(void) {

@@ -131,7 +131,7 @@ int main(int argc, char **argv) {
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();
-  int width = 0, height = 0, ow, oh;
+  int width = 0, height = 0, ow = 0, oh = 0;
   if (argc < 5 || sscanf(argv[2], "%dx%d", &width, &height) != 2 || width < 1 || height < 1 || atoi(argv[4]) < 1)
     stop(NULL);
   const char *backend = g_getenv("BACKEND");
