@@ -404,7 +404,7 @@ static bool edit_frames(FkEngine *e, FkEdit *edit, const FkFrameSize *size, stru
 /* Unquantised evaluations need the weights that the engine was opened to hold. */
 static bool check_precision(const FkEngine *e, const FkTune *t, GError **error) {
   const bool asked = t->precision_first > 0 || t->precision_last > 0;
-  if (!asked || e->plan.quantization == FK_QUANTIZATION_NONE || e->plan.precision.twins) return true;
+  if (!asked || e->plan.quantization == FK_QUANTIZATION_NONE || e->plan.twins) return true;
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
               "precision-first=%d, precision-last=%d: the model was opened without its unquantised weights; set one of "
               "them as an option too",

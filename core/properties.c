@@ -86,8 +86,7 @@ CHOICES(forecast, FORECASTS, 2 + FK_FORECAST_ORDER);
 #define QUANTIZATIONS(X)                                                                                               \
   X(0, "auto", "The preset decides")                                                                                   \
   X(1 + FK_QUANTIZATION_NONE, "none", "The backend's own type")                                                        \
-  X(1 + FK_QUANTIZATION_FP8, "fp8",                                                                                    \
-    "E4M3 weights and inputs in the blocks of the transformer, a scale for each row of both, measured as they come")
+  X(1 + FK_QUANTIZATION_FP8, "fp8", "E4M3 weights and inputs, a scale for each row of both, measured as they come")
 CHOICES(quantization, QUANTIZATIONS, 1 + FK_QUANTIZATIONS);
 
 #define ATTENTION_PRECISIONS(X)                                                                                        \
@@ -153,6 +152,9 @@ static const FkProperty table[] = {
      OPTION(UINT64, max_vram), .initial = "0"},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
+    {"text-quantization", "Quantisation of T5",
+     "Type of the weights and inputs of the T5 text encoder's blocks: fp8 halves their memory",
+     OPTION(ENUM, text_quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
 
     {"prompt", "Prompt", "Edit instruction, passed to the model unchanged", SETTING(STRING, prompt), .initial = "",
      PLAYING},

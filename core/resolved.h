@@ -26,7 +26,8 @@ typedef struct {
   int device;        /* index of the GPU; -1: not one of several */
   int threads;       /* of the CPU backend; 0 on others */
   uint64_t max_vram; /* bytes; 0: no limit */
-  FkQuantization quantization;
+  FkQuantization quantization, text_quantization; /* of the transformer's blocks; of T5 */
+  bool twins; /* the blocks' matrices are held unquantised too */
   FkPrecision precision; /* of each kind of matrix; follows from the rest */
 } FkLoadPlan;
 

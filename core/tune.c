@@ -181,6 +181,21 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
   return true;
 }
 
+/* The forms of roles from..to as the option `name` has them. */
+static bool quantize_roles(FkLoadPlan *plan, const FkBackend *be, const char *name, FkQuantization quantization,
+                           FkRole from, FkRole to, GError **error) {
+  if (quantization == FK_QUANTIZATION_NONE) return true;
+  if (!(be->can & FK_CAN_FP8)) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=fp8: backend %s on %s has no 8-bit products", name,
+                be->ops->name, be->machine);
+    return false;
+  }
+  for (FkRole role = from; role <= to; role++)
+    plan->precision.form[role] =
+        (FkForm){.dtype = FK_E4M3, .scale = FK_SCALE_ROW, .twin = plan->twins && role != FK_ROLE_T5};
+  return true;
+}
+
 bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *plan, GError **error) {
   const FkValues *v = fk_options_values(options);
   if (!check_machine(v, FK_SCOPE_OPTION, be, error)) return false;
@@ -190,16 +205,9 @@ bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *
   plan->device = plan->backend == FK_ENGINE_CUDA ? be->device : -1;
   plan->threads = plan->backend == FK_ENGINE_CPU ? be->threads : 0;
   plan->precision = fk_precision_uniform(be->dtype);
-  if (plan->quantization == FK_QUANTIZATION_NONE) return true;
-  if (!(be->can & FK_CAN_FP8)) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "quantization=fp8: backend %s on %s has no 8-bit products",
-                be->ops->name, be->machine);
-    return false;
-  }
-  for (int role = FK_ROLE_QKV; role <= FK_ROLE_SINGLE_OUT; role++)
-    plan->precision.form[role] = (FkForm){.dtype = FK_E4M3, .scale = FK_SCALE_ROW};
-  plan->precision.twins = plan->precision_first > 0 || plan->precision_last > 0;
-  return true;
+  plan->twins = plan->quantization != FK_QUANTIZATION_NONE && (plan->precision_first > 0 || plan->precision_last > 0);
+  return quantize_roles(plan, be, "quantization", plan->quantization, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT, error) &&
+         quantize_roles(plan, be, "text-quantization", plan->text_quantization, FK_ROLE_T5, FK_ROLE_T5, error);
 }
 
 /* ---- Comparing ---- */
@@ -244,7 +252,7 @@ char *fk_load_identity(const FkLoadPlan *plan) {
     case FK_KIND_STRING: break;
     }
   }
-  g_string_append_printf(s, "twins=%d\n", plan->precision.twins);
+  g_string_append_printf(s, "twins=%d\n", plan->twins);
   return g_string_free(s, FALSE);
 }
 

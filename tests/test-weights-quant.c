@@ -7,8 +7,7 @@
 
 static void precision_of(FkPrecision *p, TestBackend *t, FkDtype codes, bool twins) {
   *p = fk_precision_uniform(t->be.dtype);
-  p->form[FK_ROLE_QKV] = (FkForm){.dtype = codes, .scale = FK_SCALE_ROW};
-  p->twins = twins;
+  p->form[FK_ROLE_QKV] = (FkForm){.dtype = codes, .scale = FK_SCALE_ROW, .twin = twins};
 }
 
 /* The weight's codes and scales are what the op makes of the numbers. */

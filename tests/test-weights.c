@@ -43,14 +43,14 @@ static const char *const small_ignored[] = {"extra.?", "tied", NULL};
 static const FkNameTable small_names = {small_rows, G_N_ELEMENTS(small_rows), small_ignored};
 
 static void bind_small(FkBinder *b, Small *s) {
-  fk_bind_matrix(b, &s->m, FK_ROLE_TEXT, 3, 5, "m");
-  fk_bind_matrix(b, &s->h, FK_ROLE_TEXT, 7, 3, "%c", 'h');
-  fk_bind_matrix(b, &s->b, FK_ROLE_TEXT, 2, 9, "b");
+  fk_bind_matrix(b, &s->m, FK_ROLE_CLIP, 3, 5, "m");
+  fk_bind_matrix(b, &s->h, FK_ROLE_CLIP, 7, 3, "%c", 'h');
+  fk_bind_matrix(b, &s->b, FK_ROLE_CLIP, 2, 9, "b");
   fk_bind_conv(b, &s->conv, 4, 3, 3, "conv");
   fk_bind_conv(b, &s->conv32, 2, 5, 3, "conv%d", 32);
   fk_bind_conv(b, &s->conv16, 3, 2, 1, "conv16");
   fk_bind_vector(b, &s->v, 5, "v");
-  fk_bind_stack(b, &s->stack, &s->stack_bias, FK_ROLE_TEXT, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q"});
+  fk_bind_stack(b, &s->stack, &s->stack_bias, FK_ROLE_CLIP, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q"});
   fk_bind_vector(b, &s->alternative, 2, "new.name");
 }
 
@@ -130,8 +130,8 @@ static void test_conversion(gconstpointer device) {
   {
     g_autoptr(FkBinder) b = binder_of(t, NULL, c, &plain);
     FkWeight h, f;
-    fk_bind_matrix(b, &h, FK_ROLE_TEXT, 256, 256, "h");
-    fk_bind_matrix(b, &f, FK_ROLE_TEXT, 256, 256, "f");
+    fk_bind_matrix(b, &h, FK_ROLE_CLIP, 256, 256, "h");
+    fk_bind_matrix(b, &f, FK_ROLE_CLIP, 256, 256, "f");
     g_assert_true(fk_binder_finish(b, NULL));
     g_assert_true(fk_binder_load(b, NULL, NULL, NULL, NULL));
     for (guint32 i = 0; i < 65536; i++) {
@@ -154,8 +154,8 @@ static const Spec large[] = {
 
 static void bind_large(FkBinder *b, FkWeight w[3]) {
   fk_bind_conv(b, &w[0], 600, 900, 3, "conv");
-  fk_bind_matrix(b, &w[1], FK_ROLE_TEXT, 4100, 4099, "m");
-  fk_bind_matrix(b, &w[2], FK_ROLE_TEXT, 3000, 3001, "h");
+  fk_bind_matrix(b, &w[1], FK_ROLE_CLIP, 4100, 4099, "m");
+  fk_bind_matrix(b, &w[2], FK_ROLE_CLIP, 3000, 3001, "h");
 }
 
 static void test_large(gconstpointer device) {
@@ -306,7 +306,7 @@ static void test_mismatch(void) {
   g_autoptr(GError) error = NULL;
   FkWeight w;
   FkTensor v;
-  fk_bind_stack(b, &w, &v, FK_ROLE_TEXT, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q"});
+  fk_bind_stack(b, &w, &v, FK_ROLE_CLIP, 6, 2, (int64_t[]){2, 4}, (const char *const[]){"k", "q"});
   g_assert_false(fk_binder_finish(b, &error));
   assert_error(error, FK_ERROR_MODEL_MISMATCH, "tensor \"q.weight\" is missing",
                "(in all 2 missing, 0 of another shape or type, 12 unknown)");
@@ -323,7 +323,7 @@ static void test_extra(void) {
   g_autoptr(FkBinder) b = binder_of(t, NULL, c, &table);
   g_autoptr(GError) error = NULL;
   FkWeight w;
-  fk_bind_matrix(b, &w, FK_ROLE_TEXT, 3, 5, "m");
+  fk_bind_matrix(b, &w, FK_ROLE_CLIP, 3, 5, "m");
   g_assert_false(fk_binder_finish(b, &error));
   assert_error(error, FK_ERROR_MODEL_MISMATCH, "tensor \"p.q.weight\" of shape [4,6] is not part of the model",
                "(in all 0 missing, 0 of another shape or type, 4 unknown)");
@@ -449,7 +449,7 @@ static void bind_golden(FkBinder *b, FkWeight *w, FkTensor *v, JsonObject *golde
   int64_t dim[4] = {0}, rank = json_array_get_length(shape);
   for (guint i = 0; i < rank; i++) dim[i] = json_array_get_int_element(shape, i);
   if (rank == 1) fk_bind_vector(b, v, dim[0], "%s", name);
-  if (rank == 2) fk_bind_matrix(b, w, FK_ROLE_TEXT, dim[0], dim[1], "%s", name);
+  if (rank == 2) fk_bind_matrix(b, w, FK_ROLE_CLIP, dim[0], dim[1], "%s", name);
   if (rank == 4) fk_bind_conv(b, w, dim[0], dim[1], (int)dim[2], "%s", name);
 }
 
@@ -515,7 +515,7 @@ static void test_null_walk(void) {
   Small s;
   bind_small(b, &s);
   FkWeight w;
-  fk_bind_matrix(b, &w, FK_ROLE_TEXT, 1000000, 1000000, "huge");
+  fk_bind_matrix(b, &w, FK_ROLE_CLIP, 1000000, 1000000, "huge");
   g_assert_true(fk_binder_finish(b, &error));
   g_assert_cmpint(fk_binder_parameters(b), ==, 307 + G_GINT64_CONSTANT(1000000000000));
   g_assert_cmpuint(fk_binder_bytes(b), >, (gsize)2000000000000);

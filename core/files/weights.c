@@ -75,7 +75,7 @@ static const FkTarget *place_weight(FkBinder *b, FkWeight *w, FkForm form, int64
   if (!codes) return t;
   w->scale.dtype = FK_F32;
   t->scale = fk_store_place(&b->store, (size_t)out * sizeof(float));
-  if (!b->precision.twins) return t;
+  if (!form.twin) return t;
   t->full = g_new(FkWeight, 1);
   *t->full = (FkWeight){.dtype = b->be->dtype, .out = out, .in = in};
   t->full_place = fk_store_place(&b->store, matrix_bytes(b->be->dtype, out, in));

@@ -18,7 +18,8 @@ typedef enum {
   FK_ROLE_SINGLE_IN,  /* single blocks: to_q, to_k, to_v, proj_mlp */
   FK_ROLE_SINGLE_OUT, /* single blocks: proj_out */
   FK_ROLE_FINAL,      /* proj_out of the model */
-  FK_ROLE_TEXT,       /* CLIP and T5 */
+  FK_ROLE_CLIP,
+  FK_ROLE_T5,
   FK_ROLE_CONV,       /* the autoencoder, its attention's matrices included */
   FK_ROLES
 } FkRole;
@@ -28,11 +29,11 @@ typedef struct {
   FkScaleKind scale;
   int block; /* FK_SCALE_BLOCK: elements of a row under one scale */
   FkLayout layout;
+  bool twin; /* quantised matrices are held in the backend's own type too (FkWeight.full) */
 } FkForm;
 
 typedef struct {
   FkForm form[FK_ROLES];
-  bool twins; /* quantised matrices are held in the backend's own type too (FkWeight.full) */
 } FkPrecision;
 
 /* Every role unquantised in one type. */

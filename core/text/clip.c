@@ -16,12 +16,12 @@ static void bind_layer(FkClipLayer *l, const FkClipConfig *c, FkBinder *b, int i
   fk_bind_vector(b, &l->norm1_bias, d, "%s.layer_norm1.bias", p);
   fk_bind_vector(b, &l->norm2, d, "%s.layer_norm2.weight", p);
   fk_bind_vector(b, &l->norm2_bias, d, "%s.layer_norm2.bias", p);
-  fk_bind_stack(b, &l->qkv, &l->qkv_bias, FK_ROLE_TEXT, d, 3, (int64_t[]){d, d, d}, (const char *const[]){q, k, v});
-  fk_bind_matrix(b, &l->out, FK_ROLE_TEXT, d, d, "%s.self_attn.out_proj.weight", p);
+  fk_bind_stack(b, &l->qkv, &l->qkv_bias, FK_ROLE_CLIP, d, 3, (int64_t[]){d, d, d}, (const char *const[]){q, k, v});
+  fk_bind_matrix(b, &l->out, FK_ROLE_CLIP, d, d, "%s.self_attn.out_proj.weight", p);
   fk_bind_vector(b, &l->out_bias, d, "%s.self_attn.out_proj.bias", p);
-  fk_bind_matrix(b, &l->fc1, FK_ROLE_TEXT, ff, d, "%s.mlp.fc1.weight", p);
+  fk_bind_matrix(b, &l->fc1, FK_ROLE_CLIP, ff, d, "%s.mlp.fc1.weight", p);
   fk_bind_vector(b, &l->fc1_bias, ff, "%s.mlp.fc1.bias", p);
-  fk_bind_matrix(b, &l->fc2, FK_ROLE_TEXT, d, ff, "%s.mlp.fc2.weight", p);
+  fk_bind_matrix(b, &l->fc2, FK_ROLE_CLIP, d, ff, "%s.mlp.fc2.weight", p);
   fk_bind_vector(b, &l->fc2_bias, d, "%s.mlp.fc2.bias", p);
 }
 

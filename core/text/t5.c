@@ -17,12 +17,12 @@ static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
   g_autofree char *q = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.q", i);
   g_autofree char *k = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.k", i);
   g_autofree char *v = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.v", i);
-  fk_bind_stack(b, &l->qkv, NULL, FK_ROLE_TEXT, d, 3, (int64_t[]){inner, inner, inner}, (const char *const[]){q, k, v});
-  fk_bind_matrix(b, &l->o, FK_ROLE_TEXT, d, inner, "encoder.block.%d.layer.0.SelfAttention.o.weight", i);
+  fk_bind_stack(b, &l->qkv, NULL, FK_ROLE_T5, d, 3, (int64_t[]){inner, inner, inner}, (const char *const[]){q, k, v});
+  fk_bind_matrix(b, &l->o, FK_ROLE_T5, d, inner, "encoder.block.%d.layer.0.SelfAttention.o.weight", i);
   g_autofree char *wi_0 = g_strdup_printf("encoder.block.%d.layer.1.DenseReluDense.wi_0", i);
   g_autofree char *wi_1 = g_strdup_printf("encoder.block.%d.layer.1.DenseReluDense.wi_1", i);
-  fk_bind_stack(b, &l->wi, NULL, FK_ROLE_TEXT, d, 2, (int64_t[]){c->ff, c->ff}, (const char *const[]){wi_0, wi_1});
-  fk_bind_matrix(b, &l->wo, FK_ROLE_TEXT, d, c->ff, "encoder.block.%d.layer.1.DenseReluDense.wo.weight", i);
+  fk_bind_stack(b, &l->wi, NULL, FK_ROLE_T5, d, 2, (int64_t[]){c->ff, c->ff}, (const char *const[]){wi_0, wi_1});
+  fk_bind_matrix(b, &l->wo, FK_ROLE_T5, d, c->ff, "encoder.block.%d.layer.1.DenseReluDense.wo.weight", i);
 }
 
 void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *b) {
@@ -72,13 +72,26 @@ int fk_t5_bucket(int relative, int buckets, int max_distance) {
   return base + (far < half - 1 ? far : half - 1);
 }
 
+/* y = x w, added to y under FK_EPI_ADD; the operand of a quantised matrix is quantised row by row. */
+static void project(FkBackend *be, FkArena *arena, FkTensor y, FkTensor x, FkWeight w, FkEpilogue epilogue) {
+  FkLinear l = {.x = x, .y = y, .w = w, .epilogue = epilogue};
+  const size_t mark = fk_arena_mark(arena);
+  if (w.scale.kind != FK_SCALE_NONE) {
+    l.x = fk_arena_2d(arena, w.dtype, fk_tensor_rows(x), w.in);
+    l.x_scale = fk_arena_1d(arena, FK_F32, fk_tensor_rows(x));
+    fk_op_quantize(be, l.x, l.x_scale, x);
+  }
+  fk_op_linear(be, arena, &l, 1);
+  fk_arena_reset(arena, mark);
+}
+
 static void block(const FkT5 *t5, const FkT5Block *l, FkBackend *be, FkArena *arena, FkTensor x, FkTensor normed,
                   FkTensor wide, FkTensor bias) {
   const FkT5Config *c = &t5->config;
   const int64_t inner = (int64_t)c->heads * c->kv;
   fk_op_rms_norm(be, normed, x, l->norm0, c->eps);
   FkTensor qkv = fk_tensor_slice_cols(wide, 0, 3 * inner), q = fk_tensor_slice_cols(qkv, 0, inner);
-  fk_op_project(be, arena, qkv, normed, l->qkv, fk_tensor_none(), FK_EPI_ACT, FK_ACT_NONE);
+  project(be, arena, qkv, normed, l->qkv, FK_EPI_ACT);
   FkAttention a = {.q = q,
                    .k = fk_tensor_slice_cols(qkv, inner, inner),
                    .v = fk_tensor_slice_cols(qkv, 2 * inner, inner),
@@ -87,14 +100,14 @@ static void block(const FkT5 *t5, const FkT5Block *l, FkBackend *be, FkArena *ar
                    .heads = c->heads,
                    .scale = 1.0f}; /* T5 folds the scale into its initialisation */
   fk_op_attention(be, &a);
-  fk_op_project(be, arena, x, q, l->o, fk_tensor_none(), FK_EPI_ADD, FK_ACT_NONE);
+  project(be, arena, x, q, l->o, FK_EPI_ADD);
   fk_op_rms_norm(be, normed, x, l->norm1, c->eps);
   FkTensor both = fk_tensor_slice_cols(wide, 0, 2 * c->ff);
   FkTensor gate = fk_tensor_slice_cols(both, 0, c->ff), value = fk_tensor_slice_cols(both, c->ff, c->ff);
-  fk_op_project(be, arena, both, normed, l->wi, fk_tensor_none(), FK_EPI_ACT, FK_ACT_NONE);
+  project(be, arena, both, normed, l->wi, FK_EPI_ACT);
   fk_op_act(be, gate, gate, FK_ACT_GELU_TANH);
   fk_op_mul(be, gate, gate, value);
-  fk_op_project(be, arena, x, gate, l->wo, fk_tensor_none(), FK_EPI_ADD, FK_ACT_NONE);
+  project(be, arena, x, gate, l->wo, FK_EPI_ADD);
 }
 
 /* [heads, 2T - 1] by j - i + T - 1. */

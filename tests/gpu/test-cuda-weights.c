@@ -25,8 +25,7 @@ static bool load(Side *s, const char *backend, FkDtype codes) {
   }
   FkPrecision precision = fk_precision_uniform(s->be->dtype);
   for (int role = FK_ROLE_QKV; role <= FK_ROLE_SINGLE_OUT; role++)
-    precision.form[role] = (FkForm){.dtype = codes, .scale = FK_SCALE_ROW};
-  precision.twins = true;
+    precision.form[role] = (FkForm){.dtype = codes, .scale = FK_SCALE_ROW, .twin = true};
   size_t n;
   const FkNameTable *tables = fk_name_tables(FK_PART_FLUX, &n);
   const FkNames names = {.part[FK_PART_FLUX] = {demo, fk_names_detect(FK_PART_FLUX, demo, tables, n)}};
