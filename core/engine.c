@@ -94,6 +94,8 @@ static void engine_free(FkEngine *e) {
   fk_settings_free(e->planned.settings);
   fk_options_free(e->options);
   g_free(e->why);
+  g_free(e->files);
+  g_free(e->hashes);
   g_mutex_clear(&e->lock);
   g_cond_clear(&e->turn);
   g_free(e);
@@ -127,6 +129,7 @@ static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, 
     engine_free(e);
     return other;
   }
+  e->files = g_strdup(files);
   e->model = fk_model_open(path, e->be, &e->plan.precision, e->plan.backend != FK_ENGINE_NULL, error);
   if (e->model) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
   engine_free(e);

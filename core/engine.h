@@ -18,7 +18,8 @@ struct FkEngine {
   FkOptions *options;
   FkLoadPlan plan; /* its texts are the options' */
   FkBackend *be;
-  char *why; /* why this backend */
+  char *why;   /* why this backend */
+  char *files; /* what the model's files were when it was opened (fk_registry_files) */
   FkModel *model;
 
   /* `lock` guards these and is never held over work. */
@@ -27,6 +28,7 @@ struct FkEngine {
   GQueue waiting;    /* tickets in order of arrival */
   bool busy;         /* somebody's turn */
   uint64_t max_vram; /* the lowest of all users'; 0: none has a limit */
+  char *hashes;      /* of the model's files as a manifest has them; NULL: not asked for yet */
 
   /* Who has the turn owns all below, and the backend. */
   FkArena arena;

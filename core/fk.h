@@ -26,6 +26,8 @@
  *   fk_engine_open: what these two give
  *   fk_engine_edit, fk_engine_warmup, fk_engine_profile: OPTION_BAD, CANCELLED, MEMORY, NONFINITE, DEVICE, DEVICE_LOST,
  *     and what fk_engine_load gives where the weights are not there yet
+ *   fk_manifest, fk_manifest_id: OPTION_BAD (settings), MODEL_MISSING, MODEL_DENIED, MODEL_BAD; fk_manifest_apply:
+ *     OPTION_BAD
  *   fk_plan: OPTION_BAD, MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, MEMORY
  *
  * Units: pixels, bytes, milliseconds (names end in _ms). */
@@ -234,6 +236,25 @@ FK_API char **fk_engine_active(FkEngine *engine, const FkSettings *settings);
 FK_API const char *fk_engine_machine(FkEngine *engine);
 /* True once a device failure has made the process unable to use it. */
 FK_API bool fk_engine_dead(FkEngine *engine);
+
+/* ---- Manifest: the record of one edit ---- */
+
+/* JSON text, one object with its keys in a fixed order, of a job that fk_engine_edit has run: SHA-256 of the pixels of
+ * input and result (rows without gaps) and of the model's files; every setting and option as it ran; decisions of a
+ * step cache; versions, device, times. What two runs of one job differ in is in "times" alone. Files up to 64 MiB are
+ * hashed whole; of larger ones size, first and last MiB and 4 KiB of each MiB between, which tells models and
+ * fine-tunes apart and not a change of a few bytes. Once for each engine: a second for 34 GB, from the page cache.
+ * FK_ERROR_MODEL_MISSING, _DENIED, _BAD where the files cannot be read or are not those that were opened. (transfer
+ * full): g_free. */
+FK_API char *fk_manifest(FkEngine *engine, const FkJob *job, GError **error);
+/* The manifest's "id", before or after the edit; of the job only `in` and `settings` are read. 64 hexadecimal digits
+ * that differ where the result may: by input, settings, model or determinism class (backend, kind of device, version).
+ * (transfer full) */
+FK_API char *fk_manifest_id(FkEngine *engine, const FkJob *job, GError **error);
+/* Sets what a manifest says that ran: all its settings, and those options that a result depends on, model-path included
+ * (not devices, threads, limits). options, settings: nullable. FK_ERROR_OPTION_BAD for what is no manifest, or one of a
+ * version with settings that this one does not know; some may be set then. */
+FK_API bool fk_manifest_apply(const char *json, FkOptions *options, FkSettings *settings, GError **error);
 
 /* ---- Machine: a device without a model ---- */
 

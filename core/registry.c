@@ -25,9 +25,10 @@ static int by_name(gconstpointer a, gconstpointer b) {
   return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* The files of one folder whose names match one of the patterns, sorted. */
-static void append_folder(GString *s, const char *folder, const char *const *patterns) {
-  g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+/* The files of folder/sub whose names match one of the patterns, sorted, as sub/name. */
+static void list_folder(GPtrArray *list, const char *folder, const char *sub, const char *const *patterns) {
+  g_autofree char *path = g_build_filename(folder, sub, NULL);
+  g_autoptr(GDir) dir = g_dir_open(path, 0, NULL);
   g_autoptr(GPtrArray) names = g_ptr_array_new_with_free_func(g_free);
   const char *name;
   while (dir && (name = g_dir_read_name(dir)))
@@ -37,14 +38,11 @@ static void append_folder(GString *s, const char *folder, const char *const *pat
         break;
       }
   g_ptr_array_sort(names, by_name);
-  for (guint i = 0; i < names->len; i++) {
-    g_autofree char *path = g_build_filename(folder, names->pdata[i], NULL);
-    append_file(s, path);
-  }
+  for (guint i = 0; i < names->len; i++)
+    g_ptr_array_add(list, *sub ? g_build_filename(sub, names->pdata[i], NULL) : g_strdup(names->pdata[i]));
 }
 
-/* What model.c and the tokenizers open in a checkpoint folder. */
-static void append_checkpoint(GString *s, const char *folder) {
+char **fk_registry_checkpoint(const char *folder) {
   static const char *const top[] = {"model_index.json", NULL}, *const scheduler[] = {"scheduler_config.json", NULL},
                            *const network[] = {"config.json", "*.safetensors", "*.safetensors.index.json", NULL},
                            *const tokenizer[] = {"*.json", "merges.txt", "spiece.model", NULL};
@@ -59,9 +57,17 @@ static void append_checkpoint(GString *s, const char *folder) {
               {"tokenizer", tokenizer},
               {"tokenizer_2", tokenizer},
               {"scheduler", scheduler}};
-  for (size_t i = 0; i < G_N_ELEMENTS(list); i++) {
-    g_autofree char *path = g_build_filename(folder, list[i].folder, NULL);
-    append_folder(s, path, list[i].patterns);
+  GPtrArray *found = g_ptr_array_new();
+  for (size_t i = 0; i < G_N_ELEMENTS(list); i++) list_folder(found, folder, list[i].folder, list[i].patterns);
+  g_ptr_array_add(found, NULL);
+  return (char **)g_ptr_array_free(found, FALSE);
+}
+
+static void append_checkpoint(GString *s, const char *folder) {
+  g_auto(GStrv) names = fk_registry_checkpoint(folder);
+  for (char **name = names; *name; name++) {
+    g_autofree char *path = g_build_filename(folder, *name, NULL);
+    append_file(s, path);
   }
 }
 

@@ -13,6 +13,9 @@ typedef struct {
 /* The files that the options name: resolved path, inode, size and time of each file of the model that an engine reads.
  * A changed file is another model; a changed README is not. (transfer full) */
 char *fk_registry_files(const FkOptions *options);
+/* What model.c and the tokenizers open in a checkpoint folder: names below it, in a fixed order, NULL-terminated. Empty
+ * where `folder` is none. (transfer full): g_strfreev */
+char **fk_registry_checkpoint(const char *folder);
 
 /* The engine of this name, with a reference more. (transfer full, nullable) */
 FkShared *fk_registry_find(const char *name);

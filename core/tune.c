@@ -54,6 +54,10 @@ static bool available(const FkProperty *p, const FkBackend *be) {
   return (be->can & p->needs) == p->needs;
 }
 
+const char *fk_tune_ran(const FkValues *v, const FkProperty *p, const FkBackend *be) {
+  return p->kind == FK_KIND_SWITCH && !available(p, be) ? "off" : fk_tune_decided(v, p);
+}
+
 /* `text` as the row's field of `to`. */
 static void fill(void *to, const FkProperty *p, const char *text, const FkBackend *be) {
   void *field = (char *)to + p->offset;

@@ -30,6 +30,8 @@ char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const Fk
 /* What a property is after the preset and its interactions; NULL: a text that is not set. Where no preset says what
  * `auto` is, it stays. */
 const char *fk_tune_decided(const FkValues *values, const FkProperty *p);
+/* The same as it runs on this backend: a switch that it has no kernel for is "off". */
+const char *fk_tune_ran(const FkValues *values, const FkProperty *p, const FkBackend *be);
 /* step-cache-mask: the right length and nothing but 0 and 1, the first 1. */
 bool fk_tune_check_mask(const FkSettings *settings, GError **error);
 

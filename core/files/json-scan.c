@@ -283,16 +283,26 @@ static bool scan_top(FkJson *j, const char *only, GArray *nodes) {
   return c && close_node(j, nodes, 0) && fk_json_finish(j);
 }
 
-FkJsonTree *fk_json_load(const char *path, size_t limit, const char *only, GError **error) {
+/* Takes `text`, whose error was set where it is NULL. */
+static FkJsonTree *tree_of(char *text, size_t size, const char *path, const char *only, GError **error) {
   g_autoptr(FkJsonTree) tree = g_new0(FkJsonTree, 1);
-  size_t size;
   tree->nodes = g_array_new(FALSE, FALSE, sizeof(FkJsonNode));
-  tree->text = fk_file_load(path, limit, &size, error);
-  if (!tree->text) return NULL;
+  tree->text = text;
+  if (!text) return NULL;
   FkJson j;
   if (fk_json_start(&j, tree->text, size) && scan_top(&j, only, tree->nodes)) return g_steal_pointer(&tree);
   fk_json_report(&j, path, 0, error);
   return NULL;
+}
+
+FkJsonTree *fk_json_load(const char *path, size_t limit, const char *only, GError **error) {
+  size_t size = 0;
+  char *text = fk_file_load(path, limit, &size, error);
+  return tree_of(text, size, path, only, error);
+}
+
+FkJsonTree *fk_json_parse(const char *text, const char *what, GError **error) {
+  return tree_of(g_strdup(text), strlen(text), what, NULL, error);
 }
 
 void fk_json_free(FkJsonTree *tree) {

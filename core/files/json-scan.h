@@ -72,6 +72,8 @@ typedef struct FkJsonTree FkJsonTree;
 /* Reads a file of at most `limit` bytes whose top is an object. `only`: keep this member alone and drop the others, of
  * which there may be any number; NULL: keep all. NULL with FK_ERROR_MODEL_MISSING, _DENIED, _BAD or _MEMORY. */
 FkJsonTree *fk_json_load(const char *path, size_t limit, const char *only, GError **error);
+/* The same of a text in memory; what: stands for the path in errors. */
+FkJsonTree *fk_json_parse(const char *text, const char *what, GError **error);
 void fk_json_free(FkJsonTree *tree); /* (nullable) */
 /* The object at the top. */
 const FkJsonNode *fk_json_root(const FkJsonTree *tree);
