@@ -7,6 +7,7 @@
 #include "debug.h"
 #include "flux-cond.h"
 #include "latent.h"
+#include "preview.h"
 #include "stepcache.h"
 
 #include <string.h>
@@ -156,6 +157,8 @@ static bool loop(Loop *l, GError **error) {
     for (int f = 0; f < e->n; f++) {
       evaluate(l, f, i);
       if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
+      if (!fk_preview_show(e, f, i, n, l->frames[f].latent, l->run.velocity, fk_schedule_sigma(l->schedule, i), error))
+        return false;
       solve(l, l->operands[f], i);
     }
     fk_op_range(e->be, NULL);

@@ -7,6 +7,7 @@
 #include "denoise.h"
 #include "image.h"
 #include "latent.h"
+#include "preview.h"
 #include "profile.h"
 
 #include <string.h>
@@ -182,6 +183,7 @@ static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GErro
 static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_ENCODE);
   const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
+  if (fk_preview_wanted(e) && !fk_preview_fit(e, error)) return false;
   for (int i = 0; i < e->n; i++) {
     report(e, "encode", i, e->n);
     frames[i].latent = fk_arena_2d(e->arena, FK_F32, tokens, c);

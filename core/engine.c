@@ -88,6 +88,7 @@ static const char *model_path(const FkOptions *options, bool null, GError **erro
 
 static void engine_free(FkEngine *e) {
   fk_prompt_cache_clear(&e->cache);
+  fk_preview_map_clear(&e->previews);
   if (e->be) fk_arena_close(&e->arena);
   fk_model_free(e->model);
   fk_backend_close(e->be);
@@ -381,11 +382,17 @@ static bool check_call(const FkJob *jobs, int n, GError **error) {
                 FK_FRAMES);
     return false;
   }
-  for (int i = 0; i < n; i++)
+  for (int i = 0; i < n; i++) {
     if (!jobs[i].settings) {
       g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d has no settings", i);
       return false;
     }
+    if (jobs[i].preview_every < 0) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d: preview_every: expected 0 or more, found %d", i,
+                  jobs[i].preview_every);
+      return false;
+    }
+  }
   return true;
 }
 
@@ -396,6 +403,7 @@ static bool edit_frames(FkEngine *e, FkEdit *edit, const FkFrameSize *size, stru
   edit->model = e->model;
   edit->be = e->be;
   edit->cache = &e->cache;
+  edit->previews = &e->previews;
   edit->width = size->width;
   edit->height = size->height;
   if (!engine_enter(e, edit->cancellable, error)) return false;

@@ -4,6 +4,7 @@
 #define FK_ENGINE_H
 
 #include "edit.h"
+#include "preview.h"
 #include "registry.h"
 
 /* The edit that the arena was planned for, and that captured graphs belong to. */
@@ -33,6 +34,7 @@ struct FkEngine {
   /* Who has the turn owns all below, and the backend. */
   FkArena arena;
   FkPromptCache cache;
+  FkPreviewMap previews;
   FkPlanned planned;
   int plans; /* walks of an edit to plan its memory, so far */
 };

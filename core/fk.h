@@ -193,6 +193,12 @@ typedef struct {
   double text_ms, encode_ms, denoise_ms, decode_ms, edit_ms;
 } FkResult;
 
+/* The running estimate of one result as a small picture: 3 channels, an eighth of the size at which the model works.
+ * `evaluation` of `evaluations` have been made. It is a linear map of the latents, fitted to the model's own autoencoder
+ * when it is first asked for: colours and shapes, no detail. `image` is valid during the call, which is made on the
+ * thread that called fk_engine_edit; see FkProgress for what it may do. */
+typedef void (*FkPreview)(int evaluation, int evaluations, const FkImage *image, void *user_data);
+
 #define FK_FRAMES 256 /* most frames of one edit */
 typedef struct {
   FkImage in; /* read; for task=generate width, height and channels count and `data` may be NULL */
@@ -201,6 +207,11 @@ typedef struct {
   FkImage out;
   const FkSettings *settings; /* unchanged during the call */
   FkResult result;            /* written */
+  /* (nullable) Called after every preview_every-th evaluation but the last, whose result is `out`; 0: never. Each call
+   * waits for the device; the result's bytes are the same with and without. */
+  FkPreview preview;
+  int preview_every;
+  void *preview_data;
 } FkJob;
 
 /* Size of the result for an input of this size; exact before load too. */

@@ -14,11 +14,14 @@ typedef struct {
   size_t peak_bytes; /* of the arena inside the stage */
 } FkStageCost;
 
+struct FkPreviewMap;
+
 typedef struct {
   const FkModel *model;
   FkBackend *be;
   FkArena *arena;
-  FkPromptCache *cache; /* nullable */
+  FkPromptCache *cache;          /* nullable */
+  struct FkPreviewMap *previews; /* where a job wants them; see preview.h */
   const FkTune *tune;
   FkJob *jobs;
   int n;
