@@ -5,7 +5,7 @@ set -eu
 packages="meson ninja-build pkg-config gcc g++ libc6-dev libglib2.0-dev libjson-glib-dev libsentencepiece-dev
   libopenblas-pthread-dev libpng-dev libjpeg-dev libcairo2-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good imagemagick fonts-dejavu-core python3"
-[ "${1:-}" != --tests ] || packages="$packages clang locales python3-gi gir1.2-gstreamer-1.0"
+[ "${1:-}" != --tests ] || packages="$packages clang locales libcurl4-openssl-dev python3-gi gir1.2-gstreamer-1.0"
 
 missing=
 for p in $packages; do
