@@ -3,6 +3,7 @@
 #ifndef FK_WEIGHTS_INTERNAL_H
 #define FK_WEIGHTS_INTERNAL_H
 
+#include "delta.h"
 #include "weights.h"
 
 /* Rows of a tensor of the checkpoint and where they go: rows x cols elements without gaps. */
@@ -11,7 +12,10 @@ typedef struct {
   FkDtype from, as;   /* as E4M3 or I8: codes, and a float32 scale for each row */
   int64_t rows, cols; /* source.first_row is the first */
   int taps;           /* kernel * kernel; a row is [cols / taps, taps] in the file and transposed in memory. 1: as is */
-  size_t place, scale; /* bytes of the store's memory; scale: of codes alone */
+  size_t place, scale;    /* bytes of the store's memory; scale: of codes alone */
+  const char *name;       /* canonical: the bound tensor's */
+  int64_t row;            /* of that tensor, the item's first */
+  const FkDeltas *deltas; /* NULL: the numbers stay the file's. (transfer none) */
 } FkItem;
 
 /* What the model holds: gets memory + place when everything is loaded. */
@@ -46,7 +50,7 @@ static inline bool fk_item_quantised(const FkItem *item) {
 
 /* The reader makes the elements of memory of those of the file, also for a backend that could convert plain numbers. */
 static inline bool fk_item_made_by_reader(const FkItem *item) {
-  return fk_item_quantised(item) || item->from == FK_E4M3;
+  return fk_item_quantised(item) || item->from == FK_E4M3 || item->deltas;
 }
 
 #endif

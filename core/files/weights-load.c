@@ -4,9 +4,9 @@
  *
  * A backend with stage and commit gets the file's own bytes in its pinned staging buffers and converts on its side. One
  * without has its memory in the host's address space (CPU): readers convert through a small buffer straight into place.
- * Either way no tensor is held twice. Three things are done by the readers for both: convolutions are transposed; rows
- * of quantised matrices become codes, for which a row's largest number must be known before its first code; and codes
- * of the file become numbers, multiplied by the file's scale. */
+ * Either way no tensor is held twice. Four things are done by the readers for both: convolutions are transposed; rows
+ * of quantised matrices become codes, for which a row's largest number must be known before its first code; codes of
+ * the file become numbers, multiplied by the file's scale; and adapters are added to the numbers in float32. */
 #include "weights-internal.h"
 
 #include "file.h"
@@ -42,8 +42,10 @@ typedef struct {
 
 typedef struct {
   FkBinder *b;
-  GArray *chunks; /* Chunk */
-  size_t largest; /* bytes of one chunk in a staging buffer */
+  GHashTable *only; /* canonical names of what is read; NULL: everything */
+  GArray *chunks;   /* Chunk */
+  int64_t total;    /* bytes of memory that they fill; of everything: the store's */
+  size_t largest;   /* bytes of one chunk in a staging buffer */
   Transfer transfers[BUFFERS];
   GMutex lock;
   GCond done;
@@ -94,6 +96,33 @@ static void transpose_row(void *to, const void *from, int64_t channels, int taps
 /* Numbers of a file's codes. */
 static void expand(float *to, const uint8_t *codes, float scale, int64_t n) {
   for (int64_t i = 0; i < n; i++) to[i] = fk_e4m3_to_f32(codes[i]) * scale;
+}
+
+/* n elements as float32: in `raw` itself where they are. */
+static float *widen(void *raw, FkDtype from, float scale, int64_t n, float *work) {
+  if (from == FK_F32) return raw;
+  if (from == FK_E4M3)
+    expand(work, raw, scale, n);
+  else
+    convert(work, FK_F32, raw, from, n);
+  return work;
+}
+
+/* The same as finish_rows for rows that adapters change; never of kernels. */
+static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, float scale, void *work,
+                           const FkDeltaRun *run) {
+  const FkItem *item = t->chunk->item;
+  const int64_t cols = item->cols;
+  char *to = (char *)t->to + (size_t)(at * cols) * fk_dtype_size(t->as);
+  float *wide = widen(raw, item->from, scale, n * cols, work);
+  fk_delta_rows(run, at, n, wide);
+  for (int64_t r = 0; t->scales && r < n; r++)
+    t->scales[at + r] = fk_quant_row((uint8_t *)to + r * cols, t->as, wide + r * cols, cols);
+  if (t->scales) return;
+  if (t->as == FK_F32)
+    memcpy(to, wide, (size_t)(n * cols) * sizeof *wide);
+  else
+    convert(to, t->as, wide, FK_F32, n * cols);
 }
 
 /* Rows at..at+n of the chunk from `raw`, as the file has them, to their place. `work`: for n rows in between. */
@@ -149,11 +178,16 @@ static bool read_blocks(const Transfer *t, GError **error) {
   }
   float scale;
   if (!read_scale(&item->source, &scale, error)) return false;
+  g_autoptr(FkDeltaRun) run = item->deltas ? fk_delta_begin(item->deltas, item->row + c->first, c->rows, error) : NULL;
+  if (item->deltas && !run) return false;
   for (int64_t at = 0; at < c->rows; at += block) {
     const int64_t n = MIN(block, c->rows - at);
     const uint64_t offset = (uint64_t)(item->source.first_row + c->first + at) * row;
     if (!fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)) return false;
-    finish_rows(t, at, n, raw, scale, work);
+    if (run)
+      finish_adapted(t, at, n, raw, scale, work, run);
+    else
+      finish_rows(t, at, n, raw, scale, work);
   }
   return true;
 }
@@ -166,17 +200,17 @@ static bool read_whole(const Transfer *t, GError **error) {
                              (size_t)t->chunk->rows * row, error);
 }
 
+static bool read_rows(const Transfer *t, GError **error) {
+  const FkItem *item = t->chunk->item;
+  const bool whole = t->as == item->from && item->taps == 1 && !fk_item_made_by_reader(item);
+  return whole ? read_whole(t, error) : read_blocks(t, error);
+}
+
 static void read_chunk(gpointer data, gpointer user_data) {
   Transfer *t = data;
   Loader *loader = user_data;
-  const FkItem *item = t->chunk->item;
   GError *error = NULL;
-  if (!g_atomic_int_get(&loader->stop)) { /* else nobody waits for this chunk any more */
-    if (t->as == item->from && item->taps == 1 && !fk_item_made_by_reader(item))
-      read_whole(t, &error);
-    else
-      read_blocks(t, &error);
-  }
+  if (!g_atomic_int_get(&loader->stop)) read_rows(t, &error); /* else nobody waits for this chunk any more */
   g_mutex_lock(&loader->lock);
   t->error = error;
   t->ready = true;
@@ -189,11 +223,13 @@ static void read_chunk(gpointer data, gpointer user_data) {
 static void cut_chunks(Loader *loader) {
   for (guint i = 0; i < loader->b->items->len; i++) {
     const FkItem *item = &g_array_index(loader->b->items, FkItem, i);
+    if (loader->only && !g_hash_table_contains(loader->only, item->name)) continue;
     const FkDtype wider = fk_dtype_size(item->from) > fk_dtype_size(item->as) ? item->from : item->as;
     const int64_t row = item->cols * (int64_t)fk_dtype_size(wider), most = MAX(1, CHUNK_BYTES / row);
     for (int64_t first = 0; first < item->rows; first += most) {
       Chunk chunk = {item, first, MIN(most, item->rows - first)};
       g_array_append_val(loader->chunks, chunk);
+      if (loader->only) loader->total += chunk.rows * item->cols * (int64_t)fk_dtype_size(item->as);
       loader->largest = MAX(loader->largest, (size_t)(chunk.rows * row));
     }
   }
@@ -259,7 +295,7 @@ static bool finish_chunk(Loader *loader, guint index, GError **error) {
 static bool run_chunks(Loader *loader, GThreadPool *pool, GCancellable *cancellable, FkLoadProgress progress,
                        void *user_data, GError **error) {
   const guint n = loader->chunks->len;
-  const int64_t total = (int64_t)loader->b->store.bytes;
+  const int64_t total = loader->total;
   int64_t done = 0, reported = 0;
   if (progress) progress(n ? 0 : total, total, user_data);
   for (guint started = 0, finished = 0;;) {
@@ -296,8 +332,10 @@ static void clear_transfers(Loader *loader) {
   }
 }
 
-static bool read_all(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
-  Loader loader = {.b = b};
+/* only: canonical names; NULL: all. */
+static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
+                     GError **error) {
+  Loader loader = {.b = b, .only = only, .total = only ? 0 : (int64_t)b->store.bytes};
   /* Exclusive: its threads start here, and fewer than WINDOW will do. */
   GThreadPool *pool = g_thread_pool_new(read_chunk, &loader, WINDOW, TRUE, NULL);
   if (g_thread_pool_get_num_threads(pool) == 0) {
@@ -346,7 +384,7 @@ bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progr
   assert(!b->first);
   if (!b->component) return true;
   if (!fk_store_alloc(&b->store, fk_part_name(b->part), error)) return false;
-  if (read_all(b, cancellable, progress, user_data, error)) {
+  if (read_all(b, NULL, cancellable, progress, user_data, error)) {
     set_targets(b);
     return true;
   }
@@ -357,4 +395,27 @@ bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progr
 void fk_binder_release(FkBinder *b) {
   fk_store_release(&b->store);
   set_targets(b);
+}
+
+bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable, FkLoadProgress progress,
+                      void *user_data, GError **error) {
+  if (!b->component || !b->store.memory || g_hash_table_size(names) == 0) return true;
+  return read_all(b, names, cancellable, progress, user_data, error);
+}
+
+bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error) {
+  const FkBound *bound = fk_binder_find(b, canonical);
+  int64_t left = rows; /* a tensor may be in several items, and its twin in as many more */
+  for (guint i = 0; i < b->items->len && left > 0; i++) {
+    FkItem item = g_array_index(b->items, FkItem, i);
+    const int64_t begin = MAX(first, item.row), end = MIN(first + rows, item.row + item.rows);
+    if (item.name != bound->name || begin >= end) continue;
+    item.deltas = NULL;
+    item.as = FK_F32;
+    const Chunk chunk = {&item, begin - item.row, end - begin};
+    const Transfer t = {.chunk = &chunk, .to = to + (begin - first) * item.cols, .as = FK_F32};
+    if (!read_rows(&t, error)) return false;
+    left -= end - begin;
+  }
+  return true;
 }

@@ -129,39 +129,44 @@ static bool check_source(FkBinder *b, const Need *n, const FkSource *s, FkDtype 
   return false;
 }
 
-/* The item's rows from..from+rows of the source, at row `to` of the item's place. */
-static void add_rows(FkBinder *b, FkItem item, int64_t from, int64_t rows, int64_t to) {
+/* The item's rows from..from+rows of the source, at row `to` of the item's tensor, which is at row `first` of its
+ * place. */
+static void add_rows(FkBinder *b, FkItem item, int64_t from, int64_t rows, int64_t to, int64_t first) {
   item.source.first_row += from;
   item.rows = rows;
+  item.row = to;
+  to += first;
   item.place += (size_t)(to * item.cols) * fk_dtype_size(item.as);
   item.scale += (size_t)to * sizeof(float);
   g_array_append_val(b->items, item);
 }
 
-/* rows x cols of the source into `place`, in the order that its transform asks for. */
-static void add_item(FkBinder *b, FkItem item, int64_t to) {
+/* rows x cols of the source to row `first` of `place`, in the order that its transform asks for. */
+static void add_item(FkBinder *b, FkItem item, int64_t first) {
   const int64_t half = item.rows / 2;
   if (item.source.transform == FK_TRANSFORM_NONE) {
-    add_rows(b, item, 0, item.rows, to);
+    add_rows(b, item, 0, item.rows, 0, first);
     return;
   }
   assert(item.source.transform == FK_TRANSFORM_SWAP_HALVES);
-  add_rows(b, item, item.rows - half, half, to);
-  add_rows(b, item, 0, item.rows - half, to + half);
+  add_rows(b, item, item.rows - half, half, 0, first);
+  add_rows(b, item, 0, item.rows - half, half, first);
 }
 
-static void add_bound(FkBinder *b, const Need *n, const FkTarget *t, size_t row_bytes) {
+static const char *add_bound(FkBinder *b, const Need *n, const FkTarget *t, int64_t cols, size_t element) {
   FkBound *bound = g_new(FkBound, 1);
   *bound = (FkBound){.name = g_strdup(n->name),
                      .weight = t->weight,
                      .tensor = t->tensor,
                      .first = n->first,
                      .rows = n->dim[0],
+                     .cols = cols,
                      .group = (int)b->store.groups->len - 1,
-                     .place = t->place + (size_t)n->first * row_bytes};
+                     .place = t->place + (size_t)(n->first * cols) * element};
   const bool first = g_hash_table_insert(b->bound, bound->name, bound);
   assert(first); /* a model names each tensor once */
   (void)first;
+  return bound->name;
 }
 
 /* Asks for a tensor, for the target and its twin. */
@@ -173,7 +178,7 @@ static void need(FkBinder *b, const FkTarget *t, const Need *n) {
   FkItem item = {
       .as = as, .rows = n->dim[0], .cols = count / n->dim[0], .taps = n->taps, .place = t->place, .scale = t->scale};
   b->parameters += count;
-  add_bound(b, n, t, (size_t)item.cols * fk_dtype_size(as));
+  item.name = add_bound(b, n, t, item.cols, fk_dtype_size(as));
   if (!b->component) return;
   if (!fk_names_find(&b->names, b->part, n->name, &item.source)) {
     g_autofree char *name = fk_names_expected(&b->names, b->part, n->name);
@@ -280,4 +285,20 @@ const FkStore *fk_binder_store(const FkBinder *b) {
 }
 const FkBound *fk_binder_find(const FkBinder *b, const char *canonical) {
   return g_hash_table_lookup(b->bound, canonical);
+}
+
+GPtrArray *fk_binder_all(const FkBinder *b) {
+  GPtrArray *list = g_ptr_array_sized_new(g_hash_table_size(b->bound));
+  GHashTableIter it;
+  gpointer bound;
+  g_hash_table_iter_init(&it, b->bound);
+  while (g_hash_table_iter_next(&it, NULL, &bound)) g_ptr_array_add(list, bound);
+  return list;
+}
+
+void fk_binder_adapt(FkBinder *b, GHashTable *deltas) {
+  for (guint i = 0; i < b->items->len; i++) {
+    FkItem *item = &g_array_index(b->items, FkItem, i);
+    item->deltas = deltas ? g_hash_table_lookup(deltas, item->name) : NULL;
+  }
 }

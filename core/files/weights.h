@@ -10,6 +10,7 @@
 #ifndef FK_WEIGHTS_H
 #define FK_WEIGHTS_H
 
+#include "delta.h"
 #include "names.h"
 #include "precision.h"
 #include "residency.h"
@@ -25,6 +26,7 @@ typedef struct {
   FkWeight *weight; /* one of the two */
   FkTensor *tensor;
   int64_t first, rows;
+  int64_t cols; /* 1: a vector */
   int group;    /* of the store */
   size_t place; /* byte of the store's memory; of a quantised matrix its codes */
 } FkBound;
@@ -61,6 +63,8 @@ size_t fk_binder_bytes(const FkBinder *b);         /* of backend memory, alignme
 const FkStore *fk_binder_store(const FkBinder *b); /* groups and memory */
 /* (nullable) By canonical name, ".weight" or ".bias" included. */
 const FkBound *fk_binder_find(const FkBinder *b, const char *canonical);
+/* All of them, in no order. (transfer container) */
+GPtrArray *fk_binder_all(const FkBinder *b);
 
 /* Bytes of backend memory filled, from 0 to fk_binder_bytes, at least every 64 MiB; on the calling thread. */
 typedef void (*FkLoadProgress)(int64_t bytes_done, int64_t bytes_total, void *user_data);
@@ -71,6 +75,17 @@ bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progr
 /* Gives the memory back; the targets' data are NULL until the next load, which may give them other addresses: what was
  * captured with the old ones (FkOps.graph_begin) must be forgotten. The caller has waited for what used them. */
 void fk_binder_release(FkBinder *b);
+
+/* What adapters change between the file and memory from the next load on: canonical name -> FkDeltas (transfer none,
+ * until the next call); NULL: nothing. */
+void fk_binder_adapt(FkBinder *b, GHashTable *deltas);
+/* Reads the tensors of these canonical names (a set) again, into the place where they are. The caller has waited for
+ * what used them. After a failure each of them may be the old one, the new one or a part of both. Errors and progress
+ * as of fk_binder_load; bytes are of these tensors alone. */
+bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable, FkLoadProgress progress,
+                      void *user_data, GError **error);
+/* Rows of a tensor as the checkpoint has them, without what adapters change, as float32 [rows, cols]. */
+bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkBinder, fk_binder_free)
 
