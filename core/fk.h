@@ -76,6 +76,7 @@ typedef struct {
   const char *presets[4]; /* what `auto` becomes under exact, quality, balanced, fast; NULL: follows from the rest */
   bool both;              /* scope FK_SCOPE_SETTING, and an option too: `auto` of options follows from it */
   bool memory;            /* a setting: another value needs another memory plan; an option: another engine */
+  bool file; /* names files of this machine: not to be taken from requests of others */
   /* The library's own: the field of the resolved value, and what the backend must be able to do for "on". */
   size_t offset;
   uint32_t needs;

@@ -121,6 +121,7 @@ BOTH(precision_last);
 #define PLAYING .playing = true
 #define CONTROLLABLE .playing = true, .controllable = true
 #define MEMORY .memory = true
+#define A_FILE .file = true
 
 /* clang-format off */
 /* Presets. `exact` has what leaves every bit as it is; `quality` (the default) adds what rounds differently and is
@@ -139,7 +140,7 @@ static const FkProperty table[] = {
     {"model-path", "Model path",
      "Folder of the model in diffusers layout (FLUX.1-Kontext-dev); relative to the working "
      "directory. With backend=null none is needed",
-     OPTION(STRING, model_path), .initial = NULL},
+     OPTION(STRING, model_path), .initial = NULL, A_FILE},
     {"backend", "Backend", "Machine that computes", OPTION(ENUM, backend), .initial = "auto", CHOICE(backend), MEMORY},
     {"cuda-device-id", "CUDA device", "Index of the GPU; -1 takes the first usable one", OPTION(INT, device), .min = -1,
      .max = 1023, .initial = "-1", MEMORY},
@@ -268,7 +269,7 @@ static const FkProperty table[] = {
      SETTING(DOUBLE, token_merge), LOSSY, .min = -1, .max = 0.75, .initial = "-1", ALL("0"), MEMORY},
     {"trace-file", "Trace file",
      "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset",
-     SETTING(STRING, trace_file), .initial = NULL},
+     SETTING(STRING, trace_file), .initial = NULL, A_FILE},
 };
 
 const FkProperty *fk_properties(size_t *count) {

@@ -72,6 +72,17 @@ bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError
   return fk_set(options, settings, text, equals + 1, error);
 }
 
+bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (size_t i = 0; i < n; i++)
+    if (p[i].file && !strcmp(p[i].name, name)) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: names a file of this machine, which a request cannot", name);
+      return false;
+    }
+  return fk_settings_set(settings, name, value, error);
+}
+
 bool tool_size(const char *option, const char *text, int *width, int *height, GError **error) {
   char rest;
   if (sscanf(text, "%5dx%5d%c", width, height, &rest) == 2 && *width >= 1 && *height >= 1 && *width <= 65535 &&

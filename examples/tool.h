@@ -17,6 +17,8 @@ int tool_end(const char *name, int status);
 char *tool_utf8(const char *argument, GError **error);
 /* PROPERTY=VALUE goes to the options or to the settings, whichever has it. options NULL: settings only. */
 bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError **error);
+/* One setting of a request that came from elsewhere: as fk_settings_set, but none that names files of this machine. */
+bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error);
 /* "1024x768", each from 1 to 65535. option: for the message. */
 bool tool_size(const char *option, const char *text, int *width, int *height, GError **error);
 /* Opens, writes, closes; each may fail, and a regular file is then removed. */

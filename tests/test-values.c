@@ -141,6 +141,16 @@ static void batchable(void) {
   g_assert_false(fk_settings_batchable(a, b));
 }
 
+/* A text either names files of this machine, and then is not taken from requests, or is one of these. */
+static void files(void) {
+  static const char *const texts[] = {"prompt", "negative-prompt", "step-cache-mask", NULL};
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (size_t i = 0; i < n; i++)
+    if (p[i].file != (p[i].kind == FK_KIND_STRING && !g_strv_contains(texts, p[i].name)))
+      g_error("%s: names files or not?", p[i].name);
+}
+
 /* A text has a limit, and what is refused is shown as text that a terminal can take. */
 static void long_and_strange(void) {
   g_autoptr(FkSettings) s = fk_settings_new();
@@ -188,6 +198,7 @@ static void either(void) {
 
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/values/files", files);
   g_test_add_func("/values/every-row", every_row);
   g_test_add_func("/values/unknown", unknown);
   g_test_add_func("/values/copies", copies);
