@@ -5,6 +5,7 @@
 #include "denoise.h"
 
 #include "debug.h"
+#include "draft.h"
 #include "flux-cond.h"
 #include "latent.h"
 #include "preview.h"
@@ -12,12 +13,15 @@
 
 #include <string.h>
 
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSchedule, fk_schedule_free)
+
 /* Coefficients of one evaluation as they lie in backend memory. */
 enum { PREDICT, CORRECT, ADVANCE, LISTS };
 
 typedef struct {
   FkEdit *edit;
-  FkSchedule *schedule;
+  FkSchedule *schedule; /* of this stage: the draft, or the whole picture; (transfer none) */
+  int first, total;     /* evaluations before this stage, and of all */
   FkFluxRun run;
   FkFluxCond branch[2]; /* positive, negative */
   int branches;
@@ -29,6 +33,8 @@ typedef struct {
   FkStepCache *cache;                /* NULL: every evaluation is computed */
   FkMerge *merge;                    /* NULL: no tokens are merged */
   int *refreshed;                    /* per frame and branch: evaluation whose context is saved; -1: none yet */
+  FkTensor ends_coefs;               /* draft: [4] float32: of x0 and of the noise at the last evaluation */
+  FkTensor *ends;                    /* draft: per frame [2 S, C] float32: x0, then the noise; else NULL */
 } Loop;
 
 static void upload_coefs(Loop *l) {
@@ -111,7 +117,7 @@ static void forward(Loop *l, int frame, int branch, int i) {
   const FkFluxPass pass = {.evaluation = i,
                            .slot = sequence,
                            .reuse_context = reuse,
-                           .full = fk_range_full(unquantised, i, l->schedule->evaluations)};
+                           .full = fk_range_full(unquantised, l->first + i, l->total)};
   bool computed = true;
   fk_flux_load(&l->run, &l->branch[branch], i);
   if (l->cache)
@@ -139,6 +145,20 @@ static void evaluate(Loop *l, int f, int i) {
   l->edit->jobs[f].result.flop += fk_job_flop(be) - before;
 }
 
+/* A preview of the picture's own size: none while a draft runs. */
+static bool show(const Loop *l, int f, int i, GError **error) {
+  return l->ends || fk_preview_show(l->edit, f, l->first + i, l->total, l->frames[f].latent, l->run.velocity,
+                                    fk_schedule_sigma(l->schedule, i), error);
+}
+
+/* Both ends of the line through x along v: x0 = x - sigma v and the noise x + (1 - sigma) v (draft.h). */
+static void find_ends(const Loop *l, int f) {
+  const FkTensor x[2] = {l->operands[f][FK_OPERAND_X], l->run.velocity};
+  for (int k = 0; k < 2; k++)
+    fk_op_combine(l->edit->be, fk_tensor_slice_rows(l->ends[f], k * l->run.target, l->run.target), 2, x,
+                  fk_tensor_slice(l->ends_coefs, 2 * k, 2));
+}
+
 /* Slow evaluations run one at a time, so that a cancellation waits for the rest of one; the gap between two costs
  * microseconds. Fast ones are enqueued one ahead, which hides the gap. */
 enum { FK_SLOW_EVALUATION_US = 20000 };
@@ -151,15 +171,18 @@ static bool loop(Loop *l, GError **error) {
   for (int i = 0; i < n; i++) {
     const int64_t start_us = g_get_monotonic_time();
     if (fk_job_cancelled(e->cancellable, error)) return false;
-    if (e->progress && !e->dry_run) e->progress("step", i, n, e->user_data);
+    if (e->progress && !e->dry_run) e->progress("step", l->first + i, l->total, e->user_data);
     fk_op_range(e->be, "evaluation");
     for (int b = 0; b < l->branches; b++) fk_flux_modulate(&l->run, &l->branch[b], i);
     for (int f = 0; f < e->n; f++) {
       evaluate(l, f, i);
       if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
-      if (!fk_preview_show(e, f, i, n, l->frames[f].latent, l->run.velocity, fk_schedule_sigma(l->schedule, i), error))
+      if (l->ends && i == n - 1)
+        find_ends(l, f);
+      else if (show(l, f, i, error))
+        solve(l, l->operands[f], i);
+      else
         return false;
-      solve(l, l->operands[f], i);
     }
     fk_op_range(e->be, NULL);
     if (e->dry_run) continue;
@@ -171,7 +194,7 @@ static bool loop(Loop *l, GError **error) {
   }
   if (!e->dry_run) fk_op_event_wait(e->be, (n - 1) & 1);
   if (!fk_job_sync(e->be, error)) return false;
-  if (e->progress && !e->dry_run) e->progress("step", n, n, e->user_data);
+  if (e->progress && !e->dry_run && l->first + n == l->total) e->progress("step", l->total, l->total, e->user_data);
   return true;
 }
 
@@ -183,22 +206,27 @@ static bool open_policies(Loop *l, const FkFluxShape *shape, GError **error) {
   l->refreshed = g_new(int, (size_t)sequences);
   for (int i = 0; i < sequences; i++) l->refreshed[i] = -1;
   if (e->tune->token_merge > 0) l->merge = fk_merge_open(&l->run, shape, e->tune->token_merge, e->arena, e->dry_run);
-  if (e->tune->step_cache.kind == FK_CACHE_NONE) return true;
-  if (!fk_step_policy_init(&policy, &e->tune->step_cache, blocks, l->schedule->evaluations, error)) return false;
+  if (l->ends || e->tune->step_cache.kind == FK_CACHE_NONE) return true;
+  FkCacheTune tune = e->tune->step_cache;
+  if (tune.mask && *tune.mask) tune.mask += l->first;
+  if (!fk_step_policy_init(&policy, &tune, blocks, l->schedule->evaluations, error)) return false;
   l->cache = fk_stepcache_open(&policy, &l->run, e->arena, e->n, l->branches, e->dry_run);
   return true;
 }
 
+/* Appends what this stage did. A draft computes every evaluation. */
 static void write_results(const Loop *l) {
   for (int i = 0; i < l->edit->n; i++) {
     FkResult *r = &l->edit->jobs[i].result;
-    r->evaluations = l->schedule->evaluations;
-    memset(r->mask, 0, sizeof r->mask);
-    memset(r->mask, '1', (size_t)MIN(r->evaluations, (int)sizeof r->mask - 1));
+    const int from = MIN(l->first, (int)sizeof r->mask - 1), room = (int)sizeof r->mask - 1 - from;
+    r->evaluations = l->total;
+    memset(r->mask + from, 0, sizeof r->mask - (size_t)from);
+    memset(r->mask + from, '1', (size_t)MIN(l->schedule->evaluations, room));
+    if (l->first == 0) r->skipped = 0;
     if (!l->cache) continue;
     const FkStepState *s = fk_stepcache_state(l->cache, i);
-    r->skipped = s->skipped;
-    for (int k = 0; r->mask[k] && s->mask[k]; k++) r->mask[k] = s->mask[k];
+    r->skipped += s->skipped;
+    for (int k = 0; k < room && r->mask[from + k] && s->mask[k]; k++) r->mask[from + k] = s->mask[k];
   }
 }
 
@@ -208,36 +236,111 @@ static void clear(Loop *l) {
   fk_flux_run_clear(&l->run);
   g_free(l->refreshed);
   g_free(l->operands);
-  fk_schedule_free(l->schedule);
+}
+
+/* The evaluations of one schedule on one size. shape: all but the text and what the settings say. The caller gives the
+ * arena back, and reads l->ends first. */
+static bool run_stage(Loop *l, FkFluxShape shape, const FkPrompt *positive, const FkPrompt *negative, GError **error) {
+  FkEdit *e = l->edit;
+  const FkFluxConfig *config = &e->model->config.flux;
+  l->branches = negative ? 2 : 1;
+  l->operands = g_malloc0_n((size_t)e->n, sizeof *l->operands);
+  shape.text = positive->states.dim[0];
+  shape.keep_context = e->tune->context_reuse > 1 ? e->n * l->branches : 0;
+  shape.attention_codes = e->tune->attention_precision == FK_ATTENTION_FP8;
+  if (e->tune->task != FK_TASK_EDIT) shape.context_h = shape.context_w = 0;
+  fk_flux_run_open(&l->run, &e->model->flux, e->be, e->arena, &shape);
+  if (negative) l->positive = fk_arena_2d(e->arena, FK_F32, l->run.target, config->out_channels);
+  upload_coefs(l);
+  open_operands(l);
+  open_conditions(l, positive, negative);
+  const bool ok = open_policies(l, &shape, error) && loop(l, error);
+  write_results(l);
+  clear(l);
+  return ok;
+}
+
+/* ---- The draft ---- */
+
+static bool no_memory(GError **error, const char *what) {
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: out of memory", what);
+  return false;
+}
+
+/* Noise of the draft's size from the edit's own. */
+static bool start_draft(const FkEdit *e, const FkDraftGrid *g, FkTensor noise, FkTensor small, GError **error) {
+  g_autofree float *full = g_try_malloc(fk_tensor_bytes(noise)), *shrunk = g_try_malloc(fk_tensor_bytes(small));
+  if (!full || !shrunk) return no_memory(error, "draft");
+  fk_op_download(e->be, full, noise);
+  if (!fk_draft_shrink(g, e->model->config.vae.latent_channels, full, shrunk)) return no_memory(error, "draft");
+  fk_op_upload(e->be, small, shrunk);
+  return true;
+}
+
+/* latent: the edit's noise, and what the rest of the edit starts from. */
+static bool finish_draft(const FkEdit *e, const FkDraftGrid *g, FkTensor ends, float sigma, FkTensor latent,
+                         GError **error) {
+  const size_t half = (size_t)(fk_tensor_rows(ends) / 2 * fk_tensor_cols(ends));
+  g_autofree float *small = g_try_malloc(fk_tensor_bytes(ends)), *full = g_try_malloc(fk_tensor_bytes(latent));
+  if (!small || !full) return no_memory(error, "draft");
+  fk_op_download(e->be, small, ends);
+  fk_op_download(e->be, full, latent);
+  if (!fk_draft_lift(g, e->model->config.vae.latent_channels, small, small + half, sigma, full))
+    return no_memory(error, "draft");
+  fk_op_upload(e->be, latent, full);
+  return true;
+}
+
+/* The first `steps` of the schedule at the draft's size; sigma: where the rest goes on. */
+static bool run_draft(FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, const FkDenoiseFrame *frames,
+                      int steps, int total, float sigma, GError **error) {
+  const FkDraftGrid g = fk_draft_grid(e->height / 16, e->width / 16, e->tune->draft);
+  const int64_t rows = (int64_t)g.small_h * g.small_w, columns = e->model->config.flux.in_channels;
+  const FkTune *t = e->tune;
+  g_autofree FkDenoiseFrame *small = g_new0(FkDenoiseFrame, (size_t)e->n);
+  g_autofree FkTensor *ends = g_new0(FkTensor, (size_t)e->n);
+  g_autoptr(FkSchedule) whole = fk_schedule_build(t->scheduler, t->sigmas, t->steps, rows, &e->model->config.scheduler);
+  g_autoptr(FkSchedule) schedule =
+      whole ? fk_schedule_build_explicit(t->scheduler, steps, whole->sigmas, whole->timesteps) : NULL;
+  if (!schedule) return no_memory(error, "schedule");
+  const float last = fk_schedule_sigma(schedule, schedule->evaluations - 1);
+  Loop l = {.edit = e, .schedule = schedule, .total = total, .frames = small, .ends = ends};
+  bool ok = true;
+  l.ends_coefs = fk_arena_1d(e->arena, FK_F32, 4);
+  fk_op_upload(e->be, l.ends_coefs, (const float[]){1, -last, 1, 1 - last});
+  for (int i = 0; ok && i < e->n; i++) {
+    small[i] = (FkDenoiseFrame){frames[i].draft, fk_arena_2d(e->arena, FK_F32, rows, columns), {0}};
+    ends[i] = fk_arena_2d(e->arena, FK_F32, 2 * rows, columns);
+    ok = e->dry_run || start_draft(e, &g, frames[i].latent, small[i].latent, error);
+  }
+  const FkFluxShape shape = {.grid_h = g.small_h,
+                             .grid_w = g.small_w,
+                             .context_h = g.small_h,
+                             .context_w = g.small_w,
+                             .recordings = FK_RECORDINGS_DRAFT};
+  ok = ok && run_stage(&l, shape, positive, negative, error);
+  for (int i = 0; ok && i < e->n && !e->dry_run; i++) ok = finish_draft(e, &g, ends[i], sigma, frames[i].latent, error);
+  return ok;
 }
 
 bool fk_denoise(FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, FkDenoiseFrame *frames, GError **error) {
   const int64_t h = e->height / 16, w = e->width / 16;
-  const bool context = e->tune->task == FK_TASK_EDIT;
   const size_t mark = fk_arena_mark(e->arena);
-  Loop l = {.edit = e, .frames = frames, .branches = negative ? 2 : 1};
-  l.schedule =
-      fk_schedule_build(e->tune->scheduler, e->tune->sigmas, e->tune->steps, h * w, &e->model->config.scheduler);
-  if (!l.schedule) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "schedule: out of memory");
-    return false;
+  const FkTune *t = e->tune;
+  const int draft = fk_draft_steps(t->steps, t->draft, t->draft_share);
+  g_autoptr(FkSchedule) whole =
+      fk_schedule_build(t->scheduler, t->sigmas, t->steps, h * w, &e->model->config.scheduler);
+  g_autoptr(FkSchedule) rest = whole ? fk_schedule_build_explicit(t->scheduler, t->steps - draft, whole->sigmas + draft,
+                                                                  whole->timesteps + draft)
+                                     : NULL;
+  if (!rest) return no_memory(error, "schedule");
+  bool ok = !draft || run_draft(e, positive, negative, frames, draft, whole->evaluations, whole->sigmas[draft], error);
+  fk_arena_reset(e->arena, mark);
+  if (ok) {
+    const FkFluxShape shape = {.grid_h = h, .grid_w = w, .context_h = h, .context_w = w};
+    Loop l = {.edit = e, .schedule = rest, .first = draft, .total = whole->evaluations, .frames = frames};
+    ok = run_stage(&l, shape, positive, negative, error);
   }
-  l.operands = g_malloc0_n((size_t)e->n, sizeof *l.operands);
-  const FkFluxShape shape = {.text = positive->states.dim[0],
-                             .grid_h = h,
-                             .grid_w = w,
-                             .context_h = context ? h : 0,
-                             .context_w = context ? w : 0,
-                             .keep_context = e->tune->context_reuse > 1 ? e->n * l.branches : 0,
-                             .attention_codes = e->tune->attention_precision == FK_ATTENTION_FP8};
-  fk_flux_run_open(&l.run, &e->model->flux, e->be, e->arena, &shape);
-  if (negative) l.positive = fk_arena_2d(e->arena, FK_F32, l.run.target, e->model->config.flux.out_channels);
-  upload_coefs(&l);
-  open_operands(&l);
-  open_conditions(&l, positive, negative);
-  const bool ok = open_policies(&l, &shape, error) && loop(&l, error);
-  write_results(&l);
-  clear(&l);
   fk_arena_reset(e->arena, mark);
   return ok;
 }

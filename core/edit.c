@@ -5,6 +5,7 @@
 
 #include "debug.h"
 #include "denoise.h"
+#include "draft.h"
 #include "image.h"
 #include "latent.h"
 #include "preview.h"
@@ -87,15 +88,15 @@ static uint8_t *resized(const FkImage *in, int first, int count, int width, int 
   return g_steal_pointer(&out);
 }
 
-/* Pixels -> normalised, packed context tokens. */
-static bool encode_frame(const FkEdit *e, const FkImage *in, FkTensor tokens, GError **error) {
+/* Pixels -> normalised, packed context tokens of a picture of this size. */
+static bool encode_frame(const FkEdit *e, const FkImage *in, int width, int height, FkTensor tokens, GError **error) {
   const FkVaeConfig *c = &e->model->config.vae;
-  g_autofree uint8_t *pixels = e->dry_run ? NULL : resized(in, 0, 3, e->width, e->height, error);
+  g_autofree uint8_t *pixels = e->dry_run ? NULL : resized(in, 0, 3, width, height, error);
   if (!pixels && !e->dry_run) return false;
   const size_t mark = fk_arena_mark(e->arena);
-  FkTensor bytes = fk_arena_3d(e->arena, FK_U8, e->height, e->width, 3);
-  FkTensor image = fk_arena_3d(e->arena, e->be->dtype, e->height, e->width, 3);
-  FkTensor moments = fk_arena_3d(e->arena, e->be->dtype, e->height / 8, e->width / 8, 2 * c->latent_channels);
+  FkTensor bytes = fk_arena_3d(e->arena, FK_U8, height, width, 3);
+  FkTensor image = fk_arena_3d(e->arena, e->be->dtype, height, width, 3);
+  FkTensor moments = fk_arena_3d(e->arena, e->be->dtype, height / 8, width / 8, 2 * c->latent_channels);
   fk_op_upload(e->be, bytes, pixels);
   fk_op_from_u8(e->be, image, bytes);
   fk_vae_encode(&e->model->vae, e->be, e->arena, image, moments, e->tune->vae_tiling);
@@ -180,6 +181,14 @@ static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GErro
   return ok;
 }
 
+/* The reference at the draft's size, where there is a draft. */
+static bool encode_draft(const FkEdit *e, const FkImage *in, FkTensor *tokens, GError **error) {
+  if (!fk_draft_steps(e->tune->steps, e->tune->draft, e->tune->draft_share)) return true;
+  const FkDraftGrid g = fk_draft_grid(e->height / 16, e->width / 16, e->tune->draft);
+  *tokens = fk_arena_2d(e->arena, e->be->dtype, (int64_t)g.small_h * g.small_w, e->model->config.flux.in_channels);
+  return encode_frame(e, in, g.small_w * 16, g.small_h * 16, *tokens, error);
+}
+
 static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_ENCODE);
   const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
@@ -189,7 +198,9 @@ static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
     frames[i].latent = fk_arena_2d(e->arena, FK_F32, tokens, c);
     if (e->tune->task == FK_TASK_EDIT) {
       frames[i].context = fk_arena_2d(e->arena, e->be->dtype, tokens, c);
-      if (!encode_frame(e, &e->jobs[i].in, frames[i].context, error)) return false;
+      if (!encode_frame(e, &e->jobs[i].in, e->width, e->height, frames[i].context, error) ||
+          !encode_draft(e, &e->jobs[i].in, &frames[i].draft, error))
+        return false;
     }
     /* while a GPU still encodes */
     if (!draw_noise(e, e->jobs[i].result.seed, frames[i].latent, error)) return false;

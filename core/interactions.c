@@ -17,6 +17,7 @@ static const FkInteraction table[] = {
     {"step-cache", "=teacache", "step-cache-front", ">-1",
      "TeaCache looks at the model's input and runs no block first"},
     {"step-cache", "=teacache", "step-cache-back", ">0", "TeaCache skips to the end of the model"},
+    {"draft", ">1", "scheduler", "=heun", "the second slope of the draft's last step would be of another size"},
     {"step-cache", "=none", "step-cache-mask", "!", "a mask is replayed by a step cache: name the one that wrote it"},
 };
 
@@ -45,6 +46,7 @@ static const FkInteraction idle[] = {
     MASKED("step-cache-last"),
     MASKED("step-cache-growth"),
     MASKED("step-cache-cooldown"),
+    {"draft-share", NULL, "draft", "<=1", "there is no draft"},
     {"step-cache-growth", NULL, "step-cache-last", "<=-1", "runs have no limit that could grow (step-cache-last)"},
 };
 

@@ -267,6 +267,12 @@ static const FkProperty table[] = {
      "Share of the image tokens that are merged with a similar neighbour in the middle blocks; 0 = off, -1 = the "
      "preset decides",
      SETTING(DOUBLE, token_merge), LOSSY, .min = -1, .max = 0.75, .initial = "-1", ALL("0"), MEMORY},
+    {"draft", "Draft",
+     "Runs the first steps on a picture whose sides are N times shorter, and the others at full size; 1 = off, -1 = the "
+     "preset decides",
+     SETTING(INT, draft), LOSSY, .min = -1, .max = 64, .initial = "-1", ALL("1"), MEMORY},
+    {"draft-share", "Draft share", "Share of the steps that the draft runs; one step at least is left",
+     SETTING(DOUBLE, draft_share), .min = 0, .max = 0.95, .initial = "0.3", MEMORY},
     {"trace-file", "Trace file",
      "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset",
      SETTING(STRING, trace_file), .initial = NULL, A_FILE},

@@ -51,6 +51,8 @@ typedef struct {
   FkAttentionPrecision attention_precision;
   int context_reuse;  /* refresh every N evaluations; 1: off */
   double token_merge; /* ratio; 0: off */
+  int draft;          /* how many times shorter the draft's sides are; 1: none */
+  double draft_share; /* of the steps */
 } FkTune;
 
 #endif

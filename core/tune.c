@@ -4,6 +4,7 @@
  * another. Not here: the table (properties.c), stored values (values.c). */
 #include "tune.h"
 
+#include "draft.h"
 #include "interactions.h"
 #include "properties.h"
 
@@ -103,6 +104,10 @@ bool fk_tune_check_mask(const FkSettings *settings, GError **error) {
                                         (int)g_ascii_strtod(get(v, "steps"), NULL));
   if (!mask || !*mask) return true;
   const size_t length = strlen(mask), good = strspn(mask, "01");
+  const char *draft = fk_tune_decided(v, fk_properties_find("draft"));
+  const int computed = 1 + fk_draft_steps((int)g_ascii_strtod(get(v, "steps"), NULL), (int)g_ascii_strtod(draft, NULL),
+                                          g_ascii_strtod(get(v, "draft-share"), NULL));
+  const size_t first = strspn(mask, "1");
   if (good < length)
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "step-cache-mask: character %zu is neither 0 nor 1", good + 1);
   else if (length != (size_t)n)
@@ -110,7 +115,11 @@ bool fk_tune_check_mask(const FkSettings *settings, GError **error) {
   else if (*mask == '0')
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
                         "step-cache-mask: the first evaluation cannot be skipped");
-  return good == length && length == (size_t)n && *mask == '1';
+  else if (first < (size_t)computed)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                "step-cache-mask: evaluation %zu is skipped, and with this draft the first %d are computed", first + 1,
+                computed);
+  return good == length && length == (size_t)n && first >= (size_t)computed;
 }
 
 /* Two decided values that cannot be combined. */
@@ -182,6 +191,7 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
   if (t->true_cfg_scale <= 1) t->negative_prompt = NULL;
   if (!*t->step_cache.mask) t->step_cache.mask = NULL;
   t->context_reuse = MAX(1, t->context_reuse);
+  t->draft = MAX(1, t->draft);
   return true;
 }
 

@@ -78,9 +78,13 @@ static void assert_same(const Edit *a, const Edit *b) {
 
 /* Values that mean off, and policies that never find anything similar. */
 static void off(void) {
-  static const char *const list[] = {"step-cache=none", "context-reuse=1",
-                                     "token-merge=0",   "step-cache-forecast=none",
-                                     "preset=exact",    "step-cache=none context-reuse=1 token-merge=0"};
+  static const char *const list[] = {"step-cache=none",
+                                     "context-reuse=1",
+                                     "token-merge=0",
+                                     "step-cache-forecast=none",
+                                     "draft=1 draft-share=0.5",
+                                     "preset=exact",
+                                     "step-cache=none context-reuse=1 token-merge=0"};
   static const char *const never[] = {
       "step-cache=first-block step-cache-threshold=0", "step-cache=dbcache step-cache-back=1 step-cache-max=0",
       "step-cache=teacache step-cache-last=0", "step-cache=first-block step-cache-mask=11111111"};
@@ -111,6 +115,9 @@ static const char *const active[] = {
     "context-reuse=100",
     "token-merge=0.25",
     "token-merge=0.75",
+    "draft=2",
+    "draft=3 draft-share=0.7 scheduler=unipc",
+    "draft=2 draft-share=0.4 step-cache=teacache step-cache-warmup=1 step-cache-forecast=taylor context-reuse=2",
     "step-cache=first-block step-cache-threshold=0.3 context-reuse=3",
     "step-cache=first-block step-cache-threshold=0.3 token-merge=0.4",
     "step-cache=teacache step-cache-warmup=1 context-reuse=2 scheduler=dpmpp-2m",
@@ -233,6 +240,8 @@ static void refusals(void) {
   refuse("step-cache=dbcache step-cache-mask=1101", "step-cache-mask: 4 characters for 8", NULL);
   refuse("step-cache=dbcache scheduler=heun step-cache-mask=11111111", "8 characters for 15", NULL);
   refuse("step-cache=dbcache step-cache-mask=11x11111", "step-cache-mask: character 3", NULL);
+  refuse("draft=2 scheduler=heun", "draft", "scheduler=heun");
+  refuse("draft=2 draft-share=0.5 step-cache=dbcache step-cache-mask=11110111", "evaluation 5 is skipped", "first 5");
   refuse("step-cache=dbcache step-cache-mask=01111111", "step-cache-mask: the first", NULL);
 }
 
@@ -277,6 +286,7 @@ static const char *const switches[] = {"step-cache=first-block step-cache-thresh
                                        "step-cache-last=1",
                                        "context-reuse=2",
                                        "token-merge=0.3",
+                                       "draft=2",
                                        "scheduler=dpmpp-2m",
                                        "scheduler=unipc",
                                        "scheduler=deis",
@@ -321,7 +331,7 @@ static void pairwise(void) {
     }
   g_test_message("%d pairs run, %d refused", allowed, refused);
   g_assert_cmpint(allowed, >, 150);
-  g_assert_cmpint(refused, ==, 4);
+  g_assert_cmpint(refused, ==, 5);
 }
 
 static double loop_ms(FkEngine *e, const FkSettings *s, int runs) {

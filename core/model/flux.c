@@ -27,6 +27,7 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
                    .be = be,
                    .arena = arena,
                    .attention_codes = s->attention_codes,
+                   .recordings = s->recordings,
                    .text = s->text,
                    .target = target,
                    .context = context};
@@ -301,9 +302,13 @@ static void count_replay(const FkFluxRun *run, const FkFluxPass *pass, const Pie
   sum->ops += counter.count.ops;
 }
 
+/* More than a call has frames and branches (FK_FRAMES). */
+enum { SLOTS = 1024 };
+
 /* The slot is part of a recording's key only where addresses depend on it. */
 static void run_piece(const FkFluxRun *run, const FkFluxPass *pass, int part, const Piece *p) {
-  const int key = (((run->saved_kv ? pass->slot : 0) * 2 + pass->reuse_context) * 2 + pass->full) * 8 + part;
+  const int slot = run->recordings * SLOTS + (run->saved_kv ? pass->slot : 0);
+  const int key = ((slot * 2 + pass->reuse_context) * 2 + pass->full) * 8 + part;
   if (fk_op_graph_begin(run->be, key))
     issue(run, pass, p);
   else

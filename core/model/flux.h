@@ -48,6 +48,9 @@ static inline int fk_flux_blocks(const FkFlux *flux) {
   return flux->config.layers + flux->config.single_layers;
 }
 
+/* Runs that record evaluations of their own: sizes and addresses differ. */
+enum { FK_RECORDINGS_WHOLE, FK_RECORDINGS_DRAFT, FK_RECORDINGS_REGION };
+
 /* Buffers of one forward of a fixed size, from an arena. */
 typedef struct {
   const FkFlux *flux;
@@ -64,6 +67,7 @@ typedef struct {
   FkTensor mod;                /* [mod_total] float32: the running evaluation's */
   FkTensor velocity;           /* [target, out_channels] float32: the model's output */
   FkTensor *saved_kv;          /* [slots * blocks] of [context, 2 D], or NULL: no context reuse */
+  int recordings;              /* FK_RECORDINGS_*, counted on where sizes of one kind differ */
 } FkFluxRun;
 
 typedef struct {
@@ -72,6 +76,7 @@ typedef struct {
   int64_t context_h, context_w; /* 0: no reference image */
   int keep_context;             /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
   bool attention_codes;         /* attention in 8 bits (fk_op_attention_quantized) */
+  int recordings;
 } FkFluxShape;
 
 void fk_flux_run_open(FkFluxRun *run, const FkFlux *flux, FkBackend *be, FkArena *arena, const FkFluxShape *shape);
