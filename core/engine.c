@@ -59,7 +59,7 @@ static FkBackend *choose_backend(FkEngine *e, const char *path, GError **error) 
   }
   g_autoptr(FkSettings) settings = fk_settings_new();
   FkPlan plan;
-  if (!fk_plan(path, settings, 1024, 1024, 4, &plan, error)) return NULL;
+  if (!fk_plan(path, e->options, settings, 1024, 1024, 4, &plan, error)) return NULL;
   if (plan.flop > 20e12) {
     g_set_error(
         error, FK_ERROR, FK_ERROR_BACKEND_MISSING,

@@ -195,9 +195,9 @@ typedef struct {
 } FkResult;
 
 /* The running estimate of one result as a small picture: 3 channels, an eighth of the size at which the model works.
- * `evaluation` of `evaluations` have been made. It is a linear map of the latents, fitted to the model's own autoencoder
- * when it is first asked for: colours and shapes, no detail. `image` is valid during the call, which is made on the
- * thread that called fk_engine_edit; see FkProgress for what it may do. */
+ * `evaluation` of `evaluations` have been made. It is a linear map of the latents, fitted to the model's own
+ * autoencoder when it is first asked for: colours and shapes, no detail. `image` is valid during the call, which is
+ * made on the thread that called fk_engine_edit; see FkProgress for what it may do. */
 typedef void (*FkPreview)(int evaluation, int evaluations, const FkImage *image, void *user_data);
 
 #define FK_FRAMES 256 /* most frames of one edit */
@@ -293,20 +293,32 @@ typedef struct {
   double flop;                           /* of one run of the stage; "step": one evaluation */
 } FkPlanStage;
 
+/* Matrices of one role and what they are in memory; the last row: vectors, and tables that are looked up. */
+#define FK_PLAN_ROLES 13
+typedef struct {
+  const char *role, *form; /* "qkv", "e4m3, a scale for each row"; static */
+  int64_t parameters;
+  double bytes; /* with the gaps of alignment; the rows add up to weight_bytes */
+} FkPlanWeights;
+
 typedef struct {
   FkPlanStage stage[FK_PLAN_STAGES];
+  FkPlanWeights weights[FK_PLAN_ROLES];
   int width, height; /* at which the model works */
   int64_t text_tokens, target_tokens, context_tokens;
   int evaluations;
   int64_t parameters;
   double weight_bytes, arena_bytes, flop; /* of the whole edit */
+  double cache_bytes;                     /* of the prompt cache */
   double whole_step_flop; /* of one evaluation if the last block computed every row, as the reference does */
 } FkPlan;
 
-/* `model` is a folder, or "kontext-dev" or "schnell" for the published configurations without any file.
- * bytes_per_value: 2 (bfloat16, CUDA) or 4 (float32, CPU). */
-FK_API bool fk_plan(const char *model, const FkSettings *settings, int width, int height, int bytes_per_value,
-                    FkPlan *plan, GError **error);
+/* `model` is a folder, or "kontext-dev" or "schnell" for the published configurations without any file. options
+ * (nullable: defaults): what changes the weights, such as quantization; the model and the backend are those of the
+ * other arguments. bytes_per_value: 2 (bfloat16, CUDA) or 4 (float32, CPU). An engine's own limit (max-vram) counts
+ * weight_bytes, cache_bytes and arena_bytes, and what the kernels of its backend hold. */
+FK_API bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
+                    int bytes_per_value, FkPlan *plan, GError **error);
 
 G_END_DECLS
 

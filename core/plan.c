@@ -94,6 +94,46 @@ static int64_t vae_encoder_parameters(const FkModel *m) {
   return n + a->qkv.out * (a->qkv.in + 1) + a->out.out * (a->out.in + 1) + (a->qkv.out ? 2 * a->out.out : 0);
 }
 
+/* What each is: flux-bind.c. */
+static const char *const role_names[FK_ROLES + 1] = {[FK_ROLE_EMBED] = "embedders",
+                                                     [FK_ROLE_MODULATION] = "modulation",
+                                                     [FK_ROLE_QKV] = "qkv",
+                                                     [FK_ROLE_OUT] = "attention out",
+                                                     [FK_ROLE_FF_UP] = "mlp up",
+                                                     [FK_ROLE_FF_DOWN] = "mlp down",
+                                                     [FK_ROLE_SINGLE_IN] = "single in",
+                                                     [FK_ROLE_SINGLE_OUT] = "single out",
+                                                     [FK_ROLE_FINAL] = "output",
+                                                     [FK_ROLE_CLIP] = "clip",
+                                                     [FK_ROLE_T5] = "t5",
+                                                     [FK_ROLE_CONV] = "vae",
+                                                     [FK_ROLES] = "vectors, tables"};
+_Static_assert(FK_PLAN_ROLES == FK_ROLES + 1, "a row for each role, and one more");
+
+static const char *form_text(FkForm form, FkDtype plain) {
+  const bool wide = plain == FK_F32;
+  if (form.dtype == FK_F32) return "float32";
+  if (form.dtype == FK_BF16) return "bfloat16";
+  assert(form.dtype == FK_E4M3 && form.scale == FK_SCALE_ROW);
+  if (!form.twin) return "e4m3, a scale for each row";
+  return wide ? "e4m3, a scale for each row; and float32" : "e4m3, a scale for each row; and bfloat16";
+}
+
+static void fill_weights(const FkModel *m, const FkPrecision *precision, FkDtype plain, FkPlan *p) {
+  for (int role = 0; role < FK_PLAN_ROLES; role++) {
+    FkPlanWeights *w = &p->weights[role];
+    *w = (FkPlanWeights){.role = role_names[role],
+                         .form = role < FK_ROLES   ? form_text(precision->form[role], plain)
+                                 : plain == FK_F32 ? "float32"
+                                                   : "float32, tables bfloat16"};
+    for (int i = 0; i < FK_PARTS; i++) {
+      const FkRoleShare share = fk_binder_share(m->part[i].binder, role);
+      w->parameters += share.parameters;
+      w->bytes += (double)share.bytes;
+    }
+  }
+}
+
 static bool fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p, GError **error) {
   const FkModel *m = e->model;
   size_t clip_bytes;
@@ -134,8 +174,8 @@ static bool walk_both(const FkEdit *start, FkBackend *be, int bytes_per_value, F
   return true;
 }
 
-bool fk_plan(const char *model, const FkSettings *settings, int width, int height, int bytes_per_value, FkPlan *plan,
-             GError **error) {
+bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
+             int bytes_per_value, FkPlan *plan, GError **error) {
   *plan = (FkPlan){0};
   if (bytes_per_value != 2 && bytes_per_value != 4) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "bytes per value: expected 2 or 4, found %d", bytes_per_value);
@@ -143,7 +183,11 @@ bool fk_plan(const char *model, const FkSettings *settings, int width, int heigh
   }
   FkBackend *be = null_backend(bytes_per_value == 4 ? FK_F32 : FK_BF16, error);
   if (!be) return false;
-  FkModel *m = fk_model_open(model, be, NULL, false, error);
+  g_autoptr(FkOptions) defaults = options ? NULL : fk_options_new();
+  FkLoadPlan load;
+  FkModel *m = fk_load_resolve(options ? options : defaults, be, &load, error)
+                   ? fk_model_open(model, be, &load.precision, false, error)
+                   : NULL;
   FkTune tune;
   FkFrameSize size;
   bool ok = m && fk_tune_resolve(settings, be, &tune, error) && fk_frames_size(m, &tune, width, height, &size, error);
@@ -153,6 +197,8 @@ bool fk_plan(const char *model, const FkSettings *settings, int width, int heigh
     job.out = (FkImage){NULL, size.out_width, size.out_height, 3, 0};
     plan->width = edit.width;
     plan->height = edit.height;
+    plan->cache_bytes = (double)fk_prompt_cache_bytes(m, be);
+    fill_weights(m, &load.precision, be->dtype, plan);
     plan->text_tokens = fk_prompt_length(m, tune.max_sequence_length);
     plan->target_tokens = (int64_t)(edit.width / 16) * (edit.height / 16);
     plan->context_tokens = tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens;

@@ -83,11 +83,12 @@ static bool on_gpu(const Bench *b) {
 }
 
 /* What was timed, for tables, JSON and plot. *title: (transfer full). */
-static bool head(const Bench *b, const Arguments *a, const BenchTimes *t, char **title, GError **error) {
+static bool head(const Bench *b, const Arguments *a, const FkOptions *options, const BenchTimes *t, char **title,
+                 GError **error) {
   FkPlan plan;
   const char *precision = on_gpu(b) ? "bfloat16" : "float32", *machine = fk_engine_machine(b->engine);
-  if (!fk_plan(a->model, b->settings, b->width, b->height, on_gpu(b) ? 2 : 4, &plan, error)) return false;
-  const double bytes = plan.weight_bytes + plan.arena_bytes;
+  if (!fk_plan(a->model, options, b->settings, b->width, b->height, on_gpu(b) ? 2 : 4, &plan, error)) return false;
+  const double bytes = plan.weight_bytes + plan.cache_bytes + plan.arena_bytes;
   printf("%s, %s, %dx%d, %" G_GINT64_FORMAT " text + %" G_GINT64_FORMAT " target + %" G_GINT64_FORMAT
          " context tokens, %d evaluations, %s, median of %d\n",
          machine, a->model, plan.width, plan.height, plan.text_tokens, plan.target_tokens, plan.context_tokens,
@@ -148,7 +149,8 @@ static bool report(Bench *b, const Arguments *a, const FkOptions *options, GErro
   BenchTimes t = {0};
   BenchOps ops = {0};
   g_autofree char *title = NULL;
-  bool ok = open_engine(b, a, options, &t.load, error) && bench_edits(b, &t, error) && head(b, a, &t, &title, error);
+  bool ok =
+      open_engine(b, a, options, &t.load, error) && bench_edits(b, &t, error) && head(b, a, options, &t, &title, error);
   if (ok && a->ops) ok = bench_ops_run(b, &ops, error);
   if (ok && a->plot) ok = bench_plot(a->plot, title, b, &t, &ops, error);
   if (ok && a->switches) ok = bench_switches(b, error);

@@ -46,9 +46,14 @@ static void print_plan(const FkPlan *p, const char *model, int width, int height
   }
   printf("%-12s %16" G_GINT64_FORMAT " %12s %14s %14.3f\n", "edit", p->parameters,
          doctor_bytes(p->weight_bytes, a, sizeof a), doctor_bytes(p->arena_bytes, b, sizeof b), p->flop / 1e12);
+  printf("\n%-16s %16s %12s  %s\n", "weights", "parameters", "bytes", "form");
+  for (int i = 0; i < FK_PLAN_ROLES; i++)
+    if (p->weights[i].parameters)
+      printf("%-16s %16" G_GINT64_FORMAT " %12s  %s\n", p->weights[i].role, p->weights[i].parameters,
+             doctor_bytes(p->weights[i].bytes, a, sizeof a), p->weights[i].form);
   printf("\nstep: %.3f TFLOP if every row of the last block were computed, as the reference does\n",
          p->whole_step_flop / 1e12);
-  printf("memory needed: %s\n", doctor_bytes(p->weight_bytes + p->arena_bytes, a, sizeof a));
+  printf("memory needed: %s\n", doctor_bytes(p->weight_bytes + p->cache_bytes + p->arena_bytes, a, sizeof a));
 }
 
 /* Models without a reference image are planned as what they are: they generate, schnell in 4 steps. */
@@ -71,7 +76,7 @@ static bool plan(const Request *r, const char *size, bool wide, GError **error) 
   FkPlan result;
   if (!tool_size("--plan", size, &width, &height, error) || !take_kind(r, model, error)) return false;
   if (!fk_settings_check(r->settings, error)) return false;
-  if (!fk_plan(model, r->settings, width, height, wide ? 4 : 2, &result, error)) return false;
+  if (!fk_plan(model, r->options, r->settings, width, height, wide ? 4 : 2, &result, error)) return false;
   print_plan(&result, model, width, height, wide ? 4 : 2);
   return true;
 }
@@ -90,8 +95,8 @@ static bool check(const Request *r, const char *backend, bool *reported, GError 
   if (!*reported) doctor_model(r->model);
   *reported = true;
   if (!take_kind(r, r->model, error)) return false;
-  if (!fk_plan(r->model, r->settings, 1024, 1024, strcmp(backend, "cuda") ? 4 : 2, &p, error)) return false;
-  const double need = p.weight_bytes + p.arena_bytes;
+  if (!fk_plan(r->model, r->options, r->settings, 1024, 1024, strcmp(backend, "cuda") ? 4 : 2, &p, error)) return false;
+  const double need = p.weight_bytes + p.cache_bytes + p.arena_bytes;
   printf("%-10s sound on %s; an edit at %dx%d takes %d evaluations, %.3g TFLOP and %s of memory\n", backend,
          fk_engine_machine(engine), p.width, p.height, p.evaluations, p.flop / 1e12, doctor_bytes(need, a, sizeof a));
   if (fk_machine(backend, device, false, &m, NULL) && need > (double)m.free_bytes)

@@ -135,7 +135,7 @@ static void show_progress(const Lab *lab, const QualityCase *c, const char *sett
 /* FLOP of everything but the transformer, by the plan. */
 static bool fixed_flop(const Lab *lab, const FkSettings *settings, const FkImage *in, double *flop, GError **error) {
   FkPlan plan;
-  if (!fk_plan(lab->arguments->model, settings, in->width, in->height, 4, &plan, error)) return false;
+  if (!fk_plan(lab->arguments->model, NULL, settings, in->width, in->height, 4, &plan, error)) return false;
   *flop = 0;
   for (int i = 0; i < FK_PLAN_STAGES; i++)
     if (strcmp(plan.stage[i].stage, "step")) *flop += plan.stage[i].flop;

@@ -11,7 +11,7 @@ static FkPlan plan_of(const char *model, int width, int height, const char *name
   g_autoptr(FkSettings) s = fk_settings_new();
   FkPlan p;
   if (name) g_assert_true(fk_settings_set(s, name, value, NULL));
-  fk_plan(model, s, width, height, 2, &p, &error);
+  fk_plan(model, NULL, s, width, height, 2, &p, &error);
   g_assert_no_error(error);
   return p;
 }
@@ -91,11 +91,11 @@ static void folder(void) {
   fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
   fk_options_set(options, "backend", "cpu", NULL);
   fk_settings_set(s, "steps", "2", NULL);
-  fk_plan(FK_DEMO_MODEL, s, 64, 64, 4, &p, &error);
+  fk_plan(FK_DEMO_MODEL, NULL, s, 64, 64, 4, &p, &error);
   g_assert_no_error(error);
   g_assert_cmpint(p.parameters, ==, 16793475); /* of the demo model's README */
   fk_settings_set(s, "max-area", "4096", NULL);
-  fk_plan(FK_DEMO_MODEL, s, 64, 64, 4, &p, &error);
+  fk_plan(FK_DEMO_MODEL, NULL, s, 64, 64, 4, &p, &error);
   g_assert_no_error(error);
   g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
   g_assert_no_error(error);
@@ -109,11 +109,76 @@ static void folder(void) {
   g_assert_cmpfloat(job.result.flop, >, p.flop - p.stage[0].flop);
 }
 
+/* Weights by role: unquantised ones as ever, matrices of the blocks at a byte each with a scale a row; twins on top. */
+static void quantised(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autoptr(FkSettings) s = fk_settings_new();
+  const FkPlan plain = plan_of("kontext-dev", 1024, 1024, NULL, NULL);
+  FkPlan p;
+  g_assert_true(fk_options_set(options, "quantization", "fp8", NULL));
+  fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
+  g_assert_no_error(error);
+  double sum = 0, sum_plain = 0, saved = 0;
+  int64_t parameters = 0;
+  for (int i = 0; i < FK_PLAN_ROLES; i++) {
+    const bool codes = g_str_has_prefix(p.weights[i].form, "e4m3");
+    const double values = (double)p.weights[i].parameters;
+    g_assert_cmpstr(p.weights[i].role, ==, plain.weights[i].role);
+    g_assert_cmpint(p.weights[i].parameters, ==, plain.weights[i].parameters);
+    if (codes) g_assert_cmpfloat(p.weights[i].bytes, >, values);
+    if (codes) g_assert_cmpfloat(p.weights[i].bytes, <, 1.01 * values);
+    if (!codes) g_assert_cmpfloat(p.weights[i].bytes, ==, plain.weights[i].bytes);
+    saved += codes ? values : 0;
+    sum += p.weights[i].bytes;
+    sum_plain += plain.weights[i].bytes;
+    parameters += p.weights[i].parameters;
+  }
+  g_assert_cmpint(parameters, ==, p.parameters);
+  g_assert_cmpfloat(sum, ==, p.weight_bytes);
+  g_assert_cmpfloat(sum_plain, ==, plain.weight_bytes);
+  /* D = 3072: 19 double blocks of 2 streams of 12 D^2, 38 single ones of 12 D^2 */
+  g_assert_cmpfloat(saved, ==, 3072.0 * 3072.0 * 12 * (19 * 2 + 38));
+  g_assert_cmpfloat(plain.weight_bytes - p.weight_bytes, >, 0.99 * saved);
+  g_assert_true(fk_options_set(options, "text-quantization", "fp8", NULL));
+  const double before = p.weight_bytes;
+  fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
+  g_assert_no_error(error);
+  g_assert_cmpfloat(p.weight_bytes, <, before - 4.5e9);
+  g_assert_true(fk_options_set(options, "precision-first", "2", NULL));
+  fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
+  g_assert_no_error(error);
+  g_assert_cmpfloat(p.weight_bytes, >, before - 4.8e9 + 2 * saved);
+}
+
+/* An engine's limit counts what the plan says, to the byte. */
+static void limit(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkSettings) s = fk_settings_new();
+  static const char *const forms[] = {"none", "fp8"};
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++)
+    for (int less = 0; less < 2; less++) {
+      g_autoptr(FkOptions) options = fk_options_new();
+      FkPlan p;
+      fk_options_set(options, "backend", "null", NULL);
+      fk_options_set(options, "quantization", forms[i], NULL);
+      fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
+      g_assert_no_error(error);
+      const double need = p.weight_bytes + p.cache_bytes + p.arena_bytes;
+      g_autofree char *bytes = g_strdup_printf("%.0f", need - less);
+      fk_options_set(options, "max-vram", bytes, NULL);
+      g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
+      if (!less) g_assert_no_error(error);
+      if (!less) continue;
+      assert_error(error, FK_ERROR_MEMORY, "max-vram", bytes);
+    }
+}
+
 static void refused(void) {
   g_autoptr(GError) error = NULL;
   g_autoptr(FkSettings) s = fk_settings_new();
   FkPlan p;
-  g_assert_false(fk_plan("/nowhere", s, 64, 64, 2, &p, &error));
+  g_assert_false(fk_plan("/nowhere", NULL, s, 64, 64, 2, &p, &error));
   assert_error(error, FK_ERROR_MODEL_MISSING, "/nowhere", "model_index.json");
   static const struct {
     int w, h, bytes;
@@ -122,12 +187,12 @@ static void refused(void) {
                {G_MAXINT, 1, 2, "65535"}, {64, 64, 0, "found 0"},   {64, 64, 3, "found 3"},
                {65535, 1, 2, "65535x1"},  {64, 64, -2, "found -2"}, {1, 8000, 4, "aspect ratio"}};
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-    g_assert_false(fk_plan("kontext-dev", s, cases[i].w, cases[i].h, cases[i].bytes, &p, &error));
+    g_assert_false(fk_plan("kontext-dev", NULL, s, cases[i].w, cases[i].h, cases[i].bytes, &p, &error));
     assert_error(error, FK_ERROR_OPTION_BAD, cases[i].word, "");
     g_assert_cmpint(p.width, ==, 0);
   }
   fk_settings_set(s, "step-cache-mask", "1", NULL);
-  g_assert_false(fk_plan("kontext-dev", s, 64, 64, 2, &p, &error));
+  g_assert_false(fk_plan("kontext-dev", NULL, s, 64, 64, 2, &p, &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "step-cache-mask", "");
 }
 
@@ -137,6 +202,8 @@ int main(int argc, char **argv) {
   g_test_add_func("/plan/settings", settings_count);
   g_test_add_func("/plan/schnell", schnell);
   g_test_add_func("/plan/folder", folder);
+  g_test_add_func("/plan/quantised", quantised);
+  g_test_add_func("/plan/limit", limit);
   g_test_add_func("/plan/refused", refused);
   return g_test_run();
 }

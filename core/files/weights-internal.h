@@ -22,6 +22,7 @@ typedef struct {
 typedef struct {
   FkWeight *weight; /* one of the two */
   FkTensor *tensor;
+  int role;            /* FK_ROLES: a vector or a table */
   size_t place, scale; /* scale: of codes alone */
   FkWeight *full;      /* the weight's twin, NULL: none */
   size_t full_place;
@@ -40,6 +41,7 @@ struct FkBinder {
   GHashTable *bound; /* canonical name -> FkBound */
   GHashTable *known; /* FkStTensor asked for */
   int64_t parameters;
+  FkRoleShare share[FK_ROLES + 1]; /* the last: vectors and tables */
   int missing, mismatched, extra;
   char *first; /* message of the first of these */
 };

@@ -56,6 +56,12 @@ G_GNUC_PRINTF(3, 4) static void problem(FkBinder *b, int *count, const char *for
 
 /* ---- Places ---- */
 
+static size_t place(FkBinder *b, int role, size_t bytes) {
+  const size_t before = b->store.bytes, at = fk_store_place(&b->store, bytes);
+  b->share[role].bytes += b->store.bytes - before;
+  return at;
+}
+
 static FkTarget *add_target(FkBinder *b, FkTarget target) {
   g_array_append_val(b->targets, target);
   return &g_array_index(b->targets, FkTarget, b->targets->len - 1);
@@ -66,19 +72,19 @@ static size_t matrix_bytes(FkDtype dtype, int64_t out, int64_t in) {
 }
 
 /* A weight at the next aligned place; behind it its scales, and its twin where there are to be two. */
-static const FkTarget *place_weight(FkBinder *b, FkWeight *w, FkForm form, int64_t out, int64_t in) {
+static const FkTarget *place_weight(FkBinder *b, FkWeight *w, int role, FkForm form, int64_t out, int64_t in) {
   const bool codes = form.dtype == FK_E4M3 || form.dtype == FK_I8;
   assert(form.scale == (codes ? FK_SCALE_ROW : FK_SCALE_NONE) && form.layout == FK_LAYOUT_ROWS);
   *w = (FkWeight){.dtype = form.dtype, .layout = form.layout, .out = out, .in = in, .scale.kind = form.scale};
-  FkTarget *t = add_target(b, (FkTarget){.weight = w});
-  t->place = fk_store_place(&b->store, matrix_bytes(form.dtype, out, in));
+  FkTarget *t = add_target(b, (FkTarget){.weight = w, .role = role});
+  t->place = place(b, role, matrix_bytes(form.dtype, out, in));
   if (!codes) return t;
   w->scale.dtype = FK_F32;
-  t->scale = fk_store_place(&b->store, (size_t)out * sizeof(float));
+  t->scale = place(b, role, (size_t)out * sizeof(float));
   if (!form.twin) return t;
   t->full = g_new(FkWeight, 1);
   *t->full = (FkWeight){.dtype = b->be->dtype, .out = out, .in = in};
-  t->full_place = fk_store_place(&b->store, matrix_bytes(b->be->dtype, out, in));
+  t->full_place = place(b, role, matrix_bytes(b->be->dtype, out, in));
   g_ptr_array_add(b->twins, t->full);
   w->full = t->full;
   return t;
@@ -86,7 +92,8 @@ static const FkTarget *place_weight(FkBinder *b, FkWeight *w, FkForm form, int64
 
 static const FkTarget *place_vector(FkBinder *b, FkTensor *t, int64_t n) {
   *t = fk_tensor_1d(NULL, FK_F32, n);
-  return add_target(b, (FkTarget){.tensor = t, .place = fk_store_place(&b->store, (size_t)n * sizeof(float))});
+  const size_t at = place(b, FK_ROLES, (size_t)n * sizeof(float));
+  return add_target(b, (FkTarget){.tensor = t, .role = FK_ROLES, .place = at});
 }
 
 /* ---- Needs ---- */
@@ -178,6 +185,7 @@ static void need(FkBinder *b, const FkTarget *t, const Need *n) {
   FkItem item = {
       .as = as, .rows = n->dim[0], .cols = count / n->dim[0], .taps = n->taps, .place = t->place, .scale = t->scale};
   b->parameters += count;
+  b->share[t->role].parameters += count;
   item.name = add_bound(b, n, t, item.cols, fk_dtype_size(as));
   if (!b->component) return;
   if (!fk_names_find(&b->names, b->part, n->name, &item.source)) {
@@ -209,19 +217,20 @@ void fk_bind_group(FkBinder *b, const char *format, ...) {
 
 void fk_bind_matrix(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const char *format, ...) {
   FORMATTED(name, format);
-  need(b, place_weight(b, w, b->precision.form[role], out, in), &(Need){name, {out, in}, 2, 1, 0});
+  need(b, place_weight(b, w, (int)role, b->precision.form[role], out, in), &(Need){name, {out, in}, 2, 1, 0});
 }
 
 void fk_bind_table(FkBinder *b, FkWeight *w, int64_t rows, int64_t cols, const char *format, ...) {
   FORMATTED(name, format);
-  need(b, place_weight(b, w, (FkForm){.dtype = b->be->dtype}, rows, cols), &(Need){name, {rows, cols}, 2, 1, 0});
+  const FkTarget *t = place_weight(b, w, FK_ROLES, (FkForm){.dtype = b->be->dtype}, rows, cols);
+  need(b, t, &(Need){name, {rows, cols}, 2, 1, 0});
 }
 
 void fk_bind_conv(FkBinder *b, FkWeight *w, int64_t out, int64_t in, int kernel, const char *format, ...) {
   FORMATTED(name, format);
   const FkForm form = b->precision.form[FK_ROLE_CONV];
   assert(form.scale == FK_SCALE_NONE);
-  need(b, place_weight(b, w, form, out, in * kernel * kernel),
+  need(b, place_weight(b, w, FK_ROLE_CONV, form, out, in * kernel * kernel),
        &(Need){name, {out, in, kernel, kernel}, 4, kernel * kernel, 0});
 }
 
@@ -234,7 +243,7 @@ void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_
                    const char *const *names) {
   int64_t out = 0, first = 0;
   for (int i = 0; i < n; i++) out += outs[i];
-  const FkTarget *t = place_weight(b, w, b->precision.form[role], out, in);
+  const FkTarget *t = place_weight(b, w, (int)role, b->precision.form[role], out, in);
   for (int i = 0; i < n; first += outs[i++]) {
     g_autofree char *name = g_strconcat(names[i], ".weight", NULL);
     need(b, t, &(Need){name, {outs[i], in}, 2, 1, first});
@@ -276,6 +285,10 @@ bool fk_binder_finish(FkBinder *b, GError **error) {
 
 int64_t fk_binder_parameters(const FkBinder *b) {
   return b->parameters;
+}
+FkRoleShare fk_binder_share(const FkBinder *b, int role) {
+  assert(role >= 0 && role <= FK_ROLES);
+  return b->share[role];
 }
 size_t fk_binder_bytes(const FkBinder *b) {
   return b->store.bytes;

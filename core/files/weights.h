@@ -58,7 +58,13 @@ void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_
 /* Call after the last bind. False when tensors are missing, of another shape or type, or neither asked for nor ignored
  * by the layout: one FK_ERROR_MODEL_MISMATCH that names the first with expected and found value and counts the rest. */
 bool fk_binder_finish(FkBinder *b, GError **error);
-int64_t fk_binder_parameters(const FkBinder *b);   /* elements asked for */
+int64_t fk_binder_parameters(const FkBinder *b); /* elements asked for */
+/* What matrices of one role come to; FK_ROLES: vectors and tables. */
+typedef struct {
+  int64_t parameters;
+  size_t bytes; /* of backend memory: scales, twins and the gap in front included */
+} FkRoleShare;
+FkRoleShare fk_binder_share(const FkBinder *b, int role);
 size_t fk_binder_bytes(const FkBinder *b);         /* of backend memory, alignment included */
 const FkStore *fk_binder_store(const FkBinder *b); /* groups and memory */
 /* (nullable) By canonical name, ".weight" or ".bias" included. */

@@ -184,7 +184,7 @@ static void walk(State *s, char command, const int v[5]) {
   size_t count = 0;
   bool ok = true;
   if (s->budget-- <= 0) return;
-  if (command == 'p') ok = fk_plan(FK_DEMO_MODEL, settings, v[0], v[1], v[2], &plan, &error);
+  if (command == 'p') ok = fk_plan(FK_DEMO_MODEL, s->options, settings, v[0], v[1], v[2], &plan, &error);
   if (command == 'p' && ok) g_assert_true(plan.evaluations > 0 && plan.arena_bytes > 0);
   if (command == 'e' && s->engine) edit(s, v[0], v[1], v[2], v[3], v[4]);
   if (command == 'w' && s->engine) ok = fk_engine_warmup(s->engine, settings, v[0], v[1], NULL, &error);

@@ -69,7 +69,7 @@ static void try_config(const char *folder) {
   FkSettings *settings = fk_settings_new();
   g_assert_true(fk_settings_set(settings, "steps", "1", NULL) && fk_settings_set(settings, "vae-tiling", "on", NULL) &&
                 fk_settings_set(settings, "max-area", "12288", NULL));
-  const gboolean planned = fk_plan(folder, settings, 96, 128, 4, &plan, &error);
+  const gboolean planned = fk_plan(folder, NULL, settings, 96, 128, 4, &plan, &error);
   fuzz_check(error, planned);
   fk_settings_free(settings);
 }
