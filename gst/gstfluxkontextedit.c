@@ -24,7 +24,10 @@
 #include "gstfluxkontextcaps.h"
 #include "gstfluxkontextflow.h"
 #include "gstfluxkontextload.h"
+#include "gstfluxkontextpreview.h"
 #include "gstfluxkontextreport.h"
+#include "gstfluxkontextresult.h"
+#include "gstfluxkontextschedule.h"
 
 GST_DEBUG_CATEGORY(gst_flux_kontext_edit_debug);
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
@@ -105,10 +108,15 @@ static GstStateChangeReturn change_state(GstElement *element, GstStateChange tra
 
 static gboolean sink_event(GstBaseTransform *trans, GstEvent *event) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  if (gst_flux_kontext_schedule_event(self, event)) {
+    gst_event_unref(event);
+    return TRUE;
+  }
   switch (GST_EVENT_TYPE(event)) {
   case GST_EVENT_FLUSH_START: gst_flux_kontext_edit_cancel(self, FALSE); break;
   case GST_EVENT_FLUSH_STOP:
     gst_flux_kontext_edit_discard(self);
+    gst_flux_kontext_schedule_clear(self);
     self->drained = GST_FLOW_OK;
     gst_flux_kontext_edit_renew(self, FALSE);
     break;
@@ -118,6 +126,14 @@ static gboolean sink_event(GstBaseTransform *trans, GstEvent *event) {
     break;
   }
   return GST_BASE_TRANSFORM_CLASS(gst_flux_kontext_edit_parent_class)->sink_event(trans, event);
+}
+
+static gboolean src_event(GstBaseTransform *trans, GstEvent *event) {
+  if (gst_flux_kontext_schedule_event(GST_FLUX_KONTEXT_EDIT(trans), event)) {
+    gst_event_unref(event);
+    return TRUE;
+  }
+  return GST_BASE_TRANSFORM_CLASS(gst_flux_kontext_edit_parent_class)->src_event(trans, event);
 }
 
 /* Upstream's latency and, in a live pipeline, ours. */
@@ -194,6 +210,8 @@ static void gst_flux_kontext_edit_class_init(GstFluxKontextEditClass *klass) {
   object->get_property = get_property;
   object->finalize = finalize;
   gst_flux_kontext_props_install(object);
+  gst_flux_kontext_preview_class_init(object);
+  gst_flux_kontext_result_register();
   gst_element_class_set_static_metadata(element, "FLUX.1-Kontext image editing", "Filter/Effect/Video/Hardware",
                                         "Edits video frames and still images by instruction",
                                         "The fluxkontext authors");
@@ -205,6 +223,7 @@ static void gst_flux_kontext_edit_class_init(GstFluxKontextEditClass *klass) {
   base->start = GST_DEBUG_FUNCPTR(gst_flux_kontext_edit_start);
   base->stop = GST_DEBUG_FUNCPTR(gst_flux_kontext_edit_stop);
   base->sink_event = GST_DEBUG_FUNCPTR(sink_event);
+  base->src_event = GST_DEBUG_FUNCPTR(src_event);
   base->query = GST_DEBUG_FUNCPTR(query);
   base->submit_input_buffer = GST_DEBUG_FUNCPTR(gst_flux_kontext_edit_submit);
   base->generate_output = GST_DEBUG_FUNCPTR(gst_flux_kontext_edit_generate);

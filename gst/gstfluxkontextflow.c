@@ -7,18 +7,22 @@
 #include "gstfluxkontextflow.h"
 
 #include "gstfluxkontextcancel.h"
+#include "gstfluxkontextpreview.h"
 #include "gstfluxkontextreport.h"
+#include "gstfluxkontextresult.h"
+#include "gstfluxkontextschedule.h"
 
 #include <string.h>
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
-/* A frame on its way. Owns all three. Output buffers are made one at a time, when they are pushed: a pool of downstream
+/* A frame on its way. Owns all four. Output buffers are made one at a time, when they are pushed: a pool of downstream
  * may have fewer buffers than a batch has frames. */
 typedef struct {
   GstBuffer *buffer;                /* as it came: time, flags, metas */
   GstFluxKontextSettings *settings; /* NULL when it was refused */
   FkImage image;                    /* what came; after the edit, the result; empty for a frame that passes unedited */
+  GstStructure *result;             /* (nullable) its meta, when it was edited */
 } Frame;
 
 /* (nullable members) */
@@ -26,6 +30,7 @@ static void frame_free(Frame *frame) {
   gst_clear_buffer(&frame->buffer);
   g_clear_pointer(&frame->settings, gst_flux_kontext_settings_unref);
   gst_flux_kontext_image_clear(&frame->image);
+  g_clear_pointer(&frame->result, gst_structure_free);
   g_free(frame);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Frame, frame_free)
@@ -48,6 +53,9 @@ void gst_flux_kontext_edit_reset_stream(GstFluxKontextEdit *self) {
   g_clear_pointer(&self->warmed, gst_flux_kontext_settings_unref);
   g_clear_pointer(&self->checked, gst_flux_kontext_settings_unref);
   g_hash_table_remove_all(self->warned);
+  gst_flux_kontext_schedule_clear(self);
+  gst_flux_kontext_similar_clear(&self->similar);
+  self->results = 0;
   self->drained = GST_FLOW_OK;
   self->warm_up = FALSE;
 }
@@ -113,6 +121,7 @@ static GstFlowReturn to_output(GstFluxKontextEdit *self, Frame *frame, GstBuffer
   gboolean written = edited ? gst_flux_kontext_format_write(&self->out, &frame->image, out, &error)
                             : gst_flux_kontext_format_scale(&self->in, frame->buffer, &self->out, out, &error);
   if (!written) return lose_result(self, error);
+  if (frame->result) gst_flux_kontext_result_add(out, frame->result);
   *buffer = g_steal_pointer(&out);
   return GST_FLOW_OK;
 }
@@ -259,11 +268,30 @@ static GstFlowReturn settle_batch(GstFluxKontextEdit *self, GQueue *frames, cons
   return flow;
 }
 
-/* Results replace the frames' pixels and go to `done`. */
-static void finish_batch(GstFluxKontextEdit *self, GQueue *frames, FkJob *jobs) {
+/* The record of a result. One that cannot be written is an error as one of its frame would be, but the frame is there.
+ * FALSE: posted. */
+static gboolean record(GstFluxKontextEdit *self, FkEngine *engine, const FkJob *job) {
+  g_autoptr(GError) error = NULL;
+  if (gst_flux_kontext_result_write(self, engine, job, self->results++, &error)) return TRUE;
+  gboolean fail = on_error(self, error) == GST_FLUX_KONTEXT_ON_ERROR_FAIL;
+  if (fail)
+    gst_flux_kontext_edit_post_error(self, error, "the record of a result");
+  else
+    gst_flux_kontext_edit_warn_once(self, error->message, error->domain, error->code, error->message, NULL);
+  return !fail;
+}
+
+/* Results replace the frames' pixels and go to `done`. GST_FLOW_ERROR: posted. */
+static GstFlowReturn finish_batch(GstFluxKontextEdit *self, FkEngine *engine, GQueue *frames, FkJob *jobs) {
   Frame *frame;
   for (guint i = 0; (frame = g_queue_pop_head(frames)); i++) {
     const FkResult *r = &jobs[i].result;
+    if (!record(self, engine, &jobs[i])) {
+      frame_free(frame);
+      return GST_FLOW_ERROR;
+    }
+    frame->result = gst_flux_kontext_result_new(&jobs[i]);
+    if (g_queue_is_empty(frames)) gst_flux_kontext_similar_keep(&self->similar, &jobs[i].out, frame->result);
     if (r->truncated) {
       warn_truncated(self, frame->settings->values, "prompt", &r->clip, &r->t5);
       warn_truncated(self, frame->settings->values, "negative-prompt", &r->negative_clip, &r->negative_t5);
@@ -273,18 +301,21 @@ static void finish_batch(GstFluxKontextEdit *self, GQueue *frames, FkJob *jobs) 
     jobs[i].out = (FkImage){0};
     g_queue_push_tail(&self->done, frame);
   }
+  return GST_FLOW_OK;
 }
 
 /* Edits the frames, which are of one size and batchable; empties the queue unless cancelled. */
 static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQueue *frames) {
   guint n = g_queue_get_length(frames), i = 0;
   g_autofree FkJob *jobs = g_new0(FkJob, n);
+  g_autofree GstFluxKontextPreview *previews = g_new0(GstFluxKontextPreview, n);
   g_autoptr(GError) error = NULL;
   gboolean room = TRUE;
   for (const GList *item = frames->head; item && room; item = item->next, i++) {
     const Frame *frame = item->data;
     jobs[i].in = frame->image;
     jobs[i].settings = frame->settings->values;
+    gst_flux_kontext_preview_ask(self, &jobs[i], &previews[i], frame->buffer);
     room = gst_flux_kontext_format_new_image(&self->out, &jobs[i].out, &error);
   }
   gint64 began = g_get_monotonic_time();
@@ -293,7 +324,7 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
   GstFlowReturn flow = GST_FLOW_OK;
   if (edited) {
     gst_flux_kontext_edit_count(self, &jobs[n - 1].result, n, ms);
-    finish_batch(self, frames, jobs);
+    flow = finish_batch(self, engine, frames, jobs);
   } else {
     flow = settle_batch(self, frames, error);
   }
@@ -407,7 +438,34 @@ static GstFluxKontextSettings *take_settings(GstFluxKontextEdit *self, GstBuffer
   GST_OBJECT_LOCK(self);
   GstFluxKontextSettings *settings = gst_flux_kontext_props_next(&self->props, error);
   GST_OBJECT_UNLOCK(self);
-  return settings;
+  return settings ? gst_flux_kontext_schedule_apply(self, settings, buffer, error) : NULL;
+}
+
+/* Whether the last result is repeated for this frame, whose pixels it then has; else the frame is what later ones are
+ * compared with. *flow: of draining the batch that the last frame may still wait in. FALSE with error: similar-frame is
+ * no value. */
+static gboolean repeat(GstFluxKontextEdit *self, Frame *frame, GstFlowReturn *flow, GError **error) {
+  GST_OBJECT_LOCK(self);
+  gdouble threshold;
+  gboolean valid = gst_flux_kontext_similar_parse(self->props.similar_frame, &threshold, error);
+  GST_OBJECT_UNLOCK(self);
+  if (!valid || threshold < 0) return FALSE;
+  g_autofree guint8 *luma = NULL;
+  gdouble found = gst_flux_kontext_similar_measure(&self->similar, &frame->image, frame->settings->values, &luma);
+  GST_LOG_OBJECT(self, "largest difference of a cell: %.2f", found);
+  if (found <= threshold) {
+    *flow = gst_flux_kontext_edit_drain(self);
+    if (*flow != GST_FLOW_OK) return FALSE;
+    FkImage result = gst_flux_kontext_similar_copy(&self->similar);
+    if (result.data) {
+      gst_flux_kontext_image_clear(&frame->image);
+      frame->image = result;
+      frame->result = gst_structure_copy(self->similar.meta);
+      return TRUE;
+    }
+  }
+  gst_flux_kontext_similar_start(&self->similar, &frame->image, frame->settings->values, g_steal_pointer(&luma));
+  return FALSE;
 }
 
 /* Drains the batch, then settles this frame that cannot be edited; takes it. */
@@ -435,9 +493,17 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
     gboolean readable = !g_error_matches(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
     return refuse(self, g_steal_pointer(&frame), error, readable);
   }
-  const Frame *first = g_queue_peek_head(&self->waiting);
   GstFlowReturn flow = GST_FLOW_OK;
-  if (first && !gst_flux_kontext_settings_batchable(first->settings, frame->settings))
+  if (repeat(self, frame, &flow, &error)) {
+    GST_OBJECT_LOCK(self);
+    self->stats.repeated++;
+    GST_OBJECT_UNLOCK(self);
+    g_queue_push_tail(&self->done, g_steal_pointer(&frame));
+    return GST_FLOW_OK;
+  }
+  if (error) return refuse(self, g_steal_pointer(&frame), error, TRUE);
+  const Frame *first = g_queue_peek_head(&self->waiting);
+  if (flow == GST_FLOW_OK && first && !gst_flux_kontext_settings_batchable(first->settings, frame->settings))
     flow = gst_flux_kontext_edit_drain(self);
   if (flow == GST_FLOW_OK) g_queue_push_tail(&self->waiting, g_steal_pointer(&frame));
   return flow;

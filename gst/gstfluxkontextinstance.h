@@ -6,9 +6,12 @@
  *   gstfluxkontextcaps.c    caps, sizes, metas
  *   gstfluxkontextload.c    which engine, loading
  *   gstfluxkontextflow.c    frames in, batches, frames out
+ *   gstfluxkontextpreview.c previews;  gstfluxkontextresult.c  metas and records of results
+ *   gstfluxkontextschedule.c settings of one frame
  *   gstfluxkontextreport.c  errors, warnings, progress, stats, latency
  *   gstfluxkontextcancel.c  the engine in use, waiting for it, cancelling
- *   gstfluxkontextframe.c   pixels; gstfluxkontextprops.c  property values: both without an instance
+ *   gstfluxkontextframe.c   pixels; gstfluxkontextprops.c  property values;
+ *   gstfluxkontextsimilar.c frames that hardly differ: all three without an instance
  *
  * Three owners of the fields: the object lock (properties, counts), `lock` (engine, loading, cancelling) and the sink
  * pad's stream lock (the stream itself). The two locks are never held together, nor over a push, a post, an edit or a
@@ -21,6 +24,7 @@
 #include "fk.h"
 #include "gstfluxkontextframe.h"
 #include "gstfluxkontextprops.h"
+#include "gstfluxkontextsimilar.h"
 
 G_BEGIN_DECLS
 
@@ -35,12 +39,13 @@ typedef enum {
 } GstFluxKontextLoad;
 
 typedef struct {
-  guint64 frames, dropped, errors; /* since READY->PAUSED */
-  FkResult last;                   /* of the last frame edited */
-  gdouble recent_ms[8];            /* times of the last batches, a ring */
-  guint n_recent;                  /* batches since start */
-  GstClockTime gather;             /* for a batch to fill; 0: batch of one or no frame rate */
-  GstClockTime reported;           /* latency posted last */
+  guint64 frames, dropped, errors, repeated; /* since READY->PAUSED */
+  FkResult last;                             /* of the last frame edited */
+  gdouble recent_ms[8];                      /* times of the last batches, a ring */
+  guint recent_frames[8];                    /* and their sizes */
+  guint n_recent;                            /* batches since start */
+  GstClockTime gather;                       /* for a batch to fill; 0: batch of one or no frame rate */
+  GstClockTime reported;                     /* latency posted last */
 } GstFluxKontextStats;
 
 struct _GstFluxKontextEdit {
@@ -50,6 +55,7 @@ struct _GstFluxKontextEdit {
   GstFluxKontextProps props;
   FkEngine *given; /* (nullable) the `engine` property */
   GstFluxKontextStats stats;
+  GstStructure *next; /* (nullable) settings of the next frame alone */
 
   /* lock */
   GMutex lock;
@@ -74,7 +80,9 @@ struct _GstFluxKontextEdit {
   GQueue waiting;                  /* frames of the next batch (gstfluxkontextflow.c) */
   GQueue done;                     /* frames whose results are to be pushed */
   GstFlowReturn drained;           /* of pushes outside the chain function; returned for the next frame */
-  GHashTable *warned;              /* checksums of the warnings posted since start */
+  GstFluxKontextSimilar similar;
+  guint64 results;    /* since start: numbers of records */
+  GHashTable *warned; /* checksums of the warnings posted since start */
 };
 
 GST_DEBUG_CATEGORY_EXTERN(gst_flux_kontext_edit_debug);

@@ -143,6 +143,19 @@ static void install_own(GObjectClass *klass) {
        g_param_spec_boolean("report-latency", "Report latency",
                             "Add the measured edit time to the latency of a live pipeline", TRUE,
                             (GParamFlags)PLAYING)},
+      {GST_FLUX_KONTEXT_PROP_PREVIEW_INTERVAL,
+       g_param_spec_int("preview-interval", "Preview interval",
+                        "Show the running estimate after every n-th evaluation, as a message and a signal; 0: never", 0,
+                        G_MAXINT, 0, (GParamFlags)PLAYING)},
+      {GST_FLUX_KONTEXT_PROP_MANIFEST_PATH,
+       g_param_spec_string("manifest-path", "Manifest path",
+                           "Folder, or file name with %d, for a JSON record of each result", NULL,
+                           (GParamFlags)PLAYING)},
+      {GST_FLUX_KONTEXT_PROP_SIMILAR_FRAME,
+       g_param_spec_string("similar-frame", "Similar frame",
+                           "Repeat the last result for a frame that hardly differs from the one it was made of: off, "
+                           "auto, or the largest difference in grey levels, 0 to 255",
+                           "off", (GParamFlags)PLAYING)},
       {GST_FLUX_KONTEXT_PROP_ENGINE,
        g_param_spec_boxed("engine", "Engine", "An open engine to use instead of model-path", FK_TYPE_ENGINE,
                           (GParamFlags)READY)},
@@ -168,8 +181,7 @@ void gst_flux_kontext_props_install(GObjectClass *klass) {
 
 /* ---- Settings that frames share ---- */
 
-/* Takes the values. */
-static GstFluxKontextSettings *settings_new(FkSettings *values) {
+GstFluxKontextSettings *gst_flux_kontext_settings_new(FkSettings *values) {
   GstFluxKontextSettings *settings = g_new0(GstFluxKontextSettings, 1);
   *settings = (GstFluxKontextSettings){.values = values, .refs = 1};
   return settings;
@@ -221,11 +233,12 @@ static void refused_free(gpointer data) {
 void gst_flux_kontext_props_init(GstFluxKontextProps *props) {
   *props = (GstFluxKontextProps){.options = fk_options_new(),
                                  .settings = fk_settings_new(),
-                                 .live = settings_new(fk_settings_new()),
+                                 .live = gst_flux_kontext_settings_new(fk_settings_new()),
                                  .refused = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, refused_free),
                                  .batch_size = 1,
                                  .async_load = TRUE,
                                  .progress = TRUE,
+                                 .similar_frame = g_strdup("off"),
                                  .report_latency = TRUE};
 }
 
@@ -234,6 +247,8 @@ void gst_flux_kontext_props_clear(GstFluxKontextProps *props) {
   g_clear_pointer(&props->settings, fk_settings_free);
   g_clear_pointer(&props->live, gst_flux_kontext_settings_unref);
   g_clear_pointer(&props->refused, g_hash_table_unref);
+  g_clear_pointer(&props->manifest_path, g_free);
+  g_clear_pointer(&props->similar_frame, g_free);
 }
 
 /* The row behind a property id; NULL for the element's own. */
@@ -288,7 +303,7 @@ static void text_to_value(const FkProperty *row, const char *text, GValue *value
 /* Replaces `live` by these values, which it takes. */
 static void renew_live(GstFluxKontextProps *props, FkSettings *values) {
   gst_flux_kontext_settings_unref(props->live);
-  props->live = settings_new(values);
+  props->live = gst_flux_kontext_settings_new(values);
 }
 
 /* `live` to be changed: a copy where a frame holds it. */
@@ -312,6 +327,11 @@ static void store(GstFluxKontextProps *props, const FkProperty *row, const gchar
     fk_settings_set(writable_live(props), row->name, text, NULL);
 }
 
+static void replace_text(gchar **text, const GValue *value) {
+  g_free(*text);
+  *text = g_value_dup_string(value);
+}
+
 /* FALSE: no property of this id is kept here. */
 static gboolean set_own(GstFluxKontextProps *props, guint id, const GValue *value) {
   switch (id) {
@@ -323,6 +343,9 @@ static gboolean set_own(GstFluxKontextProps *props, guint id, const GValue *valu
   case GST_FLUX_KONTEXT_PROP_ON_ERROR: props->on_error = (GstFluxKontextOnError)g_value_get_enum(value); break;
   case GST_FLUX_KONTEXT_PROP_PROGRESS: props->progress = g_value_get_boolean(value); break;
   case GST_FLUX_KONTEXT_PROP_REPORT_LATENCY: props->report_latency = g_value_get_boolean(value); break;
+  case GST_FLUX_KONTEXT_PROP_PREVIEW_INTERVAL: props->preview_interval = g_value_get_int(value); break;
+  case GST_FLUX_KONTEXT_PROP_MANIFEST_PATH: replace_text(&props->manifest_path, value); break;
+  case GST_FLUX_KONTEXT_PROP_SIMILAR_FRAME: replace_text(&props->similar_frame, value); break;
   default: return FALSE;
   }
   return TRUE;
@@ -353,6 +376,9 @@ gboolean gst_flux_kontext_props_get(const GstFluxKontextProps *props, guint id, 
   case GST_FLUX_KONTEXT_PROP_ON_ERROR: g_value_set_enum(value, (gint)props->on_error); return TRUE;
   case GST_FLUX_KONTEXT_PROP_PROGRESS: g_value_set_boolean(value, props->progress); return TRUE;
   case GST_FLUX_KONTEXT_PROP_REPORT_LATENCY: g_value_set_boolean(value, props->report_latency); return TRUE;
+  case GST_FLUX_KONTEXT_PROP_PREVIEW_INTERVAL: g_value_set_int(value, props->preview_interval); return TRUE;
+  case GST_FLUX_KONTEXT_PROP_MANIFEST_PATH: g_value_set_string(value, props->manifest_path); return TRUE;
+  case GST_FLUX_KONTEXT_PROP_SIMILAR_FRAME: g_value_set_string(value, props->similar_frame); return TRUE;
   default: break;
   }
   const FkProperty *row = table_row(id);
@@ -403,7 +429,7 @@ static GstFluxKontextSettings *with_seed(const GstFluxKontextSettings *live, gui
   const char *base = fk_settings_get(live->values, "seed");
   g_autofree gchar *seed = g_strdup_printf("%" G_GUINT64_FORMAT, g_ascii_strtoull(base ? base : "0", NULL, 10) + n);
   g_autoptr(FkSettings) values = fk_settings_copy(live->values);
-  return fk_settings_set(values, "seed", seed, error) ? settings_new(g_steal_pointer(&values)) : NULL;
+  return fk_settings_set(values, "seed", seed, error) ? gst_flux_kontext_settings_new(g_steal_pointer(&values)) : NULL;
 }
 
 GstFluxKontextSettings *gst_flux_kontext_props_next(GstFluxKontextProps *props, GError **error) {

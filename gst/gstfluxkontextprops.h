@@ -30,6 +30,9 @@ typedef enum {
   GST_FLUX_KONTEXT_PROP_ON_ERROR,
   GST_FLUX_KONTEXT_PROP_PROGRESS,
   GST_FLUX_KONTEXT_PROP_REPORT_LATENCY,
+  GST_FLUX_KONTEXT_PROP_PREVIEW_INTERVAL,
+  GST_FLUX_KONTEXT_PROP_MANIFEST_PATH,
+  GST_FLUX_KONTEXT_PROP_SIMILAR_FRAME,
   GST_FLUX_KONTEXT_PROP_ENGINE, /* engine, stats and active are read and written by the element itself */
   GST_FLUX_KONTEXT_PROP_STATS,
   GST_FLUX_KONTEXT_PROP_ACTIVE,
@@ -43,6 +46,8 @@ typedef struct {
   gboolean checked; /* object lock: fk_settings_check has passed */
 } GstFluxKontextSettings;
 
+/* Takes the values. */
+GstFluxKontextSettings *gst_flux_kontext_settings_new(FkSettings *values);
 GstFluxKontextSettings *gst_flux_kontext_settings_ref(GstFluxKontextSettings *settings);
 void gst_flux_kontext_settings_unref(GstFluxKontextSettings *settings); /* (nullable) */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(GstFluxKontextSettings, gst_flux_kontext_settings_unref)
@@ -63,7 +68,8 @@ typedef struct {
   guint64 frame;    /* since READY->PAUSED or since `seed` was set: what seed-mode=increment adds */
   GstFluxKontextSeedMode seed_mode;
   GstFluxKontextOnError on_error;
-  gint batch_size;
+  gint batch_size, preview_interval;
+  gchar *manifest_path, *similar_frame; /* (nullable); similar_frame as it was set: read when a frame enters */
   gboolean async_load, keep_loaded, warmup, progress, report_latency;
 } GstFluxKontextProps;
 

@@ -74,20 +74,18 @@ static const gchar *kind_of(const GError *error, GQuark *domain, gint *code) {
 }
 
 /* The property that a message about a value begins with: "steps: ...", "task=edit: ..."; NULL: none. */
-static const gchar *named_property(const GError *error) {
+static const gchar *named_property(GstFluxKontextEdit *self, const GError *error) {
   gsize length = strspn(error->message, "abcdefghijklmnopqrstuvwxyz0123456789-");
-  size_t count;
-  const FkProperty *rows = fk_properties(&count);
-  for (size_t i = 0; i < count; i++)
-    if (strlen(rows[i].name) == length && strncmp(rows[i].name, error->message, length) == 0) return rows[i].name;
-  return NULL;
+  g_autofree gchar *name = g_strndup(error->message, length);
+  const GParamSpec *spec = g_object_class_find_property(G_OBJECT_GET_CLASS(self), name);
+  return spec ? spec->name : NULL;
 }
 
 void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *error, const gchar *debug) {
   GQuark domain;
   gint code;
   const gchar *nick = kind_of(error, &domain, &code);
-  const gchar *property = g_str_equal(nick, "option-bad") ? named_property(error) : NULL;
+  const gchar *property = g_str_equal(nick, "option-bad") ? named_property(self, error) : NULL;
   GstStructure *details = gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, nick, NULL);
   if (property) gst_structure_set(details, "property", G_TYPE_STRING, property, NULL);
   if (gst_flux_kontext_edit_is_device(error)) {
@@ -135,7 +133,8 @@ void gst_flux_kontext_edit_post_step(GstFluxKontextEdit *self, gint64 current, g
 }
 
 /* A copy is made under the lock and the structure built outside: building allocates. Times in milliseconds; step-ms is
- * the mean over the evaluations of the last edit, vae-ms its encode and decode together. */
+ * the mean over the evaluations of the last edit, vae-ms its encode and decode together; throughput: frames in a second
+ * of the last batches. */
 GstStructure *gst_flux_kontext_edit_stats(GstFluxKontextEdit *self) {
   g_autoptr(FkEngine) engine = gst_flux_kontext_edit_ref_engine(self);
   GST_OBJECT_LOCK(self);
@@ -143,13 +142,21 @@ GstStructure *gst_flux_kontext_edit_stats(GstFluxKontextEdit *self) {
   GST_OBJECT_UNLOCK(self);
   const FkResult *last = &stats.last;
   g_autofree gchar *machine = utf8(engine ? fk_engine_machine(engine) : "");
+  gdouble ms = 0, n = 0;
+  for (guint i = 0; i < MIN(stats.n_recent, G_N_ELEMENTS(stats.recent_ms)); i++) {
+    ms += stats.recent_ms[i];
+    n += stats.recent_frames[i];
+  }
+  gdouble latency_ms = (gdouble)gst_flux_kontext_edit_latency(self) / GST_MSECOND;
   gdouble step_ms = last->evaluations > 0 ? last->denoise_ms / last->evaluations : 0;
-  return gst_structure_new(
-      "fluxkontext-stats", "frames", G_TYPE_UINT64, stats.frames, "dropped", G_TYPE_UINT64, stats.dropped, "errors",
-      G_TYPE_UINT64, stats.errors, "seed", G_TYPE_UINT64, (guint64)last->seed, "edit-ms", G_TYPE_DOUBLE, last->edit_ms,
-      "step-ms", G_TYPE_DOUBLE, step_ms, "text-ms", G_TYPE_DOUBLE, last->text_ms, "vae-ms", G_TYPE_DOUBLE,
-      last->encode_ms + last->decode_ms, "evaluations", G_TYPE_INT, last->evaluations, "skipped", G_TYPE_INT,
-      last->skipped, "step-mask", G_TYPE_STRING, last->mask, "machine", G_TYPE_STRING, machine, NULL);
+  return gst_structure_new("fluxkontext-stats", "frames", G_TYPE_UINT64, stats.frames, "dropped", G_TYPE_UINT64,
+                           stats.dropped, "errors", G_TYPE_UINT64, stats.errors, "repeated", G_TYPE_UINT64,
+                           stats.repeated, "throughput", G_TYPE_DOUBLE, ms > 0 ? 1000 * n / ms : 0.0, "latency-ms",
+                           G_TYPE_DOUBLE, latency_ms, "seed", G_TYPE_UINT64, (guint64)last->seed, "edit-ms",
+                           G_TYPE_DOUBLE, last->edit_ms, "step-ms", G_TYPE_DOUBLE, step_ms, "text-ms", G_TYPE_DOUBLE,
+                           last->text_ms, "vae-ms", G_TYPE_DOUBLE, last->encode_ms + last->decode_ms, "evaluations",
+                           G_TYPE_INT, last->evaluations, "skipped", G_TYPE_INT, last->skipped, "step-mask",
+                           G_TYPE_STRING, last->mask, "machine", G_TYPE_STRING, machine, NULL);
 }
 
 /* Before the first start there is no engine and nothing was decided: an empty structure. */
@@ -190,6 +197,7 @@ void gst_flux_kontext_edit_count(GstFluxKontextEdit *self, const FkResult *last,
   GstFluxKontextStats *stats = &self->stats;
   stats->frames += n;
   stats->last = *last;
+  stats->recent_frames[stats->n_recent % G_N_ELEMENTS(stats->recent_ms)] = n;
   stats->recent_ms[stats->n_recent++ % G_N_ELEMENTS(stats->recent_ms)] = ms;
   GstClockTime now = estimate(self);
   gdouble moved = ABS((gdouble)now - (gdouble)stats->reported);
