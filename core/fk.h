@@ -76,7 +76,7 @@ typedef struct {
   const char *presets[4]; /* what `auto` becomes under exact, quality, balanced, fast; NULL: follows from the rest */
   bool both;              /* scope FK_SCOPE_SETTING, and an option too: `auto` of options follows from it */
   bool memory;            /* a setting: another value needs another memory plan; an option: another engine */
-  bool file; /* names files of this machine: not to be taken from requests of others */
+  bool file;              /* names files of this machine: not to be taken from requests of others */
   /* The library's own: the field of the resolved value, and what the backend must be able to do for "on". */
   size_t offset;
   uint32_t needs;
@@ -255,7 +255,7 @@ FK_API bool fk_engine_dead(FkEngine *engine);
  * input and result (rows without gaps) and of the model's files; every setting and option as it ran; decisions of a
  * step cache; versions, device, times. What two runs of one job differ in is in "times" alone. Files up to 64 MiB are
  * hashed whole; of larger ones size, first and last MiB and 4 KiB of each MiB between, which tells models and
- * fine-tunes apart and not a change of a few bytes. Once for each engine: a second for 34 GB, from the page cache.
+ * fine-tunes apart and not a change of a few bytes. Once for each engine: two seconds for 34 GB in the page cache.
  * FK_ERROR_MODEL_MISSING, _DENIED, _BAD where the files cannot be read or are not those that were opened. (transfer
  * full): g_free. */
 FK_API char *fk_manifest(FkEngine *engine, const FkJob *job, GError **error);

@@ -3,7 +3,7 @@
 #   usage: examples/install-deps.sh [--tests]
 set -eu
 packages="meson ninja-build pkg-config gcc g++ libc6-dev libglib2.0-dev libjson-glib-dev libsentencepiece-dev
-  libopenblas-pthread-dev libpng-dev libjpeg-dev libcairo2-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
+  libopenblas-pthread-dev libpng-dev libjpeg-dev libcairo2-dev libvips-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good imagemagick fonts-dejavu-core python3"
 [ "${1:-}" != --tests ] || packages="$packages clang locales libcurl4-openssl-dev python3-gi gir1.2-gstreamer-1.0"
 

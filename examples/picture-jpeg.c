@@ -12,7 +12,7 @@
 
 #include <jerror.h>
 
-enum { QUALITY = 95, EXIF_HEAD = 6 };
+enum { EXIF_HEAD = 6 };
 
 typedef struct {
   struct jpeg_error_mgr base; /* first: libjpeg has its address */
@@ -79,7 +79,7 @@ bool picture_jpeg_read(PictureFile *file) {
   return ok;
 }
 
-static bool encode(struct jpeg_compress_struct *jpeg, Errors *errors, const FkImage *image, guint8 **data,
+static bool encode(struct jpeg_compress_struct *jpeg, Errors *errors, const FkImage *image, int quality, guint8 **data,
                    unsigned long *bytes) {
   if (setjmp(errors->back)) return false;
   jpeg_create_compress(jpeg);
@@ -89,7 +89,7 @@ static bool encode(struct jpeg_compress_struct *jpeg, Errors *errors, const FkIm
   jpeg->input_components = 3;
   jpeg->in_color_space = JCS_RGB;
   jpeg_set_defaults(jpeg);
-  jpeg_set_quality(jpeg, QUALITY, TRUE);
+  jpeg_set_quality(jpeg, quality, TRUE);
   jpeg->comp_info[0].h_samp_factor = jpeg->comp_info[0].v_samp_factor = 1;
   jpeg_start_compress(jpeg, TRUE);
   while (jpeg->next_scanline < jpeg->image_height)
@@ -98,13 +98,13 @@ static bool encode(struct jpeg_compress_struct *jpeg, Errors *errors, const FkIm
   return true;
 }
 
-bool picture_jpeg_write(const FkImage *image, guint8 **data, gsize *bytes, char *message) {
+bool picture_jpeg_write(const FkImage *image, int quality, guint8 **data, gsize *bytes, char *message) {
   struct jpeg_compress_struct jpeg = {0};
   Errors errors;
   unsigned long size = 0;
   jpeg.err = errors_init(&errors, message);
   *data = NULL;
-  const bool ok = encode(&jpeg, &errors, image, data, &size);
+  const bool ok = encode(&jpeg, &errors, image, quality, data, &size);
   jpeg_destroy_compress(&jpeg);
   *bytes = size;
   return ok;

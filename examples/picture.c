@@ -64,25 +64,30 @@ static bool turn(PictureFile *file) {
   return ok;
 }
 
-bool picture_read(const char *path, FkImage *image, GError **error) {
-  g_autofree char *data = NULL;
-  PictureFile file = {.orientation = 1};
+bool picture_decode(const char *name, const guint8 *data, gsize bytes, FkImage *image, GError **error) {
+  PictureFile file = {.data = data, .bytes = bytes, .orientation = 1};
   *image = (FkImage){0};
-  if (!g_file_get_contents(path, &data, &file.bytes, error)) return false;
-  file.data = (const guint8 *)data;
-  const bool png = file.bytes >= 8 && !memcmp(data, "\x89PNG\r\n\x1a\n", 8);
-  const bool jpeg = file.bytes >= 3 && !memcmp(data, "\xff\xd8\xff", 3);
+  const bool png = bytes >= 8 && !memcmp(data, "\x89PNG\r\n\x1a\n", 8);
+  const bool jpeg = bytes >= 3 && !memcmp(data, "\xff\xd8\xff", 3);
   if (!png && !jpeg) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: neither PNG nor JPEG, which are the formats that are read",
-                path);
+                name);
     return false;
   }
   const bool ok = (png ? picture_png_read(&file) : picture_jpeg_read(&file)) && turn(&file);
   *image = file.image;
   if (ok) return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s: %s", path, png ? "PNG" : "JPEG", file.message);
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s: %s", name, png ? "PNG" : "JPEG", file.message);
   g_clear_pointer(&image->data, g_free);
   return false;
+}
+
+bool picture_read(const char *path, FkImage *image, GError **error) {
+  g_autofree char *data = NULL;
+  gsize bytes;
+  *image = (FkImage){0};
+  return g_file_get_contents(path, &data, &bytes, error) &&
+         picture_decode(path, (const guint8 *)data, bytes, image, error);
 }
 
 static bool ends(const char *path, const char *end) {
@@ -110,7 +115,7 @@ bool picture_write(const char *path, const FkImage *image, GError **error) {
   guint8 *data = NULL;
   gsize bytes = 0;
   if (!picture_check_name(path, image->channels == 4, error)) return false;
-  const bool encoded = is_jpeg(path) ? picture_jpeg_write(image, &data, &bytes, message)
+  const bool encoded = is_jpeg(path) ? picture_jpeg_write(image, PICTURE_QUALITY, &data, &bytes, message)
                                      : picture_png_write(image, &data, &bytes, message);
   if (!encoded) g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, message);
   const bool ok = encoded && tool_write(path, data, bytes, error);

@@ -10,6 +10,8 @@
 /* PNG or JPEG by content. 8-bit RGB, or RGBA where the file has transparency, rows without gaps; (transfer full):
  * image->data, g_free. */
 bool picture_read(const char *path, FkImage *image, GError **error);
+/* The same of a file in memory. name: for the message. */
+bool picture_decode(const char *name, const guint8 *data, gsize bytes, FkImage *image, GError **error);
 /* May pictures with (alpha) or without transparency be written under this name? Only its end counts: .png, and .jpg or
  * .jpeg without alpha. */
 bool picture_check_name(const char *path, bool alpha, GError **error);
