@@ -4,6 +4,7 @@
  * (flux.c), the schedule (scheduler.c). */
 #include "denoise.h"
 
+#include "blend.h"
 #include "debug.h"
 #include "draft.h"
 #include "flux-cond.h"
@@ -32,6 +33,7 @@ typedef struct {
   FkTensor (*operands)[FK_OPERANDS]; /* per frame */
   FkStepCache *cache;                /* NULL: every evaluation is computed */
   FkMerge *merge;                    /* NULL: no tokens are merged */
+  FkBlend *blend;                    /* NULL: from pure noise, and all is edited */
   int *refreshed;                    /* per frame and branch: evaluation whose context is saved; -1: none yet */
   FkTensor ends_coefs;               /* draft: [4] float32: of x0 and of the noise at the last evaluation */
   FkTensor *ends;                    /* draft: per frame [2 S, C] float32: x0, then the noise; else NULL */
@@ -129,19 +131,27 @@ static void forward(Loop *l, int frame, int branch, int i) {
   if (computed && !reuse) l->refreshed[sequence] = i;
 }
 
+/* Branches of evaluation i: guidance-start and -end as diffusers' control_guidance_start and _end. */
+static int branches_at(const Loop *l, int i) {
+  const FkTune *t = l->edit->tune;
+  const double n = l->total, k = l->first + i;
+  return k / n < t->guidance_start || (k + 1) / n > t->guidance_end ? 1 : l->branches;
+}
+
 /* Velocity of one frame at evaluation i, with true CFG if there is a negative branch (spec 8). */
 static void evaluate(Loop *l, int f, int i) {
   FkBackend *be = l->edit->be;
   FkFluxRun *r = &l->run;
   const FkDenoiseFrame *frame = &l->frames[f];
   const double before = fk_job_flop(be);
-  for (int b = 0; b < l->branches; b++) {
+  const int branches = branches_at(l, i);
+  for (int b = 0; b < branches; b++) {
     fk_op_copy(be, fk_tensor_slice_rows(r->tokens, 0, r->target), frame->latent);
     if (r->context) fk_op_copy(be, fk_tensor_slice_rows(r->tokens, r->target, r->context), frame->context);
     forward(l, f, b, i);
-    if (l->branches == 2 && b == 0) fk_op_copy(be, l->positive, r->velocity);
+    if (branches == 2 && b == 0) fk_op_copy(be, l->positive, r->velocity);
   }
-  if (l->branches == 2) fk_op_combine(be, r->velocity, 2, (const FkTensor[]){r->velocity, l->positive}, l->cfg_coefs);
+  if (branches == 2) fk_op_combine(be, r->velocity, 2, (const FkTensor[]){r->velocity, l->positive}, l->cfg_coefs);
   l->edit->jobs[f].result.flop += fk_job_flop(be) - before;
 }
 
@@ -173,7 +183,7 @@ static bool loop(Loop *l, GError **error) {
     if (fk_job_cancelled(e->cancellable, error)) return false;
     if (e->progress && !e->dry_run) e->progress("step", l->first + i, l->total, e->user_data);
     fk_op_range(e->be, "evaluation");
-    for (int b = 0; b < l->branches; b++) fk_flux_modulate(&l->run, &l->branch[b], i);
+    for (int b = 0; b < branches_at(l, i); b++) fk_flux_modulate(&l->run, &l->branch[b], i);
     for (int f = 0; f < e->n; f++) {
       evaluate(l, f, i);
       if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
@@ -183,6 +193,7 @@ static bool loop(Loop *l, GError **error) {
         solve(l, l->operands[f], i);
       else
         return false;
+      if (l->blend) fk_blend_step(l->blend, f, i);
     }
     fk_op_range(e->be, NULL);
     if (e->dry_run) continue;
@@ -309,7 +320,7 @@ static bool run_draft(FkEdit *e, const FkPrompt *positive, const FkPrompt *negat
   l.ends_coefs = fk_arena_1d(e->arena, FK_F32, 4);
   fk_op_upload(e->be, l.ends_coefs, (const float[]){1, -last, 1, 1 - last});
   for (int i = 0; ok && i < e->n; i++) {
-    small[i] = (FkDenoiseFrame){frames[i].draft, fk_arena_2d(e->arena, FK_F32, rows, columns), {0}};
+    small[i] = (FkDenoiseFrame){frames[i].draft, fk_arena_2d(e->arena, FK_F32, rows, columns), {0}, {0}};
     ends[i] = fk_arena_2d(e->arena, FK_F32, 2 * rows, columns);
     ok = e->dry_run || start_draft(e, &g, frames[i].latent, small[i].latent, error);
   }
@@ -325,22 +336,25 @@ static bool run_draft(FkEdit *e, const FkPrompt *positive, const FkPrompt *negat
 
 bool fk_denoise(FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, FkDenoiseFrame *frames, GError **error) {
   const int64_t h = e->height / 16, w = e->width / 16;
-  const size_t mark = fk_arena_mark(e->arena);
+  const size_t start = fk_arena_mark(e->arena);
   const FkTune *t = e->tune;
   const int draft = fk_draft_steps(t->steps, t->draft, t->draft_share);
+  const int left_out = fk_schedule_left_out(t->steps, t->strength), from = draft + left_out; /* one of them is 0 */
+  const int total = fk_schedule_evaluations(t->scheduler, t->steps - left_out);
   g_autoptr(FkSchedule) whole =
       fk_schedule_build(t->scheduler, t->sigmas, t->steps, h * w, &e->model->config.scheduler);
-  g_autoptr(FkSchedule) rest = whole ? fk_schedule_build_explicit(t->scheduler, t->steps - draft, whole->sigmas + draft,
-                                                                  whole->timesteps + draft)
-                                     : NULL;
+  g_autoptr(FkSchedule) rest = whole ? fk_schedule_from(whole, from) : NULL;
   if (!rest) return no_memory(error, "schedule");
-  bool ok = !draft || run_draft(e, positive, negative, frames, draft, whole->evaluations, whole->sigmas[draft], error);
+  FkBlend *blend = fk_blend_open(e, frames, rest, left_out > 0);
+  const size_t mark = fk_arena_mark(e->arena);
+  bool ok = !draft || run_draft(e, positive, negative, frames, draft, total, whole->sigmas[draft], error);
   fk_arena_reset(e->arena, mark);
   if (ok) {
     const FkFluxShape shape = {.grid_h = h, .grid_w = w, .context_h = h, .context_w = w};
-    Loop l = {.edit = e, .schedule = rest, .first = draft, .total = whole->evaluations, .frames = frames};
+    Loop l = {.edit = e, .schedule = rest, .first = draft, .total = total, .frames = frames, .blend = blend};
     ok = run_stage(&l, shape, positive, negative, error);
   }
-  fk_arena_reset(e->arena, mark);
+  fk_blend_free(blend);
+  fk_arena_reset(e->arena, start);
   return ok;
 }

@@ -10,6 +10,7 @@ typedef struct {
   FkTensor context; /* [context tokens, C], the backend's dtype; absent for task=generate */
   FkTensor latent;  /* [target tokens, C] float32: noise on entry, result on return */
   FkTensor draft;   /* [context tokens of the draft, C]: the reference at its size; absent without a draft */
+  FkTensor mask;    /* [target tokens, C] float32: 1 edited, 0 kept as the context has it; absent: all is edited */
 } FkDenoiseFrame;
 
 /* negative NULL: no true CFG. Writes evaluations, skipped and mask of each job's result. */

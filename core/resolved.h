@@ -23,12 +23,12 @@ typedef struct {
   int precision_first, precision_last;
   const char *model_path; /* NULL: none */
   FkEngineKind backend;
-  int device;        /* index of the GPU; -1: not one of several */
-  int threads;       /* of the CPU backend; 0 on others */
-  uint64_t max_vram; /* bytes; 0: no limit */
+  int device;                                     /* index of the GPU; -1: not one of several */
+  int threads;                                    /* of the CPU backend; 0 on others */
+  uint64_t max_vram;                              /* bytes; 0: no limit */
   FkQuantization quantization, text_quantization; /* of the transformer's blocks; of T5 */
-  bool twins; /* the blocks' matrices are held unquantised too */
-  FkPrecision precision; /* of each kind of matrix; follows from the rest */
+  bool twins;                                     /* the blocks' matrices are held unquantised too */
+  FkPrecision precision;                          /* of each kind of matrix; follows from the rest */
 } FkLoadPlan;
 
 /* What one edit runs with. Strings belong to the settings. */
@@ -39,6 +39,8 @@ typedef struct {
   uint64_t seed;
   int steps, max_sequence_length; /* max_sequence_length 0: the tokenizer's own */
   double guidance, true_cfg_scale;
+  double guidance_start, guidance_end; /* of true CFG: shares of the evaluations */
+  double strength;                     /* above 0; 1: from pure noise */
   FkSchedulerKind scheduler;
   FkSigmasKind sigmas;
   FkRng rng;

@@ -96,12 +96,19 @@ static bool check_machine(const FkValues *v, FkScope scope, const FkBackend *be,
   return true;
 }
 
+/* Those that `strength` leaves; a picture from text alone has nothing else to begin from. */
+static int steps_to_run(const FkValues *v) {
+  const int steps = (int)g_ascii_strtod(get(v, "steps"), NULL);
+  const bool edits = !strcmp(get(v, "task"), "edit");
+  return edits ? steps - fk_schedule_left_out(steps, g_ascii_strtod(get(v, "strength"), NULL)) : steps;
+}
+
 bool fk_tune_check_mask(const FkSettings *settings, GError **error) {
   const FkValues *v = fk_settings_values(settings);
   const char *mask = get(v, "step-cache-mask");
   const FkProperty *scheduler = fk_properties_find("scheduler");
-  const int n = fk_schedule_evaluations((FkSchedulerKind)position(scheduler, fk_values_get(v, scheduler)),
-                                        (int)g_ascii_strtod(get(v, "steps"), NULL));
+  const int n =
+      fk_schedule_evaluations((FkSchedulerKind)position(scheduler, fk_values_get(v, scheduler)), steps_to_run(v));
   if (!mask || !*mask) return true;
   const size_t length = strlen(mask), good = strspn(mask, "01");
   const char *draft = fk_tune_decided(v, fk_properties_find("draft"));
@@ -137,8 +144,18 @@ static bool check_interactions(const FkValues *v, GError **error) {
   return true;
 }
 
+/* Guidance that is asked for runs at least once. */
+static bool check_guidance(const FkValues *v, GError **error) {
+  const char *start = get(v, "guidance-start"), *end = get(v, "guidance-end");
+  if (g_ascii_strtod(start, NULL) < g_ascii_strtod(end, NULL)) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "guidance-start=%s: no evaluation lies between it and guidance-end=%s", start, end);
+  return false;
+}
+
 bool fk_settings_check(const FkSettings *settings, GError **error) {
-  return fk_tune_check_mask(settings, error) && check_interactions(fk_settings_values(settings), error);
+  return fk_tune_check_mask(settings, error) && check_guidance(fk_settings_values(settings), error) &&
+         check_interactions(fk_settings_values(settings), error);
 }
 
 /* ---- What has no effect ---- */
@@ -189,6 +206,7 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
     return false;
   }
   if (t->true_cfg_scale <= 1) t->negative_prompt = NULL;
+  if (t->task == FK_TASK_GENERATE) t->strength = 1;
   if (!*t->step_cache.mask) t->step_cache.mask = NULL;
   t->context_reuse = MAX(1, t->context_reuse);
   t->draft = MAX(1, t->draft);

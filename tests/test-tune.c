@@ -76,7 +76,7 @@ static const char *another(const FkProperty *p) {
   case FK_KIND_ENUM: return p->values[!strcmp(p->values[2], p->initial) ? 1 : 2];
   case FK_KIND_INT:
   case FK_KIND_UINT64: return "17";
-  case FK_KIND_DOUBLE: return p->max < 1 ? "0.5" : "1.25";
+  case FK_KIND_DOUBLE: return p->max <= 1 ? "0.5" : "1.25";
   case FK_KIND_STRING: return "1";
   }
   return NULL;

@@ -129,7 +129,7 @@ static void batchable(void) {
                         : p[i].kind == FK_KIND_ENUM   ? p[i].values[g_strcmp0(p[i].values[0], p[i].initial) ? 0 : 1]
                         : p[i].kind == FK_KIND_SWITCH ? "on"
                         : p[i].kind == FK_KIND_BOOL   ? (g_str_equal(p[i].initial, "true") ? "false" : "true")
-                        : p[i].min > 0                ? "17"
+                        : p[i].min > 0                ? (p[i].max > 1 ? "17" : "0.5")
                                                       : "0.0";
     if (p[i].kind == FK_KIND_UINT64) other = "17";
     if (!fk_settings_set(b, p[i].name, other, NULL)) g_error("%s did not take %s", p[i].name, other);

@@ -162,6 +162,17 @@ FkSchedule *fk_schedule_build_explicit(FkSchedulerKind kind, int steps, const fl
   return s;
 }
 
+int fk_schedule_left_out(int steps, double strength) {
+  const double run = steps * strength;
+  const int left_out = (int)(steps - (run < steps ? run : steps));
+  return left_out < steps ? left_out : steps - 1;
+}
+
+FkSchedule *fk_schedule_from(const FkSchedule *s, int first) {
+  const int evaluations = s->kind == FK_SCHEDULER_HEUN ? 2 * first : first;
+  return fk_schedule_build_explicit(s->kind, s->steps - first, s->sigmas + first, s->timesteps + evaluations);
+}
+
 float fk_schedule_sigma(const FkSchedule *schedule, int evaluation) {
   return schedule->sigmas[rung_of(schedule, evaluation)];
 }

@@ -76,6 +76,12 @@ FkSchedule *fk_schedule_build_explicit(FkSchedulerKind kind, int steps, const fl
 
 void fk_schedule_free(FkSchedule *schedule);
 
+/* Steps left out at the start when an edit begins from the noised picture: int(n - min(n * strength, n)) as diffusers'
+ * get_timesteps, and never all of them. strength above 0, at most 1 */
+int fk_schedule_left_out(int steps, double strength);
+/* What is left of a schedule from its step `first` on. NULL: out of memory. (transfer full) */
+FkSchedule *fk_schedule_from(const FkSchedule *schedule, int first);
+
 /* sigma at which evaluation i sees the sample. */
 float fk_schedule_sigma(const FkSchedule *schedule, int evaluation);
 

@@ -215,7 +215,8 @@ bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass
   FkForecast *residual = &c->residual[frame * c->branches + branch];
   FkTensor hidden = p->back ? fk_tensor_slice_rows(run->hidden, 0, fk_flux_active(run, pass)) : target_rows(run);
   FkTensor middle = rows_of(c->middle, hidden);
-  const bool compute = run_front(c, run, pass, frame, branch);
+  /* A branch that joins late (guidance-start) has nothing yet to take the middle from. */
+  const bool decided = run_front(c, run, pass, frame, branch), compute = decided || residual->terms == 0;
   if (compute) {
     fk_op_copy(run->be, middle, hidden);
     fk_merge_run_blocks(merge, run, pass, PART_MIDDLE, p->front, blocks - p->back);
