@@ -103,46 +103,8 @@ static void test_rows(void) {
 
 /* ---- A transformer as Black Forest Labs' own code names and fuses it ---- */
 
-#define COPY(ours, theirs)                                                                                             \
-  { ours, theirs, 0, 0, 0, FK_TRANSFORM_NONE }
-#define ROWS(ours, theirs, first, count, of)                                                                           \
-  { ours, theirs, first, count, of, FK_TRANSFORM_NONE }
-#define EMBEDDER(ours, theirs)                                                                                         \
-  COPY("time_text_embed." ours ".linear_1", theirs ".in_layer"),                                                       \
-      COPY("time_text_embed." ours ".linear_2", theirs ".out_layer")
-#define STREAM(side, mod, q, k, v, out, norm_q, norm_k, ff)                                                            \
-  COPY("transformer_blocks.*." mod, "double_blocks.*." side "_mod.lin"),                                               \
-      ROWS("transformer_blocks.*.attn." q, "double_blocks.*." side "_attn.qkv", 0, 1, 3),                              \
-      ROWS("transformer_blocks.*.attn." k, "double_blocks.*." side "_attn.qkv", 1, 1, 3),                              \
-      ROWS("transformer_blocks.*.attn." v, "double_blocks.*." side "_attn.qkv", 2, 1, 3),                              \
-      COPY("transformer_blocks.*.attn." out, "double_blocks.*." side "_attn.proj"),                                    \
-      COPY("transformer_blocks.*.attn." norm_q ".weight", "double_blocks.*." side "_attn.norm.query_norm.scale"),      \
-      COPY("transformer_blocks.*.attn." norm_k ".weight", "double_blocks.*." side "_attn.norm.key_norm.scale"),        \
-      COPY("transformer_blocks.*." ff ".net.0.proj", "double_blocks.*." side "_mlp.0"),                                \
-      COPY("transformer_blocks.*." ff ".net.2", "double_blocks.*." side "_mlp.2")
-
-static const FkNameRow fused_rows[] = {
-    COPY("x_embedder", "img_in"),
-    COPY("context_embedder", "txt_in"),
-    EMBEDDER("timestep_embedder", "time_in"),
-    EMBEDDER("text_embedder", "vector_in"),
-    EMBEDDER("guidance_embedder", "guidance_in"),
-    STREAM("img", "norm1.linear", "to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k", "ff"),
-    STREAM("txt", "norm1_context.linear", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q",
-           "norm_added_k", "ff_context"),
-    ROWS("single_transformer_blocks.*.attn.to_q", "single_blocks.*.linear1", 0, 1, 7),
-    ROWS("single_transformer_blocks.*.attn.to_k", "single_blocks.*.linear1", 1, 1, 7),
-    ROWS("single_transformer_blocks.*.attn.to_v", "single_blocks.*.linear1", 2, 1, 7),
-    ROWS("single_transformer_blocks.*.proj_mlp", "single_blocks.*.linear1", 3, 4, 7),
-    COPY("single_transformer_blocks.*.proj_out", "single_blocks.*.linear2"),
-    COPY("single_transformer_blocks.*.attn.norm_q.weight", "single_blocks.*.norm.query_norm.scale"),
-    COPY("single_transformer_blocks.*.attn.norm_k.weight", "single_blocks.*.norm.key_norm.scale"),
-    COPY("single_transformer_blocks.*.norm.linear", "single_blocks.*.modulation.lin"),
-    COPY("proj_out", "final_layer.linear"),
-    {"norm_out.linear", "final_layer.adaLN_modulation.1", 0, 0, 0, FK_TRANSFORM_SWAP_HALVES},
-};
-static const FkNameTable tables[] = {{NULL, 0, NULL}, {fused_rows, G_N_ELEMENTS(fused_rows), NULL}};
-static const FkNameTable *const fused = &tables[1];
+/* The program's own tables: of diffusers' names and of these. */
+static const FkNameTable *tables, *fused;
 
 enum { DOUBLES = 2, SINGLES = 5 };
 
@@ -380,6 +342,9 @@ static void test_tied(void) {
 
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
+  size_t n;
+  tables = fk_name_tables(FK_PART_FLUX, &n);
+  fused = &tables[n - 1];
   scratch_open();
   g_test_add_func("/names/rows", test_rows);
   g_test_add_data_func("/names/fused/host", NULL, test_fused);

@@ -120,13 +120,13 @@ static FkComponent *write_codes(const char *type, const char *shape, float scale
       g_strdup_printf("{\"s.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[8,32],\"data_offsets\":[0,256]},"
                       "\"u.weight\":{\"dtype\":\"F8_E4M3\",\"shape\":[4,64],\"data_offsets\":[256,512]},"
                       "\"v\":{\"dtype\":\"F8_E4M3\",\"shape\":[256],\"data_offsets\":[512,768]},"
-                      "\"s.scale\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[768,772]}}",
+                      "\"s.scale_weight\":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[768,772]}}",
                       type, shape);
   g_free(write_safetensors("codes/model.safetensors", header, data, sizeof data));
   return open_part("codes");
 }
 
-static const FkNameTable scaled = {.scale = "scale"};
+static const FkNameTable scaled = {NULL, 0, NULL};
 
 typedef struct {
   FkWeight s, u;
@@ -186,13 +186,13 @@ static void test_bad_scales(void) {
     int code;
     const char *text_1, *text_2;
   } cases[] = {
-      {"F32", "[1]", 0, FK_ERROR_MODEL_BAD, "\"s.weight\": its scale \"s.scale\"",
+      {"F32", "[1]", 0, FK_ERROR_MODEL_BAD, "\"s.weight\": its scale \"s.scale_weight\"",
        "expected a positive number, found 0"},
-      {"F32", "[1]", -1, FK_ERROR_MODEL_BAD, "s.scale", "found -1"},
-      {"F32", "[1]", NAN, FK_ERROR_MODEL_BAD, "s.scale", "found "},
-      {"F32", "[1]", INFINITY, FK_ERROR_MODEL_BAD, "s.scale", "found inf"},
+      {"F32", "[1]", -1, FK_ERROR_MODEL_BAD, "s.scale_weight", "found -1"},
+      {"F32", "[1]", NAN, FK_ERROR_MODEL_BAD, "s.scale_weight", "found "},
+      {"F32", "[1]", INFINITY, FK_ERROR_MODEL_BAD, "s.scale_weight", "found inf"},
       {"BF16", "[2]", 1, FK_ERROR_MODEL_MISMATCH,
-       "\"s.scale\": expected one F32 beside F8_E4M3, found BF16 of shape [2]",
+       "\"s.scale_weight\": expected one F32 beside codes of 8 bits, found BF16 of shape [2]",
        "1 of another shape or type, 0 unknown"},
       {"I32", "[1]", 1, FK_ERROR_MODEL_MISMATCH, "found I32", "1 of another shape or type, 0 unknown"},
   };

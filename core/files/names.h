@@ -18,8 +18,18 @@ const char *fk_part_name(FkPart part);
 
 typedef enum {
   FK_TRANSFORM_NONE,
-  FK_TRANSFORM_SWAP_HALVES /* the second half of the rows comes first */
+  FK_TRANSFORM_SWAP_HALVES, /* the second half of the rows comes first */
+  FK_TRANSFORM_POINT        /* a matrix that the file has as a convolution of one pixel: [out, in, 1, 1] */
 } FkTransform;
+
+/* How numbers that stand beside a tensor's codes multiply them. */
+typedef enum {
+  FK_SCALING_NONE,
+  FK_SCALING_TENSOR, /* one for all */
+  FK_SCALING_ROW,    /* one for each row */
+  FK_SCALING_MXFP8,  /* a power of two for each 32 numbers of a row */
+  FK_SCALING_NVFP4   /* an E4M3 for each 16 numbers of a row, and one for all */
+} FkScaling;
 
 /* One rule of a layout. `ours` is matched with the beginning of a canonical name, up to its end or a '.' (or any
  * character, where `ours` ends with a '.'); a '*' stands for one or more characters other than '.'. The file's name is
@@ -37,14 +47,13 @@ typedef struct {
   size_t n_rows;
   const char *const *ignored; /* (nullable) NULL-terminated patterns of tensors that may be there and have no use; '*'
                                  and '?' stand for any text and any character */
-  const char *scale;          /* (nullable) "scale_weight": X.scale_weight, where it is there, is what all numbers of
-                                 X.weight are multiplied by */
 } FkNameTable;
 
 /* One part's files and how they name things. */
 typedef struct {
   const FkComponent *component; /* NULL: no files */
   const FkNameTable *table;
+  const char *prefix; /* (nullable) before each name of the table in the files; what is without it is not the part's */
 } FkNamesPart;
 
 /* A checkpoint's parts. */
@@ -59,8 +68,10 @@ typedef struct {
   int64_t first_row, rows;  /* along the tensor's first axis */
   int of, count;            /* the rows are count/of of the tensor's; of 0: all */
   FkTransform transform;
-  const FkSafetensors *scale_file; /* scale: one float32 that multiplies the tensor's numbers; NULL: none */
-  const FkStTensor *scale;
+  /* X.scale_weight or X.weight_scale beside X.weight, and X.weight_scale_2; NULL: not there. */
+  const FkSafetensors *scale_file, *scale2_file;
+  const FkStTensor *scale, *scale2;
+  FkScaling scaling; /* how they are meant: known when fk_numbers_check has seen the source */
 } FkSource;
 
 /* The layouts that the program knows for a part; those of tests are their own. */
@@ -68,11 +79,15 @@ const FkNameTable *fk_name_tables(FkPart part, size_t *n);
 /* Which of `n` layouts the component has: the one with the most of a few tensors that every model of this part has;
  * among equals, also when there are none, the first. */
 const FkNameTable *fk_names_detect(FkPart part, const FkComponent *component, const FkNameTable *tables, size_t n);
+/* The same with the layouts that the program knows, under each prefix that files put before the part's names. Returns
+ * how many of those few tensors are there; 0: the files have nothing of this part. */
+int fk_names_layout(FkPart part, const FkComponent *component, FkNamesPart *out);
 
 /* The source of a canonical name, by reference to the component; false: it has no such tensor. */
 bool fk_names_find(const FkNames *names, FkPart part, const char *canonical, FkSource *out);
 /* The name that the layout gives a canonical tensor first. (transfer full) */
 char *fk_names_expected(const FkNames *names, FkPart part, const char *canonical);
+/* It is not the part's, or has no use. */
 bool fk_names_ignored(const FkNames *names, FkPart part, const char *tensor);
 
 #endif

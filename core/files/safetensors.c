@@ -10,6 +10,7 @@
 #include "file.h"
 #include "fk-error.h"
 #include "json-scan.h"
+#include "types.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -27,23 +28,6 @@ struct FkSafetensors {
   GArray *tensors;     /* FkStTensor, by begin */
   GArray *dims;        /* int64_t of all shapes */
   GHashTable *by_name; /* FkStTensor as a set */
-};
-
-/* All types of the format; weights can be made of those with `usable`. */
-static const struct {
-  const char *name;
-  int bits;
-  bool usable;
-  FkDtype dtype;
-} types[] = {
-    {"F32", 32, true, FK_F32},     {"F16", 16, true, FK_F16},         {"BF16", 16, true, FK_BF16},
-    {"F64", 64, false, FK_F32},    {"I64", 64, false, FK_F32},        {"I32", 32, false, FK_F32},
-    {"I16", 16, false, FK_F32},    {"I8", 8, false, FK_F32},          {"U64", 64, false, FK_F32},
-    {"U32", 32, false, FK_F32},    {"U16", 16, false, FK_F32},        {"U8", 8, false, FK_F32},
-    {"BOOL", 8, false, FK_F32},    {"F8_E4M3", 8, true, FK_E4M3},     {"F8_E5M2", 8, false, FK_F32},
-    {"F8_E8M0", 8, false, FK_F32}, {"F8_E4M3FNUZ", 8, false, FK_F32}, {"F8_E5M2FNUZ", 8, false, FK_F32},
-    {"F4", 4, false, FK_F32},      {"F6_E2M3", 6, false, FK_F32},     {"F6_E3M2", 6, false, FK_F32},
-    {"C64", 64, false, FK_F32},
 };
 
 typedef struct {
@@ -88,12 +72,9 @@ static bool scan_numbers(FkJson *j, uint64_t *values, int most, int *count) {
 static bool scan_type(FkJson *j, const char *name, uint8_t *type) {
   char *text;
   if (!fk_json_string(j, &text)) return false;
-  for (size_t i = 0; i < G_N_ELEMENTS(types); i++)
-    if (!strcmp(text, types[i].name)) {
-      *type = (uint8_t)i;
-      return true;
-    }
-  return fail_entry(j, name, "unknown dtype ", text);
+  const int row = fk_number_type_named(text);
+  *type = (uint8_t)row;
+  return row >= 0 || fail_entry(j, name, "unknown dtype ", text);
 }
 
 /* {"dtype": .., "shape": [..], "data_offsets": [begin, end]} with its keys in any order, each once. */
@@ -182,16 +163,17 @@ static gboolean tensor_equal(const void *a, const void *b) {
 
 /* bytes == itemsize * product(shape), without overflow. */
 static bool check_size(const FkSafetensors *st, const FkStTensor *t, GError **error) {
-  guint64 bits = (guint64)types[t->type].bits;
+  const FkNumberType *type = fk_number_type(t->type);
+  guint64 bits = 8 * (guint64)type->bytes / (guint64)type->values;
   bool fits = true;
   for (int i = 0; i < t->rank; i++) fits = fits && g_uint64_checked_mul(&bits, bits, (guint64)t->dim[i]);
   g_autofree char *shape = fits && bits % 8 == 0 && bits / 8 == t->bytes ? NULL : fk_st_shape_text(t->dim, t->rank);
   if (!shape) return true;
   if (!fits) return fail_tensor(st, t->name, error, "shape %s overflows", shape);
-  if (bits % 8) return fail_tensor(st, t->name, error, "%s of shape %s ends inside a byte", types[t->type].name, shape);
+  if (bits % 8) return fail_tensor(st, t->name, error, "%s of shape %s ends inside a byte", type->name, shape);
   return fail_tensor(st, t->name, error,
-                     "%s of shape %s: expected %" G_GUINT64_FORMAT " bytes, found %" G_GUINT64_FORMAT,
-                     types[t->type].name, shape, bits / 8, (guint64)t->bytes);
+                     "%s of shape %s: expected %" G_GUINT64_FORMAT " bytes, found %" G_GUINT64_FORMAT, type->name,
+                     shape, bits / 8, (guint64)t->bytes);
 }
 
 static int compare_places(const void *a, const void *b) {
@@ -337,12 +319,14 @@ bool fk_safetensors_read(const FkSafetensors *st, const FkStTensor *tensor, uint
 }
 
 const char *fk_st_type_name(const FkStTensor *tensor) {
-  return types[tensor->type].name;
+  return fk_number_type(tensor->type)->name;
 }
 
 bool fk_st_type_usable(const FkStTensor *tensor, FkDtype *dtype) {
-  *dtype = types[tensor->type].dtype;
-  return types[tensor->type].usable;
+  const FkNumberType *type = fk_number_type(tensor->type);
+  const bool e4m3 = !strcmp(type->name, "F8_E4M3");
+  *dtype = e4m3 ? FK_E4M3 : type->dtype;
+  return e4m3 || type->plain;
 }
 
 char *fk_st_shape_text(const int64_t *dim, int rank) {

@@ -22,7 +22,7 @@ typedef struct {
   const int64_t *dim; /* rank dimensions, outermost first, each >= 0 */
   uint64_t begin;     /* position in the file, in bytes; unaligned */
   uint64_t bytes;
-  uint8_t type; /* row of the format's table of types */
+  uint8_t type; /* row of the table of types (types.h) */
   uint8_t rank; /* 0: a scalar */
 } FkStTensor;
 
@@ -47,7 +47,8 @@ bool fk_safetensors_read(const FkSafetensors *st, const FkStTensor *tensor, uint
 
 /* The format's name of the tensor's type, such as "BF16". */
 const char *fk_st_type_name(const FkStTensor *tensor);
-/* False for types that weights cannot have here: everything but F32, F16, BF16 and F8_E4M3. */
+/* True for F32, F16, BF16 and F8_E4M3, which are numbers by themselves; weights may have other types too (numbers.h).
+ */
 bool fk_st_type_usable(const FkStTensor *tensor, FkDtype *dtype);
 /* "[3072,64]". (transfer full) */
 char *fk_st_shape_text(const int64_t *dim, int rank);

@@ -4,12 +4,14 @@
 #define FK_WEIGHTS_INTERNAL_H
 
 #include "delta.h"
+#include "numbers.h"
 #include "weights.h"
 
 /* Rows of a tensor of the checkpoint and where they go: rows x cols elements without gaps. */
 typedef struct {
   FkSource source;
-  FkDtype from, as;   /* as E4M3 or I8: codes, and a float32 scale for each row */
+  FkDtype from, as;   /* from: of the file, float32 where numbers.h makes them; as E4M3 or I8: codes, and a float32
+                         scale for each row */
   int64_t rows, cols; /* source.first_row is the first */
   int taps;           /* kernel * kernel; a row is [cols / taps, taps] in the file and transposed in memory. 1: as is */
   size_t place, scale;    /* bytes of the store's memory; scale: of codes alone */
@@ -52,7 +54,7 @@ static inline bool fk_item_quantised(const FkItem *item) {
 
 /* The reader makes the elements of memory of those of the file, also for a backend that could convert plain numbers. */
 static inline bool fk_item_made_by_reader(const FkItem *item) {
-  return fk_item_quantised(item) || item->from == FK_E4M3 || item->deltas;
+  return fk_item_quantised(item) || fk_numbers_coded(&item->source) || item->deltas;
 }
 
 #endif

@@ -6,7 +6,7 @@
  * without has its memory in the host's address space (CPU): readers convert through a small buffer straight into place.
  * Either way no tensor is held twice. Four things are done by the readers for both: convolutions are transposed; rows
  * of quantised matrices become codes, for which a row's largest number must be known before its first code; codes of
- * the file become numbers, multiplied by the file's scale; and adapters are added to the numbers in float32. */
+ * the file become numbers (numbers.h); and adapters are added to the numbers in float32. */
 #include "weights-internal.h"
 
 #include "file.h"
@@ -93,28 +93,19 @@ static void transpose_row(void *to, const void *from, int64_t channels, int taps
 
 /* ---- Readers ---- */
 
-/* Numbers of a file's codes. */
-static void expand(float *to, const uint8_t *codes, float scale, int64_t n) {
-  for (int64_t i = 0; i < n; i++) to[i] = fk_e4m3_to_f32(codes[i]) * scale;
-}
-
 /* n elements as float32: in `raw` itself where they are. */
-static float *widen(void *raw, FkDtype from, float scale, int64_t n, float *work) {
+static float *widen(void *raw, FkDtype from, int64_t n, float *work) {
   if (from == FK_F32) return raw;
-  if (from == FK_E4M3)
-    expand(work, raw, scale, n);
-  else
-    convert(work, FK_F32, raw, from, n);
+  convert(work, FK_F32, raw, from, n);
   return work;
 }
 
 /* The same as finish_rows for rows that adapters change; never of kernels. */
-static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, float scale, void *work,
-                           const FkDeltaRun *run) {
+static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, void *work, const FkDeltaRun *run) {
   const FkItem *item = t->chunk->item;
   const int64_t cols = item->cols;
   char *to = (char *)t->to + (size_t)(at * cols) * fk_dtype_size(t->as);
-  float *wide = widen(raw, item->from, scale, n * cols, work);
+  float *wide = widen(raw, item->from, n * cols, work);
   fk_delta_rows(run, at, n, wide);
   for (int64_t r = 0; t->scales && r < n; r++)
     t->scales[at + r] = fk_quant_row((uint8_t *)to + r * cols, t->as, wide + r * cols, cols);
@@ -126,23 +117,18 @@ static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, 
 }
 
 /* Rows at..at+n of the chunk from `raw`, as the file has them, to their place. `work`: for n rows in between. */
-static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *raw, float scale, void *work) {
+static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *raw, void *work) {
   const FkItem *item = t->chunk->item;
-  FkDtype from = item->from;
   const size_t size = fk_dtype_size(t->as);
   const int64_t cols = item->cols;
   char *to = (char *)t->to + (size_t)(at * cols) * size;
   const FkDtype numbers = t->scales ? FK_F32 : t->as;
   const bool last = !t->scales && item->taps == 1; /* nothing follows the conversion */
-  if (from == FK_E4M3) {
-    float *wide = last && t->as == FK_F32 ? (void *)to : work;
-    expand(wide, raw, scale, n * cols);
-    raw = wide;
-    from = FK_F32;
-  }
-  if (from != numbers) {
-    convert(last ? to : work, numbers, raw, from, n * cols);
+  if (item->from != numbers) {
+    convert(last ? to : work, numbers, raw, item->from, n * cols);
     raw = work;
+  } else if (last) {
+    memcpy(to, raw, (size_t)(n * cols) * size); /* what numbers.h has made */
   }
   if (last) return;
   for (int64_t r = 0; r < n; r++)
@@ -151,17 +137,6 @@ static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *ra
     else
       transpose_row(to + (size_t)(r * cols) * size, (const char *)raw + (size_t)(r * cols) * size, cols / item->taps,
                     item->taps, size);
-}
-
-/* The factor of the source's numbers: 1 where it has none. */
-static bool read_scale(const FkSource *s, float *scale, GError **error) {
-  *scale = 1;
-  if (!s->scale) return true;
-  if (!fk_safetensors_read(s->scale_file, s->scale, 0, scale, sizeof *scale, error)) return false;
-  if (*scale > 0 && isfinite(*scale)) return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "its scale \"%.120s\": expected a positive number, found %g",
-              s->scale->name, (double)*scale);
-  return false;
 }
 
 /* Reads a chunk whose elements are not the file's: by blocks of rows that fit a cache. */
@@ -176,18 +151,23 @@ static bool read_blocks(const Transfer *t, GError **error) {
                 (size_t)block * (raw ? row_work : row));
     return false;
   }
-  float scale;
-  if (!read_scale(&item->source, &scale, error)) return false;
+  g_autoptr(FkNumbers) coded = NULL;
+  if (fk_numbers_coded(&item->source)) {
+    coded = fk_numbers_begin(&item->source, item->cols, c->first, c->rows, error);
+    if (!coded) return false;
+  }
   g_autoptr(FkDeltaRun) run = item->deltas ? fk_delta_begin(item->deltas, item->row + c->first, c->rows, error) : NULL;
   if (item->deltas && !run) return false;
   for (int64_t at = 0; at < c->rows; at += block) {
     const int64_t n = MIN(block, c->rows - at);
     const uint64_t offset = (uint64_t)(item->source.first_row + c->first + at) * row;
-    if (!fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)) return false;
+    if (!(coded ? fk_numbers_rows(coded, at, n, (void *)raw, error)
+                : fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)))
+      return false;
     if (run)
-      finish_adapted(t, at, n, raw, scale, work, run);
+      finish_adapted(t, at, n, raw, work, run);
     else
-      finish_rows(t, at, n, raw, scale, work);
+      finish_rows(t, at, n, raw, work);
   }
   return true;
 }

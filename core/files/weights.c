@@ -5,6 +5,7 @@
 
 #include "file.h"
 #include "fk-error.h"
+#include "numbers.h"
 
 #include <stdarg.h>
 #include <string.h>
@@ -106,33 +107,17 @@ typedef struct {
   int64_t first;  /* row of the target */
 } Need;
 
-/* The source has what is needed. *from: its type. */
-static bool check_source(FkBinder *b, const Need *n, const FkSource *s, FkDtype *from) {
-  const char *path = fk_safetensors_path(s->file), *name = s->tensor->name;
+/* The source has what is needed. *from: its type as the reader finds it. */
+static bool check_source(FkBinder *b, const Need *n, FkSource *s, FkDtype *from) {
   int64_t dim[MAX_RANK];
   memcpy(dim, n->dim, sizeof dim);
   if (s->of) dim[0] = dim[0] * s->of / s->count; /* of the tensor that has other rows too */
-  if (s->tensor->rank != n->rank || memcmp(s->tensor->dim, dim, (size_t)n->rank * sizeof *dim) ||
-      s->rows != n->dim[0]) {
-    g_autofree char *expected = fk_st_shape_text(dim, n->rank);
-    g_autofree char *found = fk_st_shape_text(s->tensor->dim, s->tensor->rank);
-    problem(b, &b->mismatched, "%s: tensor \"%s\": expected shape %s, found %s", path, name, expected, found);
-    return false;
-  }
-  /* Turned kernels of such a type are not needed by anybody. */
-  if (!fk_st_type_usable(s->tensor, from) || (*from == FK_E4M3 && n->taps > 1)) {
-    problem(b, &b->mismatched, "%s: tensor \"%s\": expected F32, F16, BF16 or F8_E4M3, found %s", path, name,
-            fk_st_type_name(s->tensor));
-    return false;
-  }
-  FkDtype scale;
-  if (!s->scale) return true;
-  g_hash_table_add(b->known, (gpointer)s->scale);
-  if (*from == FK_E4M3 && s->scale->bytes == 4 && fk_st_type_usable(s->scale, &scale) && scale == FK_F32) return true;
-  g_autofree char *found = fk_st_shape_text(s->scale->dim, s->scale->rank);
-  problem(b, &b->mismatched, "%s: tensor \"%s\": expected one F32 beside F8_E4M3, found %s of shape %s beside %s",
-          fk_safetensors_path(s->scale_file), s->scale->name, fk_st_type_name(s->scale), found,
-          fk_st_type_name(s->tensor));
+  if (s->scale) g_hash_table_add(b->known, (gpointer)s->scale);
+  if (s->scale2) g_hash_table_add(b->known, (gpointer)s->scale2);
+  g_autofree char *found = fk_numbers_check(s, dim, n->rank);
+  if (!found && fk_numbers_coded(s)) return *from = FK_F32, true;
+  if (!found && fk_st_type_usable(s->tensor, from)) return true;
+  problem(b, &b->mismatched, "%s: tensor \"%s\": %s", fk_safetensors_path(s->file), s->tensor->name, found);
   return false;
 }
 
@@ -151,11 +136,10 @@ static void add_rows(FkBinder *b, FkItem item, int64_t from, int64_t rows, int64
 /* rows x cols of the source to row `first` of `place`, in the order that its transform asks for. */
 static void add_item(FkBinder *b, FkItem item, int64_t first) {
   const int64_t half = item.rows / 2;
-  if (item.source.transform == FK_TRANSFORM_NONE) {
+  if (item.source.transform != FK_TRANSFORM_SWAP_HALVES) {
     add_rows(b, item, 0, item.rows, 0, first);
     return;
   }
-  assert(item.source.transform == FK_TRANSFORM_SWAP_HALVES);
   add_rows(b, item, item.rows - half, half, 0, first);
   add_rows(b, item, 0, item.rows - half, half, first);
 }

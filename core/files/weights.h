@@ -4,9 +4,8 @@
  * A model names each tensor once, by its canonical name (names.h) and with its shape, in one pass (its init function).
  * The binder counts them, gives each a place in one block of backend memory, checks them against the checkpoint, and
  * loads them. Without a checkpoint (null walk) it only counts. Matrices get the form that an FkPrecision gives their
- * role, tables the backend's dtype, vectors float32. Sources are F32, F16, BF16 or F8_E4M3 with a scale of the tensor
- * or without; numbers are converted with round to nearest even, codes and their scales are those of FkOps.quantize on
- * the row in float32. */
+ * role, tables the backend's dtype, vectors float32. Sources are all that numbers.h reads; numbers are converted with
+ * round to nearest even, codes and their scales are those of FkOps.quantize on the row in float32. */
 #ifndef FK_WEIGHTS_H
 #define FK_WEIGHTS_H
 
