@@ -4,9 +4,11 @@
 usage: make_types.py OUT     needs gguf 0.19 and, for the tensors with scales beside them, comfy-kitchen 0.2.40 and torch
 
 block NAME BYTES NUMBERS                        one block; by the gguf package
-scaled FORMAT ROWS COLS CODES SCALES ALL NUMBERS  a matrix; ALL: the scale of all numbers; by comfy-kitchen, float32
+scaled FORMAT ROWS COLS CODES SCALES ALL HASH   a matrix; ALL: the scale of all numbers; HASH: SHA-256 of the numbers
+                                                by comfy-kitchen, float32
 All as hexadecimal bytes, little-endian.
 """
+import hashlib
 import sys
 
 import gguf
@@ -35,7 +37,7 @@ def blocks(out, rng):
 def line(out, name, codes, scales, all_, numbers):
     flat = lambda t: t.contiguous().view(torch.uint8).numpy().tobytes().hex()
     out.write(f'scaled {name} {numbers.shape[0]} {numbers.shape[1]} {flat(codes)} {flat(scales)} {flat(all_)} '
-              f'{flat(numbers)}\n')
+              f'{hashlib.sha256(bytes.fromhex(flat(numbers))).hexdigest()}\n')
 
 
 def scaled(out):
