@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A record of an edit as a file: OUT.json beside an image, or the text in a PNG; and what two records differ in. */
+#ifndef RECORD_H
+#define RECORD_H
+
+#include <fk.h>
+#include <json-glib/json-glib.h>
+
+typedef struct {
+  char *text; /* as fk_manifest_apply takes it */
+  JsonParser *parser;
+  JsonObject *top;     /* of the parser */
+  char *image, *input; /* files: the result, and what was edited; NULL: the record names none, or it is not there */
+} Record;
+
+/* NULL with an error: not a record, or one of another form. (transfer full) */
+Record *record_read(const char *path, GError **error);
+/* A record in memory. (transfer full) */
+Record *record_parse(char *text, GError **error);
+void record_free(Record *record); /* (nullable) */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Record, record_free)
+/* A text two levels down, such as "result", "sha256"; "" where there is none. name NULL: at the top. */
+const char *record_text(const Record *record, const char *member, const char *name);
+/* Sentences about what differs, in the order in which one thing follows from another; empty: nothing that matters.
+ * Times, names and the number of threads do not. (transfer full): g_ptr_array_unref */
+GPtrArray *record_differences(const Record *expected, const Record *found);
+
+#endif

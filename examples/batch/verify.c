@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fluxkontext-verify: repeats edits from their records, and tells whether the results are equal.
+ *
+ *   fluxkontext-verify -m MODEL night/photo.png.json
+ *   fluxkontext-verify -m MODEL -i photo.png --report report prompt="make it night"
+ *
+ * Exit status: 0 equal, 1 an error: nothing can be said, 2 usage, 3 differs. Not here: records (record.h), the report's
+ * runs (report.h) and page (report-page.h). */
+#include "../tool.h"
+#include "record.h"
+#include "report.h"
+#include "work.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char name[] = "fluxkontext-verify";
+
+enum { EXIT_ERROR = 1, EXIT_USAGE = 2, EXIT_DIFFERS = 3, MOST_RUNS = 100 };
+
+typedef struct {
+  char *model, *input, *report;
+  gint runs;
+  char **given; /* PROPERTY=VALUE */
+  char **records;
+} Arguments;
+
+/* ---- One record ---- */
+
+/* What ran, on the model and machine that were named instead. */
+static bool prepare(const Arguments *a, const Record *r, FkOptions *options, FkSettings *settings, GError **error) {
+  if (r && !fk_manifest_apply(r->text, options, settings, error)) return false;
+  if (a->model && !fk_options_set(options, "model-path", a->model, error)) return false;
+  for (char **pair = a->given; *pair; pair++)
+    if (!tool_set(options, a->report ? settings : NULL, *pair, error)) return false;
+  return true;
+}
+
+/* The picture that was edited: -i, or the record's. (transfer full) */
+static Work *read_input(const Arguments *a, const Record *r, const FkSettings *settings, GError **error) {
+  const char *path = a->input ? a->input : r ? r->input : NULL;
+  const WorkRules rules = WORK_RULES;
+  if (!path) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "the picture that was edited is not where the record says; name it with --input");
+    return NULL;
+  }
+  g_autoptr(Work) w = work_new(path, "result.png", settings);
+  return work_read(w, &rules, error) && work_decode(w, &rules, error) ? g_steal_pointer(&w) : NULL;
+}
+
+/* The image beside the record, or around it, against what the record says of it. */
+static bool check_image(const Record *r, GPtrArray *differences, GError **error) {
+  g_autofree char *data = NULL, *sha = NULL;
+  const char *expected = record_text(r, "file", "sha256");
+  gsize bytes;
+  if (!r->image) return true;
+  if (!g_file_get_contents(r->image, &data, &bytes, error)) return false;
+  if (*expected) {
+    sha = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)data, bytes);
+  } else {
+    Photo photo;
+    const bool ok = photo_decode(r->image, (const guint8 *)data, bytes, G_MAXINT64, &photo, error);
+    if (ok)
+      sha = g_compute_checksum_for_data(G_CHECKSUM_SHA256, photo.image.data,
+                                        photo.image.stride * (gsize)photo.image.height);
+    photo_clear(&photo);
+    if (!ok) return false;
+    expected = record_text(r, "result", "sha256");
+  }
+  if (strcmp(sha, expected))
+    g_ptr_array_add(differences, g_strdup_printf("%s: expected %.12s, found %.12s", r->image, expected, sha));
+  return true;
+}
+
+/* Runs it again; sentences about what differs. engine: of the record before, kept for the next; replaced. */
+static bool rerun(const Arguments *a, const Record *r, FkEngine **engine, GPtrArray *differences, GError **error) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  const WorkRules rules = WORK_RULES;
+  if (!prepare(a, r, options, settings, error)) return false;
+  g_autoptr(Work) w = read_input(a, r, settings, error);
+  FkEngine *now = w ? fk_engine_new(options, error) : NULL;
+  if (!now) return false;
+  fk_engine_unref(*engine);
+  *engine = now;
+  g_autofree char *pixels = g_compute_checksum_for_data(G_CHECKSUM_SHA256, w->photo.image.data,
+                                                        w->photo.image.stride * (gsize)w->photo.image.height);
+  const char *expected = record_text(r, "input", "sha256");
+  if (strcmp(pixels, expected)) {
+    g_ptr_array_add(differences, g_strdup_printf("input, %s: expected %.12s, found %.12s", w->input, expected, pixels));
+    return true;
+  }
+  if (!work_edit(now, &w, 1, &rules, NULL, NULL, NULL, error)) return false;
+  char *text = fk_manifest(now, &w->job, error);
+  g_autoptr(Record) found = text ? record_parse(text, error) : NULL;
+  if (!found) return false;
+  /* Another version or another machine with the same pixels is what was hoped for. */
+  if (!strcmp(record_text(r, "result", "sha256"), record_text(found, "result", "sha256"))) return true;
+  g_autoptr(GPtrArray) list = record_differences(r, found);
+  g_ptr_array_extend_and_steal(differences, g_steal_pointer(&list));
+  return true;
+}
+
+static int verify_one(const Arguments *a, const char *path, FkEngine **engine) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GPtrArray) differences = g_ptr_array_new_with_free_func(g_free);
+  g_autofree char *shown = g_filename_display_name(path);
+  g_autoptr(Record) r = record_read(path, &error);
+  if (!r || !check_image(r, differences, &error) || !rerun(a, r, engine, differences, &error)) {
+    fprintf(stderr, "%s: %s\n", name, error->message);
+    return EXIT_ERROR;
+  }
+  if (!differences->len) {
+    printf("%s: equal\n", shown);
+    return 0;
+  }
+  for (guint i = 0; i < differences->len; i++) printf("%s: %s\n", shown, (char *)differences->pdata[i]);
+  return EXIT_DIFFERS;
+}
+
+/* An error weighs more than a difference: of that record nothing is known. */
+static int verify_all(const Arguments *a) {
+  g_autoptr(FkEngine) engine = NULL;
+  int worst = 0;
+  for (char **path = a->records; *path; path++) {
+    const int status = verify_one(a, *path, &engine);
+    if (status == EXIT_ERROR || !worst) worst = status;
+    fflush(stdout);
+  }
+  return worst;
+}
+
+/* ---- A report ---- */
+
+static int report(const Arguments *a) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  g_autoptr(Record) r = *a->records ? record_read(*a->records, &error) : NULL;
+  bool equal = true;
+  if (!error && prepare(a, r, options, settings, &error)) {
+    g_autoptr(Work) w = read_input(a, r, settings, &error);
+    const char *expected = r ? record_text(r, "result", "sha256") : NULL;
+    if (w && report_run(options, w, expected, a->runs, a->report, &equal, &error)) return equal ? 0 : EXIT_DIFFERS;
+  }
+  fprintf(stderr, "%s: %s\n", name, error->message);
+  return EXIT_ERROR;
+}
+
+/* ---- Arguments ---- */
+
+static bool is_property(const char *argument) {
+  return strchr(argument, '=') && !g_file_test(argument, G_FILE_TEST_EXISTS);
+}
+
+/* What is wrong with the arguments; NULL: nothing. */
+static const char *sort_arguments(Arguments *a, char **arguments) {
+  g_autoptr(GPtrArray) given = g_ptr_array_new(), records = g_ptr_array_new();
+  for (; *arguments; arguments++) g_ptr_array_add(is_property(*arguments) ? given : records, *arguments);
+  g_ptr_array_add(given, NULL);
+  g_ptr_array_add(records, NULL);
+  const guint n = records->len - 1;
+  a->given = (char **)g_ptr_array_free(g_steal_pointer(&given), FALSE);
+  a->records = (char **)g_ptr_array_free(g_steal_pointer(&records), FALSE);
+  if (a->report && n > 1) return "a report is made of one record";
+  if (a->report && !n && !a->input) return "expected a record or --input";
+  if (!a->report && !n) return "expected records";
+  if (a->input && n > 1) return "--input goes with one record";
+  return a->runs >= 1 && a->runs <= MOST_RUNS ? NULL : "--runs: expected 1 to 100";
+}
+
+int main(int argc, char **argv) {
+  static Arguments a = {.runs = 3};
+  const GOptionEntry entries[] = {
+      {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model; else the record's", "FOLDER"},
+      {"input", 'i', 0, G_OPTION_ARG_FILENAME, &a.input, "The picture that was edited; else the record's", "FILE"},
+      {"report", 'r', 0, G_OPTION_ARG_FILENAME, &a.report, "Runs in several modes: report.json and .png in it",
+       "FOLDER"},
+      {"runs", 'n', 0, G_OPTION_ARG_INT, &a.runs, "Of each mode of a report (3)", "N"},
+      {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  g_autoptr(GError) error = NULL;
+  int status = 0;
+  if (!tool_begin(name, "[RECORD...] [PROPERTY=VALUE ...]",
+                  "Repeats edits and tells whether the results are equal, or what differs:\n"
+                  "  fluxkontext-verify -m MODEL night/photo.png.json\n"
+                  "  fluxkontext-verify -m MODEL -i photo.png --report report prompt=\"make it night\"\n"
+                  "RECORD is the .json beside a result, or a PNG that holds one (fluxkontext-batch --text).\n"
+                  "Exit: 0 equal, 1 an error, 2 usage, 3 differs.",
+                  entries, &argc, &argv, &status))
+    return status;
+  const char *wrong = sort_arguments(&a, argv + 1);
+  if (wrong) {
+    fprintf(stderr, "%s: %s; see --help\n", name, wrong);
+    status = EXIT_USAGE;
+  } else if (!photo_start(name, &error)) {
+    fprintf(stderr, "%s: %s\n", name, error->message);
+    status = EXIT_ERROR;
+  } else {
+    status = a.report ? report(&a) : verify_all(&a);
+  }
+  g_free(a.given);
+  g_free(a.records);
+  return tool_end(name, status);
+}
