@@ -167,8 +167,8 @@ static gboolean set_formats(GstFluxKontextEdit *self, const GstVideoInfo *in, co
   self->in.info = *in;
   self->out.info = *out;
   if (fit)
-    g_set_error(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, "There is no conversion between this %s and RGB.",
-                gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)));
+    g_set_error(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, "There is no conversion between %s of %dx%d and RGB.",
+                gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(in)), in->width, in->height);
   return FALSE;
 }
 

@@ -24,6 +24,7 @@
 #include "gstfluxkontextcaps.h"
 #include "gstfluxkontextflow.h"
 #include "gstfluxkontextload.h"
+#include "gstfluxkontextpixels.h"
 #include "gstfluxkontextpreview.h"
 #include "gstfluxkontextreport.h"
 #include "gstfluxkontextresult.h"
@@ -31,13 +32,6 @@
 
 GST_DEBUG_CATEGORY(gst_flux_kontext_edit_debug);
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
-
-#define CAPS GST_VIDEO_CAPS_MAKE("{ RGB, BGR, RGBx, BGRx, RGBA, BGRA, NV12, I420 }")
-
-static GstStaticPadTemplate sink_template =
-    GST_STATIC_PAD_TEMPLATE("sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS(CAPS));
-static GstStaticPadTemplate src_template =
-    GST_STATIC_PAD_TEMPLATE("src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS(CAPS));
 
 static gchar **preset_names(GstPreset *preset) {
   (void)preset;
@@ -215,8 +209,9 @@ static void gst_flux_kontext_edit_class_init(GstFluxKontextEditClass *klass) {
   gst_element_class_set_static_metadata(element, "FLUX.1-Kontext image editing", "Filter/Effect/Video/Hardware",
                                         "Edits video frames and still images by instruction",
                                         "The fluxkontext authors");
-  gst_element_class_add_static_pad_template(element, &sink_template);
-  gst_element_class_add_static_pad_template(element, &src_template);
+  g_autoptr(GstCaps) caps = gst_flux_kontext_pixels_caps();
+  gst_element_class_add_pad_template(element, gst_pad_template_new("sink", GST_PAD_SINK, GST_PAD_ALWAYS, caps));
+  gst_element_class_add_pad_template(element, gst_pad_template_new("src", GST_PAD_SRC, GST_PAD_ALWAYS, caps));
   element->change_state = GST_DEBUG_FUNCPTR(change_state);
   element->set_context = GST_DEBUG_FUNCPTR(set_context);
   gst_flux_kontext_edit_caps_class_init(base);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pixels between GstBuffer and FkImage: bounds, strides, planes, colour conversion.
+/* Pixels between GstBuffer and FkImage: bounds, strides, planes, layouts; colours are gstfluxkontextpixels.c's.
  *
  * gst_video_frame_map() is not used on foreign buffers: it succeeds where a GstVideoMeta's stride runs past the memory,
  * reports the meta's size where that is larger than the caps', and prints criticals for other lies. So the buffer is
@@ -8,6 +8,8 @@
  *
  * Not here: sizes that the engine chooses, alpha arithmetic (the engine resizes alpha and passes it on). */
 #include "gstfluxkontextframe.h"
+
+#include "gstfluxkontextpixels.h"
 
 #include <string.h>
 
@@ -27,16 +29,25 @@ static gboolean like(GstVideoInfo *result, GstVideoFormat format, const GstVideo
   return TRUE;
 }
 
+/* Options of a converter to `info`. Values come rounded to more than 8 bits already; 5 and 6 bits are dithered, as
+ * videoconvert does. (transfer full, nullable) */
+static GstStructure *plain(const GstVideoInfo *info) {
+  if (GST_VIDEO_INFO_COMP_DEPTH(info, 0) < 8) return NULL;
+  return gst_structure_new("options", GST_VIDEO_CONVERTER_OPT_DITHER_METHOD, GST_TYPE_VIDEO_DITHER_METHOD,
+                           GST_VIDEO_DITHER_NONE, NULL);
+}
+
 gboolean gst_flux_kontext_format_init(GstFluxKontextFormat *format, const GstVideoInfo *info) {
   memset(format, 0, sizeof(*format));
+  if (!gst_flux_kontext_pixels_convertible(info)) return FALSE;
   GstVideoFormat rgb = GST_VIDEO_INFO_HAS_ALPHA(info) ? GST_VIDEO_FORMAT_RGBA : GST_VIDEO_FORMAT_RGB;
-  GstVideoFormat middle = GST_VIDEO_INFO_IS_YUV(info) ? GST_VIDEO_FORMAT_AYUV : rgb;
+  GstVideoFormat middle = gst_flux_kontext_pixels_middle(info, rgb);
   if (!like(&format->rgb, rgb, info) || !like(&format->middle, middle, info)) return FALSE;
   format->info = *info;
   gboolean full_range = info->colorimetry.range != GST_VIDEO_COLOR_RANGE_16_235;
   if (GST_VIDEO_INFO_FORMAT(info) == rgb && full_range) return TRUE;
   format->to_middle = gst_video_converter_new(&format->info, &format->middle, NULL);
-  format->from_middle = gst_video_converter_new(&format->middle, &format->info, NULL);
+  format->from_middle = gst_video_converter_new(&format->middle, &format->info, plain(info));
   if (format->to_middle && format->from_middle) return TRUE;
   gst_flux_kontext_format_clear(format);
   return FALSE;
@@ -81,12 +92,19 @@ static void frame_over(GstVideoFrame *frame, const GstVideoInfo *info, guint8 *d
     frame->data[plane] = data + GST_VIDEO_INFO_PLANE_OFFSET(info, plane);
 }
 
-/* Bytes of a row and rows of a plane; the first component that lies in the plane says both. */
+/* Bytes of a row and rows of a plane: what its components reach; of formats whose pixels are no whole bytes the
+ * stride. */
 static void plane_size(const GstVideoInfo *info, guint plane, gsize *row, gint *rows) {
-  guint component = 0;
-  while (GST_VIDEO_FORMAT_INFO_PLANE(info->finfo, component) != plane) component++;
-  *row = (gsize)GST_VIDEO_INFO_COMP_WIDTH(info, component) * (gsize)GST_VIDEO_INFO_COMP_PSTRIDE(info, component);
-  *rows = GST_VIDEO_INFO_COMP_HEIGHT(info, component);
+  *row = 0;
+  *rows = 0;
+  for (guint c = 0; c < GST_VIDEO_INFO_N_COMPONENTS(info); c++) {
+    if (GST_VIDEO_FORMAT_INFO_PLANE(info->finfo, c) != plane) continue;
+    gsize pixel = (gsize)GST_VIDEO_INFO_COMP_PSTRIDE(info, c);
+    gsize bytes =
+        pixel ? (gsize)GST_VIDEO_INFO_COMP_WIDTH(info, c) * pixel : (gsize)GST_VIDEO_INFO_PLANE_STRIDE(info, plane);
+    *row = MAX(*row, bytes);
+    *rows = MAX(*rows, GST_VIDEO_INFO_COMP_HEIGHT(info, c));
+  }
 }
 
 /* Does the plane lie inside `size` bytes? Strides may be negative (bottom-up), rows may not overlap. */
@@ -170,76 +188,34 @@ static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 
   return fits;
 }
 
-/* ---- A Y' Cb Cr to R G B and back ----
- *
- * libgstvideo changes the chroma resolution and nothing else: between 8-bit Y'CbCr and RGB it multiplies in 8 bits, up
- * to 6 off and 2.4 too dark on average, which an edit would add twice. With Y' in 0..1 and Cb, Cr in -1/2..1/2
- * (ITU-R BT.601, BT.709): Y' = Kr R + Kg G + Kb B, Cb = (B - Y') / 2(1 - Kb), Cr = (R - Y') / 2(1 - Kr). */
-
-/* Whether the middle format is AYUV, 4 bytes A Y' Cb Cr a pixel, and the matrix below has to be applied. */
-static gboolean is_ycbcr(const GstFluxKontextFormat *format) {
-  return GST_VIDEO_INFO_IS_YUV(&format->middle);
+/* Whether the converter's format is what the engine takes. */
+static gboolean is_direct(const GstFluxKontextFormat *format) {
+  return GST_VIDEO_INFO_FORMAT(&format->middle) == GST_VIDEO_INFO_FORMAT(&format->rgb);
 }
 
-typedef struct {
-  gdouble kr, kg, kb;
-  gint offset[GST_VIDEO_MAX_COMPONENTS], scale[GST_VIDEO_MAX_COMPONENTS]; /* of the range: 16 and 219 for luma, ... */
-} Matrix;
-
-static Matrix matrix_of(const GstVideoInfo *info) {
-  Matrix m;
-  if (!gst_video_color_matrix_get_Kr_Kb(info->colorimetry.matrix, &m.kr, &m.kb))
-    gst_video_color_matrix_get_Kr_Kb(GST_VIDEO_COLOR_MATRIX_BT601, &m.kr, &m.kb);
-  m.kg = 1 - m.kr - m.kb;
-  gst_video_color_range_offsets(info->colorimetry.range, info->finfo, m.offset, m.scale);
-  return m;
-}
-
-/* Nearest; halves go up. */
-static guint8 to_byte(gdouble value) {
-  return (guint8)(CLAMP(value, 0, 255) + 0.5);
-}
-
-/* info: of the AYUV memory; image: 3 channels of the same size. */
-static void ycbcr_to_rgb(const GstVideoInfo *info, const guint8 *ayuv, FkImage *image) {
-  const Matrix m = matrix_of(info);
-  for (gint y = 0; y < image->height; y++) {
-    const guint8 *from = ayuv + (gsize)y * (gsize)GST_VIDEO_INFO_PLANE_STRIDE(info, 0);
-    guint8 *to = image->data + (gsize)y * image->stride;
-    for (gint x = 0; x < image->width; x++, from += 4, to += 3) {
-      gdouble luma = (gdouble)(from[1] - m.offset[0]) / m.scale[0];
-      gdouble red = luma + 2 * (1 - m.kr) * (from[3] - m.offset[2]) / m.scale[2];
-      gdouble blue = luma + 2 * (1 - m.kb) * (from[2] - m.offset[1]) / m.scale[1];
-      to[0] = to_byte(255 * red);
-      to[1] = to_byte(255 * (luma - m.kr * red - m.kb * blue) / m.kg);
-      to[2] = to_byte(255 * blue);
-    }
+/* With a converter of its own where there is one row: libgstvideo 1.22 leaves the second NV12 frame of such out. */
+static void convert(GstVideoConverter *kept, const GstVideoFrame *from, GstVideoFrame *to) {
+  if (from->info.height > 1) {
+    gst_video_converter_frame(kept, from, to);
+    return;
   }
+  GstVideoConverter *once =
+      gst_video_converter_new(&from->info, &to->info, gst_structure_copy(gst_video_converter_get_config(kept)));
+  gst_video_converter_frame(once ? once : kept, from, to);
+  g_clear_pointer(&once, gst_video_converter_free);
 }
 
-static void rgb_to_ycbcr(const GstVideoInfo *info, const FkImage *image, guint8 *ayuv) {
-  const Matrix m = matrix_of(info);
-  for (gint y = 0; y < image->height; y++) {
-    const guint8 *from = image->data + (gsize)y * image->stride;
-    guint8 *to = ayuv + (gsize)y * (gsize)GST_VIDEO_INFO_PLANE_STRIDE(info, 0);
-    for (gint x = 0; x < image->width; x++, from += 3, to += 4) {
-      gdouble red = from[0] / 255.0, blue = from[2] / 255.0;
-      gdouble luma = m.kr * red + m.kg * (from[1] / 255.0) + m.kb * blue;
-      to[0] = 255;
-      to[1] = to_byte(m.offset[0] + m.scale[0] * luma);
-      to[2] = to_byte(m.offset[1] + m.scale[1] * (blue - luma) / (2 * (1 - m.kb)));
-      to[3] = to_byte(m.offset[2] + m.scale[2] * (red - luma) / (2 * (1 - m.kr)));
-    }
-  }
+static guint depth_of(const GstFluxKontextFormat *format) {
+  return (guint)GST_VIDEO_INFO_COMP_DEPTH(&format->info, 0);
 }
 
 gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuffer *buffer, FkImage *image,
                                       GError **error) {
-  gboolean ycbcr = is_ycbcr(format);
+  gboolean direct = is_direct(format);
   g_autofree guint8 *plain = NULL, *middle = NULL;
   if (!gst_flux_kontext_format_new_image(format, image, error)) return FALSE;
   if ((format->to_middle && !(plain = frame_memory(&format->info, error))) ||
-      (ycbcr && !(middle = frame_memory(&format->middle, error))) ||
+      (!direct && !(middle = frame_memory(&format->middle, error))) ||
       !copy_planes(&format->info, buffer, plain ? plain : image->data, FALSE, error)) {
     gst_flux_kontext_image_clear(image);
     return FALSE;
@@ -247,28 +223,30 @@ gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuf
   if (!plain) return TRUE;
   GstVideoFrame from, to;
   frame_over(&from, &format->info, plain);
-  frame_over(&to, &format->middle, ycbcr ? middle : image->data);
-  gst_video_converter_frame(format->to_middle, &from, &to);
-  if (ycbcr) ycbcr_to_rgb(&format->middle, middle, image);
+  frame_over(&to, &format->middle, direct ? image->data : middle);
+  convert(format->to_middle, &from, &to);
+  if (!direct) gst_flux_kontext_pixels_to_rgb(&format->middle, depth_of(format), middle, image);
   return TRUE;
 }
 
 gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const FkImage *image, GstBuffer *buffer,
                                        GError **error) {
   if (!format->from_middle) return copy_planes(&format->info, buffer, image->data, TRUE, error);
-  gboolean ycbcr = is_ycbcr(format);
+  gboolean direct = is_direct(format);
   g_autofree guint8 *plain = frame_memory(&format->info, error), *middle = NULL;
-  if (!plain || (ycbcr && !(middle = frame_memory(&format->middle, error)))) return FALSE;
-  if (ycbcr) rgb_to_ycbcr(&format->middle, image, middle);
+  if (!plain || (!direct && !(middle = frame_memory(&format->middle, error)))) return FALSE;
+  if (!direct) gst_flux_kontext_pixels_from_rgb(&format->middle, depth_of(format), image, middle);
   GstVideoFrame from, to;
-  frame_over(&from, &format->middle, ycbcr ? middle : image->data);
+  frame_over(&from, &format->middle, direct ? image->data : middle);
   frame_over(&to, &format->info, plain);
-  gst_video_converter_frame(format->from_middle, &from, &to);
+  convert(format->from_middle, &from, &to);
   return copy_planes(&format->info, buffer, plain, TRUE, error);
 }
 
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,
                                        GstBuffer *out, GError **error) {
+  if (!gst_flux_kontext_pixels_convertible(&from->info) || !gst_flux_kontext_pixels_convertible(&to->info))
+    return refuse(error, "The frame cannot be scaled to the output's size.");
   g_autofree guint8 *source = frame_memory(&from->info, error), *result = NULL;
   if (!source || !(result = frame_memory(&to->info, error)) || !copy_planes(&from->info, in, source, FALSE, error))
     return FALSE;

@@ -13,7 +13,7 @@ G_BEGIN_DECLS
 typedef struct {
   GstVideoInfo info;   /* of the caps: the only source of width, height and format */
   GstVideoInfo rgb;    /* same size in RGB, or RGBA where info has alpha: what the engine takes */
-  GstVideoInfo middle; /* what the converters make and take: rgb, or AYUV where info is Y'CbCr */
+  GstVideoInfo middle; /* what the converters make and take (gstfluxkontextpixels.h) */
   GstVideoConverter *to_middle, *from_middle; /* NULL: the caps' format is what the engine takes */
 } GstFluxKontextFormat;
 

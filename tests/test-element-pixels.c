@@ -2,6 +2,7 @@
 /* Buffers <-> engine images (gst/gstfluxkontextframe.c): each format against formulas written here, strides, offsets,
  * several memories, metas that lie. */
 #include "../gst/gstfluxkontextframe.h"
+#include "../gst/gstfluxkontextpixels.h"
 
 #include <math.h>
 #include <string.h>
@@ -162,6 +163,131 @@ static void test_round_trip(void) {
       gst_flux_kontext_image_clear(&second);
       gst_flux_kontext_format_clear(&format);
     }
+}
+
+/* ---- Every format ---- */
+
+typedef void (*ForFormat)(GstVideoFormat format);
+
+static void for_all_formats(ForFormat check) {
+  g_autoptr(GstCaps) caps = gst_flux_kontext_pixels_caps();
+  const GValue *names = gst_structure_get_value(gst_caps_get_structure(caps, 0), "format");
+  g_assert_cmpuint(gst_value_list_get_size(names), >, 85);
+  for (guint i = 0; i < gst_value_list_get_size(names); i++)
+    check(gst_video_format_from_string(g_value_get_string(gst_value_list_get_value(names, i))));
+}
+
+/* A picture of one colour in codes of the format's own depth, through libgstvideo's packing: A Y' Cb Cr or A R G B. */
+static GstBuffer *flat(const GstVideoInfo *info, const gint codes[4]) {
+  const GstVideoFormatInfo *f = info->finfo;
+  gint depth = (gint)GST_VIDEO_FORMAT_INFO_DEPTH(f, 0);
+  gboolean wide = GST_VIDEO_FORMAT_INFO_BITS(gst_video_format_get_info(f->unpack_format)) > 8;
+  GstBuffer *buffer = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(info), NULL);
+  GstVideoFrame frame;
+  g_autofree guint16 *line = g_new0(guint16, 4 * ((gsize)info->width + 32));
+  for (gint i = 0; i < 4 * (info->width + 32); i++) {
+    if (wide)
+      line[i] = (guint16)(codes[i % 4] << (16 - depth) | codes[i % 4] >> MAX(0, 2 * depth - 16));
+    else
+      ((guint8 *)line)[i] = (guint8)(depth < 8 ? codes[i % 4] << (8 - depth) : codes[i % 4]);
+  }
+  g_assert_true(gst_video_frame_map(&frame, info, buffer, GST_MAP_WRITE));
+  for (gint y = 0; y < info->height; y += f->pack_lines)
+    f->pack_func(f, GST_VIDEO_PACK_FLAG_NONE, line, 0, frame.data, frame.info.stride, GST_VIDEO_CHROMA_SITE_UNKNOWN, y,
+                 info->width);
+  gst_video_frame_unmap(&frame);
+  return buffer;
+}
+
+static gdouble code_to_unit(gint code, gint depth, gboolean limited, gboolean chroma) {
+  gint more = 1 << (depth - 8);
+  if (chroma) return (code - 128.0 * more) / (limited ? 224 * more : 256 * more - 1);
+  return limited ? (code - 16.0 * more) / (219 * more) : (gdouble)code / (256 * more - 1);
+}
+
+/* The colours that the codes stand for, to rounding; alpha where there is one. What is written of them is read again as
+ * the same. */
+static void check_colours(GstVideoFormat format, gint width, gint height) {
+  GstFluxKontextFormat f;
+  gint depth = (gint)GST_VIDEO_FORMAT_INFO_DEPTH(gst_video_format_get_info(format), 0), most = (1 << depth) - 1;
+  GstVideoInfo info;
+  g_assert_true(gst_video_info_set_format(&info, format, (guint)width, (guint)height));
+  if (!gst_flux_kontext_pixels_convertible(&info)) {
+    g_assert_true(width % 2 && !gst_flux_kontext_format_init(&f, &info));
+    return;
+  }
+  open_format(&f, gst_video_format_to_string(format), width, height, NULL);
+  gboolean yuv = GST_VIDEO_INFO_IS_YUV(&f.info), grey = GST_VIDEO_INFO_IS_GRAY(&f.info);
+  const gint codes[4] = {most * 3 / 4, most * 5 / 8 + 1, grey ? (most + 1) / 2 : most * 4 / 10,
+                         grey ? (most + 1) / 2 : most * 6 / 10};
+  gdouble expected[4] = {255.0 * codes[1] / most, 255.0 * codes[2] / most, 255.0 * codes[3] / most,
+                         255.0 * codes[0] / most};
+  if (yuv || grey) {
+    gboolean limited = f.info.colorimetry.range == GST_VIDEO_COLOR_RANGE_16_235;
+    gdouble kr = 0.299, kb = 0.114, luma = code_to_unit(codes[1], depth, limited, FALSE);
+    gst_video_color_matrix_get_Kr_Kb(f.info.colorimetry.matrix, &kr, &kb);
+    expected[2] = 255 * (luma + 2 * (1 - kb) * code_to_unit(codes[2], depth, limited, TRUE));
+    expected[0] = 255 * (luma + 2 * (1 - kr) * code_to_unit(codes[3], depth, limited, TRUE));
+    expected[1] = (255 * luma - kr * expected[0] - kb * expected[2]) / (1 - kr - kb);
+  }
+  g_autoptr(GstBuffer) in = flat(&f.info, codes),
+                       out = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&f.info), NULL);
+  FkImage image = read_ok(&f, in);
+  for (gint y = 0; y < height; y++)
+    for (gint x = 0; x < width; x++)
+      for (gint c = 0; c < image.channels; c++) {
+        gdouble found = image.data[(gsize)y * image.stride + (gsize)(x * image.channels + c)];
+        /* Few bits of alpha: RGB10A2. Chroma of NV12_10LE32 and such is unpacked without its lower bits. */
+        gdouble tolerance = depth < 8 ? 5 : c == 3 ? 64 : GST_VIDEO_FORMAT_INFO_IS_COMPLEX(f.info.finfo) ? 0.8 : 0.52;
+        if (fabs(found - expected[c]) > tolerance)
+          g_error("%s, channel %d of (%d, %d): %f for %f", gst_video_format_to_string(format), c, x, y, found,
+                  expected[c]);
+      }
+  g_assert_true(gst_flux_kontext_format_write(&f, &image, out, NULL));
+  FkImage back = read_ok(&f, out);
+  gint worst = worst_difference(&image, &back);
+  if (worst > (depth < 8 ? 16 : yuv && depth == 8 ? 2 : 0))
+    g_error("%s at %dx%d: written and read %d off", gst_video_format_to_string(format), width, height, worst);
+  gst_flux_kontext_image_clear(&image);
+  gst_flux_kontext_image_clear(&back);
+  gst_flux_kontext_format_clear(&f);
+}
+
+static void check_sizes(GstVideoFormat format) {
+  static const gint some[][2] = {{64, 48}, {34, 17}, {33, 17}, {6, 3}, {5, 3}, {2, 1}, {1, 1}};
+  for (guint s = 0; s < G_N_ELEMENTS(some); s++) check_colours(format, some[s][0], some[s][1]);
+}
+
+static void test_every_format(void) {
+  for_all_formats(check_sizes);
+}
+
+/* Noise in any RGB format of 8 bits: the bytes of libgstvideo's own conversion to RGB or RGBA, as videoconvert does. */
+static void check_as_videoconvert(GstVideoFormat format) {
+  const GstVideoFormatInfo *info = gst_video_format_get_info(format);
+  if (!GST_VIDEO_FORMAT_INFO_IS_RGB(info) || GST_VIDEO_FORMAT_INFO_DEPTH(info, 0) > 8) return;
+  GstFluxKontextFormat f;
+  open_format(&f, gst_video_format_to_string(format), 33, 17, NULL);
+  g_autoptr(GstBuffer) in = noise_buffer(&f.info),
+                       out = gst_buffer_new_allocate(NULL, GST_VIDEO_INFO_SIZE(&f.rgb), NULL);
+  GstVideoFrame from, to;
+  g_assert_true(gst_video_frame_map(&from, &f.info, in, GST_MAP_READ) &&
+                gst_video_frame_map(&to, &f.rgb, out, GST_MAP_WRITE));
+  GstVideoConverter *convert = gst_video_converter_new(&f.info, &f.rgb, NULL);
+  gst_video_converter_frame(convert, &from, &to);
+  gst_video_converter_free(convert);
+  FkImage image = read_ok(&f, in);
+  for (gint y = 0; y < 17; y++)
+    g_assert_cmpmem(image.data + (gsize)y * image.stride, (gsize)(33 * image.channels),
+                    (guint8 *)to.data[0] + (gsize)y * (gsize)to.info.stride[0], (gsize)(33 * image.channels));
+  gst_video_frame_unmap(&from);
+  gst_video_frame_unmap(&to);
+  gst_flux_kontext_image_clear(&image);
+  gst_flux_kontext_format_clear(&f);
+}
+
+static void test_as_videoconvert(void) {
+  for_all_formats(check_as_videoconvert);
 }
 
 /* ---- Layouts that are allowed ---- */
@@ -412,6 +538,8 @@ static void test_second_plane_lies(void) {
 int main(int argc, char **argv) {
   gst_init(&argc, &argv);
   g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/element/pixels/every-format", test_every_format);
+  g_test_add_func("/element/pixels/as-videoconvert", test_as_videoconvert);
   g_test_add_func("/element/pixels/packed", test_packed);
   g_test_add_func("/element/pixels/ycbcr", test_ycbcr);
   g_test_add_func("/element/pixels/grey", test_grey);

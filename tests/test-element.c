@@ -25,7 +25,11 @@ static void test_factory(void) {
 }
 
 static void test_templates(void) {
-  static const gchar *const formats[] = {"RGB", "BGR", "RGBx", "BGRx", "RGBA", "BGRA", "NV12", "I420"};
+  static const gchar *const formats[] = {"RGB",  "BGR",   "RGBx",      "BGRx",      "RGBA", "BGRA",     "NV12",
+                                         "I420", "GRAY8", "P010_10LE", "Y444_16BE", "xBGR", "GBR_10LE", "v210"};
+  static const gchar *const refused[] = {"video/x-raw,format=RGB8P,width=8,height=8,framerate=1/1",
+                                         "video/x-raw,format=NV12_64Z32,width=8,height=8,framerate=1/1",
+                                         "video/x-raw(memory:DMABuf),format=RGB,width=8,height=8,framerate=1/1"};
   g_autoptr(Tester) t = tester_new("");
   for (guint side = 0; side < 2; side++) {
     g_autoptr(GstPad) pad = gst_element_get_static_pad(t->element, side ? "src" : "sink");
@@ -36,8 +40,10 @@ static void test_templates(void) {
                               G_TYPE_INT, 8191, "framerate", GST_TYPE_FRACTION, 0, 1, NULL);
       g_assert_true(gst_caps_is_subset(caps, all));
     }
-    g_autoptr(GstCaps) other = gst_caps_from_string("video/x-raw,format=GRAY8,width=8,height=8,framerate=1/1");
-    g_assert_false(gst_caps_can_intersect(other, all));
+    for (guint i = 0; i < G_N_ELEMENTS(refused); i++) {
+      g_autoptr(GstCaps) other = gst_caps_from_string(refused[i]);
+      g_assert_false(gst_caps_can_intersect(other, all));
+    }
   }
 }
 
