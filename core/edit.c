@@ -6,6 +6,7 @@
 #include "debug.h"
 #include "denoise.h"
 #include "draft.h"
+#include "extras.h"
 #include "image.h"
 #include "latent.h"
 #include "preview.h"
@@ -147,7 +148,10 @@ static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **
   g_autofree uint8_t *sized = resized(&model, 0, 3, job->out.width, job->out.height, error);
   if (!sized) return false;
   copy_channels(&job->out, 0, 3, sized, false);
-  return job->out.channels < 4 || write_alpha(e, job, error);
+  if (job->out.channels == 4 && !write_alpha(e, job, error)) return false;
+  const FkExtras *extras = e->extras ? &e->extras[job - e->jobs] : NULL;
+  if (extras && extras->mask) fk_extras_mix(extras, e->region, &job->in, &job->out);
+  return true;
 }
 
 /* torch.randn of shape [C, H/8, W/8], packed. */
@@ -189,6 +193,23 @@ static bool encode_draft(const FkEdit *e, const FkImage *in, FkTensor *tokens, G
   return encode_frame(e, in, g.small_w * 16, g.small_h * 16, *tokens, error);
 }
 
+/* What of a frame's latents is edited; all of it where the frame has no mask and others of its batch do. */
+static bool upload_mask(const FkEdit *e, int i, FkTensor *mask, GError **error) {
+  const FkExtras *extras = e->extras ? &e->extras[i] : NULL;
+  if (!e->masked) return true;
+  *mask = fk_arena_2d(e->arena, FK_F32, (int64_t)(e->height / 16) * (e->width / 16), e->model->config.flux.in_channels);
+  if (e->dry_run) return true;
+  const size_t n = (size_t)fk_tensor_count(*mask);
+  g_autofree float *host = g_try_new(float, n);
+  if (!host) return no_memory(error, "mask", n * sizeof *host);
+  for (size_t k = 0; k < n; k++) host[k] = 1;
+  if (extras && extras->mask &&
+      !fk_extras_tokens(extras, e->region, e->width, e->height, e->model->config.vae.latent_channels, host, error))
+    return false;
+  fk_op_upload(e->be, *mask, host);
+  return true;
+}
+
 static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_ENCODE);
   const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
@@ -203,7 +224,8 @@ static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
         return false;
     }
     /* while a GPU still encodes */
-    if (!draw_noise(e, e->jobs[i].result.seed, frames[i].latent, error)) return false;
+    if (!draw_noise(e, e->jobs[i].result.seed, frames[i].latent, error) || !upload_mask(e, i, &frames[i].mask, error))
+      return false;
   }
   return stage_end(&clock, error);
 }

@@ -12,6 +12,7 @@
 #include "engine.h"
 
 #include "budget.h"
+#include "extras.h"
 #include "file.h"
 #include "frames.h"
 #include "image.h"
@@ -223,7 +224,7 @@ static bool engine_enter(FkEngine *e, GCancellable *cancellable, GError **error)
 
 static bool same_plan(const FkPlanned *p, const FkEdit *edit) {
   return p->settings && p->n == edit->n && p->width == edit->width && p->height == edit->height &&
-         fk_tune_same_memory(&p->tune, edit->tune);
+         p->masked == edit->masked && fk_tune_same_memory(&p->tune, edit->tune);
 }
 
 /* Work memory of this edit, and whether all that it needs can be had: before the first byte of it is allocated. */
@@ -278,7 +279,8 @@ static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **e
       return false;
     }
   }
-  *p = (FkPlanned){fk_settings_copy(edit->jobs[0].settings), *edit->tune, edit->n, edit->width, edit->height};
+  *p = (FkPlanned){
+      fk_settings_copy(edit->jobs[0].settings), *edit->tune, edit->n, edit->width, edit->height, edit->masked};
   return true;
 }
 
@@ -299,6 +301,7 @@ static bool load_checked(FkEngine *e, FkEdit *edit, FkFrameSize *size, GError **
   if (!fk_frames_size(e->model, t, side, side, size, error)) return false;
   edit->width = size->width;
   edit->height = size->height;
+  edit->masked = t->mask != FK_MASK_NONE;
   fk_tune_apply(t, e->be);
   return plan_memory(e, edit, &work, error) && load(e, edit, error);
 }
@@ -359,10 +362,12 @@ static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, 
   return ok;
 }
 
+static uint64_t seed_of(const FkJob *job) {
+  return g_ascii_strtoull(fk_settings_get(job->settings, "seed"), NULL, 10);
+}
+
 static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
-  for (int i = 0; i < edit->n; i++)
-    edit->jobs[i].result =
-        (FkResult){.seed = g_ascii_strtoull(fk_settings_get(edit->jobs[i].settings, "seed"), NULL, 10)};
+  for (int i = 0; i < edit->n; i++) edit->jobs[i].result = (FkResult){.seed = seed_of(&edit->jobs[i])};
   fk_tune_apply(edit->tune, e->be);
   if (!prepare(e, edit, error)) return false;
   edit->arena = &e->arena;
@@ -423,6 +428,79 @@ static bool check_precision(const FkEngine *e, const FkTune *t, GError **error) 
   return false;
 }
 
+/* ---- What a frame is given beside its pixels ---- */
+
+static void copy_frame(const FkJob *job) {
+  const size_t row = (size_t)job->in.width * (size_t)job->in.channels;
+  for (int y = 0; y < job->in.height; y++)
+    memcpy(job->out.data + (size_t)y * job->out.stride, job->in.data + (size_t)y * job->in.stride, row);
+}
+
+static FkImage part(const FkImage *image, FkMaskBox r) {
+  const size_t at = (size_t)r.y * image->stride + (size_t)r.x * (size_t)image->channels;
+  return (FkImage){image->data + at, r.w, r.h, image->channels, image->stride};
+}
+
+/* region=crop: the part is edited as a frame of its own, and its result lies in the whole one's. */
+static bool edit_region(FkEngine *e, const FkEdit *all, FkJob *job, const FkExtras *extras, GError **error) {
+  FkEdit edit = *all;
+  FkFrameSize size;
+  edit.region = extras->box;
+  if (!fk_frames_region(e->model, all->tune, job->in.width, job->in.height, &edit.region, &size, error)) return false;
+  FkJob inner = *job;
+  inner.in = part(&job->in, edit.region);
+  inner.out = part(&job->out, edit.region);
+  edit.jobs = &inner;
+  edit.n = 1;
+  edit.extras = extras;
+  edit.masked = true;
+  copy_frame(job);
+  const bool ok = edit_frames(e, &edit, &size, NULL, error);
+  job->result = inner.result;
+  return ok;
+}
+
+/* Frames in which nothing is edited are copied, those with a region of their own are edited alone, the others together.
+ */
+static bool edit_given(FkEngine *e, const FkEdit *all, const FkFrameSize *size, const FkExtras *extras,
+                       GError **error) {
+  FkEdit edit = *all;
+  g_autofree FkJob *jobs = g_new(FkJob, (size_t)all->n);
+  g_autofree FkExtras *theirs = g_new(FkExtras, (size_t)all->n);
+  g_autofree int *from = g_new(int, (size_t)all->n);
+  edit.jobs = jobs;
+  edit.extras = theirs;
+  edit.region = (FkMaskBox){0, 0, extras->width, extras->height};
+  edit.n = 0;
+  for (int i = 0; i < all->n; i++) {
+    FkJob *job = &all->jobs[i];
+    const bool masked = extras[i].mask;
+    if (masked && !extras[i].box.w) {
+      copy_frame(job);
+      job->result = (FkResult){.seed = seed_of(job), .width = size->width, .height = size->height};
+    } else if (masked && all->tune->region == FK_REGION_CROP) {
+      if (!edit_region(e, all, job, &extras[i], error)) return false;
+    } else {
+      edit.masked |= masked;
+      theirs[edit.n] = extras[i];
+      jobs[edit.n] = *job;
+      from[edit.n++] = i;
+    }
+  }
+  if (edit.n && !edit_frames(e, &edit, size, NULL, error)) return false;
+  for (int i = 0; i < edit.n; i++) all->jobs[from[i]].result = jobs[i].result;
+  return true;
+}
+
+static bool edit_checked(FkEngine *e, FkEdit *edit, const FkFrameSize *size, GError **error) {
+  g_autofree FkExtras *extras = g_new0(FkExtras, (size_t)edit->n);
+  bool ok = true;
+  for (int i = 0; ok && i < edit->n; i++) ok = fk_extras_init(&extras[i], edit->tune, &edit->jobs[i], i, error);
+  ok = ok && edit_given(e, edit, size, extras, error);
+  for (int i = 0; i < edit->n; i++) fk_extras_clear(&extras[i]);
+  return ok;
+}
+
 bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
                     GError **error) {
   FkTune tune;
@@ -432,7 +510,7 @@ bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, 
   if (n == 0) return true;
   return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
          check_precision(e, &tune, error) && fk_frames_check(e->model, &tune, jobs, n, &size, error) &&
-         edit_frames(e, &edit, &size, NULL, error);
+         edit_checked(e, &edit, &size, error);
 }
 
 bool fk_engine_output_size(FkEngine *e, const FkSettings *settings, int width, int height, int *ow, int *oh,
@@ -466,7 +544,7 @@ static bool rehearse(FkEngine *e, const FkSettings *settings, int width, int hei
   FkJob job = {.in = {in, size.width, size.height, 3, stride},
                .out = {out, size.width, size.height, 3, stride},
                .settings = settings};
-  FkEdit edit = {.tune = &tune, .jobs = &job, .n = 1, .cancellable = cancellable};
+  FkEdit edit = {.masked = tune.mask != FK_MASK_NONE, .tune = &tune, .jobs = &job, .n = 1, .cancellable = cancellable};
   return edit_frames(e, &edit, &size, profile, error);
 }
 

@@ -12,6 +12,7 @@ typedef struct {
   FkSettings *settings; /* what the texts in `tune` point into; NULL: no edit yet */
   FkTune tune;
   int n, width, height;
+  bool masked;
 } FkPlanned;
 
 struct FkEngine {

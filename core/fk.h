@@ -208,6 +208,9 @@ typedef struct {
   FkImage out;
   const FkSettings *settings; /* unchanged during the call */
   FkResult result;            /* written */
+  /* (nullable) What is edited, in place of the setting `mask`: 1 channel of any size, 255 is edited and 0 kept. It is
+   * brought to the frame's size; then the settings of masks hold. Pixels of `out` where it is 0 are those of `in`. */
+  const FkImage *mask;
   /* (nullable) Called after every preview_every-th evaluation but the last, whose result is `out`; 0: never. Each call
    * waits for the device; the result's bytes are the same with and without. */
   FkPreview preview;
@@ -259,7 +262,7 @@ FK_API bool fk_engine_dead(FkEngine *engine);
  * FK_ERROR_MODEL_MISSING, _DENIED, _BAD where the files cannot be read or are not those that were opened. (transfer
  * full): g_free. */
 FK_API char *fk_manifest(FkEngine *engine, const FkJob *job, GError **error);
-/* The manifest's "id", before or after the edit; of the job only `in` and `settings` are read. 64 hexadecimal digits
+/* The manifest's "id", before or after the edit; of the job only what goes in is read. 64 hexadecimal digits
  * that differ where the result may: by input, settings, model or determinism class (backend, kind of device, version).
  * (transfer full) */
 FK_API char *fk_manifest_id(FkEngine *engine, const FkJob *job, GError **error);

@@ -47,6 +47,22 @@ bool fk_frames_size(const FkModel *m, const FkTune *t, int width, int height, Fk
   return check_size(t, area, width, height, s, error);
 }
 
+bool fk_frames_region(const FkModel *m, const FkTune *t, int width, int height, FkMaskBox *box, FkFrameSize *s,
+                      GError **error) {
+  const int64_t area = t->max_area ? t->max_area : fk_model_area(m);
+  *box = fk_mask_surround(*box, width, height);
+  for (int pass = 0; pass < 2; pass++) { /* a frame's edge may leave the box another shape */
+    if (t->max_area)
+      fk_size_target(box->w, box->h, area, &s->width, &s->height);
+    else
+      fk_size_preferred(box->w, box->h, area, &s->width, &s->height);
+    if (!pass) *box = fk_mask_stretch(*box, s->width, s->height, width, height);
+  }
+  s->out_width = box->w;
+  s->out_height = box->h;
+  return check_size(t, area, box->w, box->h, s, error);
+}
+
 /* ---- Images ---- */
 
 /* Bytes from the first to behind the last pixel. False: more than memory has. */

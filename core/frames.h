@@ -3,6 +3,7 @@
 #ifndef FK_FRAMES_H
 #define FK_FRAMES_H
 
+#include "mask.h"
 #include "model.h"
 #include "tune.h"
 
@@ -14,6 +15,10 @@ typedef struct {
 /* Sizes for an input of width x height. FK_ERROR_OPTION_BAD: a side is not 1 to 65535, or no size near the working area
  * has sides that the model can work at. */
 bool fk_frames_size(const FkModel *model, const FkTune *tune, int width, int height, FkFrameSize *size, GError **error);
+/* The part of a frame that is edited for a mask's box (region=crop): with surroundings, in the shape of the size at
+ * which the model works, the best one for it. FK_ERROR_OPTION_BAD */
+bool fk_frames_region(const FkModel *model, const FkTune *tune, int width, int height, FkMaskBox *box,
+                      FkFrameSize *size, GError **error);
 /* FK_ERROR_OPTION_BAD: the model cannot do the task. */
 bool fk_frames_task(const FkModel *model, const FkTune *tune, GError **error);
 /* A batch: sizes, channels, strides, memory that is there and does not overlap, one size and one set of settings. n

@@ -101,10 +101,21 @@ static double lanczos(double x) {
   return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
 }
 
-static bool axis_init(Axis *axis, int in, int out) {
+static double triangle(double x) {
+  return x > -1.0 && x < 1.0 ? 1.0 - fabs(x) : 0.0;
+}
+
+typedef struct {
+  double (*weight)(double x);
+  double support;
+} Filter;
+
+static const Filter LANCZOS = {lanczos, 3.0}, TRIANGLE = {triangle, 1.0};
+
+static bool axis_init(Axis *axis, const Filter *filter, int in, int out) {
   double scale = (double)in / out;
   double filter_scale = scale > 1.0 ? scale : 1.0;
-  double support = 3.0 * filter_scale, inverse = 1.0 / filter_scale;
+  double support = filter->support * filter_scale, inverse = 1.0 / filter_scale;
   int taps = (int)ceil(support) * 2 + 1;
   double *exact = malloc((size_t)taps * sizeof *exact);
   *axis = (Axis){.taps = taps,
@@ -122,7 +133,7 @@ static bool axis_init(Axis *axis, int in, int out) {
     if (first < 0) first = 0;
     if (last > in) last = in;
     for (int k = 0; k < last - first; k++) {
-      exact[k] = lanczos((k + first - center + 0.5) * inverse);
+      exact[k] = filter->weight((k + first - center + 0.5) * inverse);
       sum += exact[k];
     }
     for (int k = 0; k < last - first; k++) {
@@ -254,22 +265,23 @@ static void resize_clear(Resize *r) {
 }
 
 /* Only what the passes that will run need. */
-static bool resize_init(Resize *r, int dw, int dh, int sw, int sh, int channels, bool vertical_first) {
+static bool resize_init(Resize *r, const Filter *filter, int dw, int dh, int sw, int sh, int channels,
+                        bool vertical_first) {
   *r = (Resize){0};
   if (sw != dw) {
     r->strip_in = calloc((size_t)sw * (size_t)channels, STRIP); /* cleared: a last strip may have fewer rows */
     r->strip_out = malloc((size_t)dw * (size_t)channels * STRIP);
-    if (!r->strip_in || !r->strip_out || !axis_init(&r->x, sw, dw)) return false;
+    if (!r->strip_in || !r->strip_out || !axis_init(&r->x, filter, sw, dw)) return false;
   }
-  if (sh != dh && !axis_init(&r->y, sh, dh)) return false;
+  if (sh != dh && !axis_init(&r->y, filter, sh, dh)) return false;
   if (sw == dw || sh == dh) return true;
   size_t pixels = vertical_first ? (size_t)sw * (size_t)dh : (size_t)dw * (size_t)sh;
   r->middle = malloc(pixels * (size_t)channels);
   return r->middle != NULL;
 }
 
-bool fk_image_resize_lanczos(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
-                             size_t src_stride, int channels) {
+static bool resize(const Filter *filter, uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw,
+                   int sh, size_t src_stride, int channels) {
   assert(dw > 0 && dh > 0 && sw > 0 && sh > 0 && (channels == 1 || channels == 3 || channels == 4));
   if (sw == dw && sh == dh) {
     for (int y = 0; y < dh; y++)
@@ -279,8 +291,18 @@ bool fk_image_resize_lanczos(uint8_t *dst, int dw, int dh, size_t dst_stride, co
   /* The intermediate image is rounded to bytes, so the order of the passes shows in the result. */
   bool vertical_first = sh > dh && sh - dh > 2 * (int64_t)(sw - dw);
   Resize r;
-  bool ok = resize_init(&r, dw, dh, sw, sh, channels, vertical_first);
+  bool ok = resize_init(&r, filter, dw, dh, sw, sh, channels, vertical_first);
   if (ok) passes(&r, (Plane){dst, dst_stride, dw, dh}, src, src_stride, sw, sh, channels, vertical_first);
   resize_clear(&r);
   return ok;
+}
+
+bool fk_image_resize_lanczos(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
+                             size_t src_stride, int channels) {
+  return resize(&LANCZOS, dst, dw, dh, dst_stride, src, sw, sh, src_stride, channels);
+}
+
+bool fk_image_resize_triangle(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
+                              size_t src_stride, int channels) {
+  return resize(&TRIANGLE, dst, dw, dh, dst_stride, src, sw, sh, src_stride, channels);
 }

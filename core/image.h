@@ -35,5 +35,8 @@ void fk_size_plan(FkSizeMode mode, int w, int h, int64_t max_area, int *mw, int 
  * untouched. Errors of shape are assertions. */
 bool fk_image_resize_lanczos(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
                              size_t src_stride, int channels);
+/* The same with Pillow's BILINEAR, whose weights are not negative: no overshoot. */
+bool fk_image_resize_triangle(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
+                              size_t src_stride, int channels);
 
 #endif

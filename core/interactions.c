@@ -19,6 +19,8 @@ static const FkInteraction table[] = {
     {"step-cache", "=teacache", "step-cache-back", ">0", "TeaCache skips to the end of the model"},
     {"draft", ">1", "strength", "<=0.999999", "the steps that a draft runs are those that strength leaves out"},
     {"draft", ">1", "scheduler", "=heun", "the second slope of the draft's last step would be of another size"},
+    {"mask", "!none", "task", "=generate", "a picture from text alone has nothing to keep"},
+    {"mask", "!none", "size-mode", "=native", "the result has another size than the frame that is kept"},
     {"step-cache", "=none", "step-cache-mask", "!", "a mask is replayed by a step cache: name the one that wrote it"},
 };
 

@@ -4,6 +4,7 @@
 #ifndef FK_JOB_H
 #define FK_JOB_H
 
+#include "mask.h"
 #include "prompt.h"
 #include "tune.h"
 
@@ -23,6 +24,9 @@ typedef struct {
   FkPromptCache *cache;          /* nullable */
   struct FkPreviewMap *previews; /* where a job wants them; see preview.h */
   const FkTune *tune;
+  const struct FkExtras *extras; /* per frame; NULL: no frame has any */
+  FkMaskBox region;              /* of the frames that have them; the jobs' images are of it alone */
+  bool masked;                   /* a frame may have a mask: it takes memory */
   FkJob *jobs;
   int n;
   int width, height; /* at which the model works; multiples of 16 */

@@ -198,6 +198,10 @@ static char *make_id(FkEngine *e, const FkJob *job, const char *pixels, const ch
   g_autoptr(GString) s = g_string_new("fluxkontext edit 1\n");
   g_string_append_printf(s, "%dx%dx%d %s\n%s\n%s\n", job->in.width, job->in.height, job->in.channels,
                          pixels ? pixels : "none", class, model);
+  if (job->mask) {
+    g_autofree char *mask = fk_manifest_pixels(job->mask);
+    g_string_append_printf(s, "mask %dx%d %s\n", job->mask->width, job->mask->height, mask ? mask : "none");
+  }
   append_values(s, e, fk_options_values(e->options), FK_SCOPE_OPTION, ID);
   append_values(s, e, fk_settings_values(job->settings), FK_SCOPE_SETTING, ID);
   return g_compute_checksum_for_string(G_CHECKSUM_SHA256, s->str, (gssize)s->len);
@@ -314,6 +318,10 @@ char *fk_manifest(FkEngine *e, const FkJob *job, GError **error) {
   quote(s, id);
   write_image(s, "input", &job->in, in);
   write_image(s, "result", &job->out, out);
+  if (job->mask) {
+    g_autofree char *mask = fk_manifest_pixels(job->mask);
+    write_image(s, "mask", job->mask, mask);
+  }
   write_properties(s, e, job);
   write_ran(s, &job->result);
   top(s, "model");

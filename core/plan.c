@@ -193,7 +193,13 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
   bool ok = m && fk_tune_resolve(settings, be, &tune, error) && fk_frames_size(m, &tune, width, height, &size, error);
   if (ok) {
     FkJob job = {.in = {NULL, width, height, 3, 0}, .settings = settings};
-    FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1, .width = size.width, .height = size.height};
+    FkEdit edit = {.masked = tune.mask != FK_MASK_NONE,
+                   .model = m,
+                   .tune = &tune,
+                   .jobs = &job,
+                   .n = 1,
+                   .width = size.width,
+                   .height = size.height};
     job.out = (FkImage){NULL, size.out_width, size.out_height, 3, 0};
     plan->width = edit.width;
     plan->height = edit.height;

@@ -60,6 +60,16 @@ CHOICES(task, TASKS, FK_TASKS);
   X(FK_SIZE_NATIVE, "native", "The model's preferred size nearest in aspect ratio")
 CHOICES(size_mode, SIZE_MODES, FK_SIZE_MODES);
 
+#define MASKS(X)                                                                                                       \
+  X(FK_MASK_NONE, "none", "The whole frame is edited")                                                                 \
+  X(FK_MASK_ALPHA, "alpha", "What is transparent is edited, what is opaque is kept")
+CHOICES(mask, MASKS, FK_MASKS);
+
+#define REGIONS(X)                                                                                                     \
+  X(FK_REGION_WHOLE, "whole", "The model sees the whole frame")                                                        \
+  X(FK_REGION_CROP, "crop", "The model sees what is around the mask, at its best size: fewer tokens, more detail")
+CHOICES(region, REGIONS, FK_REGIONS);
+
 #define PRESETS(X)                                                                                                     \
   X(FK_PRESET_EXACT, "exact", "Only what leaves every bit as it is")                                                   \
   X(FK_PRESET_QUALITY, "quality", "Rounding may differ, nothing lossy")                                                \
@@ -198,6 +208,17 @@ static const FkProperty table[] = {
     {"max-area", "Working area",
      "Pixels at which the model works; 0 = the square of its training size (1 MP for FLUX.1-Kontext-dev)",
      SETTING(INT, max_area), .min = 0, .max = 4194304, .initial = "0"},
+    {"mask", "Mask", "What is edited; all else comes back with the bytes that it had", SETTING(ENUM, mask),
+     .initial = "none", CHOICE(mask), PLAYING, MEMORY},
+    {"mask-invert", "Inverted mask", "What the mask keeps is edited, and the other way round",
+     SETTING(BOOL, mask_invert), .initial = "false", PLAYING},
+    {"mask-dilate", "Mask growth", "Pixels of the frame by which the mask grows on each side",
+     SETTING(INT, mask_dilate), .min = 0, .max = 1000, .initial = "0", CONTROLLABLE},
+    {"mask-feather", "Mask feather",
+     "Pixels of the frame over which the edit fades in, counted from the mask's edge inwards",
+     SETTING(INT, mask_feather), .min = 0, .max = 1000, .initial = "0", CONTROLLABLE},
+    {"region", "Region", "What the model sees where there is a mask", SETTING(ENUM, region), .initial = "whole",
+     CHOICE(region), PLAYING},
     {"preset", "Preset", "Which optimizations `auto` turns on", SETTING(ENUM, preset), .initial = "quality",
      CHOICE(preset), .both = true},
 

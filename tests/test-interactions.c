@@ -14,7 +14,7 @@ static char *holding(const FkProperty *p, const char *when) {
     return p->kind == FK_KIND_INT ? g_strdup_printf("%d", (int)above + 1) : g_strdup_printf("%g", above + 0.25);
   }
   if (*when == '<') return g_strdup(when + 2);
-  if (strstr(p->name, "mask")) return g_strnfill(28, '1'); /* one for each evaluation of the default */
+  if (!strcmp(p->name, "step-cache-mask")) return g_strnfill(28, '1'); /* one for each evaluation of the default */
   for (int i = 0; p->values && p->values[i]; i++)
     if (strcmp(p->values[i], when + 1) && strcmp(p->values[i], "auto")) return g_strdup(p->values[i]);
   return g_strdup("x");

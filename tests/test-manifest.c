@@ -149,6 +149,14 @@ static void ids(void) {
   f->job.in = (FkImage){NULL, SIDE, SIDE, 3, 0};
   g_autofree char *none = id_of(engine, f);
   g_assert_cmpstr(none, !=, pixel);
+  uint8_t bytes[2] = {0, 255};
+  const FkImage mask = {bytes, 2, 1, 1, 2};
+  f->job.mask = &mask;
+  g_autofree char *masked = id_of(engine, f);
+  bytes[0] = 9;
+  g_autofree char *other = id_of(engine, f);
+  g_assert_cmpstr(masked, !=, none);
+  g_assert_cmpstr(masked, !=, other);
 }
 
 /* What ran comes back as it ran, whatever preset it came from. */

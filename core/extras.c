@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Masks of frames: where they come from, and what is made of them once; see extras.h. Not here: the arithmetic of masks
+ * (mask.c), the loop (blend.c). */
+#include "extras.h"
+
+#include "image.h"
+
+#include <string.h>
+
+static bool no_memory(GError **error, const char *what, size_t bytes) {
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: %zu bytes of host memory could not be had", what, bytes);
+  return false;
+}
+
+/* ---- The mask ---- */
+
+/* One channel of the image, or its luminance as Pillow's convert("L"); rows without gaps. (transfer full) */
+static uint8_t *plane_of(const FkImage *image, int channel) {
+  const size_t w = (size_t)image->width;
+  uint8_t *plane = g_try_malloc(w * (size_t)image->height);
+  for (int y = 0; plane && y < image->height; y++) {
+    const uint8_t *p = image->data + (size_t)y * image->stride;
+    uint8_t *to = plane + (size_t)y * w;
+    for (size_t x = 0; x < w; x++, p += image->channels)
+      to[x] = channel >= 0 || image->channels < 3
+                  ? p[MAX(channel, 0)]
+                  : (uint8_t)((p[0] * 19595 + p[1] * 38470 + p[2] * 7471 + 32768) >> 16);
+  }
+  return plane;
+}
+
+/* To the frame's size, with weights that have no overshoot: what is far from the mask's edge stays 0 or 255. */
+static bool fit(FkExtras *x, uint8_t *plane, int width, int height, GError **error) {
+  const size_t n = (size_t)x->width * (size_t)x->height;
+  if (width == x->width && height == x->height) {
+    x->mask = plane;
+    return true;
+  }
+  x->mask = g_try_malloc(n);
+  const bool ok = x->mask && fk_image_resize_triangle(x->mask, x->width, x->height, (size_t)x->width, plane, width,
+                                                      height, (size_t)width, 1);
+  g_free(plane);
+  return ok || no_memory(error, "mask", n);
+}
+
+static bool refuse(GError **error, int frame, const char *what) {
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d: %s", frame, what);
+  return false;
+}
+
+static bool check_mask(const FkImage *mask, int frame, GError **error) {
+  if (mask->data && mask->channels == 1 && mask->width >= 1 && mask->height >= 1 && mask->width <= 65535 &&
+      mask->height <= 65535 && mask->stride >= (size_t)mask->width)
+    return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "frame %d: mask: expected 1 channel, sides from 1 to 65535 and rows of at least a side, found %dx%d with "
+              "%d, rows of %zu bytes%s",
+              frame, mask->width, mask->height, mask->channels, mask->stride, mask->data ? "" : ", no data");
+  return false;
+}
+
+/* The mask as it came. *mask NULL and true: there is none. */
+static bool find_mask(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+  uint8_t *plane = NULL;
+  if (job->mask) {
+    if (!check_mask(job->mask, frame, error)) return false;
+    plane = plane_of(job->mask, 0);
+    if (!plane) return no_memory(error, "mask", (size_t)job->mask->width * (size_t)job->mask->height);
+    return fit(x, plane, job->mask->width, job->mask->height, error);
+  }
+  if (t->mask == FK_MASK_ALPHA) {
+    if (job->in.channels != 4) return refuse(error, frame, "mask=alpha: it has no alpha channel");
+    plane = plane_of(&job->in, 3);
+    if (!plane) return no_memory(error, "mask", (size_t)x->width * (size_t)x->height);
+    for (size_t i = 0; i < (size_t)x->width * (size_t)x->height; i++) plane[i] = (uint8_t)(255 - plane[i]);
+    x->mask = plane;
+  }
+  return true;
+}
+
+static bool init_mask(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+  const size_t n = (size_t)x->width * (size_t)x->height;
+  if (!find_mask(x, t, job, frame, error)) return false;
+  if (!x->mask) return true;
+  if (t->task == FK_TASK_GENERATE) return refuse(error, frame, "mask: with task=generate there is no picture to keep");
+  if (t->size_mode == FK_SIZE_NATIVE)
+    return refuse(error, frame, "mask: with size-mode=native the result has another size than the frame that is kept");
+  for (size_t i = 0; t->mask_invert && i < n; i++) x->mask[i] = (uint8_t)(255 - x->mask[i]);
+  x->fade = g_try_malloc(n);
+  if (!x->fade || !fk_mask_dilate(x->mask, x->width, x->height, t->mask_dilate) ||
+      !fk_mask_feather(x->fade, x->mask, x->width, x->height, t->mask_feather))
+    return no_memory(error, "mask", n);
+  x->box = fk_mask_box(x->fade, x->width, x->height);
+  return true;
+}
+
+bool fk_extras_init(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+  *x = (FkExtras){.width = job->in.width, .height = job->in.height};
+  if (init_mask(x, t, job, frame, error)) return true;
+  fk_extras_clear(x);
+  return false;
+}
+
+void fk_extras_clear(FkExtras *x) {
+  g_free(x->mask);
+  g_free(x->fade);
+  *x = (FkExtras){0};
+}
+
+/* ---- In an edit ---- */
+
+bool fk_extras_tokens(const FkExtras *x, FkMaskBox r, int width, int height, int channels, float *tokens,
+                      GError **error) {
+  const size_t n = (size_t)width * (size_t)height;
+  g_autofree uint8_t *sized = g_try_malloc(n);
+  const uint8_t *from = x->mask + (size_t)r.y * (size_t)x->width + (size_t)r.x;
+  if (!sized || !fk_image_resize_lanczos(sized, width, height, (size_t)width, from, r.w, r.h, (size_t)x->width, 1))
+    return no_memory(error, "mask", n);
+  fk_mask_tokens(tokens, sized, width, height, channels);
+  return true;
+}
+
+void fk_extras_mix(const FkExtras *x, FkMaskBox r, const FkImage *in, const FkImage *out) {
+  const uint8_t *fade = x->fade + (size_t)r.y * (size_t)x->width + (size_t)r.x;
+  for (int y = 0; y < r.h; y++)
+    fk_mask_mix(out->data + (size_t)y * out->stride, in->data + (size_t)y * in->stride,
+                fade + (size_t)y * (size_t)x->width, r.w, in->channels);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What an edit is given beside its frame: a mask, and pictures that it refers to; from the job, from files that
+ * settings name, or from the frame's own alpha. */
+#ifndef FK_EXTRAS_H
+#define FK_EXTRAS_H
+
+#include "fk.h"
+#include "mask.h"
+#include "tune.h"
+
+/* Of one frame; zero: nothing. */
+typedef struct FkExtras {
+  int width, height; /* of the frame, and so of both masks, rows without gaps */
+  uint8_t *mask;     /* 255 is edited; NULL: no mask */
+  uint8_t *fade;     /* share of the edit in each pixel of the result, of 255 */
+  FkMaskBox box;     /* around what the result takes from the edit; w 0: nothing is edited */
+} FkExtras;
+
+/* FK_ERROR_OPTION_BAD: a mask that does not fit, or a file that is no picture; FK_ERROR_MEMORY. On failure *extras is
+ * zero. */
+bool fk_extras_init(FkExtras *extras, const FkTune *tune, const FkJob *job, int frame, GError **error);
+void fk_extras_clear(FkExtras *extras);
+
+/* Part of the frame's mask at width x height of the model, packed for its tokens [(h/16)(w/16), 4 channels]. region: of
+ * the frame. False: FK_ERROR_MEMORY. */
+bool fk_extras_tokens(const FkExtras *extras, FkMaskBox region, int width, int height, int channels, float *tokens,
+                      GError **error);
+/* Puts the frame's own pixels back into the result, where nothing or not all is edited. in, out: the region of each. */
+void fk_extras_mix(const FkExtras *extras, FkMaskBox region, const FkImage *in, const FkImage *out);
+
+#endif
