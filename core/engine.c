@@ -16,6 +16,7 @@
 #include "file.h"
 #include "frames.h"
 #include "image.h"
+#include "packing.h"
 #include "plan.h"
 #include "profile.h"
 
@@ -81,7 +82,7 @@ static const char *model_path(const FkOptions *options, bool null, GError **erro
   if (given && (null || g_file_test(path, G_FILE_TEST_EXISTS))) return path;
   g_autofree char *shown = given ? fk_shown_path(path) : NULL;
   if (given)
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING, "model-path %s: no such folder", shown);
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING, "model-path %s: no such folder or file", shown);
   else
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "model-path is not set");
   return NULL;
@@ -113,6 +114,7 @@ static FkEngine *engine_create(const FkOptions *options, const char *path, GErro
   FkEngine *e = g_new0(FkEngine, 1);
   e->shared.refs = 1;
   e->options = fk_options_copy(options);
+  fk_packing_adopt(e->options, path);
   g_mutex_init(&e->lock);
   g_cond_init(&e->turn);
   g_queue_init(&e->waiting);

@@ -286,6 +286,16 @@ typedef struct {
  * where there is no such device, FK_ERROR_MEMORY, FK_ERROR_DEVICE, FK_ERROR_OPTION_BAD for another name. */
 FK_API bool fk_machine(const char *backend, int device, bool rates, FkMachine *machine, GError **error);
 
+/* ---- Packed models ---- */
+
+/* Writes what an engine with these options would hold, and the model's small files, as one file that `model-path`
+ * takes: it opens at the rate at which it can be read. The model is that of model-path, a folder; bytes_per_value: 2
+ * (bfloat16, for CUDA) or 4 (float32, for the CPU). progress: stage "pack", in bytes. A file at `path` is replaced when
+ * the new one is whole; "path.part" is what it is called until then. OPTION_BAD (also: cannot be written), MEMORY
+ * (also: no room), CANCELLED, and what fk_engine_new and fk_engine_load give for the model. */
+FK_API bool fk_pack(const FkOptions *options, int bytes_per_value, const char *path, GCancellable *cancellable,
+                    FkProgress progress, void *user_data, GError **error);
+
 /* ---- Plan: the null walk of one edit ---- */
 
 #define FK_PLAN_STAGES 5

@@ -3,6 +3,7 @@
  * config.c) and anything that computes. */
 #include "model.h"
 
+#include "file.h"
 #include "fk.h"
 
 /* Names of the files in a part's folder: diffusers' and transformers'. */
@@ -37,7 +38,7 @@ static bool open_files(FkModel *m, FkPart i, GError **error) {
 
 static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, bool with_files, GError **error) {
   FkModelPart *p = &m->part[i];
-  if (with_files && m->path && !open_files(m, i, error)) return false;
+  if (with_files && m->path && !m->pack && !open_files(m, i, error)) return false;
   p->binder = fk_binder_new(m->be, precision, &m->names, i);
   switch (i) {
   case FK_PART_CLIP: fk_clip_init(&m->clip, &m->config.clip, p->binder); break;
@@ -45,7 +46,7 @@ static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, bool w
   case FK_PART_FLUX: fk_flux_init(&m->flux, &m->config.flux, p->binder); break;
   default: fk_vae_init(&m->vae, &m->config.vae, p->binder); break;
   }
-  if (!fk_binder_finish(p->binder, error)) return false;
+  if (!m->pack && !fk_binder_finish(p->binder, error)) return false;
   p->parameters = fk_binder_parameters(p->binder);
   p->bytes = fk_binder_bytes(p->binder);
   return true;
@@ -66,17 +67,55 @@ static bool open_tokenizers(FkModel *m, GError **error) {
   return true;
 }
 
+char *fk_model_layout(const FkModel *m) {
+  g_autoptr(GString) text = g_string_new(NULL);
+  for (int i = 0; i < FK_PARTS; i++) fk_binder_layout(m->part[i].binder, text);
+  return g_compute_checksum_for_string(G_CHECKSUM_SHA256, text->str, (gssize)text->len);
+}
+
+/* Before its tensors are looked for: a packed model of other forms has them with other sizes. */
+static bool check_pack(const FkModel *m, GError **error) {
+  const char *values = fk_pack_text(m->pack, "values"), *ours = m->be->dtype == FK_F32 ? "float32" : "bfloat16";
+  const char *path = fk_safetensors_path(fk_pack_file(m->pack));
+  if (strcmp(values, ours)) {
+    g_autofree char *found = fk_shown_name(values);
+    g_set_error(
+        error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
+        "%s: packed model: expected values in %s, which %s computes in, found %s; pack the model for this backend",
+        path, ours, m->be->machine, found);
+    return false;
+  }
+  g_autofree char *layout = fk_model_layout(m);
+  if (!strcmp(layout, fk_pack_text(m->pack, "layout"))) return true;
+  g_autofree char *options = g_strdelimit(g_strchomp(g_strdup(fk_pack_text(m->pack, "options"))), "\n", ' ');
+  g_autofree char *shown = fk_shown_name(options), *version = fk_shown_name(fk_pack_text(m->pack, "version"));
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
+              "%s: packed model: its memory layout, of version %s with %s, is not what this engine (version " FK_VERSION
+              ") holds; open it with these options, or pack the model again",
+              path, version, shown);
+  return false;
+}
+
+static bool take_pack(const FkModel *m, GError **error) {
+  if (!check_pack(m, error)) return false;
+  for (int i = 0; i < FK_PARTS; i++)
+    if (!fk_binder_take_pack(m->part[i].binder, m->pack, error)) return false;
+  return true;
+}
+
 FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error) {
   g_autoptr(FkModel) m = g_new0(FkModel, 1);
   m->be = be;
   if (g_file_test(path, G_FILE_TEST_EXISTS) || !fk_config_preset(&m->config, path)) {
     m->path = g_strdup(path);
+    if (with_files && fk_pack_detect(path) && !(m->pack = fk_pack_open(path, error))) return NULL;
     if (!fk_config_load(&m->config, path, error)) return NULL;
   }
   if (!check_levels(m, error)) return NULL;
   if (m->path && with_files && !open_tokenizers(m, error)) return NULL;
   for (int i = 0; i < FK_PARTS; i++)
     if (!open_part(m, (FkPart)i, precision, with_files, error)) return NULL;
+  if (m->pack && !take_pack(m, error)) return NULL;
   return g_steal_pointer(&m);
 }
 
@@ -91,15 +130,21 @@ void fk_model_free(FkModel *m) {
   fk_flux_clear(&m->flux);
   fk_clip_tokenizer_free(m->clip_tokenizer);
   fk_t5_tokenizer_free(m->t5_tokenizer);
+  fk_pack_free(m->pack);
   g_free(m->path);
   g_free(m);
+}
+
+/* Not of a null walk. */
+static bool from_files(const FkModel *m, int part) {
+  return m->part[part].component || m->pack;
 }
 
 /* Refuses before anything is loaded. Memory of a host can be made free by the system (page cache, swap), so there what
  * counts is how much there is at all; memory of a device is free or it is not. */
 static bool check_memory(const FkModel *m, GError **error) {
   size_t need = 0, free_bytes = 0, total_bytes = 0;
-  for (int i = 0; i < FK_PARTS; i++) need += m->part[i].loaded || !m->part[i].component ? 0 : m->part[i].bytes;
+  for (int i = 0; i < FK_PARTS; i++) need += m->part[i].loaded || !from_files(m, i) ? 0 : m->part[i].bytes;
   m->be->ops->memory(m->be, &free_bytes, &total_bytes);
   const bool host = m->be->ops == &fk_cpu_ops;
   const size_t have = host ? total_bytes : free_bytes;
@@ -132,7 +177,7 @@ bool fk_model_load_part(FkModel *m, FkPart i, GCancellable *cancellable, FkLoadP
   FkModelPart *p = &m->part[i];
   if (p->loaded) return true;
   if (!fk_binder_load(p->binder, cancellable, progress, user_data, error)) return false;
-  if (i == FK_PART_T5 && p->component && !fk_t5_prepare(&m->t5, m->be, error)) {
+  if (i == FK_PART_T5 && from_files(m, i) && !fk_t5_prepare(&m->t5, m->be, error)) {
     fk_binder_release(p->binder);
     return false;
   }

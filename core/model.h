@@ -12,7 +12,7 @@
 #include <gio/gio.h>
 
 typedef struct {
-  FkComponent *component; /* NULL: null walk */
+  FkComponent *component; /* NULL: null walk, or of a packed file */
   FkBinder *binder;       /* of all tensors of the part by name; owns their memory */
   int64_t parameters;
   size_t bytes;
@@ -20,7 +20,8 @@ typedef struct {
 } FkModelPart;
 
 typedef struct {
-  char *path; /* NULL: a published configuration without files */
+  FkPack *pack; /* NULL: not of a packed file */
+  char *path;   /* NULL: a published configuration without files */
   FkConfig config;
   FkBackend *be; /* (transfer none) */
   FkClipTokenizer *clip_tokenizer;
@@ -52,6 +53,8 @@ bool fk_model_load_part(FkModel *model, FkPart part, GCancellable *cancellable, 
 /* Gives a part's memory back, if it is loaded. The caller has waited for what used it, and forgets what was captured
  * with its addresses: the next load may find others (fk_binder_release). */
 void fk_model_release_part(FkModel *model, FkPart part);
+/* SHA-256 of what is where in memory and in which form: a packed model fits no other. (transfer full) */
+char *fk_model_layout(const FkModel *model);
 /* Of all parts, loaded or not: known as soon as the model is open. */
 size_t fk_model_weight_bytes(const FkModel *model);
 /* Square of the autoencoder's training size: the area at which the model works by default. */

@@ -5,6 +5,7 @@
 
 #include "edit.h"
 #include "frames.h"
+#include "packing.h"
 
 #include <string.h>
 
@@ -183,11 +184,10 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
   }
   FkBackend *be = null_backend(bytes_per_value == 4 ? FK_F32 : FK_BF16, error);
   if (!be) return false;
-  g_autoptr(FkOptions) defaults = options ? NULL : fk_options_new();
+  g_autoptr(FkOptions) own = options ? fk_options_copy(options) : fk_options_new();
   FkLoadPlan load;
-  FkModel *m = fk_load_resolve(options ? options : defaults, be, &load, error)
-                   ? fk_model_open(model, be, &load.precision, false, error)
-                   : NULL;
+  fk_packing_adopt(own, model);
+  FkModel *m = fk_load_resolve(own, be, &load, error) ? fk_model_open(model, be, &load.precision, false, error) : NULL;
   FkTune tune;
   FkFrameSize size;
   bool ok = m && fk_tune_resolve(settings, be, &tune, error) && fk_frames_size(m, &tune, width, height, &size, error);

@@ -148,8 +148,8 @@ BOTH(precision_last);
 /* clang-format on */
 static const FkProperty table[] = {
     {"model-path", "Model path",
-     "Folder of the model in diffusers layout (FLUX.1-Kontext-dev); relative to the working "
-     "directory. With backend=null none is needed",
+     "Folder of the model in diffusers layout (FLUX.1-Kontext-dev), or a file that fluxkontext-pack has made of one; "
+     "relative to the working directory. With backend=null none is needed",
      OPTION(STRING, model_path), .initial = NULL, A_FILE},
     {"backend", "Backend", "Machine that computes", OPTION(ENUM, backend), .initial = "auto", CHOICE(backend), MEMORY},
     {"cuda-device-id", "CUDA device", "Index of the GPU; -1 takes the first usable one", OPTION(INT, device), .min = -1,

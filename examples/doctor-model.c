@@ -37,20 +37,26 @@ static void count_tensor(JsonObject *object, const char *name, JsonNode *node, g
   g_hash_table_insert(part->types, g_strdup(type), GINT_TO_POINTER(seen + 1));
 }
 
-/* A safetensors file: 8 bytes with the length of a JSON header, then that. */
+/* Of a safetensors file: 8 bytes with the length of a JSON header, then that. (transfer none): the parser's. NULL: none
+ */
+static JsonObject *header_of(GMappedFile *file, JsonParser *parser) {
+  guint64 length = 0;
+  if (g_mapped_file_get_length(file) < 8) return NULL;
+  memcpy(&length, g_mapped_file_get_contents(file), 8);
+  length = GUINT64_FROM_LE(length);
+  if (length > MAX_HEADER || length > g_mapped_file_get_length(file) - 8) return NULL;
+  if (!json_parser_load_from_data(parser, g_mapped_file_get_contents(file) + 8, (gssize)length, NULL)) return NULL;
+  return root_of(parser);
+}
+
 static bool count_file(const char *path, Part *part) {
   g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, NULL);
   g_autoptr(JsonParser) parser = json_parser_new();
-  guint64 length = 0;
-  if (!file || g_mapped_file_get_length(file) < 8) return false;
-  memcpy(&length, g_mapped_file_get_contents(file), 8);
-  length = GUINT64_FROM_LE(length);
-  if (length > MAX_HEADER || length > g_mapped_file_get_length(file) - 8) return false;
-  if (!json_parser_load_from_data(parser, g_mapped_file_get_contents(file) + 8, (gssize)length, NULL)) return false;
-  JsonObject *header = root_of(parser);
-  if (header) json_object_foreach_member(header, count_tensor, part);
+  JsonObject *header = file ? header_of(file, parser) : NULL;
+  if (!header) return false;
+  json_object_foreach_member(header, count_tensor, part);
   part->files++;
-  return header;
+  return true;
 }
 
 /* "BF16", or "BF16 (200), F32 (4)". (transfer full) */
@@ -137,7 +143,33 @@ char *doctor_pipeline(const char *folder) {
   return g_strdup(o ? json_object_get_string_member_with_default(o, "_class_name", NULL) : NULL);
 }
 
+static const char *metadata(JsonObject *header, const char *key) {
+  JsonNode *node = json_object_get_member(header, "__metadata__");
+  JsonObject *o = node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+  return o ? json_object_get_string_member_with_default(o, key, "") : "";
+}
+
+/* A packed model says what it is; the engine has checked it. */
+static void report_packed(const char *path) {
+  g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, NULL);
+  g_autoptr(JsonParser) parser = json_parser_new();
+  JsonObject *header = file ? header_of(file, parser) : NULL;
+  char size[32];
+  if (!header) return;
+  g_autofree char *options = g_strdelimit(g_strchomp(g_strdup(metadata(header, "fluxkontext.options"))), "\n", ' ');
+  printf("\nmodel      %s, packed for %s, %s, by version %s, %s\n", path, metadata(header, "fluxkontext.values"),
+         options, metadata(header, "fluxkontext.version"),
+         doctor_bytes((double)g_mapped_file_get_length(file), size, sizeof size));
+  g_auto(GStrv) sources = g_strsplit(metadata(header, "fluxkontext.sources"), "\n", -1);
+  for (char **line = sources; *line && **line; line++) printf("  made of %s\n", *line);
+}
+
 void doctor_model(const char *folder) {
+  if (!g_file_test(folder, G_FILE_TEST_IS_DIR)) {
+    report_packed(folder);
+    return;
+  }
+
   static const char *const parts[] = {"transformer", "text_encoder", "text_encoder_2", "vae"};
   g_autofree char *pipeline = doctor_pipeline(folder);
   Part total = {0};

@@ -16,7 +16,7 @@ lib=$prefix/$(option libdir)
 for file in "$lib/gstreamer-1.0/libgstfluxkontext.so" "$lib/libfluxkontext.so.1" "$prefix/include/fluxkontext-1.0/fk.h" \
   "$lib/pkgconfig/fluxkontext-1.0.pc" "$prefix/share/gstreamer-1.0/presets/GstFluxKontextEdit.prs" \
   "$prefix/bin/fluxkontext-doctor" "$prefix/bin/fluxkontext-edit-image" "$prefix/bin/fluxkontext-bench" \
-  "$prefix/bin/fluxkontext-quality" "$prefix/share/fluxkontext/tests/quality/cases.json"; do
+  "$prefix/bin/fluxkontext-quality" "$prefix/bin/fluxkontext-pack" "$prefix/share/fluxkontext/tests/quality/cases.json"; do
   expect "/install/has/$(basename "$file")" test -s "$file"
 done
 if [ -e "$FK_BUILD/kernels/fkcuda.so" ]; then
@@ -30,7 +30,7 @@ fi
 model=$FK_SOURCE/examples/demo-model/checkpoint
 photo=$FK_SOURCE/examples/demo-model/photos/coffee_256.png
 bare() { env -i PATH="$PATH" HOME="$scratch" LC_ALL=C.UTF-8 "$@"; }
-for tool in edit-image doctor bench quality; do
+for tool in edit-image doctor pack bench quality; do
   expect "/install/tool/$tool" bare "$prefix/bin/fluxkontext-$tool" --version
 done
 expect /install/tool/edits bare "$prefix/bin/fluxkontext-edit-image" -m "$model" -p 'make it night' "$photo" night.png \

@@ -30,7 +30,7 @@ check /tools/inspect/opens-no-driver $?
 
 # ---- All tools ----
 
-for tool in edit-image doctor bench quality; do
+for tool in edit-image doctor pack bench quality; do
   [ "$("$FK_BUILD/examples/fluxkontext-$tool" --version 2>"$log")" = "fluxkontext-$tool $FK_TOOL_VERSION" ]
   check "/tools/$tool/version" $?
   # Whatever the locale, the text is UTF-8 and whole.
@@ -44,6 +44,21 @@ for tool in edit-image doctor bench quality; do
   [ $? -eq 2 ] && grep -q -- --no-such-option "$log"
   check "/tools/$tool/bad-option" $?
 done
+
+# ---- fluxkontext-pack ----
+
+pack=$FK_BUILD/examples/fluxkontext-pack
+expect /tools/pack/packs "$pack" --float32 "$model" packed.safetensors quantization=fp8
+expect /tools/pack/edits "$edit" -m packed.safetensors -p 'make it night' "$photo" packed.png steps=1 max-area=4096 backend=cpu
+expect /tools/pack/folder-edits "$edit" -m "$model" -p 'make it night' "$photo" folder.png steps=1 max-area=4096 backend=cpu \
+  quantization=fp8
+expect /tools/pack/same-picture cmp packed.png folder.png
+expect /tools/pack/doctor "$doctor" packed.safetensors
+grep -q 'packed for float32, quantization=fp8' "$log"
+check /tools/pack/doctor-says-what-it-is $?
+"$pack" "$model" >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'expected MODEL and FILE' "$log"
+check /tools/pack/no-file $?
 
 # ---- fluxkontext-doctor ----
 

@@ -66,6 +66,7 @@ int fk_file_open(const char *path, uint64_t *size, GError **error) {
   while (fd < 0 && errno == EINTR);
   if (fd < 0) {
     int number = errno;
+    if (number == ENOTDIR) return fk_file_open_inside(path, size, error);
     g_set_error(error, FK_ERROR, error_code(number), "%s: cannot be opened: %s", shown, g_strerror(number));
     return -1;
   }

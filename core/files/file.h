@@ -12,6 +12,9 @@
 /* Opens `path` (symbolic links are followed) for reading and gives its size in bytes. The caller closes the descriptor.
  * Folders, pipes and devices are refused without waiting for them. -1 with FK_ERROR_MODEL_MISSING, _DENIED or _BAD. */
 int fk_file_open(const char *path, uint64_t *size, GError **error);
+/* The same for a path that goes through a file as if that were a folder, "MODEL.safetensors/vae/config.json": a file
+ * inside a packed model (pack.c). fk_file_open asks it where a path does. */
+int fk_file_open_inside(const char *path, uint64_t *size, GError **error);
 /* Reads exactly `bytes` bytes at `offset`; any thread. `path` is for the error (FK_ERROR_MODEL_BAD), which has the
  * byte where the file ended or could not be read. */
 bool fk_file_read(int fd, const char *path, uint64_t offset, void *to, size_t bytes, GError **error);

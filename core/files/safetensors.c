@@ -3,7 +3,7 @@
  * safetensors.h.
  *
  * The header may hold a million entries, so it is scanned without a tree: names point into its text, decoded in place.
- * Deliberately not here: `__metadata__` is checked and dropped, keys the format does not define are refused. */
+ * Deliberately not here: what the texts of `__metadata__` say. Keys the format does not define are refused. */
 #define _POSIX_C_SOURCE 200809L
 #include "safetensors.h"
 
@@ -25,9 +25,10 @@ struct FkSafetensors {
   uint64_t size;      /* of the file */
   char *header;       /* decoded in place; names point into it */
   size_t header_bytes;
-  GArray *tensors;     /* FkStTensor, by begin */
-  GArray *dims;        /* int64_t of all shapes */
-  GHashTable *by_name; /* FkStTensor as a set */
+  GArray *tensors;      /* FkStTensor, by begin */
+  GArray *dims;         /* int64_t of all shapes */
+  GHashTable *by_name;  /* FkStTensor as a set */
+  GHashTable *metadata; /* key -> text, both in the header */
 };
 
 typedef struct {
@@ -112,13 +113,12 @@ static bool scan_tensor(Scan *s, const char *name) {
 }
 
 /* The flat object of strings under "__metadata__". */
-static bool scan_metadata(FkJson *j) {
-  g_autoptr(GHashTable) keys = g_hash_table_new(fk_text_hash, g_str_equal);
+static bool scan_metadata(FkJson *j, GHashTable *metadata) {
   char c = fk_json_open(j, "{}");
   for (; c == ','; c = fk_json_next(j, "{}")) {
     char *key, *value;
     if (!fk_json_key(j, &key) || !fk_json_string(j, &value)) return false;
-    if (!g_hash_table_add(keys, key)) return fk_json_fail(j, "a key of __metadata__ is there twice");
+    if (!g_hash_table_insert(metadata, key, value)) return fk_json_fail(j, "a key of __metadata__ is there twice");
   }
   return c;
 }
@@ -146,7 +146,7 @@ static bool scan_header(Scan *s) {
     bool is_metadata = !strcmp(name, "__metadata__");
     if (is_metadata && metadata) return fk_json_fail(j, "__metadata__ is there twice");
     metadata |= is_metadata;
-    if (!(is_metadata ? scan_metadata(j) : scan_tensor(s, name))) return false;
+    if (!(is_metadata ? scan_metadata(j, s->st->metadata) : scan_tensor(s, name))) return false;
   }
   return c && fk_json_finish(j);
 }
@@ -266,6 +266,7 @@ FkSafetensors *fk_safetensors_open_within(const char *path, size_t limit, GError
   st->shown = fk_shown_path(path);
   st->tensors = g_array_new(FALSE, FALSE, sizeof(FkStTensor));
   st->dims = g_array_new(FALSE, FALSE, sizeof(int64_t));
+  st->metadata = g_hash_table_new(fk_text_hash, g_str_equal);
   st->fd = fk_file_open(path, &st->size, error);
   if (st->fd < 0 || !read_header(st, MIN(limit, FK_ST_MAX_HEADER), error)) return NULL;
   Scan s = {.st = st};
@@ -284,6 +285,7 @@ void fk_safetensors_free(FkSafetensors *st) {
   if (!st) return;
   if (st->fd >= 0) close(st->fd);
   if (st->by_name) g_hash_table_unref(st->by_name);
+  g_hash_table_unref(st->metadata);
   g_array_unref(st->tensors);
   g_array_unref(st->dims);
   g_free(st->header);
@@ -300,6 +302,10 @@ size_t fk_safetensors_header_bytes(const FkSafetensors *st) {
 }
 size_t fk_safetensors_count(const FkSafetensors *st) {
   return st->tensors->len;
+}
+
+const char *fk_safetensors_metadata(const FkSafetensors *st, const char *key) {
+  return g_hash_table_lookup(st->metadata, key);
 }
 
 const FkStTensor *fk_safetensors_at(const FkSafetensors *st, size_t index) {

@@ -41,6 +41,8 @@ size_t fk_safetensors_count(const FkSafetensors *st);
 const FkStTensor *fk_safetensors_at(const FkSafetensors *st, size_t index);
 /* (nullable) */
 const FkStTensor *fk_safetensors_find(const FkSafetensors *st, const char *name);
+/* A text of __metadata__; NULL: it has none of that key. */
+const char *fk_safetensors_metadata(const FkSafetensors *st, const char *key);
 /* Reads `bytes` bytes of a tensor from its byte `offset` on; any thread. The range must lie inside the tensor. */
 bool fk_safetensors_read(const FkSafetensors *st, const FkStTensor *tensor, uint64_t offset, void *to, size_t bytes,
                          GError **error);

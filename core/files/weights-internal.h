@@ -17,6 +17,7 @@ typedef struct {
   size_t place, scale;    /* bytes of the store's memory; scale: of codes alone */
   const char *name;       /* canonical: the bound tensor's */
   int64_t row;            /* of that tensor, the item's first */
+  const uint64_t *sums;   /* of a group of a packed model (pack.h); NULL: none. (transfer none) */
   const FkDeltas *deltas; /* NULL: the numbers stay the file's. (transfer none) */
 } FkItem;
 
@@ -35,7 +36,8 @@ struct FkBinder {
   FkPrecision precision;
   FkNames names;
   FkPart part;
-  const FkComponent *component; /* NULL: null walk */
+  const FkComponent *component; /* NULL: null walk, or packed */
+  bool packed;                  /* items are groups of a packed model */
   FkStore store;
   GArray *items;     /* FkItem; empty in a null walk */
   GArray *targets;   /* FkTarget */
@@ -54,6 +56,7 @@ static inline bool fk_item_quantised(const FkItem *item) {
 
 /* The reader makes the elements of memory of those of the file, also for a backend that could convert plain numbers. */
 static inline bool fk_item_made_by_reader(const FkItem *item) {
+  if (item->sums) return false; /* bytes of memory already */
   return fk_item_quantised(item) || fk_numbers_coded(&item->source) || item->deltas;
 }
 

@@ -12,6 +12,7 @@
 #include "file.h"
 #include "fk-error.h"
 #include "quantize.h"
+#include "sum.h"
 
 #include <string.h>
 
@@ -20,6 +21,8 @@
 #define WINDOW (BUFFERS - 1)    /* one buffer is being copied while the others are read */
 #define BLOCK_BYTES (256 << 10) /* of conversion: stays in the second-level cache */
 #define PROGRESS_BYTES (8 << 20)
+
+_Static_assert(CHUNK_BYTES == FK_SUM_CHUNK, "a packed group is read in the chunks that its sums are of");
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "safetensors are little-endian, and values are taken as they lie"
@@ -175,9 +178,10 @@ static bool read_blocks(const Transfer *t, GError **error) {
 static bool read_whole(const Transfer *t, GError **error) {
   const FkItem *item = t->chunk->item;
   const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
-  return fk_safetensors_read(item->source.file, item->source.tensor,
-                             (uint64_t)(item->source.first_row + t->chunk->first) * row, t->to,
-                             (size_t)t->chunk->rows * row, error);
+  const uint64_t offset = (uint64_t)(item->source.first_row + t->chunk->first) * row;
+  const size_t bytes = (size_t)t->chunk->rows * row;
+  return fk_safetensors_read(item->source.file, item->source.tensor, offset, t->to, bytes, error) &&
+         (!item->sums || fk_pack_check(item->sums, offset, t->to, bytes, error));
 }
 
 static bool read_rows(const Transfer *t, GError **error) {
@@ -362,7 +366,7 @@ static void set_targets(FkBinder *b) {
 
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
   assert(!b->first);
-  if (!b->component) return true;
+  if (!b->component && !b->packed) return true;
   if (!fk_store_alloc(&b->store, fk_part_name(b->part), error)) return false;
   if (read_all(b, NULL, cancellable, progress, user_data, error)) {
     set_targets(b);
@@ -385,6 +389,11 @@ bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable,
 
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error) {
   const FkBound *bound = fk_binder_find(b, canonical);
+  if (b->packed) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: a packed model has no tensors, and \"%s\" is asked for",
+                fk_part_name(b->part), canonical);
+    return false;
+  }
   int64_t left = rows; /* a tensor may be in several items, and its twin in as many more */
   for (guint i = 0; i < b->items->len && left > 0; i++) {
     FkItem item = g_array_index(b->items, FkItem, i);

@@ -270,6 +270,50 @@ bool fk_binder_finish(FkBinder *b, GError **error) {
 int64_t fk_binder_parameters(const FkBinder *b) {
   return b->parameters;
 }
+/* ---- Packed ---- */
+
+size_t fk_binder_group_bytes(const FkBinder *b, int group) {
+  const FkStore *s = &b->store;
+  const bool last = group == (int)s->groups->len - 1;
+  return (last ? s->bytes : fk_store_at(s, group + 1)->at) - fk_store_at(s, group)->at;
+}
+
+char *fk_binder_packed_name(const FkBinder *b, int group) {
+  return g_strdup_printf("%s/%s", fk_part_name(b->part), fk_store_at(&b->store, group)->name);
+}
+
+void fk_binder_layout(const FkBinder *b, GString *text) {
+  for (int i = 0; i < (int)b->store.groups->len; i++) {
+    g_autofree char *name = fk_binder_packed_name(b, i);
+    g_string_append_printf(text, "%s %zu %zu\n", name, fk_store_at(&b->store, i)->at, fk_binder_group_bytes(b, i));
+  }
+  for (guint i = 0; i < b->targets->len; i++) {
+    const FkTarget *t = &g_array_index(b->targets, FkTarget, i);
+    const FkWeight none = {0}, *w = t->weight ? t->weight : &none, *full = t->full ? t->full : &none;
+    g_string_append_printf(text, "%zu %d %d %d %" G_GINT64_FORMAT "x%" G_GINT64_FORMAT " %zu %d %zu\n", t->place,
+                           (int)w->dtype, (int)w->layout, (int)w->scale.kind, w->out, w->in, t->scale, (int)full->dtype,
+                           t->full_place);
+  }
+}
+
+bool fk_binder_take_pack(FkBinder *b, const FkPack *pack, GError **error) {
+  assert(!b->component && !b->items->len);
+  b->packed = true;
+  for (int i = 0; i < (int)b->store.groups->len; i++) {
+    const size_t bytes = fk_binder_group_bytes(b, i);
+    g_autofree char *name = fk_binder_packed_name(b, i);
+    FkItem item = {.from = FK_U8, .as = FK_U8, .rows = (int64_t)bytes, .cols = 1, .taps = 1};
+    if (!bytes) continue;
+    item.name = fk_store_at(&b->store, i)->name;
+    item.place = fk_store_at(&b->store, i)->at;
+    item.source.file = fk_pack_file(pack);
+    item.source.tensor = fk_pack_find(pack, name, bytes, &item.sums, error);
+    if (!item.source.tensor) return false;
+    g_array_append_val(b->items, item);
+  }
+  return true;
+}
+
 FkRoleShare fk_binder_share(const FkBinder *b, int role) {
   assert(role >= 0 && role <= FK_ROLES);
   return b->share[role];

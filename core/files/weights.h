@@ -11,6 +11,7 @@
 
 #include "delta.h"
 #include "names.h"
+#include "pack.h"
 #include "precision.h"
 #include "residency.h"
 
@@ -57,6 +58,15 @@ void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_
 /* Call after the last bind. False when tensors are missing, of another shape or type, or neither asked for nor ignored
  * by the layout: one FK_ERROR_MODEL_MISMATCH that names the first with expected and found value and counts the rest. */
 bool fk_binder_finish(FkBinder *b, GError **error);
+/* Instead of fk_binder_finish, for a binder without a component: everything comes from the packed model, group by
+ * group. It is kept by reference; its forms and layout are this binder's (fk_binder_layout). FK_ERROR_MODEL_BAD. */
+bool fk_binder_take_pack(FkBinder *b, const FkPack *pack, GError **error);
+/* The name of a group's tensor in a packed model. (transfer full) */
+char *fk_binder_packed_name(const FkBinder *b, int group);
+/* Appends what says where everything lies in memory and in which form: equal texts, equal meaning of the bytes. */
+void fk_binder_layout(const FkBinder *b, GString *text);
+/* Bytes of memory from a group's begin to the next one's; their sum is fk_binder_bytes. */
+size_t fk_binder_group_bytes(const FkBinder *b, int group);
 int64_t fk_binder_parameters(const FkBinder *b); /* elements asked for */
 /* What matrices of one role come to; FK_ROLES: vectors and tables. */
 typedef struct {

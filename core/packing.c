@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writes a packed model (pack.h): the loader fills memory that is the file itself, so that no part has to fit in memory
+ * and a packed group is what an engine would hold, byte by byte. The sums and the header follow when everything is
+ * there, under another name until then. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "packing.h"
+
+#include "file.h"
+#include "hash.h"
+#include "properties.h"
+#include "registry.h"
+#include "sum.h"
+#include "tune.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE 65536u /* bytes; of the largest pages that Linux has */
+
+/* The files that a model is opened by, beside its weights. */
+static const char *const small_files[] = {"model_index.json",
+                                          "transformer/config.json",
+                                          "vae/config.json",
+                                          "text_encoder/config.json",
+                                          "text_encoder_2/config.json",
+                                          "scheduler/scheduler_config.json",
+                                          "tokenizer/vocab.json",
+                                          "tokenizer/merges.txt",
+                                          "tokenizer/tokenizer_config.json",
+                                          "tokenizer/special_tokens_map.json",
+                                          "tokenizer/tokenizer.json",
+                                          "tokenizer_2/spiece.model",
+                                          "tokenizer_2/tokenizer_config.json",
+                                          "tokenizer_2/special_tokens_map.json",
+                                          "tokenizer_2/tokenizer.json"};
+
+typedef struct {
+  char *name;
+  uint64_t at, bytes; /* of the data */
+  char *content;      /* of a small file; NULL: a group, or zeros */
+} Piece;
+
+typedef struct {
+  FkOps ops; /* the CPU's, with memory in the file */
+  FkBackend be;
+  FkModel *model;
+  GArray *pieces;    /* Piece, one behind the other */
+  uint64_t bytes;    /* of all */
+  uint64_t begin;    /* of the data in the file: length and header come first */
+  char *part, *path; /* the file while it is written, and then; for messages `shown` */
+  char *shown;
+  int fd;
+  uint64_t map_at; /* of the file: what the next allocation is */
+  void *map;
+  size_t map_bytes;
+  FkProgress progress;
+  void *user_data;
+  int64_t done, total;
+} Writer;
+
+static void clear_piece(gpointer data) {
+  g_free(((Piece *)data)->name);
+  g_free(((Piece *)data)->content);
+}
+
+static void *map_alloc(FkBackend *be, size_t bytes) {
+  Writer *w = be->priv;
+  w->map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, w->fd, (off_t)w->map_at);
+  w->map_bytes = bytes;
+  return w->map == MAP_FAILED ? NULL : w->map;
+}
+
+static void map_release(FkBackend *be, void *memory) {
+  munmap(memory, ((Writer *)be->priv)->map_bytes);
+}
+
+static void add_piece(Writer *w, char *name, uint64_t bytes, char *content) {
+  Piece piece = {name, w->bytes, bytes, content};
+  g_array_append_val(w->pieces, piece);
+  w->bytes += bytes;
+}
+
+static void pad(Writer *w, const char *name) {
+  const uint64_t more = (PAGE - w->bytes % PAGE) % PAGE;
+  if (more) add_piece(w, g_strconcat("pad/", name, NULL), more, g_malloc0(more));
+}
+
+/* Files, then the groups of each part from the begin of a page on. */
+static bool list_pieces(Writer *w, GError **error) {
+  for (size_t i = 0; i < G_N_ELEMENTS(small_files); i++) {
+    g_autoptr(GError) own = NULL;
+    g_autofree char *path = g_build_filename(w->model->path, small_files[i], NULL);
+    size_t size;
+    char *content = fk_file_load(path, FK_PACK_LARGEST_FILE, &size, &own);
+    if (content) {
+      add_piece(w, g_strconcat("files/", small_files[i], NULL), size, content);
+    } else if (!g_error_matches(own, FK_ERROR, FK_ERROR_MODEL_MISSING)) { /* the model has opened without it */
+      g_propagate_error(error, g_steal_pointer(&own));
+      return false;
+    }
+  }
+  pad(w, "files");
+  for (int i = 0; i < FK_PARTS; i++) {
+    const FkBinder *b = w->model->part[i].binder;
+    for (int g = 0; g < (int)fk_binder_store(b)->groups->len; g++)
+      if (fk_binder_group_bytes(b, g)) add_piece(w, fk_binder_packed_name(b, g), fk_binder_group_bytes(b, g), NULL);
+    pad(w, fk_part_name((FkPart)i));
+  }
+  return true;
+}
+
+/* ---- Header ---- */
+
+static void text(GString *s, const char *name, const char *value) {
+  g_string_append_printf(s, ",\"fluxkontext.%s\":\"", name);
+  for (const char *c = value; *c; c++) {
+    if ((unsigned char)*c < 0x20)
+      g_string_append_printf(s, "\\u%04x", (unsigned)*c);
+    else
+      g_string_append_printf(s, "%s%c", *c == '"' || *c == '\\' ? "\\" : "", *c);
+  }
+  g_string_append_c(s, '"');
+}
+
+/* SHA-256 and name of what the model was made of; (transfer full) */
+static char *sources(const Writer *w, GError **error) {
+  g_auto(GStrv) names = fk_registry_checkpoint(w->model->path);
+  g_autoptr(GString) s = g_string_new(NULL);
+  for (char **name = names; *name; name++) {
+    g_autofree char *path = g_build_filename(w->model->path, *name, NULL), *shown = fk_shown_path(*name);
+    uint64_t bytes;
+    bool sampled;
+    g_autofree char *hash = fk_hash_file(path, &bytes, &sampled, error);
+    if (!hash) return NULL;
+    g_string_append_printf(s, "%s%s %s\n", hash, sampled ? " sampled" : "", shown);
+  }
+  return g_string_free(g_steal_pointer(&s), FALSE);
+}
+
+/* What makes an engine hold these bytes: options that are not at their default. (transfer full) */
+static char *options_text(const FkLoadPlan *plan) {
+  GString *s = g_string_new(NULL);
+  static const char *const names[] = {"quantization", "text-quantization"};
+  const FkQuantization values[] = {plan->quantization, plan->text_quantization};
+  for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
+    g_string_append_printf(s, "%s=%s\n", names[i], fk_properties_find(names[i])->values[1 + values[i]]);
+  if (plan->twins)
+    g_string_append_printf(s, "precision-first=%d\nprecision-last=%d\n", plan->precision_first, plan->precision_last);
+  return g_string_free(s, FALSE);
+}
+
+/* The header with zeros for digits, ended so that the data begin with a page. (transfer full) */
+static GString *write_header(Writer *w, const FkLoadPlan *plan, const char *hashes) {
+  GString *s = g_string_new(FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\"");
+  g_autofree char *options = options_text(plan), *layout = fk_model_layout(w->model);
+  uint64_t chunks = 0;
+  text(s, "version", FK_VERSION);
+  text(s, "values", w->be.dtype == FK_F32 ? "float32" : "bfloat16");
+  text(s, "options", options);
+  text(s, "layout", layout);
+  text(s, "sources", hashes);
+  for (guint i = 0; i < w->pieces->len; i++)
+    chunks += (g_array_index(w->pieces, Piece, i).bytes + FK_SUM_CHUNK - 1) / FK_SUM_CHUNK;
+  g_autofree char *zeros = g_strnfill(16 * chunks, '0');
+  text(s, "sums", zeros);
+  g_string_append(s, "," FK_PACK_HEADER "0000000000000000\"}");
+  for (guint i = 0; i < w->pieces->len; i++) {
+    const Piece *p = &g_array_index(w->pieces, Piece, i);
+    g_string_append_printf(s,
+                           ",\"%s\":{\"dtype\":\"U8\",\"shape\":[%" G_GUINT64_FORMAT
+                           "],\"data_offsets\":[%" G_GUINT64_FORMAT ",%" G_GUINT64_FORMAT "]}",
+                           p->name, (guint64)p->bytes, (guint64)p->at, (guint64)(p->at + p->bytes));
+  }
+  g_string_append_c(s, '}');
+  while ((8 + s->len) % PAGE) g_string_append_c(s, ' ');
+  w->begin = 8 + s->len;
+  return s;
+}
+
+/* ---- Data ---- */
+
+static bool fail(const Writer *w, const char *what, int number, GError **error) {
+  g_set_error(error, FK_ERROR, number == ENOSPC ? FK_ERROR_MEMORY : FK_ERROR_OPTION_BAD, "%s: %s: %s", w->shown, what,
+              g_strerror(number));
+  return false;
+}
+
+static bool put(const Writer *w, uint64_t at, const void *bytes, size_t n, GError **error) {
+  for (size_t done = 0; done < n;) {
+    const ssize_t now = pwrite(w->fd, (const char *)bytes + done, n - done, (off_t)(at + done));
+    if (now < 0 && errno == EINTR) continue;
+    if (now <= 0) return fail(w, "cannot be written", now < 0 ? errno : EIO, error);
+    done += (size_t)now;
+  }
+  return true;
+}
+
+static void add_sums(GString *sums, const char *bytes, uint64_t n) {
+  for (uint64_t at = 0; at < n; at += FK_SUM_CHUNK)
+    g_string_append_printf(sums, "%016" G_GINT64_MODIFIER "x", (guint64)fk_sum(bytes + at, MIN(FK_SUM_CHUNK, n - at)));
+}
+
+static void report(int64_t done, int64_t total, void *user_data) {
+  const Writer *w = user_data;
+  (void)total;
+  if (w->progress) w->progress("pack", w->done + done, w->total, w->user_data);
+}
+
+/* The pieces of a part, from *index on, in memory that is theirs in the file. */
+static bool write_part(Writer *w, FkPart part, guint *index, GString *sums, GCancellable *cancellable, GError **error) {
+  FkBinder *b = w->model->part[part].binder;
+  const FkStore *store = fk_binder_store(b);
+  w->map_at = w->begin + g_array_index(w->pieces, Piece, *index).at;
+  if (!fk_binder_load(b, cancellable, report, w, error)) return false;
+  const char *memory = store->memory;
+  const uint64_t first = g_array_index(w->pieces, Piece, *index).at;
+  for (; *index < w->pieces->len; (*index)++) {
+    const Piece *p = &g_array_index(w->pieces, Piece, *index);
+    if (p->content) break;
+    add_sums(sums, memory + (p->at - first), p->bytes);
+  }
+  const bool written = msync(store->memory, store->bytes, MS_ASYNC) == 0;
+  const int number = errno;
+  fk_binder_release(b);
+  w->done += (int64_t)store->bytes;
+  return written || fail(w, "cannot be written", number, error);
+}
+
+static bool write_data(Writer *w, GString *sums, GCancellable *cancellable, GError **error) {
+  int part = 0;
+  for (guint i = 0; i < w->pieces->len;) {
+    const Piece *p = &g_array_index(w->pieces, Piece, i);
+    if (!p->content) {
+      if (!write_part(w, (FkPart)part++, &i, sums, cancellable, error)) return false;
+      continue;
+    }
+    if (!put(w, w->begin + p->at, p->content, p->bytes, error)) return false;
+    add_sums(sums, p->content, p->bytes);
+    i++;
+  }
+  return true;
+}
+
+/* The digits in place of the zeros, and the length in front. */
+static bool finish_header(Writer *w, GString *header, const GString *sums, GError **error) {
+  static const char before[] = "\"fluxkontext.sums\":\"";
+  unsigned char length[8];
+  char digits[17];
+  memcpy(strstr(header->str, before) + strlen(before), sums->str, sums->len);
+  for (int i = 0; i < 8; i++) length[i] = (unsigned char)(header->len >> 8 * i);
+  g_string_insert_len(header, 0, (const char *)length, sizeof length);
+  g_snprintf(digits, sizeof digits, "%016" G_GINT64_MODIFIER "x", (guint64)fk_sum(header->str, header->len));
+  memcpy(strstr(header->str + sizeof length, FK_PACK_HEADER) + strlen(FK_PACK_HEADER), digits, 16);
+  return put(w, 0, header->str, header->len, error);
+}
+
+static bool write_file(Writer *w, const FkLoadPlan *plan, GCancellable *cancellable, GError **error) {
+  g_autofree char *hashes = sources(w, error);
+  if (!hashes || !list_pieces(w, error)) return false;
+  g_autoptr(GString) header = write_header(w, plan, hashes), sums = g_string_new(NULL);
+  w->total = (int64_t)fk_model_weight_bytes(w->model);
+  w->fd = open(w->part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (w->fd < 0) return fail(w, "cannot be made", errno, error);
+  /* Room first: memory that is a file without room ends the process. */
+  const int number = posix_fallocate(w->fd, 0, (off_t)(w->begin + w->bytes));
+  bool ok = number == 0 || fail(w, "has no room", number, error);
+  ok = ok && write_data(w, sums, cancellable, error) && finish_header(w, header, sums, error);
+  if (ok && (fsync(w->fd) != 0 || rename(w->part, w->path) != 0)) ok = fail(w, "cannot be written", errno, error);
+  close(w->fd);
+  if (!ok) unlink(w->part);
+  return ok;
+}
+
+static bool check_source(const char *model, GError **error) {
+  if (model && *model && g_file_test(model, G_FILE_TEST_IS_DIR)) return true;
+  g_autofree char *shown = fk_shown_path(model ? model : "");
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "model-path \"%s\": expected the folder of a model to pack", shown);
+  return false;
+}
+
+static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellable *cancellable, GError **error) {
+  const char *model = fk_options_get(options, "model-path");
+  FkLoadPlan plan;
+  w->ops = *cpu->ops;
+  w->ops.alloc = map_alloc;
+  w->ops.release = map_release;
+  w->be = *cpu;
+  w->be.ops = &w->ops;
+  w->be.priv = w;
+  if (!fk_load_resolve(options, &w->be, &plan, error)) return false;
+  w->model = fk_model_open(model, &w->be, &plan.precision, true, error);
+  const bool ok = w->model && write_file(w, &plan, cancellable, error);
+  fk_model_free(w->model);
+  return ok;
+}
+
+bool fk_pack(const FkOptions *options, int bytes_per_value, const char *path, GCancellable *cancellable,
+             FkProgress progress, void *user_data, GError **error) {
+  char message[256] = "";
+  FkFailure failure;
+  if (bytes_per_value != 2 && bytes_per_value != 4) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "bytes per value: expected 2 or 4, found %d", bytes_per_value);
+    return false;
+  }
+  if (!check_source(fk_options_get(options, "model-path"), error)) return false;
+  FkBackend *cpu = fk_backend_open("cpu", 0, 1, &failure, message, sizeof message);
+  if (!cpu) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "packing: %s", message);
+    return false;
+  }
+  cpu->dtype = bytes_per_value == 4 ? FK_F32 : FK_BF16;
+  Writer w = {.fd = -1, .progress = progress, .user_data = user_data};
+  w.path = g_strdup(path);
+  w.part = g_strconcat(path, ".part", NULL);
+  w.shown = fk_shown_path(path);
+  w.pieces = g_array_new(FALSE, FALSE, sizeof(Piece));
+  g_array_set_clear_func(w.pieces, clear_piece);
+  const bool ok = pack(&w, cpu, options, cancellable, error);
+  fk_backend_close(cpu);
+  g_array_unref(w.pieces);
+  g_free(w.path);
+  g_free(w.part);
+  g_free(w.shown);
+  return ok;
+}
+
+/* ---- Opening ---- */
+
+void fk_packing_adopt(FkOptions *options, const char *path) {
+  static const char *const names[] = {"quantization", "text-quantization", "precision-first", "precision-last"};
+  g_autoptr(FkPack) p = path && fk_pack_detect(path) ? fk_pack_open(path, NULL) : NULL;
+  g_auto(GStrv) lines = g_strsplit(p ? fk_pack_text(p, "options") : "", "\n", 64);
+  for (char **line = lines; *line; line++)
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+      const size_t length = strlen(names[i]);
+      const FkProperty *row = fk_properties_find(names[i]);
+      if (strncmp(*line, names[i], length) || (*line)[length] != '=') continue;
+      if (fk_properties_automatic(row, fk_options_get(options, names[i])))
+        fk_options_set(options, names[i], *line + length + 1, NULL); /* what no option takes is told by its layout */
+    }
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* fluxkontext-pack: a model folder as one file with what an engine holds, which opens as fast as it can be read. */
+#include "tool.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+static const char name[] = "fluxkontext-pack";
+
+static void show(const char *stage, int64_t current, int64_t total, void *user_data) {
+  (void)stage;
+  (void)user_data;
+  fprintf(stderr, "\r%.2f of %.2f GB", (double)current / 1e9, (double)total / 1e9);
+}
+
+static bool run(char **words, bool wide, GError **error) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  if (!words[0] || !words[1]) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "expected MODEL and FILE; see --help");
+    return false;
+  }
+  if (!fk_options_set(options, "model-path", words[0], error)) return false;
+  for (char **pair = words + 2; *pair; pair++)
+    if (!tool_set(options, NULL, *pair, error)) return false;
+  const bool seen = isatty(STDERR_FILENO);
+  const bool ok = fk_pack(options, wide ? 4 : 2, words[1], NULL, seen ? show : NULL, NULL, error);
+  if (seen) fprintf(stderr, "\n");
+  return ok;
+}
+
+int main(int argc, char **argv) {
+  gboolean wide = FALSE;
+  const GOptionEntry entries[] = {
+      {"float32", 'f', 0, G_OPTION_ARG_NONE, &wide, "For the CPU backend (default: bfloat16, for CUDA)", NULL},
+      {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  g_autoptr(GError) error = NULL;
+  int status;
+  if (!tool_begin(name, "MODEL FILE [OPTION=VALUE ...]",
+                  "Writes what an engine with these options holds as one file, which model-path takes.", entries, &argc,
+                  &argv, &status))
+    return status;
+  const bool ok = run(argv + 1, wide, &error);
+  if (error) fprintf(stderr, "%s: %s\n", name, error->message);
+  return tool_end(name, ok ? 0 : 1);
+}
