@@ -1,11 +1,13 @@
 #!/bin/sh
 # Installs what building, running and testing need on Debian 12, with apt-get; does nothing when all of it is there.
-#   usage: examples/install-deps.sh [--tests]
+#   usage: examples/install-deps.sh [--tools | --tests]
+# --tools: also for the batch tools, the server and the worker; --tests: also for all tests
 set -eu
 packages="meson ninja-build pkg-config gcc g++ libc6-dev libglib2.0-dev libjson-glib-dev libsentencepiece-dev
-  libopenblas-pthread-dev libpng-dev libjpeg-dev libcairo2-dev libvips-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
+  libopenblas-pthread-dev libpng-dev libjpeg-dev libcairo2-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good imagemagick fonts-dejavu-core python3"
-[ "${1:-}" != --tests ] || packages="$packages clang locales libcurl4-openssl-dev python3-gi gir1.2-gstreamer-1.0"
+case ${1:-} in --tools | --tests) packages="$packages libvips-dev libcurl4-openssl-dev libnats-dev" ;; esac
+[ "${1:-}" != --tests ] || packages="$packages clang locales nats-server libvips-tools python3-gi gir1.2-gstreamer-1.0"
 
 missing=
 for p in $packages; do

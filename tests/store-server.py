@@ -6,10 +6,12 @@ Every request below /bucket/ must carry a right signature (AWS signature version
 written from the specification and shares nothing with libcurl. Names that misbehave:
   busy-N   503 the first N times        cut    half of the announced bytes, the first time
   moved    a redirect elsewhere         big    100,000 bytes, without saying how many
-  /open/   no signature is asked for
+  /open/   no signature is asked for, also for what lies below the next slash: /open/bucket/x is /bucket/x
+Usage: store-server.py [FOLDER]: its files are there as /bucket/in/NAME.
 """
 import hashlib
 import hmac
+import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -92,7 +94,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.refused(b"") or self.misbehaved():
             return
-        body = objects.get(self.path.split("?")[0])
+        name = self.path.split("?")[0]
+        body = objects.get(name, objects.get(name.removeprefix("/open")))
         self.answer(404 if body is None else 200, body or b"")
 
     def do_PUT(self):
@@ -106,6 +109,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+for name in os.listdir(sys.argv[1]) if len(sys.argv) > 1 else []:
+    with open(os.path.join(sys.argv[1], name), "rb") as file:
+        objects["/bucket/in/" + name] = file.read()
 server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
 print(server.server_address[1], flush=True)
 try:

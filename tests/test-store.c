@@ -149,6 +149,7 @@ static void refused(void) {
                   *through = g_strdup_printf("file://%s/l/passwd", scratch),
                   *root = g_strdup_printf("file://%s", scratch),
                   *beside = g_strdup_printf("file://%s-beside/a", scratch),
+                  *none = g_strdup_printf("file://%s/none/../../passwd", scratch),
                   *up = g_strconcat(open_prefix, "../bucket/a", NULL), *space = g_strconcat(open_prefix, "a b", NULL),
                   *closed = g_strconcat(endpoint, "/bucket/a", NULL),
                   *user = g_strdup_printf("http://127.0.0.1@elsewhere/open/%s", "a");
@@ -158,6 +159,7 @@ static void refused(void) {
                               "/etc/passwd",
                               "file:///etc/passwd",
                               out,
+                              none,
                               through,
                               root,
                               beside,

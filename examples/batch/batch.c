@@ -12,6 +12,10 @@
 #include "run.h"
 #include "write.h"
 
+#ifdef FK_QUEUE
+#include "../worker/submit.h"
+#endif
+
 #include <glib-unix.h>
 #include <glib/gstdio.h>
 #include <signal.h>
@@ -277,6 +281,9 @@ int main(int argc, char **argv) {
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status = 0;
+#ifdef FK_QUEUE
+  if (argc > 1 && submit_is_command(argv[1])) return submit_main(argc - 1, argv + 1);
+#endif
   if (!tool_begin(name, "IN... [PROPERTY=VALUE ...]",
                   "Edits many pictures, each with a record beside it (OUT/NAME.json):\n"
                   "  fluxkontext-batch -m MODEL -p \"make it night\" -o night photos/ steps=20\n"

@@ -98,24 +98,28 @@ void store_free(Store *s) {
 
 /* ---- Which URIs ---- */
 
-/* Below a root, links followed: of a file that may not be there yet, its folder. (transfer full): NULL: not. */
-static char *allowed_path(const Store *s, const char *uri) {
-  g_autofree char *path = g_filename_from_uri(uri, NULL, NULL);
-  if (!path) return NULL;
-  g_autofree char *name = g_path_get_basename(path), *folder = g_path_get_dirname(path);
+/* The path with links followed as far as there are files; what is not there yet is appended. (transfer full): NULL: it
+ * steps out of what is not there. */
+static char *real_path(const char *path) {
   char *real = realpath(path, NULL);
-  if (!real && errno == ENOENT && strcmp(name, "..") && strcmp(name, ".")) {
-    char *parent = realpath(folder, NULL);
-    real = parent ? g_build_filename(parent, name, NULL) : NULL;
-    free(parent);
+  if (real || errno != ENOENT || !strcmp(path, "/")) {
+    char *copy = g_strdup(real);
+    free(real);
+    return copy;
   }
-  char *found = NULL;
-  for (char **root = s->roots; real && *root && !found; root++) {
+  g_autofree char *name = g_path_get_basename(path), *folder = g_path_get_dirname(path);
+  g_autofree char *parent = strcmp(name, "..") && strcmp(name, ".") ? real_path(folder) : NULL;
+  return parent ? g_build_filename(parent, name, NULL) : NULL;
+}
+
+/* Below a root. (transfer full): NULL: not. */
+static char *allowed_path(const Store *s, const char *uri) {
+  g_autofree char *path = g_filename_from_uri(uri, NULL, NULL), *real = path ? real_path(path) : NULL;
+  for (char **root = s->roots; real && *root; root++) {
     const size_t n = strlen(*root);
-    if (!strncmp(real, *root, n) && (real[n] == '/' || (n && real[n - 1] == '/'))) found = g_strdup(real);
+    if (!strncmp(real, *root, n) && (real[n] == '/' || (n && real[n - 1] == '/'))) return g_steal_pointer(&real);
   }
-  free(real);
-  return found;
+  return NULL;
 }
 
 static bool check_s3(const Store *s, const char *uri, GError **error) {
