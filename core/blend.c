@@ -62,7 +62,7 @@ FkBlend *fk_blend_open(const FkEdit *e, const FkDenoiseFrame *frames, const FkSc
     f->noise = like(e->arena, f->x);
     f->image = like(e->arena, f->x);
     fk_op_copy(b->be, f->noise, f->x);
-    fk_op_copy(b->be, f->image, frames[i].context);
+    fk_op_copy(b->be, f->image, fk_tensor_slice_rows(frames[i].context, 0, f->x.dim[0]));
     if (frames[i].mask.rank) open_mask(b, e->arena, f, frames[i].mask);
     if (start) noised(b, f, f->x, 0);
   }

@@ -260,6 +260,7 @@ static bool run_stage(Loop *l, FkFluxShape shape, const FkPrompt *positive, cons
   shape.keep_context = e->tune->context_reuse > 1 ? e->n * l->branches : 0;
   shape.attention_codes = e->tune->attention_precision == FK_ATTENTION_FP8;
   if (e->tune->task != FK_TASK_EDIT) shape.context_h = shape.context_w = 0;
+  shape.references = e->references;
   fk_flux_run_open(&l->run, &e->model->flux, e->be, e->arena, &shape);
   if (negative) l->positive = fk_arena_2d(e->arena, FK_F32, l->run.target, config->out_channels);
   upload_coefs(l);

@@ -7,7 +7,7 @@
 
 /* One frame of the batch inside the loop. */
 typedef struct {
-  FkTensor context; /* [context tokens, C], the backend's dtype; absent for task=generate */
+  FkTensor context; /* [context tokens, C], the frame's first, the backend's dtype; absent for task=generate */
   FkTensor latent;  /* [target tokens, C] float32: noise on entry, result on return */
   FkTensor draft;   /* [context tokens of the draft, C]: the reference at its size; absent without a draft */
   FkTensor mask;    /* [target tokens, C] float32: 1 edited, 0 kept as the context has it; absent: all is edited */

@@ -185,12 +185,16 @@ static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GErro
   return ok;
 }
 
-/* The reference at the draft's size, where there is a draft. */
-static bool encode_draft(const FkEdit *e, const FkImage *in, FkTensor *tokens, GError **error) {
+/* The context with the frame at the draft's size, where there is a draft. */
+static bool encode_draft(const FkEdit *e, const FkImage *in, FkTensor context, FkTensor *tokens, GError **error) {
   if (!fk_draft_steps(e->tune->steps, e->tune->draft, e->tune->draft_share)) return true;
   const FkDraftGrid g = fk_draft_grid(e->height / 16, e->width / 16, e->tune->draft);
-  *tokens = fk_arena_2d(e->arena, e->be->dtype, (int64_t)g.small_h * g.small_w, e->model->config.flux.in_channels);
-  return encode_frame(e, in, g.small_w * 16, g.small_h * 16, *tokens, error);
+  const int64_t own = (int64_t)g.small_h * g.small_w, others = fk_flux_reference_tokens(&e->references);
+  *tokens = fk_arena_2d(e->arena, e->be->dtype, own + others, e->model->config.flux.in_channels);
+  if (others)
+    fk_op_copy(e->be, fk_tensor_slice_rows(*tokens, own, others),
+               fk_tensor_slice_rows(context, fk_tensor_rows(context) - others, others));
+  return encode_frame(e, in, g.small_w * 16, g.small_h * 16, fk_tensor_slice_rows(*tokens, 0, own), error);
 }
 
 /* What of a frame's latents is edited; all of it where the frame has no mask and others of its batch do. */
@@ -210,6 +214,21 @@ static bool upload_mask(const FkEdit *e, int i, FkTensor *mask, GError **error) 
   return true;
 }
 
+/* The context tokens of a frame: its own, then those of the pictures beside it. */
+static bool encode_context(const FkEdit *e, int i, FkTensor context, GError **error) {
+  const FkFluxReferences *r = &e->references;
+  int64_t at = (int64_t)(e->height / 16) * (e->width / 16);
+  if (!encode_frame(e, &e->jobs[i].in, e->width, e->height, fk_tensor_slice_rows(context, 0, at), error)) return false;
+  for (int k = 0; k < r->n; k++) {
+    const FkImage *image = e->extras ? &e->extras[i].references[k] : NULL; /* a plan needs no pixels */
+    const int64_t n = (int64_t)r->rows[k] * r->columns[k];
+    if (!encode_frame(e, image, r->columns[k] * 16, r->rows[k] * 16, fk_tensor_slice_rows(context, at, n), error))
+      return false;
+    at += n;
+  }
+  return true;
+}
+
 static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_ENCODE);
   const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
@@ -218,9 +237,9 @@ static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
     report(e, "encode", i, e->n);
     frames[i].latent = fk_arena_2d(e->arena, FK_F32, tokens, c);
     if (e->tune->task == FK_TASK_EDIT) {
-      frames[i].context = fk_arena_2d(e->arena, e->be->dtype, tokens, c);
-      if (!encode_frame(e, &e->jobs[i].in, e->width, e->height, frames[i].context, error) ||
-          !encode_draft(e, &e->jobs[i].in, &frames[i].draft, error))
+      frames[i].context = fk_arena_2d(e->arena, e->be->dtype, tokens + fk_flux_reference_tokens(&e->references), c);
+      if (!encode_context(e, i, frames[i].context, error) ||
+          !encode_draft(e, &e->jobs[i].in, frames[i].context, &frames[i].draft, error))
         return false;
     }
     /* while a GPU still encodes */

@@ -12,9 +12,9 @@
 #include "engine.h"
 
 #include "budget.h"
-#include "extras.h"
 #include "file.h"
 #include "frames.h"
+#include "given.h"
 #include "image.h"
 #include "packing.h"
 #include "plan.h"
@@ -224,9 +224,15 @@ static bool engine_enter(FkEngine *e, GCancellable *cancellable, GError **error)
 
 /* ---- Memory and loading ---- */
 
+static bool same_references(const FkFluxReferences *a, const FkFluxReferences *b) {
+  const size_t n = (size_t)a->n * sizeof *a->rows;
+  return a->n == b->n && a->apart == b->apart && !memcmp(a->rows, b->rows, n) && !memcmp(a->columns, b->columns, n);
+}
+
 static bool same_plan(const FkPlanned *p, const FkEdit *edit) {
   return p->settings && p->n == edit->n && p->width == edit->width && p->height == edit->height &&
-         p->masked == edit->masked && fk_tune_same_memory(&p->tune, edit->tune);
+         p->masked == edit->masked && same_references(&p->references, &edit->references) &&
+         fk_tune_same_memory(&p->tune, edit->tune);
 }
 
 /* Work memory of this edit, and whether all that it needs can be had: before the first byte of it is allocated. */
@@ -281,8 +287,13 @@ static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **e
       return false;
     }
   }
-  *p = (FkPlanned){
-      fk_settings_copy(edit->jobs[0].settings), *edit->tune, edit->n, edit->width, edit->height, edit->masked};
+  *p = (FkPlanned){fk_settings_copy(edit->jobs[0].settings),
+                   *edit->tune,
+                   edit->n,
+                   edit->width,
+                   edit->height,
+                   edit->masked,
+                   edit->references};
   return true;
 }
 
@@ -430,89 +441,25 @@ static bool check_precision(const FkEngine *e, const FkTune *t, GError **error) 
   return false;
 }
 
-/* ---- What a frame is given beside its pixels ---- */
-
-static void copy_frame(const FkJob *job) {
-  const size_t row = (size_t)job->in.width * (size_t)job->in.channels;
-  for (int y = 0; y < job->in.height; y++)
-    memcpy(job->out.data + (size_t)y * job->out.stride, job->in.data + (size_t)y * job->in.stride, row);
-}
-
-static FkImage part(const FkImage *image, FkMaskBox r) {
-  const size_t at = (size_t)r.y * image->stride + (size_t)r.x * (size_t)image->channels;
-  return (FkImage){image->data + at, r.w, r.h, image->channels, image->stride};
-}
-
-/* region=crop: the part is edited as a frame of its own, and its result lies in the whole one's. */
-static bool edit_region(FkEngine *e, const FkEdit *all, FkJob *job, const FkExtras *extras, GError **error) {
-  FkEdit edit = *all;
-  FkFrameSize size;
-  edit.region = extras->box;
-  if (!fk_frames_region(e->model, all->tune, job->in.width, job->in.height, &edit.region, &size, error)) return false;
-  FkJob inner = *job;
-  inner.in = part(&job->in, edit.region);
-  inner.out = part(&job->out, edit.region);
-  edit.jobs = &inner;
-  edit.n = 1;
-  edit.extras = extras;
-  edit.masked = true;
-  copy_frame(job);
-  const bool ok = edit_frames(e, &edit, &size, NULL, error);
-  job->result = inner.result;
-  return ok;
-}
-
-/* Frames in which nothing is edited are copied, those with a region of their own are edited alone, the others together.
- */
-static bool edit_given(FkEngine *e, const FkEdit *all, const FkFrameSize *size, const FkExtras *extras,
-                       GError **error) {
-  FkEdit edit = *all;
-  g_autofree FkJob *jobs = g_new(FkJob, (size_t)all->n);
-  g_autofree FkExtras *theirs = g_new(FkExtras, (size_t)all->n);
-  g_autofree int *from = g_new(int, (size_t)all->n);
-  edit.jobs = jobs;
-  edit.extras = theirs;
-  edit.region = (FkMaskBox){0, 0, extras->width, extras->height};
-  edit.n = 0;
-  for (int i = 0; i < all->n; i++) {
-    FkJob *job = &all->jobs[i];
-    const bool masked = extras[i].mask;
-    if (masked && !extras[i].box.w) {
-      copy_frame(job);
-      job->result = (FkResult){.seed = seed_of(job), .width = size->width, .height = size->height};
-    } else if (masked && all->tune->region == FK_REGION_CROP) {
-      if (!edit_region(e, all, job, &extras[i], error)) return false;
-    } else {
-      edit.masked |= masked;
-      theirs[edit.n] = extras[i];
-      jobs[edit.n] = *job;
-      from[edit.n++] = i;
-    }
-  }
-  if (edit.n && !edit_frames(e, &edit, size, NULL, error)) return false;
-  for (int i = 0; i < edit.n; i++) all->jobs[from[i]].result = jobs[i].result;
-  return true;
-}
-
-static bool edit_checked(FkEngine *e, FkEdit *edit, const FkFrameSize *size, GError **error) {
-  g_autofree FkExtras *extras = g_new0(FkExtras, (size_t)edit->n);
-  bool ok = true;
-  for (int i = 0; ok && i < edit->n; i++) ok = fk_extras_init(&extras[i], edit->tune, &edit->jobs[i], i, error);
-  ok = ok && edit_given(e, edit, size, extras, error);
-  for (int i = 0; i < edit->n; i++) fk_extras_clear(&extras[i]);
-  return ok;
+static bool run_given(void *engine, FkEdit *edit, const FkFrameSize *size, GError **error) {
+  return edit_frames(engine, edit, size, NULL, error);
 }
 
 bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
                     GError **error) {
   FkTune tune;
   FkFrameSize size;
-  FkEdit edit = {
-      .tune = &tune, .jobs = jobs, .n = n, .cancellable = cancellable, .progress = progress, .user_data = user_data};
+  FkEdit edit = {.model = e->model,
+                 .tune = &tune,
+                 .jobs = jobs,
+                 .n = n,
+                 .cancellable = cancellable,
+                 .progress = progress,
+                 .user_data = user_data};
   if (n == 0) return true;
   return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
          check_precision(e, &tune, error) && fk_frames_check(e->model, &tune, jobs, n, &size, error) &&
-         edit_checked(e, &edit, &size, error);
+         fk_given_edit(&edit, &size, run_given, e, error);
 }
 
 bool fk_engine_output_size(FkEngine *e, const FkSettings *settings, int width, int height, int *ow, int *oh,

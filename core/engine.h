@@ -13,6 +13,7 @@ typedef struct {
   FkTune tune;
   int n, width, height;
   bool masked;
+  FkFluxReferences references;
 } FkPlanned;
 
 struct FkEngine {

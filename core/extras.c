@@ -3,6 +3,7 @@
  * (mask.c), the loop (blend.c). */
 #include "extras.h"
 
+#include "frames.h"
 #include "image.h"
 
 #include <string.h>
@@ -94,9 +95,48 @@ static bool init_mask(FkExtras *x, const FkTune *t, const FkJob *job, int frame,
   return true;
 }
 
+/* ---- Pictures beside the frame ---- */
+
+static bool check_reference(const FkImage *i, int frame, int number, GError **error) {
+  const bool fits = i->data && (i->channels == 3 || i->channels == 4) && i->width >= 1 && i->height >= 1 &&
+                    i->width <= 65535 && i->height <= 65535 && i->stride >= (size_t)i->width * (size_t)i->channels;
+  if (fits) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "frame %d: reference %d: expected 3 or 4 channels, sides from 1 to 65535 and rows that hold them, found "
+              "%dx%d with %d, rows of %zu bytes%s",
+              frame, number, i->width, i->height, i->channels, i->stride, i->data ? "" : ", no data");
+  return false;
+}
+
+static bool init_references(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+  if (job->n_references < 0 || job->n_references > FK_REFERENCES || (job->n_references && !job->references)) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d: %d references: expected 0 to %d, and their array",
+                frame, job->n_references, FK_REFERENCES);
+    return false;
+  }
+  if (job->n_references && t->task == FK_TASK_GENERATE)
+    return refuse(error, frame, "references: task=generate makes pictures from text alone");
+  for (int i = 0; i < job->n_references; i++) {
+    if (!check_reference(&job->references[i], frame, i, error)) return false;
+    x->references[x->n_references++] = job->references[i];
+  }
+  return true;
+}
+
+bool fk_extras_references(const FkExtras *x, const FkModel *m, const FkTune *t, FkFluxReferences *r, GError **error) {
+  *r = (FkFluxReferences){.n = x->n_references, .apart = t->reference_ids == FK_REFERENCE_IDS_INDEX};
+  for (int i = 0; i < r->n; i++) {
+    const FkImage *image = &x->references[i];
+    if (!fk_frames_reference(m, image->width, image->height, &r->columns[i], &r->rows[i], error)) return false;
+    r->columns[i] /= FK_SIZE_MULTIPLE;
+    r->rows[i] /= FK_SIZE_MULTIPLE;
+  }
+  return true;
+}
+
 bool fk_extras_init(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
   *x = (FkExtras){.width = job->in.width, .height = job->in.height};
-  if (init_mask(x, t, job, frame, error)) return true;
+  if (init_mask(x, t, job, frame, error) && init_references(x, t, job, frame, error)) return true;
   fk_extras_clear(x);
   return false;
 }

@@ -5,16 +5,22 @@
 #define FK_EXTRAS_H
 
 #include "fk.h"
+#include "flux.h"
 #include "mask.h"
+#include "model.h"
 #include "tune.h"
 
 /* Of one frame; zero: nothing. */
 typedef struct FkExtras {
-  int width, height; /* of the frame, and so of both masks, rows without gaps */
-  uint8_t *mask;     /* 255 is edited; NULL: no mask */
-  uint8_t *fade;     /* share of the edit in each pixel of the result, of 255 */
-  FkMaskBox box;     /* around what the result takes from the edit; w 0: nothing is edited */
+  int width, height;                 /* of the frame, and so of both masks, rows without gaps */
+  uint8_t *mask;                     /* 255 is edited; NULL: no mask */
+  uint8_t *fade;                     /* share of the edit in each pixel of the result, of 255 */
+  FkMaskBox box;                     /* around what the result takes from the edit; w 0: nothing is edited */
+  FkImage references[FK_REFERENCES]; /* their pixels are the job's */
+  int n_references;
 } FkExtras;
+
+_Static_assert(FK_REFERENCES == FK_FLUX_REFERENCES, "as many as the model takes");
 
 /* FK_ERROR_OPTION_BAD: a mask that does not fit, or a file that is no picture; FK_ERROR_MEMORY. On failure *extras is
  * zero. */
@@ -25,6 +31,10 @@ void fk_extras_clear(FkExtras *extras);
  * the frame. False: FK_ERROR_MEMORY. */
 bool fk_extras_tokens(const FkExtras *extras, FkMaskBox region, int width, int height, int channels, float *tokens,
                       GError **error);
+/* The pictures' sizes in tokens, each the preferred one of the model's area. FK_ERROR_OPTION_BAD: a shape that the
+ * model cannot work at. */
+bool fk_extras_references(const FkExtras *extras, const FkModel *model, const FkTune *tune,
+                          FkFluxReferences *references, GError **error);
 /* Puts the frame's own pixels back into the result, where nothing or not all is edited. in, out: the region of each. */
 void fk_extras_mix(const FkExtras *extras, FkMaskBox region, const FkImage *in, const FkImage *out);
 

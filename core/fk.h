@@ -200,7 +200,8 @@ typedef struct {
  * made on the thread that called fk_engine_edit; see FkProgress for what it may do. */
 typedef void (*FkPreview)(int evaluation, int evaluations, const FkImage *image, void *user_data);
 
-#define FK_FRAMES 256 /* most frames of one edit */
+#define FK_FRAMES 256   /* most frames of one edit */
+#define FK_REFERENCES 8 /* most pictures beside one frame */
 typedef struct {
   FkImage in; /* read; for task=generate width, height and channels count and `data` may be NULL */
   /* Written; size as fk_engine_output_size says, channels as `in`. Alpha is resized and passed on, 255 for
@@ -211,6 +212,10 @@ typedef struct {
   /* (nullable) What is edited, in place of the setting `mask`: 1 channel of any size, 255 is edited and 0 kept. It is
    * brought to the frame's size; then the settings of masks hold. Pixels of `out` where it is 0 are those of `in`. */
   const FkImage *mask;
+  /* Pictures beside the frame that the prompt may refer to, up to FK_REFERENCES, of 3 or 4 channels (alpha is not read)
+   * and any size: each is brought to the model's size nearest to it. The frame comes first, then these in order. */
+  const FkImage *references;
+  int n_references;
   /* (nullable) Called after every preview_every-th evaluation but the last, whose result is `out`; 0: never. Each call
    * waits for the device; the result's bytes are the same with and without. */
   FkPreview preview;

@@ -63,6 +63,16 @@ bool fk_frames_region(const FkModel *m, const FkTune *t, int width, int height, 
   return check_size(t, area, box->w, box->h, s, error);
 }
 
+bool fk_frames_reference(const FkModel *m, int width, int height, int *w, int *h, GError **error) {
+  const bool list = fk_model_area(m) == FK_SIZE_PREFERRED_AREA;
+  const FkTune own = {.size_mode = list ? FK_SIZE_NATIVE : FK_SIZE_INPUT};
+  FkFrameSize s;
+  if (!fk_frames_size(m, &own, width, height, &s, error)) return false;
+  *w = s.width;
+  *h = s.height;
+  return true;
+}
+
 /* ---- Images ---- */
 
 /* Bytes from the first to behind the last pixel. False: more than memory has. */

@@ -19,6 +19,9 @@ bool fk_frames_size(const FkModel *model, const FkTune *tune, int width, int hei
  * which the model works, the best one for it. FK_ERROR_OPTION_BAD */
 bool fk_frames_region(const FkModel *model, const FkTune *tune, int width, int height, FkMaskBox *box,
                       FkFrameSize *size, GError **error);
+/* Size of a picture beside the frame: a preferred one of the 1 MP model, the picture's aspect at other models' area.
+ * FK_ERROR_OPTION_BAD: its shape. */
+bool fk_frames_reference(const FkModel *model, int width, int height, int *w, int *h, GError **error);
 /* FK_ERROR_OPTION_BAD: the model cannot do the task. */
 bool fk_frames_task(const FkModel *model, const FkTune *tune, GError **error);
 /* A batch: sizes, channels, strides, memory that is there and does not overlap, one size and one set of settings. n

@@ -27,6 +27,7 @@ typedef struct {
   const struct FkExtras *extras; /* per frame; NULL: no frame has any */
   FkMaskBox region;              /* of the frames that have them; the jobs' images are of it alone */
   bool masked;                   /* a frame may have a mask: it takes memory */
+  FkFluxReferences references;   /* of every frame; the pictures are its extras' */
   FkJob *jobs;
   int n;
   int width, height; /* at which the model works; multiples of 16 */

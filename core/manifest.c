@@ -202,6 +202,11 @@ static char *make_id(FkEngine *e, const FkJob *job, const char *pixels, const ch
     g_autofree char *mask = fk_manifest_pixels(job->mask);
     g_string_append_printf(s, "mask %dx%d %s\n", job->mask->width, job->mask->height, mask ? mask : "none");
   }
+  for (int i = 0; i < job->n_references; i++) {
+    g_autofree char *picture = fk_manifest_pixels(&job->references[i]);
+    g_string_append_printf(s, "reference %dx%dx%d %s\n", job->references[i].width, job->references[i].height,
+                           job->references[i].channels, picture ? picture : "none");
+  }
   append_values(s, e, fk_options_values(e->options), FK_SCOPE_OPTION, ID);
   append_values(s, e, fk_settings_values(job->settings), FK_SCOPE_SETTING, ID);
   return g_compute_checksum_for_string(G_CHECKSUM_SHA256, s->str, (gssize)s->len);

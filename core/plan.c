@@ -207,7 +207,8 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
     fill_weights(m, &load.precision, be->dtype, plan);
     plan->text_tokens = fk_prompt_length(m, tune.max_sequence_length);
     plan->target_tokens = (int64_t)(edit.width / 16) * (edit.height / 16);
-    plan->context_tokens = tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens;
+    plan->context_tokens =
+        tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens + fk_flux_reference_tokens(&edit.references);
     ok = walk_both(&edit, be, bytes_per_value, plan, error);
   }
   fk_model_free(m);

@@ -70,6 +70,11 @@ CHOICES(mask, MASKS, FK_MASKS);
   X(FK_REGION_CROP, "crop", "The model sees what is around the mask, at its best size: fewer tokens, more detail")
 CHOICES(region, REGIONS, FK_REGIONS);
 
+#define REFERENCE_IDS(X)                                                                                               \
+  X(FK_REFERENCE_IDS_OFFSET, "offset", "Beside each other, as the released weights take them")                         \
+  X(FK_REFERENCE_IDS_INDEX, "index", "Each on a level of its own")
+CHOICES(reference_ids, REFERENCE_IDS, FK_REFERENCE_IDS_KINDS);
+
 #define PRESETS(X)                                                                                                     \
   X(FK_PRESET_EXACT, "exact", "Only what leaves every bit as it is")                                                   \
   X(FK_PRESET_QUALITY, "quality", "Rounding may differ, nothing lossy")                                                \
@@ -219,6 +224,8 @@ static const FkProperty table[] = {
      SETTING(INT, mask_feather), .min = 0, .max = 1000, .initial = "0", CONTROLLABLE},
     {"region", "Region", "What the model sees where there is a mask", SETTING(ENUM, region), .initial = "whole",
      CHOICE(region), PLAYING},
+    {"reference-ids", "Reference positions", "Where the model sees several reference pictures",
+     SETTING(ENUM, reference_ids), .initial = "offset", CHOICE(reference_ids), PLAYING},
     {"preset", "Preset", "Which optimizations `auto` turns on", SETTING(ENUM, preset), .initial = "quality",
      CHOICE(preset), .both = true},
 

@@ -14,6 +14,7 @@
 typedef enum { FK_PRESET_EXACT, FK_PRESET_QUALITY, FK_PRESET_BALANCED, FK_PRESET_FAST, FK_PRESETS } FkPreset;
 typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;
 typedef enum { FK_MASK_NONE, FK_MASK_ALPHA, FK_MASKS } FkMaskSource;
+typedef enum { FK_REFERENCE_IDS_OFFSET, FK_REFERENCE_IDS_INDEX, FK_REFERENCE_IDS_KINDS } FkReferenceIds;
 typedef enum { FK_REGION_WHOLE, FK_REGION_CROP, FK_REGIONS } FkRegion;
 typedef enum { FK_QUANTIZATION_NONE, FK_QUANTIZATION_FP8, FK_QUANTIZATIONS } FkQuantization;
 typedef enum { FK_ATTENTION_BF16, FK_ATTENTION_FP8, FK_ATTENTION_PRECISIONS } FkAttentionPrecision;
@@ -52,6 +53,7 @@ typedef struct {
   bool mask_invert;
   int mask_feather, mask_dilate; /* pixels of the frame */
   FkRegion region;
+  FkReferenceIds reference_ids;
   int max_area; /* pixels; 0: the square of vae.sample_size */
   bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache;
   const char *trace_file; /* NULL: none */

@@ -20,8 +20,25 @@ static bool quantised(const FkFlux *f) {
   return w.scale.kind != FK_SCALE_NONE;
 }
 
+/* Rotary rows of the pictures beside the frame. */
+static void place_references(const FkFluxShape *s, const int *axes, float *rope, int64_t width) {
+  const FkFluxReferences *r = &s->references;
+  FkPlace places[1 + FK_FLUX_REFERENCES];
+  int rows[1 + FK_FLUX_REFERENCES] = {(int)s->context_h}, columns[1 + FK_FLUX_REFERENCES] = {(int)s->context_w};
+  for (int i = 0; i < r->n; i++) {
+    rows[1 + i] = r->rows[i];
+    columns[1 + i] = r->columns[i];
+  }
+  fk_latent_places(places, rows, columns, 1 + r->n, r->apart);
+  for (int i = 1; i <= r->n; i++) {
+    fk_rope_grid(rope, places[i], rows[i], columns[i], axes, 10000.0);
+    rope += (int64_t)rows[i] * columns[i] * width;
+  }
+}
+
 void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *arena, const FkFluxShape *s) {
-  const int64_t target = s->grid_h * s->grid_w, context = s->context_h * s->context_w;
+  const int64_t target = s->grid_h * s->grid_w;
+  const int64_t context = s->context_h * s->context_w + fk_flux_reference_tokens(&s->references);
   const int64_t rows = s->text + target + context, e = f->config.head_width, d = f->width;
   *r = (FkFluxRun){.flux = f,
                    .be = be,
@@ -45,6 +62,7 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
   g_autofree float *rope = g_new(float, (size_t)(rows * e));
   fk_rope_table(rope, (int)s->text, (int)s->grid_h, (int)s->grid_w, (int)s->context_h, (int)s->context_w,
                 f->config.axes, 10000.0);
+  place_references(s, f->config.axes, rope + (rows - fk_flux_reference_tokens(&s->references)) * e, e);
   fk_op_upload(be, r->rope, rope);
   if (!s->keep_context || !context) return;
   const int tensors = s->keep_context * fk_flux_blocks(f);

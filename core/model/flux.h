@@ -70,12 +70,28 @@ typedef struct {
   int recordings;              /* FK_RECORDINGS_*, counted on where sizes of one kind differ */
 } FkFluxRun;
 
+#define FK_FLUX_REFERENCES 8 /* pictures beside the frame, at most */
+
+/* Pictures beside the frame: context tokens behind its own. */
+typedef struct {
+  int n;
+  int rows[FK_FLUX_REFERENCES], columns[FK_FLUX_REFERENCES]; /* tokens */
+  bool apart;                                                /* their positions (fk_latent_places) */
+} FkFluxReferences;
+
+static inline int64_t fk_flux_reference_tokens(const FkFluxReferences *r) {
+  int64_t tokens = 0;
+  for (int i = 0; i < r->n; i++) tokens += (int64_t)r->rows[i] * r->columns[i];
+  return tokens;
+}
+
 typedef struct {
   int64_t text;                 /* tokens */
   int64_t grid_h, grid_w;       /* target tokens: rows and columns */
   int64_t context_h, context_w; /* 0: no reference image */
-  int keep_context;             /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
-  bool attention_codes;         /* attention in 8 bits (fk_op_attention_quantized) */
+  FkFluxReferences references;
+  int keep_context;     /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
+  bool attention_codes; /* attention in 8 bits (fk_op_attention_quantized) */
   int recordings;
 } FkFluxShape;
 

@@ -44,8 +44,8 @@ static void rope_axis(float *out, int width, int position, double theta) {
   }
 }
 
-/* h*w rows at (index, y, x). An axis' part is the same for all rows that share its position: computed once, copied. */
-static void rope_grid(float *out, int index, int h, int w, const int axes[3], double theta) {
+/* An axis' part is the same for all rows that share its position: computed once, copied. */
+void fk_rope_grid(float *out, FkPlace at, int h, int w, const int axes[3], double theta) {
   const size_t row = (size_t)(axes[0] + axes[1] + axes[2]);
   const size_t y_at = (size_t)axes[0], x_at = y_at + (size_t)axes[1];
   for (int y = 0; y < h; y++) {
@@ -53,13 +53,13 @@ static void rope_grid(float *out, int index, int h, int w, const int axes[3], do
     for (int x = 0; x < w; x++) {
       float *to = line + (size_t)x * row;
       if (x == 0) {
-        rope_axis(to, axes[0], index, theta);
-        rope_axis(to + y_at, axes[1], y, theta);
+        rope_axis(to, axes[0], at.index, theta);
+        rope_axis(to + y_at, axes[1], at.y + y, theta);
       } else {
         memcpy(to, line, x_at * sizeof *to);
       }
       if (y == 0)
-        rope_axis(to + x_at, axes[2], x, theta);
+        rope_axis(to + x_at, axes[2], at.x + x, theta);
       else
         memcpy(to + x_at, out + (size_t)x * row + x_at, (size_t)axes[2] * sizeof *to);
     }
@@ -69,11 +69,22 @@ static void rope_grid(float *out, int index, int h, int w, const int axes[3], do
 void fk_rope_table(float *out, int text, int h2, int w2, int ch2, int cw2, const int axes[3], double theta) {
   const size_t row = (size_t)(axes[0] + axes[1] + axes[2]);
   assert(text >= 0 && axes[0] % 2 == 0 && axes[1] % 2 == 0 && axes[2] % 2 == 0);
-  for (int t = 0; t < text; t++) rope_grid(out + (size_t)t * row, 0, 1, 1, axes, theta);
+  for (int t = 0; t < text; t++) fk_rope_grid(out + (size_t)t * row, (FkPlace){0, 0, 0}, 1, 1, axes, theta);
   out += (size_t)text * row;
-  rope_grid(out, 0, h2, w2, axes, theta);
+  fk_rope_grid(out, (FkPlace){0, 0, 0}, h2, w2, axes, theta);
   out += (size_t)h2 * (size_t)w2 * row;
-  rope_grid(out, 1, ch2, cw2, axes, theta);
+  fk_rope_grid(out, (FkPlace){1, 0, 0}, ch2, cw2, axes, theta);
+}
+
+void fk_latent_places(FkPlace *places, const int *rows, const int *columns, int n, bool apart) {
+  int h = 0, w = 0; /* of all so far */
+  for (int i = 0; i < n; i++) {
+    const bool right = !apart && rows[i] + h > columns[i] + w;
+    const FkPlace at = {apart ? i + 1 : 1, !apart && !right ? h : 0, right ? w : 0};
+    if (at.y + rows[i] > h) h = at.y + rows[i];
+    if (at.x + columns[i] > w) w = at.x + columns[i];
+    places[i] = at;
+  }
 }
 
 void fk_sinusoid(float *out, float t) {

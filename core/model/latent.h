@@ -18,6 +18,19 @@ void fk_latent_unpack_host(float *chw, const float *tokens, int channels, int h,
  * sin). Rows: text at position (0,0,0), target tokens (0,y,x), context tokens (1,y,x); ch2 = cw2 = 0: no context. */
 void fk_rope_table(float *out, int text, int h2, int w2, int ch2, int cw2, const int axes[3], double theta);
 
+/* Where a grid of tokens stands: position (index, y + row, x + column). */
+typedef struct {
+  int index, y, x;
+} FkPlace;
+
+/* out [h*w, E] as fk_rope_table. */
+void fk_rope_grid(float *out, FkPlace place, int h, int w, const int axes[3], double theta);
+
+/* Places of n context pictures of rows[i] x columns[i] tokens, the first at (1, 0, 0). apart: an index for each. Else
+ * ("offset", as ComfyUI's model and what the released weights take): all have index 1, and each stands below or to the
+ * right of those before, where the square around all grows less. */
+void fk_latent_places(FkPlace *places, const int *rows, const int *columns, int n, bool apart);
+
 /* out [FK_SINUSOID] = cosines, then sines, of t * 10000^(-i/128). */
 void fk_sinusoid(float *out, float t);
 

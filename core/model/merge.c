@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CELL = 2, GRIDS = 2 };
+enum { CELL = 2, GRIDS = 2 + FK_FLUX_REFERENCES };
 
 /* ---- The choice ---- */
 
@@ -131,14 +131,20 @@ FkMerge *fk_merge_open(const FkFluxRun *run, const FkFluxShape *s, double ratio,
   m->plan = plan;
   m->first = MAX(1, run->flux->config.layers);
   m->last = blocks - MAX(1, blocks / 10);
-  m->grids = run->context ? 2 : 1;
-  open_grid(&m->grid[0], be, arena, s->grid_h, s->grid_w, ratio, run->text, run->text);
   m->run = *run;
-  m->run.target = m->grid[0].plan.kept;
-  if (run->context) {
-    open_grid(&m->grid[1], be, arena, s->context_h, s->context_w, ratio, run->text + run->target,
-              run->text + m->run.target);
-    m->run.context = m->grid[1].plan.kept;
+  m->run.context = 0;
+  int64_t from = run->text, merged = run->text;
+  for (int i = 0; i < (run->context ? 2 + s->references.n : 1); i++) {
+    const int64_t h = i > 1 ? s->references.rows[i - 2] : i ? s->context_h : s->grid_h;
+    const int64_t w = i > 1 ? s->references.columns[i - 2] : i ? s->context_w : s->grid_w;
+    Grid *g = &m->grid[m->grids++];
+    open_grid(g, be, arena, h, w, ratio, from, merged);
+    from += g->plan.tokens;
+    merged += g->plan.kept;
+    if (i)
+      m->run.context += g->plan.kept;
+    else
+      m->run.target = g->plan.kept;
   }
   const int64_t rows = m->run.text + m->run.target + m->run.context;
   m->run.hidden = fk_arena_2d(arena, be->dtype, rows, run->flux->width);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Token merging: a middle stretch of blocks runs on fewer image tokens (bipartite soft matching, spec 10.4).
  *
- * Each grid (target, context) is matched alone: their positions overlap, and a mixture of both means nothing. One
- * destination per 2x2 cell, its top-left token; all others are sources. A source's best destination is that of the
- * largest cosine of their normalised hidden rows; the best `ratio` of all tokens are merged, ties by index. A group is
- * the mean of its tokens and keeps the destination's position. On leaving, every token gets what its group has gained,
- * x + (out - in): its own detail stays, and a token that was alone comes out exactly as its row did.
+ * Each grid (target, context, every picture beside it) is matched alone: their positions overlap, and a mixture of both
+ * means nothing. One destination per 2x2 cell, its top-left token; all others are sources. A source's best destination
+ * is that of the largest cosine of their normalised hidden rows; the best `ratio` of all tokens are merged, ties by
+ * index. A group is the mean of its tokens and keeps the destination's position. On leaving, every token gets what its
+ * group has gained, x + (out - in): its own detail stays, and a token that was alone comes out exactly as its row did.
  * Text is never merged. Only single blocks run merged, without the last tenth of the model: on the demo model merged
  * double blocks cost ten times their saving. */
 #ifndef FK_MERGE_H

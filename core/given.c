@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which frames of a call run together, and with what; see given.h. Not here: masks and pictures (extras.c), the queue
+ * and memory (engine.c). */
+#include "given.h"
+
+#include "extras.h"
+
+#include <string.h>
+
+typedef struct {
+  const FkEdit *all;
+  const FkFrameSize *size;
+  FkGivenRun run;
+  void *data;
+} Call;
+
+static void copy_frame(const FkJob *job) {
+  const size_t row = (size_t)job->in.width * (size_t)job->in.channels;
+  for (int y = 0; y < job->in.height; y++)
+    memcpy(job->out.data + (size_t)y * job->out.stride, job->in.data + (size_t)y * job->in.stride, row);
+}
+
+static void leave(const Call *c, FkJob *job) {
+  copy_frame(job);
+  job->result = (FkResult){.seed = g_ascii_strtoull(fk_settings_get(job->settings, "seed"), NULL, 10),
+                           .width = c->size->width,
+                           .height = c->size->height};
+}
+
+static FkImage part(const FkImage *image, FkMaskBox r) {
+  const size_t at = (size_t)r.y * image->stride + (size_t)r.x * (size_t)image->channels;
+  return (FkImage){image->data + at, r.w, r.h, image->channels, image->stride};
+}
+
+/* The part is edited as a frame of its own, and its result lies in the whole one's. */
+static bool edit_region(const Call *c, FkJob *job, const FkExtras *extras, GError **error) {
+  FkEdit edit = *c->all;
+  FkFrameSize size;
+  edit.region = extras->box;
+  if (!fk_frames_region(edit.model, edit.tune, job->in.width, job->in.height, &edit.region, &size, error) ||
+      !fk_extras_references(extras, edit.model, edit.tune, &edit.references, error))
+    return false;
+  FkJob inner = *job;
+  inner.in = part(&job->in, edit.region);
+  inner.out = part(&job->out, edit.region);
+  edit.jobs = &inner;
+  edit.n = 1;
+  edit.extras = extras;
+  edit.masked = true;
+  copy_frame(job);
+  const bool ok = c->run(c->data, &edit, &size, error);
+  job->result = inner.result;
+  return ok;
+}
+
+/* Frames that may differ only in their pixels. */
+static bool edit_together(const Call *c, FkJob *jobs, const FkExtras *extras, int n, GError **error) {
+  FkEdit edit = *c->all;
+  edit.jobs = jobs;
+  edit.extras = extras;
+  edit.n = n;
+  edit.region = (FkMaskBox){0, 0, extras->width, extras->height};
+  for (int i = 0; i < n; i++) edit.masked |= extras[i].mask != NULL;
+  return fk_extras_references(extras, edit.model, edit.tune, &edit.references, error) &&
+         c->run(c->data, &edit, c->size, error);
+}
+
+static bool same_sizes(const FkExtras *a, const FkExtras *b) {
+  bool same = a->n_references == b->n_references;
+  for (int i = 0; same && i < a->n_references; i++)
+    same = a->references[i].width == b->references[i].width && a->references[i].height == b->references[i].height;
+  return same;
+}
+
+/* Frames with a region or with sizes of references of their own are edited alone. */
+static bool edit_sorted(const Call *c, const FkExtras *extras, GError **error) {
+  const size_t all = (size_t)c->all->n;
+  g_autofree FkJob *jobs = g_new(FkJob, all);
+  g_autofree FkExtras *theirs = g_new(FkExtras, all);
+  g_autofree int *from = g_new(int, all);
+  int n = 0;
+  for (int i = 0; i < c->all->n; i++) {
+    FkJob *job = &c->all->jobs[i];
+    const FkExtras *x = &extras[i];
+    if (x->mask && !x->box.w) {
+      leave(c, job);
+    } else if (x->mask && c->all->tune->region == FK_REGION_CROP) {
+      if (!edit_region(c, job, x, error)) return false;
+    } else if (n && !same_sizes(x, theirs)) {
+      if (!edit_together(c, job, x, 1, error)) return false;
+    } else {
+      theirs[n] = *x;
+      jobs[n] = *job;
+      from[n++] = i;
+    }
+  }
+  if (n && !edit_together(c, jobs, theirs, n, error)) return false;
+  for (int i = 0; i < n; i++) c->all->jobs[from[i]].result = jobs[i].result;
+  return true;
+}
+
+bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, FkGivenRun run, void *data, GError **error) {
+  const Call call = {all, size, run, data};
+  g_autofree FkExtras *extras = g_new0(FkExtras, (size_t)all->n);
+  bool ok = true;
+  for (int i = 0; ok && i < all->n; i++) ok = fk_extras_init(&extras[i], all->tune, &all->jobs[i], i, error);
+  ok = ok && edit_sorted(&call, extras, error);
+  for (int i = 0; i < all->n; i++) fk_extras_clear(&extras[i]);
+  return ok;
+}

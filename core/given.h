@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One call's frames, sorted by what each is given beside its pixels (extras.h): those in which nothing is edited, those
+ * with a region of their own, and the others, which run together. */
+#ifndef FK_GIVEN_H
+#define FK_GIVEN_H
+
+#include "frames.h"
+#include "job.h"
+
+/* Runs frames of one size together. */
+typedef bool (*FkGivenRun)(void *data, FkEdit *edit, const FkFrameSize *size, GError **error);
+
+/* all: frames that are fit for an edit at this size, with model and settings. Writes their results. */
+bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, FkGivenRun run, void *data, GError **error);
+
+#endif
