@@ -11,6 +11,7 @@
  * engine: sizes that alternate would otherwise allocate anew each time. */
 #include "engine.h"
 
+#include "adapters.h"
 #include "budget.h"
 #include "file.h"
 #include "frames.h"
@@ -274,6 +275,44 @@ static bool load(FkEngine *e, const FkEdit *edit, GError **error) {
   return true;
 }
 
+/* What has been made of the list, for reports. */
+static void note_adapters(FkEngine *e, const char *list) {
+  const FkLoras *loras = e->model->adapters.loras;
+  char *text = loras ? fk_loras_text(loras) : g_strdup("none");
+  g_mutex_lock(&e->lock);
+  g_free(e->adapted);
+  g_free(e->adapters);
+  e->adapted = g_strdup(list ? list : "");
+  e->adapters = text;
+  g_mutex_unlock(&e->lock);
+}
+
+/* The adapters of this edit into the weights, or to where these come from when they are loaded. Every edit sets its
+ * own: users of one engine do not see each other's. */
+static bool adapt(FkEngine *e, const FkEdit *edit, GError **error) {
+  Listener listener = {edit->progress, edit->user_data};
+  const gint64 start = g_get_monotonic_time();
+  g_autofree char *before = g_strdup(e->model->adapters.identity);
+  bool text_changed;
+  fk_op_range(e->be, "adapters");
+  const bool ok =
+      fk_adapters_set(e->model, edit->tune->loras, &text_changed, edit->cancellable, report_open, &listener, error);
+  fk_op_range(e->be, NULL);
+  if (text_changed) fk_prompt_cache_forget(&e->cache);
+  if (!ok) {
+    fk_backend_clear(e->be);
+    return false;
+  }
+  const FkLoras *loras = e->model->adapters.loras;
+  const bool changed = strcmp(e->model->adapters.identity, before ? before : "");
+  if (changed || !e->adapted || g_strcmp0(e->adapted, edit->tune->loras)) note_adapters(e, edit->tune->loras);
+  for (int i = 0; i < edit->n; i++) {
+    edit->jobs[i].result.unmatched = loras ? fk_loras_unmatched(loras) : 0;
+    if (changed) edit->jobs[i].result.adapters_ms = (double)(g_get_monotonic_time() - start) / 1000.0;
+  }
+  return true;
+}
+
 /* Work memory for an edit that was planned. Captured graphs name addresses in the old one, and ops of the old plan. */
 static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **error) {
   FkPlanned *p = &e->planned;
@@ -316,7 +355,7 @@ static bool load_checked(FkEngine *e, FkEdit *edit, FkFrameSize *size, GError **
   edit->height = size->height;
   edit->masked = t->mask != FK_MASK_NONE;
   fk_tune_apply(t, e->be);
-  return plan_memory(e, edit, &work, error) && load(e, edit, error);
+  return plan_memory(e, edit, &work, error) && adapt(e, edit, error) && load(e, edit, error);
 }
 
 bool fk_engine_load_for(FkEngine *e, const FkSettings *settings, GCancellable *cancellable, FkProgress progress,
@@ -382,7 +421,7 @@ static uint64_t seed_of(const FkJob *job) {
 static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   for (int i = 0; i < edit->n; i++) edit->jobs[i].result = (FkResult){.seed = seed_of(&edit->jobs[i])};
   fk_tune_apply(edit->tune, e->be);
-  if (!prepare(e, edit, error)) return false;
+  if (!adapt(e, edit, error) || !prepare(e, edit, error)) return false;
   edit->arena = &e->arena;
   const bool ok = edit->tune->trace_file || profile ? run_profiled(e, edit, profile, error) : fk_edit_run(edit, error);
   if (!ok) {
@@ -530,12 +569,24 @@ FkProfileRow *fk_engine_profile(FkEngine *e, const FkSettings *settings, int wid
   return rows;
 }
 
+/* (transfer full) */
+static char *report_adapters(FkEngine *e, const FkSettings *settings) {
+  const char *asked = fk_settings_get(settings, "loras");
+  if (!asked || !*asked) return g_strdup("none (none asked for)");
+  g_mutex_lock(&e->lock);
+  char *text = e->adapted && !strcmp(e->adapted, asked) ? g_strdup(e->adapters) : NULL;
+  g_mutex_unlock(&e->lock);
+  return text ? text : g_strdup("not in the weights yet: the next edit reads them in");
+}
+
 char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
   char **opened = fk_load_report(e->options, &e->plan, e->be, e->why), **tuned = fk_tune_report(settings, e->be);
   const guint n = g_strv_length(opened), m = g_strv_length(tuned);
-  char **list = g_new0(char *, n + m + 1);
+  char **list = g_new0(char *, n + m + 3);
   memcpy(list, opened, n * sizeof *list);
   memcpy(list + n, tuned, m * sizeof *list);
+  list[n + m] = g_strdup("loras");
+  list[n + m + 1] = report_adapters(e, settings);
   g_free(opened);
   g_free(tuned);
   return list;

@@ -28,10 +28,11 @@ struct FkEngine {
   /* `lock` guards these and is never held over work. */
   GMutex lock;
   GCond turn;
-  GQueue waiting;    /* tickets in order of arrival */
-  bool busy;         /* somebody's turn */
-  uint64_t max_vram; /* the lowest of all users'; 0: none has a limit */
-  char *hashes;      /* of the model's files as a manifest has them; NULL: not asked for yet */
+  GQueue waiting;           /* tickets in order of arrival */
+  bool busy;                /* somebody's turn */
+  uint64_t max_vram;        /* the lowest of all users'; 0: none has a limit */
+  char *adapted, *adapters; /* the list of adapters that the weights have, and what of it there is; NULL: none yet */
+  char *hashes;             /* of the model's files as a manifest has them; NULL: not asked for yet */
 
   /* Who has the turn owns all below, and the backend. */
   FkArena arena;

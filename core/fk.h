@@ -190,7 +190,9 @@ typedef struct {
   bool prompt_cached; /* the text was not encoded again */
   bool truncated;     /* any of these four is shorter than its text */
   FkTextRead clip, t5, negative_clip, negative_t5; /* of prompt and, with true CFG, of negative-prompt */
-  double flop;                                     /* spent in this edit */
+  int unmatched;      /* tensors of the files in `loras` that have no place in the model; fk_engine_active names them */
+  double adapters_ms; /* taken to exchange the adapters, before the edit's own time; 0: they were in */
+  double flop;        /* spent in this edit */
   double text_ms, encode_ms, denoise_ms, decode_ms, edit_ms;
 } FkResult;
 

@@ -144,7 +144,8 @@ static bool counts(const FkProperty *p, FkScope scope, Use use) {
   if (use == RECORD) return true;
   if (scope == FK_SCOPE_OPTION && g_strv_contains(where, p->name)) return false;
   return use == APPLY ||
-         (strcmp(p->name, "model-path") && strcmp(p->name, "preset") && p->optimization != FK_CLASS_SAME);
+         (strcmp(p->name, "loras") && /* their hashes count, not their paths */
+          strcmp(p->name, "model-path") && strcmp(p->name, "preset") && p->optimization != FK_CLASS_SAME);
 }
 
 /* One spelling for each number: "2.50" asks for what "2.5" does. */
@@ -194,7 +195,9 @@ static char *determinism_class(const FkEngine *e) {
   return g_strdup_printf("%s %s %s", e->be->ops->name, core ? core : cpu ? "unknown" : e->be->machine, FK_VERSION);
 }
 
-static char *make_id(FkEngine *e, const FkJob *job, const char *pixels, const char *model, const char *class) {
+/* adapters: fk_loras_hashes of the settings' list */
+static char *make_id(FkEngine *e, const FkJob *job, const char *pixels, const char *model, const char *adapters,
+                     const char *class) {
   g_autoptr(GString) s = g_string_new("fluxkontext edit 1\n");
   g_string_append_printf(s, "%dx%dx%d %s\n%s\n%s\n", job->in.width, job->in.height, job->in.channels,
                          pixels ? pixels : "none", class, model);
@@ -209,6 +212,7 @@ static char *make_id(FkEngine *e, const FkJob *job, const char *pixels, const ch
   }
   append_values(s, e, fk_options_values(e->options), FK_SCOPE_OPTION, ID);
   append_values(s, e, fk_settings_values(job->settings), FK_SCOPE_SETTING, ID);
+  g_string_append(s, adapters);
   return g_compute_checksum_for_string(G_CHECKSUM_SHA256, s->str, (gssize)s->len);
 }
 
@@ -221,9 +225,10 @@ static bool settings_run(const FkEngine *e, const FkJob *job, GError **error) {
 
 char *fk_manifest_id(FkEngine *e, const FkJob *job, GError **error) {
   const char *model = settings_run(e, job, error) ? model_hashes(e, error) : NULL;
-  if (!model) return NULL;
+  g_autofree char *adapters = model ? fk_loras_hashes(fk_settings_get(job->settings, "loras"), error) : NULL;
+  if (!adapters) return NULL;
   g_autofree char *pixels = fk_manifest_pixels(&job->in), *class = determinism_class(e);
-  return make_id(e, job, pixels, model, class);
+  return make_id(e, job, pixels, model, adapters, class);
 }
 
 /* ---- Writing ---- */
@@ -311,11 +316,27 @@ static void write_times(GString *s, const FkResult *r) {
   g_string_append_c(s, '}');
 }
 
+/* Lines of "hash weight" as a list. */
+static void write_adapters(GString *s, const char *adapters) {
+  g_auto(GStrv) lines = g_strsplit(adapters, "\n", -1);
+  g_string_append_c(s, '[');
+  for (int i = 0; lines[i] && *lines[i]; i++) {
+    char *weight = strchr(lines[i], ' ');
+    *weight++ = 0;
+    g_string_append(s, i ? ", {" : "{");
+    member(s, "sha256", lines[i]);
+    member(s, "weight", weight);
+    g_string_append_c(s, '}');
+  }
+  g_string_append_c(s, ']');
+}
+
 char *fk_manifest(FkEngine *e, const FkJob *job, GError **error) {
   const char *model = settings_run(e, job, error) ? model_hashes(e, error) : NULL;
-  if (!model) return NULL;
+  g_autofree char *adapters = model ? fk_loras_hashes(fk_settings_get(job->settings, "loras"), error) : NULL;
+  if (!adapters) return NULL;
   g_autofree char *in = fk_manifest_pixels(&job->in), *out = fk_manifest_pixels(&job->out),
-                  *class = determinism_class(e), *id = make_id(e, job, in, model, class);
+                  *class = determinism_class(e), *id = make_id(e, job, in, model, adapters, class);
   GString *s = g_string_new("{");
   top(s, "fluxkontext-manifest");
   g_string_append_printf(s, "%d", FK_MANIFEST_FORM);
@@ -331,6 +352,8 @@ char *fk_manifest(FkEngine *e, const FkJob *job, GError **error) {
   write_ran(s, &job->result);
   top(s, "model");
   g_string_append(s, model);
+  top(s, "loras");
+  write_adapters(s, adapters);
   write_machine(s, e, class);
   write_times(s, &job->result);
   g_string_append(s, "}\n");

@@ -121,6 +121,9 @@ FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *preci
 
 void fk_model_free(FkModel *m) {
   if (!m) return;
+  fk_loras_free(m->adapters.loras);
+  g_free(m->adapters.identity);
+  for (int i = 0; i < FK_PARTS; i++) g_clear_pointer(&m->adapters.stale[i], g_hash_table_unref);
   for (int i = 0; i < FK_PARTS; i++) {
     fk_binder_free(m->part[i].binder);
     fk_component_free(m->part[i].component);

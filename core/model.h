@@ -5,6 +5,7 @@
 
 #include "clip.h"
 #include "flux.h"
+#include "lora.h"
 #include "t5.h"
 #include "tokenizer.h"
 #include "vae.h"
@@ -18,6 +19,13 @@ typedef struct {
   size_t bytes;
   bool loaded;
 } FkModelPart;
+
+/* What adapters.c has made of the weights. */
+typedef struct {
+  char *identity;              /* of the list (fk_loras_identity); NULL: none yet */
+  FkLoras *loras;              /* NULL: none */
+  GHashTable *stale[FK_PARTS]; /* canonical names whose weights in memory may be others'; NULL: none */
+} FkAdapters;
 
 typedef struct {
   FkPack *pack; /* NULL: not of a packed file */
@@ -33,6 +41,7 @@ typedef struct {
   FkNames names;
   FkModelPart part[FK_PARTS];
   bool loaded; /* all parts are */
+  FkAdapters adapters;
 } FkModel;
 
 /* Reads configurations, tokenizers and all tensor headers of `path`, and checks every tensor's name, type and shape.

@@ -40,6 +40,13 @@ void fk_prompt_cache_clear(FkPromptCache *c) {
   *c = (FkPromptCache){0};
 }
 
+void fk_prompt_cache_forget(FkPromptCache *c) {
+  for (int i = 0; i < FK_PROMPT_ENTRIES; i++) {
+    g_clear_pointer(&c->entry[i].text, g_free);
+    c->entry[i].used = 0;
+  }
+}
+
 void fk_prompt_cache_settle(FkPromptCache *c, bool ran) {
   for (int i = 0; i < FK_PROMPT_ENTRIES; i++) {
     FkPromptEntry *e = &c->entry[i];

@@ -38,6 +38,8 @@ size_t fk_prompt_cache_bytes(const FkModel *model, const FkBackend *be);
 /* memory: fk_prompt_cache_bytes of the backend's (transfer full), or NULL: a cache that holds nothing. */
 void fk_prompt_cache_init(FkPromptCache *cache, const FkModel *model, FkBackend *be, void *memory);
 void fk_prompt_cache_clear(FkPromptCache *cache);
+/* Drops all entries: the encoders are others. */
+void fk_prompt_cache_forget(FkPromptCache *cache);
 /* After the backend was waited for: entries made since the last call stay (ran) or are dropped. */
 void fk_prompt_cache_settle(FkPromptCache *cache, bool ran);
 

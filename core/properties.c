@@ -177,6 +177,10 @@ static const FkProperty table[] = {
     {"negative-prompt", "Negative prompt",
      "What to avoid; true classifier-free guidance runs when this is set (\"\" is set) and true-cfg-scale is above 1",
      SETTING(STRING, negative_prompt), .initial = NULL, PLAYING, MEMORY},
+    {"loras", "Adapters",
+     "LoRA files and their weights, \"path[:weight]; path[:weight]\", merged in this order. A change is read in before "
+     "the first edit that has it",
+     SETTING(STRING, loras), .initial = NULL, A_FILE, PLAYING},
     {"seed", "Seed",
      "Seed of the noise; the same seed gives the same bytes. -1 is 18446744073709551615, a seed like any other and not "
      "a random one",

@@ -39,6 +39,7 @@ typedef struct {
   FkPreset preset;
   int precision_first, precision_last;  /* evaluations with unquantised weights, at the start and at the end */
   const char *prompt, *negative_prompt; /* negative_prompt NULL: no true CFG */
+  const char *loras;                    /* NULL or "": no adapters */
   uint64_t seed;
   int steps, max_sequence_length; /* max_sequence_length 0: the tokenizer's own */
   double guidance, true_cfg_scale;

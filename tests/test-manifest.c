@@ -74,6 +74,7 @@ static void says(void) {
                                         "switches",
                                         "ran",
                                         "model",
+                                        "loras",
                                         "class",
                                         "device",
                                         "versions",

@@ -115,7 +115,7 @@ static const FkNameRow flux_bfl[] = {
     COPY("proj_out", "final_layer.linear"),
     {"norm_out.linear", "final_layer.adaLN_modulation.1", 0, 0, 0, FK_TRANSFORM_SWAP_HALVES},
 };
-static const FkNameTable flux_tables[] = {{NULL, 0, NULL}, {flux_bfl, G_N_ELEMENTS(flux_bfl), NULL}};
+static const FkNameTable flux_tables[] = {{NULL, 0, NULL}, [FK_NAMES_BFL] = {flux_bfl, G_N_ELEMENTS(flux_bfl), NULL}};
 
 /* The names of the latent diffusion code, as in ae.safetensors; the decoder's levels count from the other end. */
 #define LEVEL(ours, theirs, ours_move, theirs_move)                                                                    \
@@ -206,6 +206,16 @@ static const FkStTensor *find_prefixed(const FkNamesPart *p, const char *name, c
   return fk_component_find(p->component, whole, file);
 }
 
+char *fk_names_translate(const FkNameTable *table, const char *canonical, const FkNameRow **row) {
+  for (size_t i = 0; i < table->n_rows; i++) {
+    char *name = translate(&table->rows[i], canonical);
+    if (!name) continue;
+    *row = &table->rows[i];
+    return name;
+  }
+  return NULL;
+}
+
 /* Tries the rows that match; the first tensor that is there, with its row (NULL: named as in the model). */
 static const FkStTensor *find(const FkNamesPart *p, const char *canonical, const FkSafetensors **file,
                               const FkNameRow **row) {
@@ -290,12 +300,9 @@ bool fk_names_find(const FkNames *names, FkPart part, const char *canonical, FkS
 
 char *fk_names_expected(const FkNames *names, FkPart part, const char *canonical) {
   const FkNamesPart *p = &names->part[part];
-  const char *prefix = p->prefix ? p->prefix : "";
-  for (size_t i = 0; i < p->table->n_rows; i++) {
-    g_autofree char *name = translate(&p->table->rows[i], canonical);
-    if (name) return g_strconcat(prefix, name, NULL);
-  }
-  return g_strconcat(prefix, canonical, NULL);
+  const FkNameRow *row;
+  g_autofree char *name = fk_names_translate(p->table, canonical, &row);
+  return g_strconcat(p->prefix ? p->prefix : "", name ? name : canonical, NULL);
 }
 
 static bool matches(const char *const *patterns, const char *name) {

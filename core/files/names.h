@@ -74,6 +74,9 @@ typedef struct {
   FkScaling scaling; /* how they are meant: known when fk_numbers_check has seen the source */
 } FkSource;
 
+/* What the table calls a canonical name by the first row that is about it, *row; NULL: none is. (transfer full) */
+char *fk_names_translate(const FkNameTable *table, const char *canonical, const FkNameRow **row);
+#define FK_NAMES_BFL 1 /* Black Forest Labs' layout among the transformer's */
 /* The layouts that the program knows for a part; those of tests are their own. */
 const FkNameTable *fk_name_tables(FkPart part, size_t *n);
 /* Which of `n` layouts the component has: the one with the most of a few tensors that every model of this part has;

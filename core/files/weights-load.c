@@ -387,6 +387,15 @@ bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable,
   return read_all(b, names, cancellable, progress, user_data, error);
 }
 
+int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
+  int64_t bytes = 0;
+  for (guint i = 0; names && i < b->items->len; i++) {
+    const FkItem *item = &g_array_index(b->items, FkItem, i);
+    if (g_hash_table_contains(names, item->name)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
+  }
+  return bytes;
+}
+
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error) {
   const FkBound *bound = fk_binder_find(b, canonical);
   if (b->packed) {

@@ -99,6 +99,8 @@ void fk_binder_adapt(FkBinder *b, GHashTable *deltas);
  * as of fk_binder_load; bytes are of these tensors alone. */
 bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable, FkLoadProgress progress,
                       void *user_data, GError **error);
+/* Bytes of memory that it fills. names: nullable */
+int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names);
 /* Rows of a tensor as the checkpoint has them, without what adapters change, as float32 [rows, cols]. */
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error);
 

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Adapters in the demo checkpoint: every dialect of one set of changes gives the same weights, the kinds give the
+ * numbers that their definitions say, exchanging them leaves no trace, and a malformed file is an error that names it.
+ */
+#include "adapters.h"
+#include "test-files.h"
+
+#include "lora-files.h"
+
+#define RANK 4
+#define D 256
+
+static FkModel *model;
+
+/* ---- The model ---- */
+
+/* A word-wise sum of everything that the text encoders and the transformer hold. */
+static guint64 weights_hash(void) {
+  guint64 h = 0xcbf29ce484222325u;
+  for (int i = 0; i < FK_PART_VAE; i++) {
+    const FkStore *store = fk_binder_store(model->part[i].binder);
+    const guint32 *words = store->memory;
+    for (size_t k = 0; k < store->bytes / 4; k++) h = (h ^ words[k]) * 0x100000001b3u;
+  }
+  return h;
+}
+
+static float *weight_at(FkPart part, const char *name, int64_t *cols) {
+  const FkBound *bound = fk_binder_find(model->part[part].binder, name);
+  g_assert_nonnull(bound);
+  *cols = bound->cols;
+  return (float *)(void *)((char *)fk_binder_store(model->part[part].binder)->memory + bound->place);
+}
+
+static bool set(const char *list, GError **error) {
+  bool text;
+  return fk_adapters_set(model, list, &text, NULL, NULL, NULL, error);
+}
+
+static guint64 hash_with(const char *list) {
+  g_autoptr(GError) error = NULL;
+  set(list, &error);
+  g_assert_no_error(error);
+  return weights_hash();
+}
+
+/* ---- One set of changes ---- */
+
+/* A module of the transformer, or of an encoder, and what the dialects call it. Those with one `down` are one tensor in
+ * BFL's layout: `of` says how many rows that has, in units of this one's, and `first` where this one's begin. */
+typedef struct {
+  const char *ours, *bfl;
+  int rows, cols, first, of;
+  bool swap;
+  int down; /* which random `down` it has */
+} Module;
+
+static const Module modules[] = {
+    {"transformer_blocks.0.attn.to_q", "double_blocks.0.img_attn.qkv", D, D, 0, 3 * D, false, 0},
+    {"transformer_blocks.0.attn.to_k", "double_blocks.0.img_attn.qkv", D, D, D, 3 * D, false, 0},
+    {"transformer_blocks.0.attn.to_v", "double_blocks.0.img_attn.qkv", D, D, 2 * D, 3 * D, false, 0},
+    {"transformer_blocks.1.attn.add_q_proj", "double_blocks.1.txt_attn.qkv", D, D, 0, 3 * D, false, 1},
+    {"transformer_blocks.1.attn.add_k_proj", "double_blocks.1.txt_attn.qkv", D, D, D, 3 * D, false, 1},
+    {"transformer_blocks.1.attn.add_v_proj", "double_blocks.1.txt_attn.qkv", D, D, 2 * D, 3 * D, false, 1},
+    {"transformer_blocks.0.attn.to_out.0", "double_blocks.0.img_attn.proj", D, D, 0, D, false, 2},
+    {"transformer_blocks.1.attn.to_add_out", "double_blocks.1.txt_attn.proj", D, D, 0, D, false, 3},
+    {"transformer_blocks.0.ff.net.0.proj", "double_blocks.0.img_mlp.0", 4 * D, D, 0, 4 * D, false, 4},
+    {"transformer_blocks.0.ff.net.2", "double_blocks.0.img_mlp.2", D, 4 * D, 0, D, false, 5},
+    {"transformer_blocks.0.ff_context.net.2", "double_blocks.0.txt_mlp.2", D, 4 * D, 0, D, false, 6},
+    {"transformer_blocks.1.norm1.linear", "double_blocks.1.img_mod.lin", 6 * D, D, 0, 6 * D, false, 7},
+    {"single_transformer_blocks.4.attn.to_q", "single_blocks.4.linear1", D, D, 0, 7 * D, false, 8},
+    {"single_transformer_blocks.4.attn.to_k", "single_blocks.4.linear1", D, D, D, 7 * D, false, 8},
+    {"single_transformer_blocks.4.attn.to_v", "single_blocks.4.linear1", D, D, 2 * D, 7 * D, false, 8},
+    {"single_transformer_blocks.4.proj_mlp", "single_blocks.4.linear1", 4 * D, D, 3 * D, 7 * D, false, 8},
+    {"single_transformer_blocks.3.proj_out", "single_blocks.3.linear2", D, 5 * D, 0, D, false, 9},
+    {"single_transformer_blocks.0.norm.linear", "single_blocks.0.modulation.lin", 3 * D, D, 0, 3 * D, false, 10},
+    {"x_embedder", "img_in", D, 64, 0, D, false, 11},
+    {"context_embedder", "txt_in", D, D, 0, D, false, 12},
+    {"time_text_embed.timestep_embedder.linear_2", "time_in.out_layer", D, D, 0, D, false, 13},
+    {"time_text_embed.guidance_embedder.linear_1", "guidance_in.in_layer", D, D, 0, D, false, 14},
+    {"time_text_embed.text_embedder.linear_1", "vector_in.in_layer", D, 128, 0, D, false, 15},
+    {"norm_out.linear", "final_layer.adaLN_modulation.1", 2 * D, D, 0, 2 * D, true, 16},
+    {"proj_out", "final_layer.linear", 64, D, 0, 64, false, 17},
+};
+
+/* Small whole numbers over 8, which every type holds and whose products and sums float32 holds. */
+static float *numbers(guint32 seed, size_t n) {
+  g_autoptr(GRand) rnd = g_rand_new_with_seed(seed);
+  float *values = g_new(float, n);
+  for (size_t i = 0; i < n; i++) values[i] = (float)g_rand_int_range(rnd, -3, 4) / 8;
+  return values;
+}
+
+static float *down_of(const Module *m) {
+  return numbers(100 + (guint32)m->down, RANK * (size_t)m->cols);
+}
+
+static float *up_of(const Module *m) {
+  return numbers(500 + (guint32)(m - modules), RANK * (size_t)m->rows);
+}
+
+/* How a dialect writes. */
+typedef struct {
+  const char *name;
+  const char *prefix;
+  bool bfl, flat;
+  const char *up, *down;
+  const char *type;
+  enum { ALPHA, METADATA, IN_UP } scale; /* where the factor 2 is */
+  bool conv, sparse;                     /* shapes of 1 x 1 convolutions; one block of the rank for each of q, k, v */
+} Dialect;
+
+#define AB ".lora_B.weight", ".lora_A.weight"
+#define UD ".lora_up.weight", ".lora_down.weight"
+static const Dialect dialects[] = {
+    {"peft", "transformer.", false, false, AB, "F32", ALPHA, false, false},
+    {"peft-metadata", "transformer.", false, false, AB, "F32", METADATA, false, false},
+    {"peft-no-alpha", "transformer.", false, false, AB, "F32", IN_UP, false, false},
+    {"peft-lora-down", "transformer.", false, false, UD, "F32", ALPHA, false, false},
+    {"peft-default", "transformer.", false, false, ".lora_B.default.weight", ".lora_A.default.weight", "F32", ALPHA,
+     false, false},
+    {"peft-base-model", "base_model.model.", false, false, AB, "F32", ALPHA, false, false},
+    {"peft-bare", "", false, false, AB, "BF16", ALPHA, false, false},
+    {"diffusers-old", "transformer.", false, false, "_lora.up.weight", "_lora.down.weight", "F32", ALPHA, false, false},
+    {"diffusers-linear-layer", "transformer.", false, false, ".lora_linear_layer.up.weight",
+     ".lora_linear_layer.down.weight", "F32", ALPHA, false, false},
+    {"kohya", "lora_unet_", true, true, UD, "F16", ALPHA, false, false},
+    {"kohya-conv", "lora_unet_", true, true, UD, "F32", ALPHA, true, false},
+    {"kohya-sparse", "lora_unet_", true, true, UD, "BF16", ALPHA, false, true},
+    {"kohya-fp8", "lora_unet_", true, true, UD, "F8_E4M3", ALPHA, false, false},
+    {"comfy", "diffusion_model.", true, false, UD, "F32", ALPHA, false, false},
+    {"comfy-ab", "diffusion_model.", true, false, AB, "F32", ALPHA, false, false},
+    {"comfy-model", "model.diffusion_model.", true, false, AB, "F32", IN_UP, false, false},
+    {"bfl-bare", "", true, false, AB, "F32", IN_UP, false, false},
+    {"onetrainer", "lora_transformer_", false, true, UD, "BF16", ALPHA, false, false},
+    {"lycoris", "lycoris_", false, true, UD, "F32", ALPHA, false, false},
+    {"fal", "base_model.model.", true, false, AB, "BF16", IN_UP, false, false},
+};
+
+static void put_2d(LoraFile *f, const char *stem, const char *end, int64_t rows, int64_t cols, bool conv,
+                   const float *values) {
+  g_autofree char *name = g_strconcat(stem, end, NULL);
+  g_autofree char *shape = g_strdup_printf(conv ? "[%" G_GINT64_FORMAT ",%" G_GINT64_FORMAT ",1,1]"
+                                                : "[%" G_GINT64_FORMAT ",%" G_GINT64_FORMAT "]",
+                                           rows, cols);
+  lora_put(f, name, shape, values, (size_t)(rows * cols));
+}
+
+static void put_alpha(LoraFile *f, const char *stem, float alpha) {
+  const char *type = f->type;
+  g_autofree char *name = g_strconcat(stem, ".alpha", NULL);
+  if (!strcmp(type, "F8_E4M3")) f->type = "F32";
+  lora_put(f, name, "[]", &alpha, 1);
+  f->type = type;
+}
+
+/* Modules first..first+n, which are one in this dialect. */
+static void put_module(LoraFile *f, const Dialect *d, const Module *first, int n) {
+  const int64_t rank = d->sparse ? RANK * n : RANK, rows = d->bfl ? first->of : first->rows;
+  g_autofree char *stem = g_strconcat(d->prefix, d->bfl ? first->bfl : first->ours, NULL);
+  g_autofree float *down = g_new0(float, (size_t)(rank * first->cols)), *up = g_new0(float, (size_t)(rank * rows));
+  if (d->flat)
+    for (char *c = stem + strlen(d->prefix); *c; c++)
+      if (*c == '.') *c = '_';
+  for (int i = 0; i < n; i++) {
+    const Module *m = first + i;
+    g_autofree float *one_down = down_of(m), *one_up = up_of(m);
+    const int at = d->sparse ? RANK * i : 0;
+    memcpy(down + at * m->cols, one_down, sizeof(float) * RANK * (size_t)m->cols);
+    for (int r = 0; r < m->rows; r++) {
+      const int row = m->swap && d->bfl ? (r + m->rows / 2) % m->rows : r + (d->bfl ? m->first : 0);
+      for (int k = 0; k < RANK; k++) up[row * rank + at + k] = one_up[r * RANK + k] * (d->scale == IN_UP ? 2.0f : 1.0f);
+    }
+  }
+  put_2d(f, stem, d->down, rank, first->cols, d->conv, down);
+  put_2d(f, stem, d->up, rows, rank, d->conv, up);
+  if (d->scale == ALPHA) put_alpha(f, stem, 2.0f * (float)rank);
+}
+
+static int together(const Dialect *d, size_t i) {
+  int n = 1;
+  while (d->bfl && i + (size_t)n < G_N_ELEMENTS(modules) && !strcmp(modules[i].bfl, modules[i + (size_t)n].bfl)) n++;
+  return n;
+}
+
+static char *write_dialect(const Dialect *d) {
+  LoraFile f = lora_file_new();
+  f.type = d->type;
+  if (d->scale == METADATA)
+    g_string_append(f.header,
+                    "\"__metadata__\":{\"lora_adapter_metadata\":\"{\\\"transformer.r\\\": 4, "
+                    "\\\"transformer.lora_alpha\\\": 4, \\\"transformer.alpha_pattern\\\": {\\\"to_q\\\": 8, "
+                    "\\\"linear\\\": 8, \\\"0\\\": 8, \\\"2\\\": 8, \\\"^proj_out\\\": 8, \\\"proj_out\\\": 8, "
+                    "\\\"to_k\\\": 8, \\\"to_v\\\": 8, \\\"add_q_proj\\\": 8, \\\"add_k_proj\\\": 8, "
+                    "\\\"add_v_proj\\\": 8, \\\"to_add_out\\\": 8, \\\"proj\\\": 8, \\\"proj_mlp\\\": 8, "
+                    "\\\"x_embedder\\\": 8, \\\"context_embedder\\\": 8, \\\"linear_1\\\": 8, "
+                    "\\\"linear_2\\\": 8}}\"}");
+  for (size_t i = 0; i < G_N_ELEMENTS(modules);) {
+    const int n = together(d, i);
+    put_module(&f, d, &modules[i], n);
+    i += (size_t)n;
+  }
+  return lora_write(&f, d->name);
+}
+
+static void all_dialects(void) {
+  guint64 first = 0;
+  const guint64 plain = hash_with(NULL);
+  for (size_t i = 0; i < G_N_ELEMENTS(dialects); i++) {
+    g_autofree char *path = write_dialect(&dialects[i]);
+    const guint64 hash = hash_with(path);
+    g_test_message("%-24s %016" G_GINT64_MODIFIER "x", dialects[i].name, hash);
+    if (i == 0) first = hash;
+    g_assert_cmpuint(hash, ==, first);
+    g_assert_cmpint(fk_loras_unmatched(model->adapters.loras), ==, 0);
+  }
+  g_assert_cmpuint(first, !=, plain);
+  g_assert_cmpuint(hash_with(NULL), ==, plain);
+}
+
+/* W + 2 up down, by its definition. */
+static void numbers_of_product(void) {
+  const Module *m = &modules[1]; /* rows 256.. of a fused tensor */
+  int64_t cols;
+  hash_with("");
+  float *w = weight_at(FK_PART_FLUX, "transformer_blocks.0.attn.to_k.weight", &cols);
+  g_autofree float *before = g_memdup2(w, sizeof(float) * D * D), *up = up_of(m), *down = down_of(m);
+  g_autofree char *path = write_dialect(&dialects[9]), *list = g_strdup_printf(" ; %s:-0.5 ;", path);
+  hash_with(list);
+  for (int i = 0; i < D; i++)
+    for (int j = 0; j < D; j++) {
+      float sum = 0;
+      for (int k = 0; k < RANK; k++) sum += up[i * RANK + k] * down[k * D + j];
+      g_assert_cmpfloat(w[i * D + j], ==, before[i * D + j] + -1.0f * sum);
+    }
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  scratch_open();
+  char message[256];
+  FkFailure failure;
+  g_autoptr(GError) error = NULL;
+  FkBackend *be = fk_backend_open("cpu", -1, 1, &failure, message, sizeof message);
+  model = fk_model_open(FK_DEMO_MODEL, be, NULL, true, &error);
+  g_assert_no_error(error);
+  fk_model_load(model, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  g_test_add_func("/lora/dialects", all_dialects);
+  g_test_add_func("/lora/product", numbers_of_product);
+  const int failed = g_test_run();
+  fk_model_free(model);
+  fk_backend_close(be);
+  scratch_close();
+  return failed;
+}
