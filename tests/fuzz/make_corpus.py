@@ -165,8 +165,44 @@ def make_prompts():
     put('prompt', 'bad-utf8', b'a\xc3(\xed\xa0\x80')
 
 
+# ---- adapters of the small model in fuzz-lora.c ----
+
+def adapter(*tensors, dtype='F32', metadata=None):
+    """(name, shape) of each; their numbers are small."""
+    header, at = {'__metadata__': metadata} if metadata else {}, 0
+    size = {'F32': 4, 'F16': 2, 'BF16': 2, 'F8_E4M3': 1}[dtype]
+    for name, shape in tensors:
+        n = size
+        for dim in shape:
+            n *= dim
+        header[name] = tensor(dtype, list(shape), at, at + n)
+        at += n
+    return safetensors(header, struct.pack('<f', .5) * (at // 4) + bytes(at % 4))
+
+
+def make_adapters():
+    q, qkv, one = 'transformer.transformer_blocks.0.attn.to_q', 'lora_unet_double_blocks_0_img_attn_qkv', 'diffusion_model.single_blocks.0.linear1'
+    te1, te3 = 'lora_te1_text_model_encoder_layers_0_self_attn_q_proj', 'lora_te3_encoder_block_0_layer_0_SelfAttention_q'
+    pair = [(q + '.lora_A.weight', (2, 8)), (q + '.lora_B.weight', (8, 2))]
+    put('lora', 'peft', adapter(*pair, metadata={'lora_adapter_metadata': '{"transformer.lora_alpha": 4, "transformer.use_rslora": true}'}))
+    put('lora', 'peft-half', adapter(*pair[:1]))
+    put('lora', 'dora', adapter(*pair, (q + '.lora_magnitude_vector', (8,)), dtype='BF16'))
+    put('lora', 'dora-columns', adapter(*pair, (q + '.dora_scale', (1, 8))))
+    put('lora', 'kohya', adapter((qkv + '.lora_down.weight', (2, 8, 1, 1)), (qkv + '.lora_up.weight', (24, 2, 1, 1)), (qkv + '.alpha', ())))
+    put('lora', 'comfy', adapter((one + '.lora_A.weight', (3, 8)), (one + '.lora_B.weight', (56, 3)), dtype='F16'))
+    put('lora', 'lokr', adapter((one + '.lokr_w1', (7, 2)), (one + '.lokr_w2_a', (8, 2)), (one + '.lokr_w2_b', (2, 4)), (one + '.alpha', (1,))))
+    put('lora', 'loha', adapter((q + '.hada_w1_a', (8, 2)), (q + '.hada_w1_b', (2, 8)), (q + '.hada_w2_a', (8, 2)), (q + '.hada_w2_b', (2, 8))))
+    put('lora', 'xlabs', adapter(('single_blocks.0.processor.proj_lora.down.weight', (2, 8)), ('single_blocks.0.processor.proj_lora.up.weight', (8, 2))))
+    put('lora', 'final', adapter(('lora_unet_final_layer_adaLN_modulation_1.lora_down.weight', (1, 8)),
+                                 ('lora_unet_final_layer_adaLN_modulation_1.lora_up.weight', (16, 1))))
+    put('lora', 'text', adapter((te1 + '.lora_down.weight', (1, 8)), (te1 + '.lora_up.weight', (8, 1)), (te1 + '.diff_b', (8,)),
+                                (te3 + '.lora_down.weight', (1, 8)), (te3 + '.lora_up.weight', (8, 1)), ('bundle_emb.x', (1,)), dtype='F8_E4M3'))
+    put('lora', 'described', b'm' + bytes([26, 0, 0, 0, 4, 1, 4, 0, 0, 0, 1, 0, 2, 4, 1, 0]) + b'\0\0\0?')
+
+
 make_api()
 make_safetensors()
+make_adapters()
 make_configs()
 make_tokenizers()
 make_prompts()
