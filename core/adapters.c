@@ -8,7 +8,7 @@
 static void add_names(GHashTable **set, GHashTable *deltas) {
   GHashTableIter it;
   gpointer name;
-  if (!deltas) return;
+  if (!deltas || g_hash_table_size(deltas) == 0) return;
   if (!*set) *set = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
   g_hash_table_iter_init(&it, deltas);
   while (g_hash_table_iter_next(&it, &name, NULL)) g_hash_table_add(*set, g_strdup(name));

@@ -216,10 +216,7 @@ static bool add_file(FkLoras *l, Entry *entry, const FkLoraNames *names, FkBinde
   Adapter a = {{g_steal_pointer(&entry->path), entry->weight}, NULL};
   a.file = fk_lora_file_open(a.entry.path, names, error);
   g_array_append_val(l->adapters, a);
-  if (!a.file) {
-    g_prefix_error(error, "loras: ");
-    return false;
-  }
+  if (!a.file) return false;
   for (guint i = 0; a.entry.weight != 0 && i < a.file->groups->len; i++) {
     const FkLoraGroup *g = a.file->groups->pdata[i];
     if (!add_group(l, &a, binders[g->module->part], g, error)) return false;
@@ -248,7 +245,10 @@ FkLoras *fk_loras_open(const char *list, FkBinder *const binders[FK_PARTS], GErr
   for (int i = 0; i < FK_PARTS; i++)
     l->changed[i] = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, free_deltas);
   for (guint i = 0; i < entries->len; i++)
-    if (!add_file(l, &g_array_index(entries, Entry, i), names, binders, error)) return NULL;
+    if (!add_file(l, &g_array_index(entries, Entry, i), names, binders, error)) {
+      g_prefix_error(error, "loras: ");
+      return NULL;
+    }
   return g_steal_pointer(&l);
 }
 
