@@ -4,6 +4,8 @@
  * that what was recorded with them stays valid. */
 #include "adapters.h"
 
+#include "fk-error.h"
+
 /* Puts the names of one table into a set, which is made where it is needed. */
 static void add_names(GHashTable **set, GHashTable *deltas) {
   GHashTableIter it;
@@ -66,6 +68,12 @@ bool fk_adapters_set(FkModel *m, const char *list, bool *text_changed, GCancella
   for (int i = 0; i < FK_PARTS; i++) stale |= a->stale[i] != NULL;
   if (!a->identity) a->identity = g_strdup("");
   if (!stale && !strcmp(identity, a->identity)) return true;
+  if (*identity && m->pack) {
+    g_set_error_literal(
+        error, FK_ERROR, FK_ERROR_OPTION_BAD,
+        "loras: a packed model has no tensors that adapters could be added to: open what it was packed from");
+    return false;
+  }
   FkBinder *binders[FK_PARTS];
   for (int i = 0; i < FK_PARTS; i++) binders[i] = i == FK_PART_VAE ? NULL : m->part[i].binder;
   g_autoptr(FkLoras) loras = *identity ? fk_loras_open(list, binders, error) : NULL;

@@ -9,8 +9,8 @@
  * happens where they are in already, by what the file system says of the files. Else every weight that either list
  * changes is read again from the checkpoint, into the place where it is: parts that are not loaded follow when they
  * are. The caller has waited for what uses the weights. *text_changed: a text encoder is another one.
- * Errors as fk_loras_open: then nothing has changed. As fk_binder_reload, CANCELLED too: then the next call reads what
- * is uncertain again, and the weights are not to be used before. */
+ * Errors as fk_loras_open, and OPTION_BAD for a packed model: then nothing has changed. As fk_binder_reload, CANCELLED
+ * too: then the next call reads what is uncertain again, and the weights are not to be used before. */
 bool fk_adapters_set(FkModel *model, const char *list, bool *text_changed, GCancellable *cancellable,
                      FkLoadProgress progress, void *user_data, GError **error);
 

@@ -63,6 +63,13 @@ static void tell(const FkJob *job) {
   tell_unread("T5", "negative-prompt", negative, &r->negative_t5);
 }
 
+/* Adapters of which a part is not the model's. */
+static void tell_adapters(FkEngine *engine, const FkJob *job) {
+  g_auto(GStrv) active = job->result.unmatched ? fk_engine_active(engine, job->settings) : NULL;
+  for (char **p = active; p && *p; p += 2)
+    if (!strcmp(p[0], "loras")) fprintf(stderr, "%s: loras: %s\n", name, p[1]);
+}
+
 static bool edit_and_write(FkEngine *engine, FkJob *job, const char *out, GError **error) {
   job->out = job->in;
   if (!fk_engine_output_size(engine, job->settings, job->in.width, job->in.height, &job->out.width, &job->out.height,
@@ -81,6 +88,7 @@ static bool edit_and_write(FkEngine *engine, FkJob *job, const char *out, GError
           job->result.evaluations, job->result.evaluations == 1 ? "" : "s", job->result.denoise_ms,
           job->result.decode_ms);
   tell(job);
+  tell_adapters(engine, job);
   return true;
 }
 

@@ -324,6 +324,7 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
   GstFlowReturn flow = GST_FLOW_OK;
   if (edited) {
     gst_flux_kontext_edit_count(self, &jobs[n - 1].result, n, ms);
+    if (jobs[0].result.unmatched) gst_flux_kontext_edit_warn_unmatched(self, engine, jobs[0].settings);
     flow = finish_batch(self, engine, frames, jobs);
   } else {
     flow = settle_batch(self, frames, error);

@@ -117,6 +117,15 @@ void gst_flux_kontext_edit_warn_once(GstFluxKontextEdit *self, const gchar *key,
                  "More warnings follow: they are written to the debug log only (GST_DEBUG=fluxkontextedit:2).", NULL);
 }
 
+void gst_flux_kontext_edit_warn_unmatched(GstFluxKontextEdit *self, FkEngine *engine, const FkSettings *settings) {
+  g_auto(GStrv) active = fk_engine_active(engine, settings);
+  const gchar *text = "";
+  for (gchar **pair = active; pair[0] && pair[1]; pair += 2)
+    if (g_str_equal(pair[0], "loras")) text = pair[1];
+  g_autofree gchar *message = g_strdup_printf("loras: a part of the files is not of this model: %s.", text);
+  gst_flux_kontext_edit_warn_once(self, message, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, message, NULL);
+}
+
 void gst_flux_kontext_edit_post_progress(GstFluxKontextEdit *self, GstProgressType type, const gchar *code,
                                          const gchar *text) {
   g_autofree gchar *valid = utf8(text);
