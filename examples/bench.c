@@ -194,13 +194,16 @@ int main(int argc, char **argv) {
       {"ops", 'o', 0, G_OPTION_ARG_NONE, &a.ops, "Tables of groups of ops and of ops", NULL},
       {"switches", 'w', 0, G_OPTION_ARG_NONE, &a.switches, "Every optimization alone, and the presets", NULL},
       {"json", 'j', 0, G_OPTION_ARG_FILENAME, &a.json, "Write everything to this file too", "FILE"},
-      {"plot", 'p', 0, G_OPTION_ARG_FILENAME, &a.plot, "Draw stages, and with --ops groups and ops, as a PNG", "FILE"},
-      {"tflops", 0, 0, G_OPTION_ARG_DOUBLE, &a.tflops, "Arithmetic ceiling for floors instead of a measured one", "X"},
-      {"tbs", 0, 0, G_OPTION_ARG_DOUBLE, &a.tbs, "Memory ceiling in TB/s for floors instead of a measured one", "X"},
+      {"plot", 'p', 0, G_OPTION_ARG_FILENAME, &a.plot, "Draw stages, with --ops groups and ops, as PNG", "FILE"},
+      {"tflops", 0, 0, G_OPTION_ARG_DOUBLE, &a.tflops, "Arithmetic ceiling instead of a measured one", "X"},
+      {"tbs", 0, 0, G_OPTION_ARG_DOUBLE, &a.tbs, "Memory ceiling in TB/s, likewise", "X"},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status;
-  if (!tool_begin(name, "[PROPERTY=VALUE ...]", "Times whole edits by stage, single ops, and what each switch gains.",
+  if (!tool_begin(name, "[PROPERTY=VALUE ...]",
+                  "  fluxkontext-bench -m MODEL --ops --plot bench.png preset=fast\n"
+                  "Times whole edits by stage, single ops, and what each optimization gains.\n"
+                  "Exit: 0 done, 1 an error, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;
   const bool ok = bench(&a, argv + 1, &error);

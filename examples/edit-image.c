@@ -128,8 +128,10 @@ int main(int argc, char **argv) {
   g_autoptr(GError) error = NULL;
   int status;
   if (!tool_begin(name, "IN OUT [PROPERTY=VALUE ...]",
-                  "Edits one picture. IN is a PNG or JPEG, OUT the name of one. Properties are those of\n"
-                  "`gst-inspect-1.0 fluxkontextedit`.",
+                  "  fluxkontext-edit-image -m MODEL -p \"make it night\" in.jpg out.png steps=20\n"
+                  "Edits one picture. IN is a PNG or JPEG, OUT the name of one. PROPERTY: see\n"
+                  "fluxkontext-properties(7).\n"
+                  "Exit: 0 done, 1 an error, 2 usage, 130 interrupted.",
                   entries, &argc, &argv, &status))
     return status;
   if (argc < 3) {

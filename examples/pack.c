@@ -36,8 +36,11 @@ int main(int argc, char **argv) {
   g_autoptr(GError) error = NULL;
   int status;
   if (!tool_begin(name, "MODEL FILE [OPTION=VALUE ...]",
-                  "Writes what an engine with these options holds as one file, which model-path takes.", entries, &argc,
-                  &argv, &status))
+                  "  fluxkontext-pack FLUX.1-Kontext-dev kontext.safetensors quantization=fp8\n"
+                  "Writes what an engine with these options holds as one file, which model-path\n"
+                  "takes.\n"
+                  "Exit: 0 done, 1 an error, 2 usage.",
+                  entries, &argc, &argv, &status))
     return status;
   const bool ok = run(argv + 1, wide, &error);
   if (error) fprintf(stderr, "%s: %s\n", name, error->message);

@@ -520,30 +520,29 @@ int main(int argc, char **argv) {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"backend", 'b', 0, G_OPTION_ARG_FILENAME, &a.backend, "auto, cpu or cuda", "NAME"},
       {"tiers", 't', 0, G_OPTION_ARG_FILENAME, &a.tiers, "Tiers to run (default named,vague,open)", "LIST"},
-      {"only", 0, 0, G_OPTION_ARG_FILENAME, &a.only, "Settings by name, e.g. \"teacache*\"; plain Euler runs anyway",
-       "GLOB"},
+      {"only", 0, 0, G_OPTION_ARG_FILENAME, &a.only, "Settings by name, e.g. \"teacache*\"; plain too", "GLOB"},
       {"limit", 'n', 0, G_OPTION_ARG_FILENAME, &a.limit, "Cases of the tiers (default " DEFAULT_LIMIT ")",
        "N or N,N,N"},
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
-      {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures of the results in --out", NULL},
+      {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures from --out", NULL},
       {"jobs", 'j', 0, G_OPTION_ARG_INT, &a.jobs, "Processes that share the cases out (default 1)", "N"},
-      {"shard", 0, 0, G_OPTION_ARG_FILENAME, &a.shard, "Only share I of N, without a report: what --jobs starts",
-       "I/N"},
-      {"elsewhere", 0, 0, G_OPTION_ARG_FILENAME, &a.other,
-       "Another machine's --out: a line says how far its exact results are", "FOLDER"},
+      {"shard", 0, 0, G_OPTION_ARG_FILENAME, &a.shard, "Only share I of N, without a report", "I/N"},
+      {"elsewhere", 0, 0, G_OPTION_ARG_FILENAME, &a.other, "Another machine's --out, to compare with", "FOLDER"},
       {"cases", 0, 0, G_OPTION_ARG_FILENAME, &a.cases_file, "List of cases", "FILE"},
       {"settings", 's', 0, G_OPTION_ARG_FILENAME, &a.settings_file, "List of settings", "FILE"},
       {"out", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Where results go (default quality-output)", "FOLDER"},
-      {"doc", 'd', 0, G_OPTION_ARG_FILENAME, &a.doc, "Write this document too, its pictures to images/ beside it",
-       "FILE"},
+      {"doc", 'd', 0, G_OPTION_ARG_FILENAME, &a.doc, "Write this document too; pictures in images/", "FILE"},
       {"text", 0, 0, G_OPTION_ARG_FILENAME, &a.text, "What the document begins with", "FILE"},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   g_auto(GStrv) command = g_strdupv(argv);
   int status;
-  if (!tool_begin(name, NULL, "Measures what settings cost in quality, against the exact result.", entries, &argc,
-                  &argv, &status))
+  if (!tool_begin(name, NULL,
+                  "  fluxkontext-quality -m MODEL --tiers named --limit 4\n"
+                  "Measures what settings cost in quality, against the exact result.\n"
+                  "Exit: 0 done, 1 an error or results that are missing, 2 usage.",
+                  entries, &argc, &argv, &status))
     return status;
   defaults(&a);
   if (argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);

@@ -9,9 +9,9 @@
 #include <string.h>
 
 /* GLib's own --help goes through the locale's encoding, which may lack its ellipsis. */
-static bool answer(const char *name, GOptionContext *context, bool help, bool version) {
+static bool answer(const char *name, const char *summary, GOptionContext *context, bool help, bool version) {
   g_autofree char *text = help ? g_option_context_get_help(context, TRUE, NULL) : NULL;
-  if (help) fputs(text, stdout);
+  if (help) printf("%s\n\n%s", summary, text);
   if (version) printf("%s %s\n", name, FK_VERSION);
   return help || version;
 }
@@ -27,7 +27,6 @@ bool tool_begin(const char *name, const char *arguments, const char *summary, co
   setlocale(LC_ALL, "");
   setlocale(LC_NUMERIC, "C");
   g_set_prgname(name);
-  g_option_context_set_summary(context, summary);
   g_option_context_set_help_enabled(context, FALSE);
   g_option_context_add_main_entries(context, entries, NULL);
   g_option_context_add_main_entries(context, common, NULL);
@@ -36,7 +35,7 @@ bool tool_begin(const char *name, const char *arguments, const char *summary, co
     *status = 2;
     return false;
   }
-  if (!answer(name, context, help, version)) return true;
+  if (!answer(name, summary, context, help, version)) return true;
   *status = tool_end(name, 0);
   return false;
 }
@@ -77,7 +76,8 @@ bool tool_set_foreign(FkSettings *settings, const char *name, const char *value,
   const FkProperty *p = fk_properties(&n);
   for (size_t i = 0; i < n; i++)
     if (p[i].file && !strcmp(p[i].name, name)) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: names a file of this machine, which a request cannot", name);
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: names a file of this machine, which a request cannot",
+                  name);
       return false;
     }
   return fk_settings_set(settings, name, value, error);

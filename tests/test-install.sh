@@ -30,9 +30,14 @@ fi
 model=$FK_SOURCE/examples/demo-model/checkpoint
 photo=$FK_SOURCE/examples/demo-model/photos/coffee_256.png
 bare() { env -i PATH="$PATH" HOME="$scratch" LC_ALL=C.UTF-8 "$@"; }
-for tool in edit-image doctor pack bench quality; do
+for tool in edit-image batch verify doctor pack bench quality; do
   expect "/install/tool/$tool" bare "$prefix/bin/fluxkontext-$tool" --version
 done
+[ -s "$prefix/share/man/man1/fluxkontext-batch.1" ] && [ -s "$prefix/share/man/man7/fluxkontext-properties.7" ] &&
+  [ -s "$prefix/share/bash-completion/completions/fluxkontext-batch.bash" ] && [ -s "$prefix/share/zsh/site-functions/_fluxkontext" ]
+check /install/tool/described $?
+[ "$(bare "$prefix/bin/fluxkontext" batch --version 2>"$log")" = "$("$prefix/bin/fluxkontext-batch" --version)" ]
+check /install/tool/starts-others $?
 expect /install/tool/edits bare "$prefix/bin/fluxkontext-edit-image" -m "$model" -p 'make it night' "$photo" night.png \
   steps=1 max-area=4096 backend=cpu
 printf 'one-step: steps=1\ntwo-steps: steps=2\n' >settings.txt

@@ -30,13 +30,20 @@ check /tools/inspect/opens-no-driver $?
 
 # ---- All tools ----
 
-for tool in edit-image doctor pack bench quality; do
+for tool in edit-image batch verify doctor pack bench quality; do
   [ "$("$FK_BUILD/examples/fluxkontext-$tool" --version 2>"$log")" = "fluxkontext-$tool $FK_TOOL_VERSION" ]
   check "/tools/$tool/version" $?
   # Whatever the locale, the text is UTF-8 and whole.
   LC_ALL=C "$FK_BUILD/examples/fluxkontext-$tool" --help >"$log" 2>&1
   [ $? -eq 0 ] && grep -q '\[OPTION…\]' "$log" && grep -q -- --version "$log"
   check "/tools/$tool/help" $?
+  # A screen, with an example first and the exit status.
+  head -n 1 "$log" | grep -q "^  fluxkontext-$tool" && grep -q '^Exit: 0' "$log" &&
+    awk 'length($0) > 80 {exit 1} END {exit NR > 30}' "$log"
+  check "/tools/$tool/help-fits-a-screen" $?
+  LC_ALL=C.UTF-8 groff -man -ww -z "$FK_BUILD/examples/fluxkontext-$tool.1" >"$log" 2>&1
+  [ $? -eq 0 ] && [ ! -s "$log" ] && grep -q '^\.SH EXIT STATUS' "$FK_BUILD/examples/fluxkontext-$tool.1"
+  check "/tools/$tool/man-page" $?
   "$FK_BUILD/examples/fluxkontext-$tool" --help >/dev/full 2>"$log"
   [ $? -eq 1 ] && grep -q "fluxkontext-$tool: standard output: No space left on device" "$log"
   check "/tools/$tool/full-disk" $?
@@ -59,6 +66,41 @@ check /tools/pack/doctor-says-what-it-is $?
 "$pack" "$model" >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'expected MODEL and FILE' "$log"
 check /tools/pack/no-file $?
+
+# ---- fluxkontext, completions ----
+
+fluxkontext=$FK_BUILD/examples/fluxkontext
+"$fluxkontext" >"$log" 2>&1
+[ $? -eq 0 ] && for tool in edit-image batch verify doctor bench quality; do grep -q "^  $tool " "$log" || exit 1; done
+check /tools/fluxkontext/lists $?
+[ "$("$fluxkontext" doctor --version 2>"$log")" = "fluxkontext-doctor $FK_TOOL_VERSION" ]
+check /tools/fluxkontext/starts $?
+"$fluxkontext" no-such-tool >"$log" 2>&1
+[ $? -eq 2 ] && grep -q 'fluxkontext: no-such-tool: no such tool' "$log"
+check /tools/fluxkontext/refuses $?
+# complete WORDS...: what bash offers for the last; "=" is a word of its own, as readline has it.
+complete() {
+  bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _fluxkontext "$1" 2>/dev/null; echo "${COMPREPLY[*]}"' \
+    "$FK_BUILD/examples/fluxkontext-batch.bash" "$@" 2>"$log"
+}
+[ "$(complete fluxkontext-batch -p x --dry)" = --dry-run ]
+check /tools/completion/option $?
+[ "$(complete fluxkontext-batch photos/ schedu)" = scheduler= ]
+check /tools/completion/property $?
+[ "$(complete fluxkontext-batch photos/ scheduler = d)" = 'dpmpp-2m deis' ]
+check /tools/completion/value $?
+[ "$(complete fluxkontext-bench preset =)" = 'exact quality balanced fast' ]
+check /tools/completion/values $?
+[ "$(complete fluxkontext ver)" = verify ] && [ "$(complete fluxkontext verify --rep)" = --report= ]
+check /tools/completion/fluxkontext $?
+: >photo.png
+[ "$(complete fluxkontext-edit-image -m x pho)" = photo.png ]
+check /tools/completion/file $?
+if command -v zsh >/dev/null; then
+  expect /tools/completion/zsh zsh -n "$FK_BUILD/examples/_fluxkontext"
+else
+  skip /tools/completion/zsh "no zsh"
+fi
 
 # ---- fluxkontext-doctor ----
 

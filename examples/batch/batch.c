@@ -263,13 +263,13 @@ int main(int argc, char **argv) {
   const GOptionEntry entries[] = {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"prompt", 'p', 0, G_OPTION_ARG_FILENAME, &a.prompt, "What to change", "TEXT"},
-      {"output", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Folder of the results, made where it is not there", "FOLDER"},
+      {"output", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Folder of the results", "FOLDER"},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Skip what is done, by the records; do the rest", NULL},
       {"overwrite", 0, 0, G_OPTION_ARG_NONE, &a.overwrite, "Replace results that are there", NULL},
       {"format", 'f', 0, G_OPTION_ARG_STRING, &a.format, "Ending of the results; else that of the input",
        "png|jpg|..."},
       {"quality", 'q', 0, G_OPTION_ARG_INT, &a.quality, "Of formats that lose: 1 to 100 (95)", "N"},
-      {"text", 't', 0, G_OPTION_ARG_NONE, &a.text, "PNG: settings as web UIs read them, and the record", NULL},
+      {"text", 't', 0, G_OPTION_ARG_NONE, &a.text, "PNG: settings as web UIs read, and the record", NULL},
       {"recursive", 'R', 0, G_OPTION_ARG_NONE, &a.recursive, "Folders in folders too", NULL},
       {"null", '0', 0, G_OPTION_ARG_NONE, &a.zero, "Names in lists end with NUL", NULL},
       {"shard", 0, 0, G_OPTION_ARG_STRING, &a.shard, "The I-th of N parts of the list, from 1/N to N/N", "I/N"},
@@ -285,10 +285,10 @@ int main(int argc, char **argv) {
   if (argc > 1 && submit_is_command(argv[1])) return submit_main(argc - 1, argv + 1);
 #endif
   if (!tool_begin(name, "IN... [PROPERTY=VALUE ...]",
-                  "Edits many pictures, each with a record beside it (OUT/NAME.json):\n"
                   "  fluxkontext-batch -m MODEL -p \"make it night\" -o night photos/ steps=20\n"
-                  "IN is a folder, a picture, a pattern, a list (.txt), or JSON lines (.jsonl) with \"input\",\n"
-                  "\"output\" and any property. Properties are those of `gst-inspect-1.0 fluxkontextedit`.\n"
+                  "Edits many pictures, each with a record beside it (OUT/NAME.json). IN is a\n"
+                  "folder, a picture, a pattern, a list (.txt) or JSON lines (.jsonl: \"input\",\n"
+                  "\"output\", any property). PROPERTY: see fluxkontext-properties(7).\n"
                   "Exit: 0 done, 1 some failed, 2 usage, 75 device lost, 130 interrupted.",
                   entries, &argc, &argv, &status))
     return status;

@@ -182,10 +182,10 @@ int main(int argc, char **argv) {
   g_autoptr(GError) error = NULL;
   int status = 0;
   if (!tool_begin(name, "[RECORD...] [PROPERTY=VALUE ...]",
-                  "Repeats edits and tells whether the results are equal, or what differs:\n"
                   "  fluxkontext-verify -m MODEL night/photo.png.json\n"
-                  "  fluxkontext-verify -m MODEL -i photo.png --report report prompt=\"make it night\"\n"
-                  "RECORD is the .json beside a result, or a PNG that holds one (fluxkontext-batch --text).\n"
+                  "  fluxkontext-verify -m MODEL -i in.png --report out prompt=\"make it night\"\n"
+                  "Repeats edits and tells whether the results are equal, or what differs. RECORD\n"
+                  "is the .json beside a result, or a PNG that holds one (fluxkontext-batch -t).\n"
                   "Exit: 0 equal, 1 an error, 2 usage, 3 differs.",
                   entries, &argc, &argv, &status))
     return status;
