@@ -69,6 +69,7 @@ static bool find_mask(FkExtras *x, const FkTune *t, const FkJob *job, int frame,
     if (!plane) return no_memory(error, "mask", (size_t)job->mask->width * (size_t)job->mask->height);
     return fit(x, plane, job->mask->width, job->mask->height, error);
   }
+  if (t->mask == FK_MASK_META) return refuse(error, frame, "mask=meta: it came without a mask of metas (FkJob.mask)");
   if (t->mask == FK_MASK_ALPHA) {
     if (job->in.channels != 4) return refuse(error, frame, "mask=alpha: it has no alpha channel");
     plane = plane_of(&job->in, 3);

@@ -38,6 +38,7 @@ static const FkInteraction idle[] = {
     {"guidance-start", NULL, "negative-prompt", "", "there is no negative-prompt to guide away from"},
     {"guidance-end", NULL, "negative-prompt", "", "there is no negative-prompt to guide away from"},
     {"strength", NULL, "task", "=generate", "the frame's pixels take no part"},
+    {"mask-type", NULL, "mask", "!meta", "it names regions of interest, which mask=meta reads"},
     {"max-area", NULL, "size-mode", "=native", "a native size is one of the model's own"},
     NO_CACHE("step-cache-threshold"),
     NO_CACHE("step-cache-front"),

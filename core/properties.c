@@ -62,7 +62,8 @@ CHOICES(size_mode, SIZE_MODES, FK_SIZE_MODES);
 
 #define MASKS(X)                                                                                                       \
   X(FK_MASK_NONE, "none", "The whole frame is edited")                                                                 \
-  X(FK_MASK_ALPHA, "alpha", "What is transparent is edited, what is opaque is kept")
+  X(FK_MASK_ALPHA, "alpha", "What is transparent is edited, what is opaque is kept")                                   \
+  X(FK_MASK_META, "meta", "The regions of interest in the metas of its buffer: of the element alone")
 CHOICES(mask, MASKS, FK_MASKS);
 
 #define REGIONS(X)                                                                                                     \
@@ -219,6 +220,8 @@ static const FkProperty table[] = {
      SETTING(INT, max_area), .min = 0, .max = 4194304, .initial = "0"},
     {"mask", "Mask", "What is edited; all else comes back with the bytes that it had", SETTING(ENUM, mask),
      .initial = "none", CHOICE(mask), PLAYING, MEMORY},
+    {"mask-type", "Mask type", "Type of the regions of interest that mask=meta takes; unset = all",
+     SETTING(STRING, mask_type), .initial = NULL, PLAYING},
     {"mask-invert", "Inverted mask", "What the mask keeps is edited, and the other way round",
      SETTING(BOOL, mask_invert), .initial = "false", PLAYING},
     {"mask-dilate", "Mask growth", "Pixels of the frame by which the mask grows on each side",

@@ -7,6 +7,7 @@
 #include "gstfluxkontextflow.h"
 
 #include "gstfluxkontextcancel.h"
+#include "gstfluxkontextmask.h"
 #include "gstfluxkontextpreview.h"
 #include "gstfluxkontextreport.h"
 #include "gstfluxkontextresult.h"
@@ -23,6 +24,8 @@ typedef struct {
   GstFluxKontextSettings *settings; /* NULL when it was refused */
   FkImage image;                    /* what came; after the edit, the result; empty for a frame that passes unedited */
   GstStructure *result;             /* (nullable) its meta, when it was edited */
+  FkImage mask;                     /* from metas; else empty */
+  FkImage before;                   /* what came, of a result under a mask; else empty */
 } Frame;
 
 /* (nullable members) */
@@ -31,6 +34,8 @@ static void frame_free(Frame *frame) {
   g_clear_pointer(&frame->settings, gst_flux_kontext_settings_unref);
   gst_flux_kontext_image_clear(&frame->image);
   g_clear_pointer(&frame->result, gst_structure_free);
+  gst_flux_kontext_image_clear(&frame->mask);
+  gst_flux_kontext_image_clear(&frame->before);
   g_free(frame);
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Frame, frame_free)
@@ -118,8 +123,10 @@ static GstFlowReturn to_output(GstFluxKontextEdit *self, Frame *frame, GstBuffer
   GstFlowReturn flow = new_buffer(self, frame->buffer, &out);
   if (flow != GST_FLOW_OK) return flow;
   g_autoptr(GError) error = NULL;
-  gboolean written = edited ? gst_flux_kontext_format_write(&self->out, &frame->image, out, &error)
-                            : gst_flux_kontext_format_scale(&self->in, frame->buffer, &self->out, out, &error);
+  gboolean written = frame->before.data ? gst_flux_kontext_format_write_kept(&self->out, &frame->image, &frame->before,
+                                                                             frame->buffer, out, &error)
+                     : edited           ? gst_flux_kontext_format_write(&self->out, &frame->image, out, &error)
+                              : gst_flux_kontext_format_scale(&self->in, frame->buffer, &self->out, out, &error);
   if (!written) return lose_result(self, error);
   if (frame->result) gst_flux_kontext_result_add(out, frame->result);
   *buffer = g_steal_pointer(&out);
@@ -296,7 +303,10 @@ static GstFlowReturn finish_batch(GstFluxKontextEdit *self, FkEngine *engine, GQ
       warn_truncated(self, frame->settings->values, "prompt", &r->clip, &r->t5);
       warn_truncated(self, frame->settings->values, "negative-prompt", &r->negative_clip, &r->negative_t5);
     }
-    gst_flux_kontext_image_clear(&frame->image);
+    if (gst_flux_kontext_mask_asked(frame->settings->values))
+      frame->before = frame->image;
+    else
+      gst_flux_kontext_image_clear(&frame->image);
     frame->image = jobs[i].out;
     jobs[i].out = (FkImage){0};
     g_queue_push_tail(&self->done, frame);
@@ -315,6 +325,7 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
     const Frame *frame = item->data;
     jobs[i].in = frame->image;
     jobs[i].settings = frame->settings->values;
+    jobs[i].mask = frame->mask.data ? &frame->mask : NULL;
     gst_flux_kontext_preview_ask(self, &jobs[i], &previews[i], frame->buffer);
     room = gst_flux_kontext_format_new_image(&self->out, &jobs[i].out, &error);
   }
@@ -494,8 +505,11 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
     gboolean readable = !g_error_matches(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
     return refuse(self, g_steal_pointer(&frame), error, readable);
   }
+  if (!gst_flux_kontext_mask_from_meta(frame->settings->values, &self->in.info, buffer, &frame->mask, &error))
+    return refuse(self, g_steal_pointer(&frame), error, TRUE);
   GstFlowReturn flow = GST_FLOW_OK;
-  if (repeat(self, frame, &flow, &error)) {
+  gboolean masked = gst_flux_kontext_mask_asked(frame->settings->values); /* what is kept is this frame's own */
+  if (!masked && repeat(self, frame, &flow, &error)) {
     GST_OBJECT_LOCK(self);
     self->stats.repeated++;
     GST_OBJECT_UNLOCK(self);

@@ -9,6 +9,8 @@
  * Not here: sizes that the engine chooses, alpha arithmetic (the engine resizes alpha and passes it on). */
 #include "gstfluxkontextframe.h"
 
+#include "gstfluxkontextmask.h"
+
 #include "gstfluxkontextpixels.h"
 
 #include <string.h>
@@ -229,8 +231,9 @@ gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuf
   return TRUE;
 }
 
-gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const FkImage *image, GstBuffer *buffer,
-                                       GError **error) {
+/* before, in: nullable together. */
+static gboolean write_image(const GstFluxKontextFormat *format, const FkImage *image, const FkImage *before,
+                            GstBuffer *in, GstBuffer *buffer, GError **error) {
   if (!format->from_middle) return copy_planes(&format->info, buffer, image->data, TRUE, error);
   gboolean direct = is_direct(format);
   g_autofree guint8 *plain = frame_memory(&format->info, error), *middle = NULL;
@@ -240,7 +243,22 @@ gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const
   frame_over(&from, &format->middle, direct ? image->data : middle);
   frame_over(&to, &format->info, plain);
   convert(format->from_middle, &from, &to);
+  if (before) {
+    g_autofree guint8 *source = frame_memory(&format->info, error);
+    if (!source || !copy_planes(&format->info, in, source, FALSE, error)) return FALSE;
+    gst_flux_kontext_mask_keep(&format->info, before, image, source, plain);
+  }
   return copy_planes(&format->info, buffer, plain, TRUE, error);
+}
+
+gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const FkImage *image, GstBuffer *buffer,
+                                       GError **error) {
+  return write_image(format, image, NULL, NULL, buffer, error);
+}
+
+gboolean gst_flux_kontext_format_write_kept(const GstFluxKontextFormat *format, const FkImage *image,
+                                            const FkImage *before, GstBuffer *in, GstBuffer *out, GError **error) {
+  return write_image(format, image, before, in, out, error);
 }
 
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,

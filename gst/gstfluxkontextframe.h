@@ -32,6 +32,10 @@ gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuf
  * the buffer that are no pixels (between rows, planes, and behind them) become 0. */
 gboolean gst_flux_kontext_format_write(const GstFluxKontextFormat *format, const FkImage *image, GstBuffer *buffer,
                                        GError **error);
+/* The same for the result of a frame under a mask: what is not edited has the bytes of `in`, the frame's buffer, which
+ * gst_flux_kontext_format_read made `before` of. */
+gboolean gst_flux_kontext_format_write_kept(const GstFluxKontextFormat *format, const FkImage *image,
+                                            const FkImage *before, GstBuffer *in, GstBuffer *out, GError **error);
 gboolean gst_flux_kontext_format_new_image(const GstFluxKontextFormat *format, FkImage *image, GError **error);
 void gst_flux_kontext_image_clear(FkImage *image);
 

@@ -10,6 +10,7 @@
  *   gstfluxkontextschedule.c settings of one frame
  *   gstfluxkontextreport.c  errors, warnings, progress, stats, latency
  *   gstfluxkontextcancel.c  the engine in use, waiting for it, cancelling
+ *   gstfluxkontextmask.c    masks of metas, bytes that a result keeps;
  *   gstfluxkontextframe.c   pixels; gstfluxkontextprops.c  property values;
  *   gstfluxkontextsimilar.c frames that hardly differ: all three without an instance
  *

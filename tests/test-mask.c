@@ -369,6 +369,7 @@ static void refused(void) {
   refuse(&none, "", "mask", "0x1");
   refuse(&good, "task=generate", "mask", "task=generate");
   refuse(NULL, "mask=alpha", "mask=alpha", "frame 0");
+  refuse(NULL, "mask=meta", "mask=meta", "FkJob.mask");
   refuse(NULL, "mask=alpha,task=generate", "mask=alpha", "task=generate");
   refuse(NULL, "mask=alpha,size-mode=native", "mask=alpha", "size-mode=native");
 }
