@@ -217,6 +217,13 @@ check /tools/quality/json $?
 
 # ---- fluxkontext-edit-image ----
 
+golden=$FK_SOURCE/tests/golden/inpaint
+expect /tools/edit-image/mask "$edit" -m "$model" -p 'invert the colors' --mask "$golden/mask.png" \
+  --reference "$photo" "$golden/source.png" masked.png backend=cpu steps=1 max-area=17920
+"$edit" -m "$model" -p x --mask "$golden/none.png" "$golden/source.png" masked.png >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'none.png' "$log"
+check /tools/edit-image/mask-missing $?
+
 expect /tools/edit-image/runs "$edit" -m "$model" -p 'make it night' "$photo" tool.png seed=1 backend=cpu
 compare -metric PAE tool.png "$FK_SOURCE/tests/golden/edits/square-1.png" null: >"$log" 2>&1
 sed 's/.*(\(.*\)).*/\1/' "$log" | awk '{exit !($1 != "" && $1 * 255 <= 2.001)}'
