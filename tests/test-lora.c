@@ -218,6 +218,82 @@ static void all_dialects(void) {
   g_assert_cmpuint(hash_with(NULL), ==, plain);
 }
 
+/* XLabs' files have the attention's projections alone, no alpha, and of linear2 the columns that read the attention. */
+static void xlabs(void) {
+  static const struct {
+    const char *stem;
+    int modules[3], n;
+  } names[] = {
+      {"double_blocks.0.processor.qkv_lora1", {0, 1, 2}, 3},   {"double_blocks.1.processor.qkv_lora2", {3, 4, 5}, 3},
+      {"double_blocks.0.processor.proj_lora1", {6}, 1},        {"double_blocks.1.processor.proj_lora2", {7}, 1},
+      {"single_blocks.4.processor.qkv_lora", {12, 13, 14}, 3},
+  };
+  guint64 hashes[3];
+  for (int k = 0; k < 3; k++) { /* peft, XLabs, the same with its prefix */
+    LoraFile f = lora_file_new();
+    for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+      g_autofree float *down = down_of(&modules[names[i].modules[0]]), *ups = g_new(float, 3 * RANK * D);
+      for (int j = 0; j < names[i].n; j++) {
+        const Module *m = &modules[names[i].modules[j]];
+        g_autofree float *up = up_of(m), *same = down_of(m);
+        g_autofree char *stem = g_strconcat("transformer.", m->ours, NULL);
+        memcpy(ups + j * RANK * D, up, sizeof(float) * RANK * D);
+        if (k == 0) put_2d(&f, stem, ".lora_B.weight", D, RANK, false, up);
+        if (k == 0) put_2d(&f, stem, ".lora_A.weight", RANK, D, false, same);
+      }
+      g_autofree char *stem = g_strconcat(k == 2 ? "diffusion_model." : "", names[i].stem, NULL);
+      if (k) put_2d(&f, stem, ".up.weight", names[i].n * D, RANK, false, ups);
+      if (k) put_2d(&f, stem, ".down.weight", RANK, D, false, down);
+    }
+    g_autofree float *narrow = numbers(7, RANK * D), *wide = g_new0(float, RANK * 5 * D), *up = numbers(8, RANK * D);
+    for (int r = 0; r < RANK; r++) memcpy(wide + r * 5 * D, narrow + r * D, sizeof(float) * D);
+    g_autofree char *stem = g_strconcat(k == 2 ? "diffusion_model." : "", "single_blocks.3.processor.proj_lora", NULL);
+    const char *proj = k ? stem : "transformer.single_transformer_blocks.3.proj_out";
+    put_2d(&f, proj, k ? ".up.weight" : ".lora_B.weight", D, RANK, false, up);
+    put_2d(&f, proj, k ? ".down.weight" : ".lora_A.weight", RANK, k ? D : 5 * D, false, k ? narrow : wide);
+    g_autofree char *path = lora_write(&f, k ? "xlabs" : "xlabs-peft");
+    hashes[k] = hash_with(path);
+    g_test_message("%-24s %016" G_GINT64_MODIFIER "x", k ? "xlabs" : "peft of the same", hashes[k]);
+    g_assert_cmpint(fk_loras_unmatched(model->adapters.loras), ==, 0);
+    g_assert_cmpuint(hashes[k], ==, hashes[0]);
+  }
+}
+
+/* CLIP and T5, and a bias. */
+static void text_encoders(void) {
+  static const char *const dialects_of[][3] = {
+      {"peft", "text_encoder.text_model.encoder.layers.1.mlp.fc1",
+       "text_encoder_2.encoder.block.2.layer.1.DenseReluDense.wi_1"},
+      {"kohya", "lora_te1_text_model_encoder_layers_1_mlp_fc1", "lora_te3_encoder_block_2_layer_1_DenseReluDense_wi_1"},
+      {"kohya-te", "lora_te_text_model_encoder_layers_1_mlp_fc1",
+       "lora_te3_encoder_block_2_layer_1_DenseReluDense_wi_1"},
+      {"onetrainer", "lora_te1_text_model_encoder_layers_1_mlp_fc1",
+       "lora_te2_encoder_block_2_layer_1_DenseReluDense_wi_1"},
+      {"comfy", "text_encoders.clip_l.transformer.text_model.encoder.layers.1.mlp.fc1",
+       "text_encoders.t5xxl.transformer.encoder.block.2.layer.1.DenseReluDense.wi_1"}};
+  g_autofree float *down = numbers(1, 2 * D), *up = numbers(2, 2 * 512), *bias = numbers(3, 512);
+  const guint64 plain = hash_with(NULL);
+  guint64 first = 0;
+  for (size_t i = 0; i < G_N_ELEMENTS(dialects_of); i++) {
+    const char *clip = dialects_of[i][1], *t5 = dialects_of[i][2], *a = i ? ".lora_down.weight" : ".lora_A.weight",
+               *b = i ? ".lora_up.weight" : ".lora_B.weight";
+    g_autofree char *bias_name = g_strconcat(clip, ".diff_b", NULL);
+    LoraFile f = lora_file_new();
+    put_2d(&f, clip, a, 2, 128, false, down);
+    put_2d(&f, clip, b, 512, 2, false, up);
+    lora_put(&f, bias_name, "[512]", bias, 512);
+    put_2d(&f, t5, a, 2, D, false, down);
+    put_2d(&f, t5, b, 512, 2, false, up);
+    g_autofree char *path = lora_write(&f, dialects_of[i][0]);
+    const guint64 hash = hash_with(path);
+    g_test_message("%-24s %016" G_GINT64_MODIFIER "x", dialects_of[i][0], hash);
+    if (!i) first = hash;
+    g_assert_cmpuint(hash, ==, first);
+    g_assert_cmpint(fk_loras_unmatched(model->adapters.loras), ==, 0);
+  }
+  g_assert_cmpuint(first, !=, plain);
+}
+
 /* W + 2 up down, by its definition. */
 static void numbers_of_product(void) {
   const Module *m = &modules[1]; /* rows 256.. of a fused tensor */
@@ -247,6 +323,8 @@ int main(int argc, char **argv) {
   fk_model_load(model, NULL, NULL, NULL, &error);
   g_assert_no_error(error);
   g_test_add_func("/lora/dialects", all_dialects);
+  g_test_add_func("/lora/xlabs", xlabs);
+  g_test_add_func("/lora/text-encoders", text_encoders);
   g_test_add_func("/lora/product", numbers_of_product);
   const int failed = g_test_run();
   fk_model_free(model);
