@@ -9,6 +9,9 @@ packages="meson ninja-build pkg-config gcc g++ libc6-dev libglib2.0-dev libjson-
 case ${1:-} in --tools | --tests) packages="$packages libvips-dev libcurl4-openssl-dev libnats-dev" ;; esac
 [ "${1:-}" != --tests ] || packages="$packages clang locales groff-base nats-server libvips-tools python3-gi gir1.2-gstreamer-1.0"
 
+# Fk-1.0.gir, which the tests of other languages need.
+[ "${1:-}" != --tests ] || packages="$packages libgirepository1.0-dev"
+
 missing=
 for p in $packages; do
   dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"

@@ -14,6 +14,7 @@ expect /install/runs meson install -C "$FK_BUILD" --no-rebuild --destdir "$root"
 prefix=$root$(option prefix)
 lib=$prefix/$(option libdir)
 for file in "$lib/gstreamer-1.0/libgstfluxkontext.so" "$lib/libfluxkontext.so.1" "$prefix/include/fluxkontext-1.0/fk.h" \
+  "$prefix/include/fluxkontext-1.0/fk-bindings.h" "$prefix/include/fluxkontext-1.0/gstfluxkontextmeta.h" \
   "$lib/pkgconfig/fluxkontext-1.0.pc" "$prefix/share/gstreamer-1.0/presets/GstFluxKontextEdit.prs" \
   "$prefix/bin/fluxkontext-doctor" "$prefix/bin/fluxkontext-edit-image" "$prefix/bin/fluxkontext-bench" \
   "$prefix/bin/fluxkontext-quality" "$prefix/bin/fluxkontext-pack" "$prefix/share/fluxkontext/tests/quality/cases.json"; do
