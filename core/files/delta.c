@@ -14,6 +14,8 @@
 #endif
 
 #define BLOCK 1024 /* columns at a time: a row of sums stays in the first-level cache */
+#define ROWS 4     /* of a product at a time: what is right of it is read once for them, in blocks of SHORT columns */
+#define SHORT 256
 #define NUMBERS 4096
 
 /* ---- Numbers of files ---- */
@@ -55,7 +57,7 @@ struct FkDeltaRun {
   Loaded *loaded;
   guint count;
   int64_t cols;
-  float *base, *sum, *other; /* [cols], [cols], [cols + 1]; base: where a delta needs what the checkpoint has */
+  float *base, *sum, *other; /* [cols], [ROWS, cols], [cols + 1]; base: where a delta needs what the checkpoint has */
   int64_t first, n;
 };
 
@@ -120,10 +122,10 @@ FkDeltaRun *fk_delta_begin(const FkDeltas *deltas, int64_t first, int64_t n, GEr
     keeps |= run->loaded[i].delta->magnitude != NULL;
     if (!load_delta(run, &run->loaded[i], error)) return NULL;
   }
-  run->sum = numbers(2 * run->cols + 1, error);
+  run->sum = numbers((ROWS + 1) * run->cols + 1, error);
   run->base = keeps ? numbers(run->cols, error) : NULL;
   if (!run->sum || (keeps && !run->base)) return NULL;
-  run->other = run->sum + run->cols;
+  run->other = run->sum + ROWS * run->cols;
   return g_steal_pointer(&run);
 }
 
@@ -158,6 +160,36 @@ FK_CPU_CLONES static void product(float *restrict sum, const float *restrict lef
       const float *restrict a = right + k * q + from;
       const float u = left[k];
       for (int64_t j = 0; j < n; j++) s[j] += u * a[j];
+    }
+  }
+}
+
+/* The same for ROWS rows, with the same bytes: sum [ROWS, q], left [ROWS, rank]. */
+FK_CPU_CLONES static void product_rows(float *restrict sum, const float *restrict left, const float *restrict right,
+                                       int64_t rank, int64_t q) {
+  memset(sum, 0, (size_t)(ROWS * q) * sizeof *sum);
+  for (int64_t from = 0; from < q; from += SHORT) {
+    const int64_t n = MIN(SHORT, q - from);
+    float *restrict s = sum + from, *restrict t = s + q, *restrict u = t + q, *restrict v = u + q;
+    int64_t k = 0;
+    for (; k + 4 <= rank; k += 4) {
+      const float *restrict a = right + k * q + from, *restrict b = a + q, *restrict c = b + q, *restrict d = c + q;
+      const float *l = left + k, *m = l + rank, *o = m + rank, *p = o + rank;
+      for (int64_t j = 0; j < n; j++) {
+        s[j] = s[j] + l[0] * a[j] + l[1] * b[j] + l[2] * c[j] + l[3] * d[j];
+        t[j] = t[j] + m[0] * a[j] + m[1] * b[j] + m[2] * c[j] + m[3] * d[j];
+        u[j] = u[j] + o[0] * a[j] + o[1] * b[j] + o[2] * c[j] + o[3] * d[j];
+        v[j] = v[j] + p[0] * a[j] + p[1] * b[j] + p[2] * c[j] + p[3] * d[j];
+      }
+    }
+    for (; k < rank; k++) {
+      const float *restrict a = right + k * q + from, *l = left + k;
+      for (int64_t j = 0; j < n; j++) {
+        s[j] += l[0] * a[j];
+        t[j] += l[rank] * a[j];
+        u[j] += l[2 * rank] * a[j];
+        v[j] += l[3 * rank] * a[j];
+      }
     }
   }
 }
@@ -213,17 +245,37 @@ static void add_decomposed(const FkDeltaRun *run, const Loaded *l, int64_t i, co
   }
 }
 
-void fk_delta_rows(const FkDeltaRun *run, int64_t at, int64_t n, float *values) {
-  for (int64_t i = at; i < at + n; i++, values += run->cols) {
-    if (run->base) memcpy(run->base, values, (size_t)run->cols * sizeof *values);
-    for (guint k = 0; k < run->count; k++) {
-      const Loaded *l = &run->loaded[k];
-      int64_t cols;
-      const float *sum = delta_row(run, l, i, &cols);
-      if (l->magnitude)
-        add_decomposed(run, l, i, sum, cols, values);
+/* One delta's change of row i, which is at `values`. */
+static void add_row(const FkDeltaRun *run, const Loaded *l, int64_t i, float *values) {
+  int64_t cols;
+  const float *sum = delta_row(run, l, i, &cols);
+  if (l->magnitude)
+    add_decomposed(run, l, i, sum, cols, values);
+  else
+    add_scaled(values, sum, (float)(l->delta->weight * l->delta->scale), cols);
+}
+
+/* ROWS rows from row i on, where no delta needs what the checkpoint has. */
+static void add_rows(const FkDeltaRun *run, int64_t i, float *values) {
+  for (guint k = 0; k < run->count; k++) {
+    const Loaded *l = &run->loaded[k];
+    const bool plain = l->delta->kind == FK_DELTA_PRODUCT;
+    const float scale = (float)(l->delta->weight * l->delta->scale);
+    if (plain) product_rows(run->sum, l->left[0] + i * l->rank[0], l->right[0], l->rank[0], l->q[0]);
+    for (int r = 0; r < ROWS; r++)
+      if (plain)
+        add_scaled(values + r * run->cols, run->sum + r * l->q[0], scale, l->q[0]);
       else
-        add_scaled(values, sum, (float)(l->delta->weight * l->delta->scale), cols);
-    }
+        add_row(run, l, i + r, values + r * run->cols);
+  }
+}
+
+void fk_delta_rows(const FkDeltaRun *run, int64_t at, int64_t n, float *values) {
+  const int64_t end = at + n;
+  int64_t i = at;
+  for (; !run->base && i + ROWS <= end; i += ROWS, values += ROWS * run->cols) add_rows(run, i, values);
+  for (; i < end; i++, values += run->cols) {
+    if (run->base) memcpy(run->base, values, (size_t)run->cols * sizeof *values);
+    for (guint k = 0; k < run->count; k++) add_row(run, &run->loaded[k], i, values);
   }
 }
