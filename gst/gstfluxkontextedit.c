@@ -26,6 +26,7 @@
 #include "gstfluxkontextload.h"
 #include "gstfluxkontextpixels.h"
 #include "gstfluxkontextpreview.h"
+#include "gstfluxkontextreference.h"
 #include "gstfluxkontextreport.h"
 #include "gstfluxkontextresult.h"
 #include "gstfluxkontextschedule.h"
@@ -180,6 +181,7 @@ static void gst_flux_kontext_edit_init(GstFluxKontextEdit *self) {
 
 static void finalize(GObject *object) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(object);
+  g_clear_pointer(&self->references, g_list_free); /* the pads are gone */
   gst_flux_kontext_edit_reset_stream(self);
   g_clear_pointer(&self->warned, g_hash_table_unref);
   g_clear_object(&self->flow);
@@ -212,6 +214,7 @@ static void gst_flux_kontext_edit_class_init(GstFluxKontextEditClass *klass) {
   g_autoptr(GstCaps) caps = gst_flux_kontext_pixels_caps();
   gst_element_class_add_pad_template(element, gst_pad_template_new("sink", GST_PAD_SINK, GST_PAD_ALWAYS, caps));
   gst_element_class_add_pad_template(element, gst_pad_template_new("src", GST_PAD_SRC, GST_PAD_ALWAYS, caps));
+  gst_flux_kontext_reference_class_init(element, caps);
   element->change_state = GST_DEBUG_FUNCPTR(change_state);
   element->set_context = GST_DEBUG_FUNCPTR(set_context);
   gst_flux_kontext_edit_caps_class_init(base);

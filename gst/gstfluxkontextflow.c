@@ -9,6 +9,7 @@
 #include "gstfluxkontextcancel.h"
 #include "gstfluxkontextmask.h"
 #include "gstfluxkontextpreview.h"
+#include "gstfluxkontextreference.h"
 #include "gstfluxkontextreport.h"
 #include "gstfluxkontextresult.h"
 #include "gstfluxkontextschedule.h"
@@ -24,8 +25,9 @@ typedef struct {
   GstFluxKontextSettings *settings; /* NULL when it was refused */
   FkImage image;                    /* what came; after the edit, the result; empty for a frame that passes unedited */
   GstStructure *result;             /* (nullable) its meta, when it was edited */
-  FkImage mask;                     /* from metas; else empty */
-  FkImage before;                   /* what came, of a result under a mask; else empty */
+  GstFluxKontextReferences references;
+  FkImage mask;   /* from metas; else empty */
+  FkImage before; /* what came, of a result under a mask; else empty */
 } Frame;
 
 /* (nullable members) */
@@ -34,6 +36,7 @@ static void frame_free(Frame *frame) {
   g_clear_pointer(&frame->settings, gst_flux_kontext_settings_unref);
   gst_flux_kontext_image_clear(&frame->image);
   g_clear_pointer(&frame->result, gst_structure_free);
+  gst_flux_kontext_references_clear(&frame->references);
   gst_flux_kontext_image_clear(&frame->mask);
   gst_flux_kontext_image_clear(&frame->before);
   g_free(frame);
@@ -326,6 +329,8 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
     jobs[i].in = frame->image;
     jobs[i].settings = frame->settings->values;
     jobs[i].mask = frame->mask.data ? &frame->mask : NULL;
+    jobs[i].references = frame->references.images;
+    jobs[i].n_references = frame->references.n;
     gst_flux_kontext_preview_ask(self, &jobs[i], &previews[i], frame->buffer);
     room = gst_flux_kontext_format_new_image(&self->out, &jobs[i].out, &error);
   }
@@ -507,9 +512,11 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   }
   if (!gst_flux_kontext_mask_from_meta(frame->settings->values, &self->in.info, buffer, &frame->mask, &error))
     return refuse(self, g_steal_pointer(&frame), error, TRUE);
-  GstFlowReturn flow = GST_FLOW_OK;
-  gboolean masked = gst_flux_kontext_mask_asked(frame->settings->values); /* what is kept is this frame's own */
-  if (!masked && repeat(self, frame, &flow, &error)) {
+  GstFlowReturn flow = gst_flux_kontext_reference_take(self, &frame->references);
+  if (flow != GST_FLOW_OK) return flow;
+  /* What a mask keeps is this frame's own, and other pictures make another result. */
+  gboolean alone = gst_flux_kontext_mask_asked(frame->settings->values) || frame->references.n > 0;
+  if (!alone && repeat(self, frame, &flow, &error)) {
     GST_OBJECT_LOCK(self);
     self->stats.repeated++;
     GST_OBJECT_UNLOCK(self);

@@ -8,6 +8,7 @@
  *   gstfluxkontextflow.c    frames in, batches, frames out
  *   gstfluxkontextpreview.c previews;  gstfluxkontextresult.c  metas and records of results
  *   gstfluxkontextschedule.c settings of one frame
+ *   gstfluxkontextreference.c  pads of reference pictures
  *   gstfluxkontextreport.c  errors, warnings, progress, stats, latency
  *   gstfluxkontextcancel.c  the engine in use, waiting for it, cancelling
  *   gstfluxkontextmask.c    masks of metas, bytes that a result keeps;
@@ -68,6 +69,7 @@ struct _GstFluxKontextEdit {
   gchar *options_text;          /* (nullable) the options of `engine` */
   GCancellable *flow, *loading; /* the running edit; the running load */
   GThread *loader;              /* touched by start() and stop() only */
+  GList *references;            /* pads by number (gstfluxkontextreference.c) */
 
   /* stream lock */
   gint batch_size;                /* as start() found it */

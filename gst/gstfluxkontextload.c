@@ -10,6 +10,7 @@
 
 #include "gstfluxkontextcancel.h"
 #include "gstfluxkontextflow.h"
+#include "gstfluxkontextreference.h"
 #include "gstfluxkontextreport.h"
 
 #include <string.h>
@@ -319,6 +320,7 @@ gboolean gst_flux_kontext_edit_stop(GstBaseTransform *trans) {
   gst_flux_kontext_edit_cancel(self, TRUE);
   if (self->loader) g_thread_join(g_steal_pointer(&self->loader));
   gst_flux_kontext_edit_reset_stream(self);
+  gst_flux_kontext_reference_reset(self);
   GST_OBJECT_LOCK(self);
   gboolean keep = self->props.keep_loaded;
   gst_flux_kontext_props_stop(&self->props);
