@@ -66,3 +66,8 @@ void json_count(Json *j, const char *name, gint64 value) {
   begin(j, name);
   g_string_append_printf(j->text, "%" G_GINT64_FORMAT, value);
 }
+
+void json_raw(Json *j, const char *name, const char *value) {
+  begin(j, name);
+  g_string_append(j->text, value);
+}

@@ -20,5 +20,7 @@ void json_text(Json *j, const char *name, const char *value);
 /* The shortest digits that read back as this number; null for NaN and infinities. */
 void json_number(Json *j, const char *name, double value);
 void json_count(Json *j, const char *name, gint64 value);
+/* What is JSON already: "true", "null", another document. */
+void json_raw(Json *j, const char *name, const char *value);
 
 #endif

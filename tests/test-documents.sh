@@ -11,7 +11,7 @@ expect /documents/quality-head diff -u "$FK_SOURCE/tests/quality/head.md" head.m
 
 # `core/tune.c`, `tests/golden/make_edits.py`: what stands in backticks and looks like a file of the project.
 for document in README.md CONTRIBUTING.md docs/architecture.md docs/element.md docs/model.md docs/quality.md docs/speed.md \
-  docs/status.md docs/testing.md docs/tools.md; do
+  docs/server.md docs/status.md docs/testing.md docs/tools.md; do
   : >"$log"
   grep -o '`[a-z][A-Za-z0-9_./-]*/[A-Za-z0-9_.-]*\.[a-z]*`' "$FK_SOURCE/$document" | tr -d '`' | sort -u |
     while read -r path; do
