@@ -241,14 +241,21 @@ def jobs():
 
     def vanish():
         body = json.dumps({'prompt': 'x', 'image': b64(png()), 'steps': 1000, 'max_area': 4096})
+        open_before = server.metric('process_open_fds')
         for api, path in (('openai', '/v1/images/edits'), ('native', '/v1/edits')):
-            plug = server.connect(f'POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
-                                  f'Content-Length: {len(body)}\r\n\r\n{body}')
+            head = (f'POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+                    f'Content-Length: {len(body)}\r\n\r\n')
+            plug = server.connect(head + body)
             wait_for('running', lambda: server.health()['queue']['running'] == 1)
             before = server.metric('fluxkontext_jobs_total{api="%s",result="cancelled"}' % api)
             plug.close()
             wait_for('idle', lambda: server.health()['queue']['running'] == 0)
             assert server.metric('fluxkontext_jobs_total{api="%s",result="cancelled"}' % api) == before + 1
+        # Nor does anything stay of those who leave amid a request, or of those who leave while their job waits.
+        wait_for('closed', lambda: server.metric('process_open_fds') <= open_before)
+        for end in (0, 30, 300):
+            for _ in range(5): server.connect((head + body)[:end]).close()
+        wait_for('closed', lambda: server.metric('process_open_fds') <= open_before)
         # A detached job goes on, also when who listened to it leaves.
         id = server.start(steps=60)
         with server.connect(f'GET /v1/jobs/{id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n') as plug: plug.recv(100)

@@ -474,15 +474,25 @@ static bool has_left(const Exchange *x) {
   return !n || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 
+/* A message that is kept waiting would keep its connection. */
+static void abandon(Exchange *x) {
+  g_autoptr(SoupServerMessage) msg = g_object_ref(x->msg);
+  g_autoptr(GIOStream) stream = soup_server_message_steal_connection(msg);
+  if (stream) g_io_stream_close(stream, NULL, NULL);
+  leave(x);
+}
+
 static gboolean on_look(gpointer data) {
   Server *server = data;
   const gint64 now = g_get_monotonic_time();
   for (guint i = server->exchanges->len; i-- > 0;) {
     Exchange *x = g_ptr_array_index(server->exchanges, i);
     if (x->streaming && now - x->said_us > KEEP_ALIVE_S * G_USEC_PER_SEC) exchange_keep_alive(x);
-    const bool left = x->job && has_left(x);
-    if (left || (x->deadline_us && now > x->deadline_us) || x->unsent > UNSENT) shut(x);
-    if (left) leave(x);
+    if (x->job && has_left(x)) {
+      abandon(x);
+      continue;
+    }
+    if ((x->deadline_us && now > x->deadline_us) || x->unsent > UNSENT) shut(x);
   }
   return G_SOURCE_CONTINUE;
 }
