@@ -185,16 +185,16 @@ int submit_main(int argc, char **argv) {
       {"queue", 'q', 0, G_OPTION_ARG_STRING, &a.queue, "Name of the queue (default edits)", "NAME"},
       {"max-jobs", 0, 0, G_OPTION_ARG_INT, &a.max_jobs, "Most jobs of a queue that is made now (100000)", "N"},
       {"class", 0, 0, G_OPTION_ARG_STRING, &a.class, "Only machines of this \"class\" of a record", "TEXT"},
-      {"rewrite", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &a.rewrite,
-       "Paths below FOLDER are URI/... for workers; again for more", "FOLDER=URI"},
+      {"rewrite", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &a.rewrite, "Paths below FOLDER are URI/... for workers",
+       "FOLDER=URI"},
       {"wait", 'w', 0, G_OPTION_ARG_NONE, &a.wait, "Wait while the queue is full", NULL},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autofree char *name = g_strconcat("fluxkontext-batch ", argv[0], NULL);
   g_autoptr(GError) error = NULL;
   int status = 0;
   if (!tool_begin(name, "IN... [PROPERTY=VALUE ...]",
-                  "submit gives a list of edits to fluxkontext-worker, status tells how many are not finished,\n"
-                  "collect lists what is not there:\n"
+                  "submit gives a list of edits to fluxkontext-worker, status tells how many are\n"
+                  "not finished, collect lists what is not there:\n"
                   "  fluxkontext-batch submit -o /shared/night -p \"make it night\" /shared/photos/\n"
                   "  fluxkontext-batch collect -o /shared/night /shared/photos/\n"
                   "Exit: 0 all, 1 an error or not all there, 2 usage, 3 the queue is full.",

@@ -137,9 +137,11 @@ int main(int argc, char **argv) {
   g_autoptr(GError) error = NULL;
   int status = 0;
   if (!tool_begin(name, "[PROPERTY=VALUE ...]",
-                  "  fluxkontext-worker -m MODEL --nats nats://host:4222 --root /shared steps=28\n\n"
-                  "Takes edits from a queue on NATS JetStream. PROPERTY=VALUE: options of the engine, and settings of\n"
-                  "jobs that say nothing else.",
+                  "Takes edits from a queue on NATS JetStream, until SIGTERM:\n"
+                  "  fluxkontext-worker -m MODEL --nats nats://host:4222 --root /shared\n"
+                  "PROPERTY=VALUE: options of the engine, and settings of jobs that say nothing\n"
+                  "else. `fluxkontext-batch submit --help` is the other side.\n"
+                  "Exit: 0 stopped or idle, 1 error, 2 usage, 75 GPU lost (start again).",
                   entries, &argc, &argv, &status))
     return status;
   if (!a.nats) a.nats = g_strdup("nats://127.0.0.1:4222");
