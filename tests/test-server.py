@@ -68,9 +68,24 @@ def same_bytes():
     check('recorded/stream', stream)
 
     def multi():
-        # Several pictures are told apart from what is not known.
+        # Two pictures, of which the second is a reference, a mask, two results.
         status, head, body = recorded(server, 'multi')
-        assert status == 400 and json.loads(body)['error']['code'] == 'unsupported', body
+        assert status == 200, body
+        assert [d['fk']['seed'] for d in json.loads(body)['data']] == [7, 8]
+        (SCRATCH / 'multi.png').write_bytes(base64.b64decode(json.loads(body)['data'][0]['b64_json']))
+        recording = (RECORDED / 'multi.http').read_bytes()
+        for i, name in enumerate(('first', 'second', 'mask')):
+            start = recording.index(b'\x89PNG')
+            end = recording.index(b'IEND', start) + 8
+            (SCRATCH / f'{name}.png').write_bytes(recording[start:end])
+            recording = recording[end:]
+        # The tool's mask is white where the picture is edited.
+        subprocess.run(['convert', 'mask.png', '-alpha', 'extract', '-negate', 'white.png'], cwd=SCRATCH, check=True)
+        run = subprocess.run([EDIT, '-m', MODEL, '-p', 'mach es größer – 夜', '--mask', 'white.png', '--reference', 'second.png', 'first.png',
+                              'tool.png', 'seed=7', 'steps=2', 'max-area=4096', 'negative-prompt=blur', 'backend=cpu'], cwd=SCRATCH,
+                             capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert pixels('multi.png') == pixels('tool.png')
         assert 'X-Fk-Ignored: quality, background, user' in head, head
     check('recorded/multi', multi)
 
@@ -489,7 +504,7 @@ def bad():
                  ('image', '!'), ('image', b64(b'')), ('image', b64(b'GIF89a' + bytes(100))), ('image', b64(png()[:40])),
                  ('image', b64(b'\xff\xd8\xff\xe0' + bytes(50))), ('image', b64(b'RIFF\0\0\0\0WEBPVP8 ' + bytes(50))),
                  ('image', 'data:image/png,abc'), ('image', 'https://example.com/a.png'), ('image', [1]), ('image', {'a': 1}),
-                 ('image', [{'image_url': 5}]), ('images', [good['image']] * 11), ('images', [good['image']] * 2), ('mask', good['image']), ('mask', '!'), ('n', 0),
+                 ('image', [{'image_url': 5}]), ('images', [good['image']] * 11), ('mask', good['image']), ('mask', '!'), ('n', 0),
                  ('n', 11), ('n', 'two'), ('n', 1.5), ('n', 10**30), ('size', '10x10'), ('size', '64'), ('size', '64x64x64'),
                  ('size', '16400x16'), ('size', '-16x16'), ('response_format', 'url'), ('response_format', 'xml'),
                  ('output_format', 'gif'), ('output_compression', 101), ('output_compression', -1), ('stream', 'maybe'),

@@ -64,14 +64,14 @@ static bool read_form(Form *form, Ask *ask, GString *ignored, Failure *f) {
   const char *steps = form_text(form, "steps", "20", f);
   const FormField *images = form_take(form, "init_images"), *mask = form_take(form, "mask");
   if (!steps || !ask_set(ask, "steps", steps, f) || !ask_prompt(ask, form, f) ||
-      (images && !ask_add_images(ask, images, f)) || !form_integer(form, "batch_size", 1, ASK_PICTURES, &batch, f) ||
-      !form_integer(form, "n_iter", 1, ASK_PICTURES, &rounds, f) || !read_seed(form, ask, f) ||
+      (images && !ask_add_images(ask, images, f)) || !form_integer(form, "batch_size", 1, ASK_RESULTS, &batch, f) ||
+      !form_integer(form, "n_iter", 1, ASK_RESULTS, &rounds, f) || !read_seed(form, ask, f) ||
       !read_sampler(form, ask, f) || !read_guidance(form, ask, f) || !read_size(form, ask, f))
     return false;
   if (mask && !read_mask(ask, mask, f)) return false;
   ask->n = batch * rounds;
-  if (ask->n > ASK_PICTURES)
-    return fail(f, 400, "invalid_value", "batch_size", "batch_size times n_iter: at most %d", ASK_PICTURES);
+  if (ask->n > ASK_RESULTS)
+    return fail(f, 400, "invalid_value", "batch_size", "batch_size times n_iter: at most %d", ASK_RESULTS);
   for (guint i = 0; i < form->fields->len; i++) {
     const FormField *field = g_ptr_array_index(form->fields, i);
     if (!field->used) g_string_append_printf(ignored, "%s%s", ignored->len ? " " : "", field->name);

@@ -138,13 +138,17 @@ static bool check_images(Ask *ask, gint64 max_pixels, Failure *f) {
   for (guint i = 0; i < ask->images->len; i++) {
     int width, height;
     if (!media_probe(g_ptr_array_index(ask->images, i), "image", max_pixels, &width, &height, f)) return false;
-    if (i) continue;
+    if (i) {
+      ask->reference_pixels += (gsize)width * (gsize)height;
+      continue;
+    }
     ask->image_width = width;
     ask->image_height = height;
   }
   if (ask->mask && !media_probe(ask->mask, "mask", max_pixels, &(int){0}, &(int){0}, f)) return false;
-  if (ask->images->len > 1)
-    return fail(f, 400, "unsupported", "image", "image: %u pictures; this version edits one", ask->images->len);
+  if (ask->images->len > 1 + FK_REFERENCES)
+    return fail(f, 400, "invalid_value", "image", "image: %u pictures; at most %d are taken", ask->images->len,
+                1 + FK_REFERENCES);
   return true;
 }
 

@@ -6,15 +6,16 @@
 #include "form.h"
 #include "media.h"
 
-enum { ASK_PICTURES = 10, ASK_PROMPT_BYTES = 32000 };
+enum { ASK_RESULTS = 10, ASK_PROMPT_BYTES = 32000 };
 
 typedef struct {
   FkSettings *settings; /* of the first result; the seed of each further one is one higher */
-  GPtrArray *images;    /* of GBytes: the files */
+  GPtrArray *images;    /* of GBytes: the files; the picture, then up to FK_REFERENCES that the prompt refers to */
   GBytes *mask;         /* nullable */
   int n;
   int width, height;             /* of the result; 0: as the picture */
   int image_width, image_height; /* of the first picture as its file declares them */
+  gsize reference_pixels;
   MediaFit fit;
   MediaFormat format;
   int compression; /* as media_encode */

@@ -17,8 +17,6 @@ static bool read_pictures(Form *form, Ask *ask, Failure *f) {
     if (!is_image(field->name)) continue;
     field->used = true;
     if (!ask_add_images(ask, field, f)) return false;
-    if (ask->images->len > ASK_PICTURES)
-      return fail(f, 400, "invalid_value", "image", "image: more than %d pictures", ASK_PICTURES);
   }
   FormField *mask = form_take(form, "mask");
   if (!mask) return true;
@@ -71,7 +69,7 @@ bool edits_read(Exchange *x, Form *form, Ask *ask, EditAnswer *answer, Failure *
   const char *size;
   ignore(x, form);
   if (!ask_prompt(ask, form, f) || !read_pictures(form, ask, f) || !read_model(x->server, form, f) ||
-      !form_integer(form, "n", 1, ASK_PICTURES, &ask->n, f))
+      !form_integer(form, "n", 1, ASK_RESULTS, &ask->n, f))
     return false;
   size = form_text(form, "size", "auto", f);
   return size && ask_size(ask, "size", size, f) && read_format(form, ask, f) &&

@@ -45,7 +45,7 @@ static bool read_form(Exchange *x, Form *form, Ask *ask, Failure *f) {
   if (!ask_prompt(ask, form, f) || (image && !ask_add_images(ask, image, f)) ||
       !form_integer(form, "width", 16, MEDIA_SIDE, &width, f) ||
       !form_integer(form, "height", 16, MEDIA_SIDE, &height, f) || !form_integer(form, "steps", 1, 50, &steps, f) ||
-      !form_integer(form, "num_images", 1, ASK_PICTURES, &ask->n, f) ||
+      !form_integer(form, "num_images", 1, ASK_RESULTS, &ask->n, f) ||
       !read_number(form, ask, "guidance_scale", "guidance", 20, f) ||
       !read_number(form, ask, "true_cfg_scale", "true-cfg-scale", 20, f) || !read_switches(x->server, form, ask, f))
     return false;

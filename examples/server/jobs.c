@@ -34,6 +34,8 @@ static void picture_clear(JobPicture *p) {
 static void drop_work(Job *job) {
   g_clear_pointer(&job->in.data, g_free);
   g_clear_pointer(&job->mask.data, g_free);
+  for (int i = 0; i < job->n_references; i++) g_clear_pointer(&job->references[i].data, g_free);
+  job->n_references = 0;
   for (int i = 0; job->out && i < job->ask->n; i++) g_free(job->out[i].data);
   g_clear_pointer(&job->out, g_free);
   g_clear_pointer(&job->results, g_free);

@@ -54,7 +54,9 @@ struct Job {
   GArray *watches;
   /* While it is being worked on; see queue.c. */
   FkImage in, mask; /* mask: data NULL where there is none */
-  FkImage *out;     /* [ask->n] */
+  FkImage references[FK_REFERENCES];
+  int n_references;
+  FkImage *out; /* [ask->n] */
   FkResult *results;
   char **manifests; /* [ask->n], as in JobPicture */
   int previews;     /* that were told; main thread */

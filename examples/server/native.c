@@ -153,7 +153,7 @@ void native_result(Exchange *x) {
     exchange_refuse(x, 404, "not_ready", "the job has no result yet: GET /v1/jobs/ID says how far it is");
     return;
   }
-  if (number && !g_ascii_string_to_signed(number, 10, 0, ASK_PICTURES, &i, NULL)) i = -1;
+  if (number && !g_ascii_string_to_signed(number, 10, 0, ASK_RESULTS, &i, NULL)) i = -1;
   send_picture(x, job, i);
 }
 

@@ -31,6 +31,8 @@ void pixels_decode(Job *job) {
     return;
   }
   if (!media_decode(g_ptr_array_index(ask->images, 0), "image", &job->in, f)) return;
+  for (guint i = 1; i < ask->images->len; i++, job->n_references++)
+    if (!media_decode(g_ptr_array_index(ask->images, i), "image", &job->references[i - 1], f)) return;
   if (ask->mask && !decode_mask(job)) return;
   if (ask->width && !media_fit(&job->in, ask->width, ask->height, ask->fit, f)) return;
   if (ask->width && ask->mask && !media_fit(&job->mask, ask->width, ask->height, ask->fit, f)) return;

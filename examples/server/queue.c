@@ -201,8 +201,9 @@ static void start_chore(Queue *q, Job *job, bool encode_it) {
 /* ---- The thread of a device ---- */
 
 static bool together(const Job *a, const Job *b) {
-  return !a->mask.data && !b->mask.data && a->in.width == b->in.width && a->in.height == b->in.height &&
-         a->in.channels == b->in.channels && fk_settings_batchable(a->ask->settings, b->ask->settings);
+  return !a->mask.data && !b->mask.data && !a->n_references && !b->n_references && a->in.width == b->in.width &&
+         a->in.height == b->in.height && a->in.channels == b->in.channels &&
+         fk_settings_batchable(a->ask->settings, b->ask->settings);
 }
 
 /* The first that waits, and those behind it that may share its edit. NULL: the end. */
@@ -315,6 +316,8 @@ static bool make_frames(Run *run, Job *job, FkJob *frames, Preview *previews, Fk
                         .out = job->out[i],
                         .settings = settings[i],
                         .mask = job->mask.data ? &job->mask : NULL,
+                        .references = job->references,
+                        .n_references = job->n_references,
                         .preview = on_preview,
                         .preview_every = ask->previews ? MAX(1, steps / (ask->previews + 1)) : 0,
                         .preview_data = &previews[i]};
@@ -567,7 +570,7 @@ gsize queue_bytes(const Ask *ask) {
   const gsize out = ask->width ? (gsize)ask->width * (gsize)ask->height : in;
   gsize files = 0;
   for (guint i = 0; i < ask->images->len; i++) files += g_bytes_get_size(g_ptr_array_index(ask->images, i));
-  return files + 4 * (MAX(in, out) + (gsize)ask->n * out);
+  return files + 4 * (MAX(in, out) + ask->reference_pixels + (gsize)ask->n * out);
 }
 
 QueueState queue_state(const Queue *q) {
