@@ -10,11 +10,13 @@
 #include "flux-cond.h"
 #include "latent.h"
 #include "preview.h"
+#include "edited.h"
 #include "stepcache.h"
 
 #include <string.h>
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSchedule, fk_schedule_free)
+_Static_assert(FK_EDITED_TEXT == FK_REGION_TEXT, "a mask as text fits into a result");
 
 /* Coefficients of one evaluation as they lie in backend memory. */
 enum { PREDICT, CORRECT, ADVANCE, LISTS };
@@ -34,6 +36,8 @@ typedef struct {
   FkStepCache *cache;                /* NULL: every evaluation is computed */
   FkMerge *merge;                    /* NULL: no tokens are merged */
   FkBlend *blend;                    /* NULL: from pure noise, and all is edited */
+  FkEdited *region;                  /* NULL: all tokens are computed */
+  float *sigmas;                     /* [evaluations] */
   int *refreshed;                    /* per frame and branch: evaluation whose context is saved; -1: none yet */
   FkTensor ends_coefs;               /* draft: [4] float32: of x0 and of the noise at the last evaluation */
   FkTensor *ends;                    /* draft: per frame [2 S, C] float32: x0, then the noise; else NULL */
@@ -111,19 +115,36 @@ static void solve(const Loop *l, FkTensor *o, int i) {
   combine(l, o, FK_OPERAND_X, s.advance, s.n_advance, i, ADVANCE);
 }
 
+/* The edited tokens alone, and the straight lines of the others. */
+static void forward_edited(Loop *l, FkFluxPass pass, int frame, int branch) {
+  const FkDenoiseFrame *f = &l->frames[frame];
+  FkFluxRun *sub = fk_edited_begin(l->region, &l->run, &l->branch[branch], frame, pass.evaluation);
+  pass.reuse_context = true;
+  if (l->cache)
+    fk_stepcache_forward(l->cache, sub, &pass, NULL, l->region, frame, branch);
+  else
+    fk_edited_forward(l->region, sub, &pass);
+  fk_edited_end(l->region, &l->run, f->latent, f->context, frame, pass.evaluation);
+}
+
 /* The keys and values of the context are as old as the last evaluation that computed all blocks with its rows. */
 static void forward(Loop *l, int frame, int branch, int i) {
   const int sequence = frame * l->branches + branch, every = l->edit->tune->context_reuse;
-  const bool reuse = l->run.saved_kv && l->refreshed[sequence] >= 0 && i - l->refreshed[sequence] < every;
+  const bool reuse = l->run.saved_kv && l->refreshed[sequence] >= 0 && i - l->refreshed[sequence] < every &&
+                     l->first + i >= l->edit->tune->context_reuse_warmup;
   const FkFullRange unquantised = {l->edit->tune->precision_first, l->edit->tune->precision_last};
   const FkFluxPass pass = {.evaluation = i,
                            .slot = sequence,
                            .reuse_context = reuse,
                            .full = fk_range_full(unquantised, l->first + i, l->total)};
   bool computed = true;
+  if (fk_edited_active(l->region, frame)) {
+    forward_edited(l, pass, frame, branch);
+    return;
+  }
   fk_flux_load(&l->run, &l->branch[branch], i);
   if (l->cache)
-    computed = fk_stepcache_forward(l->cache, &l->run, &pass, l->merge, frame, branch);
+    computed = fk_stepcache_forward(l->cache, &l->run, &pass, l->merge, NULL, frame, branch);
   else if (l->merge)
     fk_merge_forward(l->merge, &l->run, &pass);
   else
@@ -161,6 +182,17 @@ static bool show(const Loop *l, int f, int i, GError **error) {
                                     fk_schedule_sigma(l->schedule, i), error);
 }
 
+/* After evaluation i, where it is time: which tokens go on. */
+static bool decide_region(Loop *l, int f, int i, GError **error) {
+  const FkDenoiseFrame *frame = &l->frames[f];
+  bool narrowed;
+  if (!l->region) return true;
+  if (!fk_edited_decide(l->region, f, i, frame->latent, l->run.velocity, frame->context, &narrowed, error))
+    return false;
+  if (narrowed && l->cache) fk_stepcache_narrow(l->cache, l->edit->be, l->edit->arena, f, fk_edited_rows(l->region, f));
+  return true;
+}
+
 /* Both ends of the line through x along v: x0 = x - sigma v and the noise x + (1 - sigma) v (draft.h). */
 static void find_ends(const Loop *l, int f) {
   const FkTensor x[2] = {l->operands[f][FK_OPERAND_X], l->run.velocity};
@@ -189,7 +221,7 @@ static bool loop(Loop *l, GError **error) {
       if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
       if (l->ends && i == n - 1)
         find_ends(l, f);
-      else if (show(l, f, i, error))
+      else if (show(l, f, i, error) && decide_region(l, f, i, error))
         solve(l, l->operands[f], i);
       else
         return false;
@@ -217,11 +249,21 @@ static bool open_policies(Loop *l, const FkFluxShape *shape, GError **error) {
   l->refreshed = g_new(int, (size_t)sequences);
   for (int i = 0; i < sequences; i++) l->refreshed[i] = -1;
   if (e->tune->token_merge > 0) l->merge = fk_merge_open(&l->run, shape, e->tune->token_merge, e->arena, e->dry_run);
+  l->sigmas = g_new(float, (size_t)l->schedule->evaluations);
+  for (int i = 0; i < l->schedule->evaluations; i++) l->sigmas[i] = fk_schedule_sigma(l->schedule, i);
+  if (shape->keep_target)
+    l->region = fk_edited_open(&l->run, shape, &e->tune->edited, e->arena, l->sigmas, l->schedule->evaluations, e->n,
+                               e->dry_run);
   if (l->ends || e->tune->step_cache.kind == FK_CACHE_NONE) return true;
   FkCacheTune tune = e->tune->step_cache;
   if (tune.mask && *tune.mask) tune.mask += l->first;
   if (!fk_step_policy_init(&policy, &tune, blocks, l->schedule->evaluations, error)) return false;
   l->cache = fk_stepcache_open(&policy, &l->run, e->arena, e->n, l->branches, e->dry_run);
+  if (l->region && e->dry_run) { /* what fk_stepcache_narrow will take */
+    const size_t mark = fk_arena_mark(e->arena);
+    fk_arena_2d(e->arena, FK_F32, l->run.target, e->model->flux.width);
+    fk_arena_reset(e->arena, mark);
+  }
   return true;
 }
 
@@ -234,6 +276,7 @@ static void write_results(const Loop *l) {
     memset(r->mask + from, 0, sizeof r->mask - (size_t)from);
     memset(r->mask + from, '1', (size_t)MIN(l->schedule->evaluations, room));
     if (l->first == 0) r->skipped = 0;
+    g_strlcpy(r->region, l->region ? fk_edited_text(l->region, i) : "", sizeof r->region);
     if (!l->cache) continue;
     const FkStepState *s = fk_stepcache_state(l->cache, i);
     r->skipped += s->skipped;
@@ -244,6 +287,8 @@ static void write_results(const Loop *l) {
 static void clear(Loop *l) {
   fk_stepcache_free(l->cache);
   fk_merge_free(l->merge);
+  fk_edited_free(l->region);
+  g_free(l->sigmas);
   fk_flux_run_clear(&l->run);
   g_free(l->refreshed);
   g_free(l->operands);
@@ -257,7 +302,8 @@ static bool run_stage(Loop *l, FkFluxShape shape, const FkPrompt *positive, cons
   l->branches = negative ? 2 : 1;
   l->operands = g_malloc0_n((size_t)e->n, sizeof *l->operands);
   shape.text = positive->states.dim[0];
-  shape.keep_context = e->tune->context_reuse > 1 ? e->n * l->branches : 0;
+  shape.keep_target = e->tune->edited.threshold > 0 && !l->ends;
+  shape.keep_context = e->tune->context_reuse > 1 || shape.keep_target ? e->n * l->branches : 0;
   shape.attention_codes = e->tune->attention_precision == FK_ATTENTION_FP8;
   if (e->tune->task != FK_TASK_EDIT) shape.context_h = shape.context_w = 0;
   shape.references = e->references;
@@ -267,6 +313,8 @@ static bool run_stage(Loop *l, FkFluxShape shape, const FkPrompt *positive, cons
   open_operands(l);
   open_conditions(l, positive, negative);
   const bool ok = open_policies(l, &shape, error) && loop(l, error);
+  for (int i = 0; ok && i < e->n; i++)
+    if (fk_edited_active(l->region, i)) fk_edited_finish(l->region, i, l->frames[i].latent, l->frames[i].context);
   write_results(l);
   clear(l);
   return ok;

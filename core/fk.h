@@ -180,6 +180,8 @@ typedef struct {
   size_t read_bytes; /* of the text: from this byte on nothing was read; its length when all was */
 } FkTextRead;
 
+/* Bytes of FkResult.region: 256 tokens a side and 4 MP at most. */
+#define FK_REGION_TEXT 8224
 /* What one edit did. */
 typedef struct {
   uint64_t seed;
@@ -187,6 +189,9 @@ typedef struct {
   int evaluations;    /* forward passes of the model that the schedule asked for */
   int skipped;        /* of these, answered by a step cache */
   char mask[128];     /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
+  /* Which tokens (16x16 pixels) region-tokens found edited, replayable as region-mask: "WxH:" and a hexadecimal digit
+   * for each four of them, row by row, edited = 1, the first in the highest bit; "" where it is off. */
+  char region[FK_REGION_TEXT];
   bool prompt_cached; /* the text was not encoded again */
   bool truncated;     /* any of these four is shorter than its text */
   FkTextRead clip, t5, negative_clip, negative_t5; /* of prompt and, with true CFG, of negative-prompt */

@@ -21,6 +21,12 @@ static const FkInteraction table[] = {
     {"draft", ">1", "scheduler", "=heun", "the second slope of the draft's last step would be of another size"},
     {"mask", "!none", "task", "=generate", "a picture from text alone has nothing to keep"},
     {"mask", "!none", "size-mode", "=native", "the result has another size than the frame that is kept"},
+    {"region-tokens", ">0", "task", "=generate", "without a reference image there is nothing to compare with"},
+    {"region-tokens", ">0", "token-merge", ">0", "groups of tokens would be edited in part"},
+    {"region-tokens", ">0", "step-cache-back", ">0", "the blocks after the skipped ones need all rows"},
+    {"region-tokens", ">0", "guidance-start", ">0", "the negative branch would have no keys of the unedited tokens"},
+    {"region-tokens", "=0", "region-mask", "!",
+     "a mask is replayed by region-tokens: give the threshold that wrote it"},
     {"step-cache", "=none", "step-cache-mask", "!", "a mask is replayed by a step cache: name the one that wrote it"},
 };
 
@@ -55,6 +61,10 @@ static const FkInteraction idle[] = {
     MASKED("step-cache-last"),
     MASKED("step-cache-growth"),
     MASKED("step-cache-cooldown"),
+    {"context-reuse-warmup", NULL, "context-reuse", "<=1", "the context is computed at every evaluation"},
+    {"region-warmup", NULL, "region-tokens", "<=0", "all tokens are computed"},
+    {"region-refresh", NULL, "region-tokens", "<=0", "all tokens are computed"},
+    {"region-keys", NULL, "region-tokens", "<=0", "all tokens are computed"},
     {"draft-share", NULL, "draft", "<=1", "there is no draft"},
     {"step-cache-growth", NULL, "step-cache-last", "<=-1", "runs have no limit that could grow (step-cache-last)"},
 };

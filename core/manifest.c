@@ -282,6 +282,7 @@ static void write_ran(GString *s, const FkResult *r) {
   number(s, "evaluations", r->evaluations);
   number(s, "skipped", r->skipped);
   member(s, "mask", r->mask);
+  if (*r->region) member(s, "region", r->region);
   write_read(s, "clip", &r->clip);
   write_read(s, "t5", &r->t5);
   write_read(s, "negative-clip", &r->negative_clip);

@@ -111,6 +111,12 @@ CHOICES(quantization, QUANTIZATIONS, 1 + FK_QUANTIZATIONS);
   X(1 + FK_ATTENTION_FP8, "fp8", "Scores of 8-bit integers, probabilities and values in E4M3")
 CHOICES(attention_precision, ATTENTION_PRECISIONS, 1 + FK_ATTENTION_PRECISIONS);
 
+#define REGION_KEYS(X)                                                                                                 \
+  X(FK_EDITED_KEYS_ALL, "all", "Those of the unedited tokens and of the reference")                                    \
+  X(FK_EDITED_KEYS_REFERENCE, "reference", "The reference's alone")                                                    \
+  X(FK_EDITED_KEYS_TARGET, "target", "Those of the unedited tokens, and the reference's of edited places")
+CHOICES(region_keys, REGION_KEYS, FK_EDITED_KEYS);
+
 /* ---- Fields ---- */
 
 /* A field of a type that its kind cannot fill does not compile. */
@@ -307,6 +313,9 @@ static const FkProperty table[] = {
      "Computes the reference (context) tokens every N evaluations and keeps their keys and values in between; 1 = off, "
      "-1 = the preset decides",
      SETTING(INT, context_reuse), LOSSY, .min = -1, .max = 2000, .initial = "-1", ALL("1"), MEMORY},
+    {"context-reuse-warmup", "Context reuse warm-up",
+     "Evaluations at the start that always compute the reference (context) tokens", SETTING(INT, context_reuse_warmup),
+     .min = 0, .max = 2000, .initial = "0"},
     {"token-merge", "Token merging",
      "Share of the image tokens that are merged with a similar neighbour in the middle blocks; 0 = off, -1 = the "
      "preset decides",
@@ -317,6 +326,20 @@ static const FkProperty table[] = {
      SETTING(INT, draft), LOSSY, .min = -1, .max = 64, .initial = "-1", ALL("1"), MEMORY},
     {"draft-share", "Draft share", "Share of the steps that the draft runs; one step at least is left",
      SETTING(DOUBLE, draft_share), .min = 0, .max = 0.95, .initial = "0.3", MEMORY},
+    {"region-tokens", "Edited tokens",
+     "After the first evaluations only the tokens that differ from the reference by more than this (mean of the latents' "
+     "differences) are computed; the others become the reference's; 0 = off, -1 = the preset decides",
+     SETTING(DOUBLE, edited.threshold), LOSSY, .min = -1, .max = 1000, .initial = "-1", ALL("0"), MEMORY},
+    {"region-warmup", "Edited tokens warm-up",
+     "Evaluations at full size that compute all tokens before the edited ones are found", SETTING(INT, edited.warmup),
+     .min = 1, .max = 2000, .initial = "4"},
+    {"region-refresh", "Edited tokens refresh", "Computes all tokens again every N evaluations; 0 = never",
+     SETTING(INT, edited.refresh), .min = 0, .max = 2000, .initial = "0"},
+    {"region-keys", "Edited tokens' context", "Whose keys and values stand for the tokens that are not computed",
+     SETTING(ENUM, edited.keys), .initial = "all", CHOICE(region_keys), MEMORY},
+    {"region-mask", "Edited tokens mask",
+     "Replays FkResult.region: which tokens are edited, instead of finding them; empty = find",
+     SETTING(STRING, edited.mask), .initial = ""},
     {"trace-file", "Trace file",
      "Write the times of the last edit's ops to this file (Chrome trace JSON); off while unset",
      SETTING(STRING, trace_file), .initial = NULL, A_FILE},

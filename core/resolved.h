@@ -61,10 +61,12 @@ typedef struct {
   const char *trace_file; /* NULL: none */
   FkCacheTune step_cache;
   FkAttentionPrecision attention_precision;
-  int context_reuse;  /* refresh every N evaluations; 1: off */
-  double token_merge; /* ratio; 0: off */
-  int draft;          /* how many times shorter the draft's sides are; 1: none */
-  double draft_share; /* of the steps */
+  int context_reuse;        /* refresh every N evaluations; 1: off */
+  int context_reuse_warmup; /* evaluations at the start that compute the context */
+  double token_merge;       /* ratio; 0: off */
+  int draft;                /* how many times shorter the draft's sides are; 1: none */
+  double draft_share;       /* of the steps */
+  FkEditedTune edited;
 } FkTune;
 
 #endif

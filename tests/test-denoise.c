@@ -83,6 +83,8 @@ static void off(void) {
                                      "token-merge=0",
                                      "step-cache-forecast=none",
                                      "draft=1 draft-share=0.5",
+                                     "region-tokens=0",
+                                     "region-tokens=100 region-warmup=9",
                                      "preset=exact",
                                      "step-cache=none context-reuse=1 token-merge=0"};
   static const char *const never[] = {
@@ -115,6 +117,12 @@ static const char *const active[] = {
     "context-reuse=100",
     "token-merge=0.25",
     "token-merge=0.75",
+    "region-tokens=100 region-warmup=2",
+    "region-tokens=100 region-warmup=2 region-keys=reference region-refresh=2 scheduler=dpmpp-2m",
+    "region-tokens=100 region-warmup=1 region-keys=target region-refresh=3 negative-prompt=blur true-cfg-scale=2",
+    "region-tokens=0.5 region-warmup=2 step-cache=first-block step-cache-threshold=0.3 step-cache-forecast=taylor",
+    "region-tokens=100 step-cache=teacache step-cache-warmup=2 step-cache-forecast=taylor2 region-refresh=2",
+    "draft=2 region-tokens=100 region-warmup=1 context-reuse=2",
     "draft=2",
     "draft=3 draft-share=0.7 scheduler=unipc",
     "draft=2 draft-share=0.4 step-cache=teacache step-cache-warmup=1 step-cache-forecast=taylor context-reuse=2",
@@ -157,6 +165,35 @@ static void replay(void) {
     replayed++;
   }
   g_assert_cmpint(replayed, >=, 8);
+}
+
+/* The tokens of a run, replayed under a threshold that would find others; and a mask that is none of this size. */
+static void region_replay(void) {
+  int partly = 0;
+  for (size_t i = 0; i < G_N_ELEMENTS(active); i++) {
+    g_autoptr(FkSettings) s = settings_of(active[i]);
+    if (!strstr(active[i], "region-tokens=")) continue;
+    g_free(edit(active[i]));
+    g_autofree Edit *first = edit(active[i]);
+    g_assert_true(g_str_has_prefix(first->r.region, "5x3:"));
+    fk_settings_set(s, "region-tokens", "0.001", NULL);
+    fk_settings_set(s, "region-mask", first->r.region, NULL);
+    g_autofree Edit *again = edit_settings(s, 0);
+    assert_same(first, again);
+    g_assert_cmpstr(first->r.region, ==, again->r.region);
+    g_assert_cmpfloat(first->r.flop, ==, again->r.flop);
+    partly += strcmp(first->r.region, "5x3:fffe") != 0;
+  }
+  g_assert_cmpint(partly, >=, 4);
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkSettings) wrong = settings_of("region-tokens=1 region-mask=4x4:ffff");
+  g_autofree uint8_t *memory = g_malloc0(2 * BYTES);
+  FkJob job = {.in = {memory, WIDTH, HEIGHT, 3, WIDTH * 3},
+               .out = {memory + BYTES, WIDTH, HEIGHT, 3, WIDTH * 3},
+               .settings = wrong};
+  g_assert_false(fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error));
+  g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
+  g_assert_nonnull(strstr(error->message, "region-mask"));
 }
 
 /* Frames of a batch decide for themselves: bytes, decisions and FLOP of each are those it has alone. */
@@ -240,6 +277,9 @@ static void refusals(void) {
   refuse("step-cache=dbcache step-cache-mask=1101", "step-cache-mask: 4 characters for 8", NULL);
   refuse("step-cache=dbcache scheduler=heun step-cache-mask=11111111", "8 characters for 15", NULL);
   refuse("step-cache=dbcache step-cache-mask=11x11111", "step-cache-mask: character 3", NULL);
+  refuse("region-tokens=1 task=generate", "region-tokens", "task=generate");
+  refuse("region-tokens=1 token-merge=0.2", "region-tokens", "token-merge");
+  refuse("region-mask=4x4:ffff", "region-tokens=0", "region-mask");
   refuse("draft=2 scheduler=heun", "draft", "scheduler=heun");
   refuse("draft=2 draft-share=0.5 step-cache=dbcache step-cache-mask=11110111", "evaluation 5 is skipped", "first 5");
   refuse("step-cache=dbcache step-cache-mask=01111111", "step-cache-mask: the first", NULL);
@@ -289,6 +329,7 @@ static const char *const switches[] = {"step-cache=first-block step-cache-thresh
                                        "draft=2",
                                        "strength=0.6",
                                        "guidance-end=0.5 negative-prompt=dark true-cfg-scale=3",
+                                       "region-tokens=100 region-warmup=2",
                                        "scheduler=dpmpp-2m",
                                        "scheduler=unipc",
                                        "scheduler=deis",
@@ -333,7 +374,7 @@ static void pairwise(void) {
     }
   g_test_message("%d pairs run, %d refused", allowed, refused);
   g_assert_cmpint(allowed, >, 150);
-  g_assert_cmpint(refused, ==, 6);
+  g_assert_cmpint(refused, ==, 9);
 }
 
 static double loop_ms(FkEngine *e, const FkSettings *s, int runs) {
@@ -375,6 +416,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/denoise/off", off);
   g_test_add_func("/denoise/hashes", hashes);
   g_test_add_func("/denoise/replay", replay);
+  g_test_add_func("/denoise/region-replay", region_replay);
   g_test_add_func("/denoise/batches", batches);
   g_test_add_func("/denoise/batch-flop", batch_flop);
   g_test_add_func("/denoise/guidance", guidance);

@@ -76,7 +76,7 @@ static void compare(const char *tokens_name, const char *result_name, FkFluxShap
     n.stage.be->ops->upload(n.stage.be, n.run.tokens.data, (const float *)in[0].data + i * read,
                             fk_tensor_bytes(n.run.tokens));
     fk_flux_load(&n.run, &n.cond, i);
-    const bool computed = fk_stepcache_forward(cache, &n.run, &(FkFluxPass){.evaluation = i}, NULL, 0, 0);
+    const bool computed = fk_stepcache_forward(cache, &n.run, &(FkFluxPass){.evaluation = i}, NULL, NULL, 0, 0);
     g_assert_cmpint(computed, ==, ((const int32_t *)mask.data)[i]);
     g_autofree float *have = stage_download(&n.stage, n.run.velocity);
     assert_close(result_name, have, (const float *)velocity.data + i * count, count, 1e-5);
@@ -128,7 +128,7 @@ static float *masked(const Npy *tokens, const Npy *other, const char *mask, cons
       const float *x = (const float *)(b < branches - 1 ? other : tokens)->data + i * count;
       n.stage.be->ops->upload(n.stage.be, n.run.tokens.data, x, fk_tensor_bytes(n.run.tokens));
       fk_flux_load(&n.run, &n.cond, i);
-      fk_stepcache_forward(cache, &n.run, &(FkFluxPass){.evaluation = i}, NULL, 0, b);
+      fk_stepcache_forward(cache, &n.run, &(FkFluxPass){.evaluation = i}, NULL, NULL, 0, b);
       g_autofree float *have = stage_download(&n.stage, n.run.velocity);
       memcpy(all + i * count, have, (size_t)count * sizeof *have);
     }

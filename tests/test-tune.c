@@ -99,6 +99,7 @@ static void every_row_arrives(void) {
                             ? p[i].values[!strcmp(p[i].values[0], p[i].initial)]
                             : another(&p[i]);
     if (tuned) fk_settings_set(a, "step-cache", "first-block", NULL);
+    if (!strcmp(p[i].name, "region-mask")) fk_settings_set(a, "region-tokens", "1", NULL);
     if (strstr(p[i].name, "mask")) fk_settings_set(a, "steps", "1", NULL);
     if (cfg) fk_settings_set(a, "true-cfg-scale", "2", NULL);
     g_assert_true(fk_tune_resolve(a, be, &before, &error));

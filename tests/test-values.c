@@ -143,7 +143,7 @@ static void batchable(void) {
 
 /* A text either names files of this machine, and then is not taken from requests, or is one of these. */
 static void files(void) {
-  static const char *const texts[] = {"prompt", "negative-prompt", "step-cache-mask", "mask-type", NULL};
+  static const char *const texts[] = {"prompt", "negative-prompt", "step-cache-mask", "region-mask", "mask-type", NULL};
   size_t n;
   const FkProperty *p = fk_properties(&n);
   for (size_t i = 0; i < n; i++)

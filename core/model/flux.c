@@ -67,7 +67,8 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
   if (!s->keep_context || !context) return;
   const int tensors = s->keep_context * fk_flux_blocks(f);
   r->saved_kv = g_new(FkTensor, (size_t)tensors);
-  for (int i = 0; i < tensors; i++) r->saved_kv[i] = fk_arena_2d(arena, be->dtype, context, 2 * d);
+  r->kept_target = s->keep_target ? target : 0;
+  for (int i = 0; i < tensors; i++) r->saved_kv[i] = fk_arena_2d(arena, be->dtype, r->kept_target + context, 2 * d);
 }
 
 void fk_flux_run_clear(FkFluxRun *r) {
@@ -171,17 +172,26 @@ static FkLinear gated_out(const Rows *rows, int64_t from, int64_t n, int64_t col
   return l;
 }
 
+/* Keys and values of rows that were computed are saved; those of context rows that were not are put in their place. */
+static void keep_keys(const Rows *rows, int block) {
+  const FkFluxRun *r = rows->run;
+  const int64_t d = r->flux->width, context = r->text + r->target, target = r->kept_target;
+  const FkTensor saved = rows->saved_kv[block], fresh = wide(r, context, r->context, 0, 2 * d);
+  const bool computed = rows->active == rows->rows;
+  if (fk_tensor_given(r->saved_index)) {
+    fk_op_gather_rows(r->be, fresh, saved, r->saved_index);
+    return;
+  }
+  if (!computed) fk_op_copy(r->be, fresh, fk_tensor_slice_rows(saved, target, r->context));
+  const int64_t n = target + (computed ? r->context : 0);
+  if (n) fk_op_copy(r->be, fk_tensor_slice_rows(saved, 0, n), wide(r, context - target, n, 0, 2 * d));
+}
+
 /* Queries of rows from..from+n against all keys; the result takes the queries' place. */
 static void attend(const Rows *rows, int block, int64_t from, int64_t n) {
   const FkFluxRun *r = rows->run;
-  const int64_t d = r->flux->width, context = r->text + r->target;
-  if (rows->saved_kv) {
-    FkTensor fresh = wide(r, context, r->context, 0, 2 * d), saved = rows->saved_kv[block];
-    if (rows->active < rows->rows)
-      fk_op_copy(r->be, fresh, saved);
-    else
-      fk_op_copy(r->be, saved, fresh);
-  }
+  const int64_t d = r->flux->width;
+  if (rows->saved_kv) keep_keys(rows, block);
   FkTensor q = wide(r, from, n, 2 * d, d);
   FkAttention a = {.q = q,
                    .k = wide(r, 0, rows->rows, 0, d),

@@ -66,7 +66,9 @@ typedef struct {
   FkTensor rope;               /* [rows, E] float32 */
   FkTensor mod;                /* [mod_total] float32: the running evaluation's */
   FkTensor velocity;           /* [target, out_channels] float32: the model's output */
-  FkTensor *saved_kv;          /* [slots * blocks] of [context, 2 D], or NULL: no context reuse */
+  FkTensor *saved_kv;          /* [slots * blocks] of [kept_target + context, 2 D], or NULL: nothing is reused */
+  int64_t kept_target;         /* target rows whose keys and values are saved too, before the context's: none or all */
+  FkTensor saved_index;        /* [context] int32: saved rows that stand for the context; absent: the last ones */
   int recordings;              /* FK_RECORDINGS_*, counted on where sizes of one kind differ */
 } FkFluxRun;
 
@@ -92,6 +94,7 @@ typedef struct {
   FkFluxReferences references;
   int keep_context;     /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
   bool attention_codes; /* attention in 8 bits (fk_op_attention_quantized) */
+  bool keep_target;     /* the slots hold the target rows too */
   int recordings;
 } FkFluxShape;
 

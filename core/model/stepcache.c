@@ -182,11 +182,11 @@ static FkTensor target_rows(const FkFluxRun *r) {
 /* One scalar read-back, and only where the decision hangs on it. */
 static bool decide(FkStepCache *c, FkFluxRun *run, int frame, int i) {
   FkStepState *s = &c->state[frame];
-  const FkTensor now = c->signal, before = c->previous[frame];
+  const FkTensor now = c->signal, before = c->previous[frame], like = target_rows(run);
   float mean[2] = {0, 0};
   if (c->plan && !c->policy.mask) return s->compute = true;
   if (fk_step_forced(&c->policy, s, i) < 0) {
-    fk_op_distance(run->be, c->answer, now, before);
+    fk_op_distance(run->be, c->answer, rows_of(now, like), rows_of(before, like));
     fk_op_download(run->be, mean, c->answer);
   }
   fk_step_decide(&c->policy, s, i, (double)mean[0] / (double)mean[1]);
@@ -196,20 +196,41 @@ static bool decide(FkStepCache *c, FkFluxRun *run, int frame, int i) {
   return s->compute;
 }
 
+static void keep(const FkFluxRun *run, FkTensor t, FkTensor rows) {
+  fk_op_copy(run->be, rows_of(t, rows), rows);
+}
+
 /* The front, and on the leading branch the decision. */
 static bool run_front(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, int frame, int branch) {
   const FkStepPolicy *p = &c->policy;
   const bool asks = branch == 0 && !p->mask;
+  const FkTensor target = target_rows(run);
   fk_flux_embed(run, pass);
-  if (asks && p->kind == FK_CACHE_TEACACHE) fk_op_copy(run->be, c->signal, fk_flux_probe(run));
-  if (asks && p->kind != FK_CACHE_TEACACHE) fk_op_copy(run->be, c->entry, target_rows(run));
+  if (asks && p->kind == FK_CACHE_TEACACHE) keep(run, c->signal, fk_flux_probe(run));
+  if (asks && p->kind != FK_CACHE_TEACACHE) keep(run, c->entry, target_rows(run));
   fk_flux_run_blocks(run, pass, PART_FRONT, 0, p->front);
-  if (asks && p->kind != FK_CACHE_TEACACHE) difference(run->be, c->coefs, c->signal, target_rows(run), c->entry, 1);
+  if (asks && p->kind != FK_CACHE_TEACACHE)
+    difference(run->be, c->coefs, rows_of(c->signal, target), target, rows_of(c->entry, target), 1);
   return branch == 0 ? decide(c, run, frame, pass->evaluation) : c->state[frame].compute;
 }
 
-bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, int frame,
-                          int branch) {
+static void narrow(FkBackend *be, FkTensor t, FkTensor scratch, FkTensor rows) {
+  fk_op_gather_rows(be, scratch, t, rows);
+  fk_op_copy(be, rows_of(t, scratch), scratch);
+}
+
+void fk_stepcache_narrow(FkStepCache *c, FkBackend *be, FkArena *arena, int frame, FkTensor rows) {
+  const size_t mark = fk_arena_mark(arena);
+  const FkForecast *first = &c->residual[frame * c->branches];
+  const FkTensor scratch = fk_arena_2d(arena, FK_F32, rows.dim[0], fk_tensor_cols(first->term[0]));
+  for (int b = 0; b < c->branches; b++)
+    for (int k = 0; k < first[b].terms; k++) narrow(be, first[b].term[k], scratch, rows);
+  if (!c->policy.mask) narrow(be, c->previous[frame], scratch, rows);
+  fk_arena_reset(arena, mark);
+}
+
+bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, FkEdited *region,
+                          int frame, int branch) {
   const FkStepPolicy *p = &c->policy;
   const int blocks = fk_flux_blocks(run->flux), i = pass->evaluation;
   FkForecast *residual = &c->residual[frame * c->branches + branch];
@@ -219,7 +240,7 @@ bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass
   const bool decided = run_front(c, run, pass, frame, branch), compute = decided || residual->terms == 0;
   if (compute) {
     fk_op_copy(run->be, middle, hidden);
-    fk_merge_run_blocks(merge, run, pass, PART_MIDDLE, p->front, blocks - p->back);
+    fk_edited_run_blocks(region, merge, run, pass, PART_MIDDLE, p->front, blocks - p->back);
     fk_forecast_store(residual, run->be, c->coefs, hidden, middle, i);
   } else {
     fk_forecast_add(residual, run->be, c->coefs, hidden, i);

@@ -21,6 +21,7 @@
 #include "flux.h"
 #include "merge.h"
 #include "range.h"
+#include "edited.h"
 
 #define FK_FORECAST_ORDER 2 /* at most */
 #define FK_FORECAST_COEFS 6 /* columns of a coefficient row, see fk_forecast_coefs */
@@ -91,9 +92,13 @@ typedef struct FkStepCache FkStepCache;
 FkStepCache *fk_stepcache_open(const FkStepPolicy *policy, const FkFluxRun *run, FkArena *arena, int frames,
                                int branches, bool plan);
 void fk_stepcache_free(FkStepCache *cache); /* (nullable) */
-/* fk_flux_forward with the policy: branch 0 of a frame first. True when the middle was computed. merge: nullable */
-bool fk_stepcache_forward(FkStepCache *cache, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, int frame,
-                          int branch);
+/* fk_flux_forward with the policy: branch 0 of a frame first. True when the middle was computed. merge, region:
+ * nullable */
+bool fk_stepcache_forward(FkStepCache *cache, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, FkEdited *region,
+                          int frame, int branch);
+/* From here on this frame's run has only the target rows `rows` [n]: what is remembered becomes that of these. Scratch
+ * from `arena` is given back. */
+void fk_stepcache_narrow(FkStepCache *cache, FkBackend *be, FkArena *arena, int frame, FkTensor rows);
 const FkStepState *fk_stepcache_state(const FkStepCache *cache, int frame);
 
 #endif
