@@ -151,9 +151,9 @@ BOTH(precision_last);
  *   step-cache, its forecast and threshold   its lines preset-balanced and preset-fast. The published threshold of 0.22
  *                       (line teacache-.22-taylor) is no nearer for more work; first-block needs a warm-up to keep the
  *                       picture and runs its first block before it can decide
- *   step-cache-last     3 keeps the picture in every case, 4 costs a few dB; without a limit some cases become another
- *                       picture
- *   step-cache-warmup   5 for `fast`: with 4 some cases become another picture
+ *   step-cache-last     3 keeps the picture in every case for `balanced`; without a limit some become another picture
+ *   step-cache-growth   `fast` decides by a cadence alone: 4 evaluations, then runs that grow from one by one, to the
+ *                       end (line fixed-9-taylor): at least 34 dB in every case
  *   context-reuse       off: with 2 some cases become another picture
  *   token-merge         off: a token is 16 x 16 pixels, and merging two shows
  *   vae-tiling          off: other pixels where tiles meet, for memory alone */
@@ -269,9 +269,10 @@ static const FkProperty table[] = {
      .presets = {"none", "none", "teacache", "teacache"}, MEMORY},
     {"step-cache-threshold", "Step cache threshold",
      "Relative change of the noise (target) tokens from which an evaluation is computed; -1: automatic (first-block "
-     "and dbcache 0.08, teacache 0.22 accumulated, 0.3 where a preset chose it)",
+     "and dbcache 0.08, teacache 0.22 accumulated, 0.3 where "
+     "preset=balanced chose it, 100, which leaves the cadence alone, where preset=fast did)",
      SETTING(DOUBLE, step_cache.threshold), .min = -1, .max = 1000, .initial = "-1",
-     .presets = {"-1", "-1", "0.3", "0.3"}},
+     .presets = {"-1", "-1", "0.3", "100"}},
     {"step-cache-front", "Step cache front",
      "Blocks that always run before the decision; -1: automatic (first-block 1, dbcache 8, never more than a third of "
      "the blocks)",
@@ -280,21 +281,23 @@ static const FkProperty table[] = {
      SETTING(INT, step_cache.back), .min = 0, .max = 1000, .initial = "0", MEMORY},
     {"step-cache-warmup", "Step cache warm-up",
      "Evaluations at the start that are always computed; -1: automatic (first-block 1, dbcache 8, teacache a fifth of "
-     "all, 5 where preset=fast chose it)",
-     SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "5"}},
+     "all, 4 where preset=fast chose it)",
+     SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "4"}},
     {"step-cache-max", "Step cache limit",
      "Most evaluations that may be skipped in all (cache-dit: max_cached_steps); -1 = any number",
      SETTING(INT, step_cache.max), .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-last", "Step cache run",
      "Most evaluations that may be skipped in a row (cache-dit: max_continuous_cached_steps); -1: automatic (any "
-     "number, 3 where preset=balanced chose the cache, 4 where preset=fast did)",
-     SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "4"}},
+     "number, 3 where preset=balanced chose the cache, 1 at first where preset=fast did)",
+     SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "1"}},
     {"step-cache-growth", "Step cache growth",
-     "Evaluations by which each run may be longer than the one before; with step-cache-last the length of the first",
-     SETTING(INT, step_cache.growth), .min = 0, .max = 2000, .initial = "0"},
+     "Evaluations by which each run may be longer than the one before; with step-cache-last the length of the first; "
+     "-1: automatic (0, 1 where preset=fast chose the cache)",
+     SETTING(INT, step_cache.growth), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "1"}},
     {"step-cache-cooldown", "Step cache cool-down",
-     "Evaluations at the end that are always computed; -1: automatic (teacache a tenth of all, others none)",
-     SETTING(INT, step_cache.cooldown), .min = -1, .max = 2000, .initial = "-1"},
+     "Evaluations at the end that are always computed; -1: automatic (teacache a tenth of all, others none; none where "
+     "preset=fast chose the cache)",
+     SETTING(INT, step_cache.cooldown), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "0"}},
     {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones",
      SETTING(ENUM, step_cache.forecast), LOSSY, .initial = "auto", CHOICE(forecast),
      .presets = {"none", "none", "taylor", "taylor"}, MEMORY},

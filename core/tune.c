@@ -210,6 +210,7 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
   if (!*t->step_cache.mask) t->step_cache.mask = NULL;
   t->context_reuse = MAX(1, t->context_reuse);
   t->draft = MAX(1, t->draft);
+  t->step_cache.growth = MAX(0, t->step_cache.growth);
   t->edited.threshold = MAX(0, t->edited.threshold);
   return true;
 }

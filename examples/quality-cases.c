@@ -24,6 +24,7 @@ static void setting_free(gpointer data) {
   QualitySetting *s = data;
   g_free(s->name);
   g_free(s->text);
+  g_free(s->options);
   g_strfreev(s->pairs);
   g_free(s);
 }
@@ -95,14 +96,42 @@ QualitySetting *quality_setting_new(const char *name, const char *text, unsigned
   QualitySetting *s = g_new0(QualitySetting, 1);
   s->name = g_strdup(name);
   s->text = g_strdup(text);
+  s->options = g_strdup("");
   s->pairs = g_new0(char *, 1);
   s->tiers = tiers;
   return s;
 }
 
+/* A pair that opens an engine is kept apart; one of a row that is both goes to both. */
+static bool take_pair(QualitySetting *s, GPtrArray *pairs, GString *options, const char *text, GError **error) {
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  g_autoptr(FkOptions) probe = fk_options_new();
+  g_auto(GStrv) pair = g_strsplit(text, "=", 2);
+  if (!pair[0] || !pair[1]) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: \"%s\": expected property=value", s->name, text);
+    return false;
+  }
+  if (!fk_set(probe, settings, pair[0], pair[1], error)) {
+    g_prefix_error(error, "%s: ", s->name);
+    return false;
+  }
+  if (fk_settings_set(settings, pair[0], pair[1], NULL)) g_ptr_array_add(pairs, g_strdup(text));
+  if (fk_options_set(probe, pair[0], pair[1], NULL) && strcmp(pair[0], "preset"))
+    g_string_append_printf(options, "%s%s", options->len ? " " : "", text);
+  return true;
+}
+
+bool quality_options_apply(const char *text, FkOptions *options, GError **error) {
+  g_auto(GStrv) list = g_strsplit(text, " ", -1);
+  for (char **p = list; *p; p++) {
+    g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
+    if (**p && !fk_options_set(options, pair[0], pair[1], error)) return false;
+  }
+  return true;
+}
+
 /* The line is "name: pairs". */
 static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **error) {
-  g_autoptr(FkSettings) probe = fk_settings_new();
   const char *colon = strchr(line, ':');
   if (!colon || colon == line) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\": expected \"name: property=value ...\"", line);
@@ -110,21 +139,21 @@ static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **
   }
   g_autofree char *name = g_strndup(line, (gsize)(colon - line)), *text = g_strstrip(g_strdup(colon + 1));
   QualitySetting *s = quality_setting_new(name, text, tiers);
+  g_auto(GStrv) list = g_strsplit(s->text, " ", -1);
+  g_autoptr(GPtrArray) pairs = g_ptr_array_new();
+  g_autoptr(GString) options = g_string_new(NULL);
+  if (g_str_has_prefix(s->text, "steps=") && !list[1]) s->plain_steps = (int)g_ascii_strtoll(s->text + 6, NULL, 10);
+  bool ok = true;
+  for (char **p = list; ok && *p; p++) ok = take_pair(s, pairs, options, *p, error);
+  g_ptr_array_add(pairs, NULL);
   g_strfreev(s->pairs);
-  s->pairs = g_strsplit(s->text, " ", -1);
-  if (g_str_has_prefix(s->text, "steps=") && !s->pairs[1]) s->plain_steps = (int)g_ascii_strtoll(s->text + 6, NULL, 10);
-  for (char **p = s->pairs; *p; p++) {
-    g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
-    const bool complete = pair[0] && pair[1];
-    if (complete && fk_settings_set(probe, pair[0], pair[1], error)) continue;
-    if (complete)
-      g_prefix_error(error, "%s: ", s->name);
-    else
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: \"%s\": expected property=value", s->name, *p);
-    setting_free(s);
-    return NULL;
-  }
-  return s;
+  s->pairs = g_strdupv((char **)pairs->pdata);
+  g_strfreev((char **)g_ptr_array_free(g_steal_pointer(&pairs), FALSE));
+  g_free(s->options);
+  s->options = g_strdup(options->str);
+  if (ok) return s;
+  setting_free(s);
+  return NULL;
 }
 
 GPtrArray *quality_settings_read(const char *path, GError **error) {

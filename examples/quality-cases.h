@@ -20,7 +20,8 @@ typedef struct {
 typedef struct {
   char *name;
   char *text;      /* "property=value ...", as in the file; part of a result's key */
-  char **pairs;    /* "property=value" */
+  char **pairs;    /* "property=value" of settings, and of rows that are both */
+  char *options;   /* those that open an engine, joined by spaces; "": the lab's own engine */
   unsigned tiers;  /* bits 1 << QualityTier */
   int plain_steps; /* N where the text is "steps=N" alone: the rival of everything else; otherwise 0 */
 } QualitySetting;
@@ -36,6 +37,8 @@ QualitySetting *quality_setting_new(const char *name, const char *text, unsigned
 FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityCase *c, GError **error);
 /* Bit mask of a list of tiers, e.g. "vague,open"; 0 with an error for an unknown one. */
 unsigned quality_tiers_parse(const char *text, GError **error);
+/* Sets the pairs of an options text. */
+bool quality_options_apply(const char *text, FkOptions *options, GError **error);
 /* As picture_read, without transparency. */
 bool quality_picture_read(const char *path, FkImage *image, GError **error);
 

@@ -33,6 +33,7 @@ typedef struct {
 typedef struct {
   const Arguments *arguments;
   FkEngine *engine;
+  GHashTable *engines; /* by QualitySetting.options, for settings that have some */
   char *machine;
   GPtrArray *cases, *settings, *rows; /* of this run; rows: also earlier results */
   GPtrArray *elsewhere;               /* results of another machine; NULL: not asked for */
@@ -142,6 +143,21 @@ static bool fixed_flop(const Lab *lab, const FkSettings *settings, const FkImage
   return true;
 }
 
+/* One for each set of options, kept to the end: settings of one case follow each other. (transfer none) */
+static FkEngine *engine_for(const Lab *lab, const char *text, GError **error) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  FkEngine *engine = *text ? g_hash_table_lookup(lab->engines, text) : lab->engine;
+  if (engine) return engine;
+  if (!fk_options_set(options, "model-path", lab->arguments->model, error) ||
+      !fk_options_set(options, "backend", lab->arguments->backend, error) ||
+      !quality_options_apply(text, options, error) || !(engine = fk_engine_open(options, NULL, NULL, NULL, error))) {
+    g_prefix_error(error, "%s: ", text);
+    return NULL;
+  }
+  g_hash_table_insert(lab->engines, g_strdup(text), engine);
+  return engine;
+}
+
 /* setting NULL: the exact edit. image: RGB of the input's size; (transfer full) data. */
 static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const QualityCase *c, FkImage *image,
                         GError **error) {
@@ -152,8 +168,9 @@ static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const Qua
   *image = in;
   image->data = g_malloc((gsize)in.stride * (gsize)in.height);
   FkJob job = {.in = in, .out = *image, .settings = settings};
-  const bool ok =
-      fk_engine_edit(lab->engine, &job, 1, NULL, NULL, NULL, error) && fixed_flop(lab, settings, &in, &fixed, error);
+  FkEngine *engine = engine_for(lab, setting ? setting->options : "", error);
+  const bool ok = engine && fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, error) &&
+                  fixed_flop(lab, settings, &in, &fixed, error);
   g_free(in.data);
   if (!ok) {
     g_prefix_error(error, "%s, case %s: ", setting ? setting->name : "exact", c->id);
@@ -476,12 +493,14 @@ static bool join_elsewhere(Lab *lab, GError **error) {
 
 static bool run(const Arguments *a, char **argv, GError **error) {
   Lab lab = {.arguments = a};
+  lab.engines = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)fk_engine_unref);
   g_autofree char *file = g_build_filename(a->out, "machine.txt", NULL);
   bool ok = open_lab(&lab, error);
   if (ok && !a->report) ok = a->jobs > 1 && !a->shard ? run_jobs(&lab, argv, error) : run_cases(&lab, error);
   if (ok && !a->shard)
     ok = g_file_get_contents(file, &lab.machine, NULL, error) && (!a->other || join_elsewhere(&lab, error)) &&
          write_report(&lab, error);
+  g_hash_table_unref(lab.engines);
   fk_engine_unref(lab.engine);
   g_free(lab.machine);
   g_clear_pointer(&lab.cases, g_ptr_array_unref);

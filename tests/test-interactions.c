@@ -142,7 +142,7 @@ static void idle(void) {
   fk_settings_set(s, "step-cache-threshold", "-1.0", NULL); /* its default */
   g_auto(GStrv) one = fk_settings_idle(s);
   g_assert_cmpuint(g_strv_length(one), ==, 2);
-  fk_settings_set(s, "preset", "fast", NULL); /* now a cache runs, with runs of 4 */
+  fk_settings_set(s, "preset", "fast", NULL); /* now a cache runs, with runs that grow */
   g_auto(GStrv) used = fk_settings_idle(s);
   g_assert_cmpuint(g_strv_length(used), ==, 0);
 }

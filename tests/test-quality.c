@@ -194,8 +194,27 @@ static void settings_file(void) {
   g_assert_cmpstr(fk_settings_get(applied, "seed"), ==, "7");
 }
 
+/* What opens an engine stands apart from settings; rows that are both are in both; the text keeps the file's order. */
+static void settings_options(void) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GPtrArray) s = parse("a: quantization=fp8 steps=4 precision-first=2 threads=1\nb: steps=4\n", &error);
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_assert_no_error(error);
+  const QualitySetting *a = s->pdata[0], *b = s->pdata[1];
+  g_autofree char *pairs = g_strjoinv(" ", a->pairs);
+  g_assert_cmpstr(pairs, ==, "steps=4 precision-first=2");
+  g_assert_cmpstr(a->options, ==, "quantization=fp8 precision-first=2 threads=1");
+  g_assert_cmpstr(a->text, ==, "quantization=fp8 steps=4 precision-first=2 threads=1");
+  g_assert_cmpint(a->plain_steps, ==, 0);
+  g_assert_cmpstr(b->options, ==, "");
+  g_assert_true(quality_options_apply(a->options, options, &error));
+  g_assert_cmpstr(fk_options_get(options, "quantization"), ==, "fp8");
+  g_assert_cmpstr(fk_options_get(options, "threads"), ==, "1");
+}
+
 static void settings_errors(void) {
-  const char *const bad[] = {"a steps=4", "a: steps", "a: stepps=4", "a: steps=0", "[named, wide]", "# nothing"};
+  const char *const bad[] = {"a steps=4",           "a: steps",      "a: stepps=4", "a: steps=0",
+                             "a: quantization=fp9", "[named, wide]", "# nothing"};
   for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
     g_autoptr(GError) error = NULL;
     g_assert_null(parse(bad[i], &error));
@@ -283,6 +302,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/quality/results/resume", resume);
   g_test_add_func("/quality/settings", settings_file);
   g_test_add_func("/quality/settings/errors", settings_errors);
+  g_test_add_func("/quality/settings-options", settings_options);
   g_test_add_func("/quality/rival", rival);
   g_test_add_func("/quality/elsewhere", elsewhere);
   return g_test_run();

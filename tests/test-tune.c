@@ -344,13 +344,13 @@ static void preset_cache_numbers(void) {
     const char *preset, *name, *value;
     double threshold;
     int warmup, last;
-  } cases[] = {{"fast", "steps", "28", 0.3, 5, 4},
+  } cases[] = {{"fast", "steps", "28", 100, 4, 1},
                {"balanced", "steps", "28", 0.3, -1, 3},
                {"quality", "steps", "28", -1, -1, -1},
                {"fast", "step-cache", "first-block", -1, -1, -1},
                {"fast", "step-cache", "teacache", -1, -1, -1},
-               {"fast", "step-cache-threshold", "0.5", 0.5, 5, 4},
-               {"fast", "step-cache-warmup", "9", 0.3, 9, 4},
+               {"fast", "step-cache-threshold", "0.5", 0.5, 4, 1},
+               {"fast", "step-cache-warmup", "9", 100, 9, 1},
                {"balanced", "step-cache-last", "1", 0.3, -1, 1}};
   FkBackend *be = open_null();
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
