@@ -278,9 +278,10 @@ FK_API char *fk_manifest(FkEngine *engine, const FkJob *job, GError **error);
  * that differ where the result may: by input, settings, model or determinism class (backend, kind of device, version).
  * (transfer full) */
 FK_API char *fk_manifest_id(FkEngine *engine, const FkJob *job, GError **error);
-/* Sets what a manifest says that ran: all its settings, and those options that a result depends on, model-path included
- * (not devices, threads, limits). options, settings: nullable. FK_ERROR_OPTION_BAD for what is no manifest, or one of a
- * version with settings that this one does not know; some may be set then. */
+/* Sets what a manifest says that ran: its settings, and those options that a result depends on (not devices, threads,
+ * limits). Nothing that names a file (FkProperty.file: model-path, loras): a manifest may come from anybody, and
+ * whoever applies it says which files are read. options, settings: nullable. FK_ERROR_OPTION_BAD for what is no
+ * manifest, or one of a version with settings that this one does not know; some may be set then. */
 FK_API bool fk_manifest_apply(const char *json, FkOptions *options, FkSettings *settings, GError **error);
 
 /* ---- Machine: a device without a model ---- */

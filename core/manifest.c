@@ -3,8 +3,8 @@
  *
  * Values of properties are texts, as fk_set takes them, so that nothing is lost in a reader's numbers. Written is what
  * ran, with no `auto` left where the preset or the backend decided, so that a later version with other presets repeats
- * the same edit. What a result cannot depend on is not part of the id, and what only says where it ran or where a trace
- * goes is not applied: a manifest may come from anybody. */
+ * the same edit. What a result cannot depend on is not part of the id, and what names files or says where it ran is not
+ * applied: a manifest may come from anybody. */
 #include "manifest.h"
 
 #include "engine.h"
@@ -142,6 +142,7 @@ static bool counts(const FkProperty *p, FkScope scope, Use use) {
   static const char *const where[] = {"cuda-device-id", "threads", "max-vram", NULL};
   if (!fk_values_in_scope(p, scope) || !strcmp(p->name, "trace-file")) return false;
   if (use == RECORD) return true;
+  if (use == APPLY && p->file) return false;
   if (scope == FK_SCOPE_OPTION && g_strv_contains(where, p->name)) return false;
   return use == APPLY ||
          (strcmp(p->name, "loras") && /* their hashes count, not their paths */
@@ -233,14 +234,28 @@ char *fk_manifest_id(FkEngine *e, const FkJob *job, GError **error) {
 
 /* ---- Writing ---- */
 
-static void write_image(GString *s, const char *name, const FkImage *image, const char *pixels) {
-  top(s, name);
+static void append_image(GString *s, const FkImage *image, const char *pixels) {
   g_string_append_c(s, '{');
   number(s, "width", image->width);
   number(s, "height", image->height);
   number(s, "channels", image->channels);
   member(s, "sha256", pixels);
   g_string_append_c(s, '}');
+}
+
+static void write_image(GString *s, const char *name, const FkImage *image, const char *pixels) {
+  top(s, name);
+  append_image(s, image, pixels);
+}
+
+static void write_references(GString *s, const FkJob *job) {
+  top(s, "references");
+  for (int i = 0; i < job->n_references; i++) {
+    g_autofree char *pixels = fk_manifest_pixels(&job->references[i]);
+    g_string_append(s, i ? ", " : "[");
+    append_image(s, &job->references[i], pixels);
+  }
+  g_string_append_c(s, ']');
 }
 
 static void write_read(GString *s, const char *name, const FkTextRead *r) {
@@ -349,6 +364,7 @@ char *fk_manifest(FkEngine *e, const FkJob *job, GError **error) {
     g_autofree char *mask = fk_manifest_pixels(job->mask);
     write_image(s, "mask", job->mask, mask);
   }
+  if (job->n_references) write_references(s, job);
   write_properties(s, e, job);
   write_ran(s, &job->result);
   top(s, "model");

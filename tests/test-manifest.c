@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Manifests: what they say, what makes two of them differ, ids, the way back into options and settings, texts that are
  * none, and the hashes of a model's files. On the null backend, whose pixels are repeatable. */
+#include "manifest.h"
 #include "engine.h"
 #include "hash.h"
 #include "test-files.h"
@@ -110,6 +111,27 @@ static void says(void) {
       g_assert_true(json_object_has_member(set, p[i].name));
 }
 
+/* What lay beside the picture is part of the record. */
+static void says_beside(void) {
+  uint8_t bytes[2 * 3] = {255, 0, 7, 8, 9, 10};
+  const FkImage mask = {bytes, 2, 1, 1, 2}, references[2] = {{bytes, 2, 1, 3, 6}, {bytes, 1, 2, 3, 3}};
+  g_autoptr(FkEngine) engine = open_null(NULL);
+  g_autoptr(FkSettings) settings = small();
+  g_autofree Frame *f = g_new(Frame, 1);
+  frame_init(f, settings, 0);
+  f->job.mask = &mask;
+  f->job.references = references;
+  f->job.n_references = 2;
+  g_autofree char *text = manifest_of(engine, f), *sum = fk_manifest_pixels(&references[1]);
+  g_autoptr(JsonParser) parser = json_parser_new();
+  JsonObject *o = object_in(parser, text), *m = json_object_get_object_member(o, "mask");
+  JsonArray *list = json_object_get_array_member(o, "references");
+  g_assert_cmpint(json_object_get_int_member(m, "channels"), ==, 1);
+  g_assert_cmpint(json_array_get_length(list), ==, 2);
+  g_assert_cmpint(json_object_get_int_member(json_array_get_object_element(list, 1), "height"), ==, 2);
+  g_assert_cmpstr(json_object_get_string_member(json_array_get_object_element(list, 1), "sha256"), ==, sum);
+}
+
 /* Two runs differ in "times" alone, whatever lies between the rows of the images. */
 static void repeats(void) {
   g_autoptr(FkEngine) engine = open_null(NULL);
@@ -194,21 +216,26 @@ static void applied(void) {
     g_assert_cmpstr(a.prompt, ==, b.prompt);
     g_assert_cmpstr(a.negative_prompt, ==, b.negative_prompt);
     g_assert_cmpstr(a.step_cache.mask, ==, b.step_cache.mask);
+    g_assert_cmpstr(a.edited.mask, ==, b.edited.mask);
     a.prompt = b.prompt = a.negative_prompt = b.negative_prompt = a.step_cache.mask = b.step_cache.mask = NULL;
+    a.edited.mask = b.edited.mask = NULL;
     g_assert_cmpmem(&a, sizeof a, &b, sizeof b);
   }
 }
 
-/* A path, a device and limits of the machine that ran are not another machine's. */
+/* Files, a device and limits of the machine that ran are not another machine's. */
 static void not_applied(void) {
-  static const char text[] = "{\"fluxkontext-manifest\": 1, \"settings\": {\"trace-file\": \"/etc/passwd\"}, "
-                             "\"options\": {\"threads\": \"7\", \"cuda-device-id\": \"3\", \"max-vram\": \"1\"}}";
+  static const char text[] =
+      "{\"fluxkontext-manifest\": 1, \"settings\": {\"trace-file\": \"/etc/passwd\", "
+      "\"loras\": \"/etc/passwd\"}, \"options\": {\"model-path\": \"/etc\", \"threads\": \"7\", \"cuda-device-id\": \"3\", \"max-vram\": \"1\"}}";
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();
   fk_manifest_apply(text, options, settings, &error);
   g_assert_no_error(error);
   g_assert_null(fk_settings_get(settings, "trace-file"));
+  g_assert_null(fk_settings_get(settings, "loras"));
+  g_assert_null(fk_options_get(options, "model-path"));
   g_assert_cmpstr(fk_options_get(options, "threads"), ==, "0");
   g_assert_cmpstr(fk_options_get(options, "cuda-device-id"), ==, "-1");
   g_assert_cmpstr(fk_options_get(options, "max-vram"), ==, "0");
@@ -365,6 +392,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/manifest/repeats", repeats);
   g_test_add_func("/manifest/ids", ids);
   g_test_add_func("/manifest/applied", applied);
+  g_test_add_func("/manifest/says/beside", says_beside);
   g_test_add_func("/manifest/not-applied", not_applied);
   g_test_add_func("/manifest/refused", refused);
   g_test_add_func("/manifest/refused-jobs", refused_jobs);
