@@ -59,6 +59,19 @@ char *tool_utf8(const char *argument, GError **error) {
   return NULL;
 }
 
+char *tool_printable(const char *text) {
+  g_autofree char *valid = g_utf8_make_valid(text, -1);
+  GString *out = g_string_new(NULL);
+  for (const char *p = valid; *p; p = g_utf8_next_char(p)) {
+    const gunichar c = g_utf8_get_char(p);
+    if (g_unichar_isprint(c) && g_unichar_type(c) != G_UNICODE_FORMAT)
+      g_string_append_unichar(out, c);
+    else
+      g_string_append_printf(out, "\\u%04x", c);
+  }
+  return g_string_free(out, FALSE);
+}
+
 bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError **error) {
   g_autofree char *text = tool_utf8(pair, error);
   if (!text) return false;

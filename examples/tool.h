@@ -8,12 +8,14 @@
 /* Takes the locale for messages and arguments (numbers always have a point), parses the options, and answers --help and
  * --version itself. Text options are G_OPTION_ARG_FILENAME and go through tool_utf8. False: the program ends with
  * *status, 0 after --help and --version, 2 after a mistake, which was printed.
- * name: "fluxkontext-..."; arguments: what follows the options. summary: an example (two blanks in front), sentences, and
- * "Exit: " with the exit status; man pages are made of it (describe.py). */
+ * name: "fluxkontext-..."; arguments: what follows the options. summary: an example (two blanks in front), sentences,
+ * and "Exit: " with the exit status; man pages are made of it (describe.py). */
 bool tool_begin(const char *name, const char *arguments, const char *summary, const GOptionEntry *entries, int *argc,
                 char ***argv, int *status);
 /* Closes standard output; the exit status is 1 instead of 0 where not all of it could be written. */
 int tool_end(const char *name, int status);
+/* Of text from elsewhere, what a terminal shows: valid UTF-8, and \uXXXX for what would steer it. (transfer full) */
+char *tool_printable(const char *text);
 /* An argument as UTF-8: as it is, else from the locale's encoding. (transfer full): NULL with an error. */
 char *tool_utf8(const char *argument, GError **error);
 /* PROPERTY=VALUE goes to the options or to the settings, whichever has it. options NULL: settings only. */

@@ -13,13 +13,13 @@ for preset in quality fast; do
   # shellcheck disable=SC2086
   expect /verify/edits/$preset "$batch" -m "$model" -p 'make it "night"' --text -o $preset photos seed=18446744073709551615 \
     preset=$preset $few
-  "$verify" $preset/a.png.json $preset/b.png.json >"$log" 2>&1
+  "$verify" --trust $preset/a.png.json $preset/b.png.json >"$log" 2>&1
   [ $? -eq 0 ] && [ "$(cat "$log")" = "$preset/a.png.json: equal
 $preset/b.png.json: equal" ]
   check /verify/equal/$preset $?
 done
-expect /verify/png "$verify" -i photos/a.png quality/a.png
-expect /verify/other-threads "$verify" quality/a.png.json threads=1
+expect /verify/png "$verify" -m "$model" -i photos/a.png quality/a.png
+expect /verify/other-threads "$verify" --trust quality/a.png.json threads=1
 # The input is found beside the record too, and the model is the one that is named.
 mkdir beside && cp quality/a.png.json beside/r.json && cp photos/a.png beside && ln -s "$model" model
 (cd beside && "$verify" -m ../model r.json) >"$log" 2>&1
@@ -30,7 +30,7 @@ differs() {
   name=$1
   pattern=$2
   shift 2
-  "$verify" "$@" >"$log" 2>&1
+  "$verify" --trust "$@" >"$log" 2>&1
   [ $? -eq 3 ] && grep -q -- "$pattern" "$log"
   check "/verify/differs/$name" $?
 }
@@ -40,7 +40,7 @@ fault() {
   name=$1
   pattern=$2
   shift 2
-  "$verify" "$@" >"$log" 2>&1
+  "$verify" --trust "$@" >"$log" 2>&1
   [ $? -eq 1 ] && [ "$(grep -c '^fluxkontext-verify: ' "$log")" -eq 1 ] && grep -q -- "$pattern" "$log"
   check "/verify/fault/$name" $?
 }
@@ -70,6 +70,40 @@ fault later-form 'form 9; this version reads 1' later.json
 fault no-input 'name it with --input' quality/a.png
 fault no-model '/nowhere' -m /nowhere quality/a.png.json
 fault settings-are-the-records 'steps' quality/a.png.json steps=2
+
+# ---- Records of others ----
+
+# What a record names elsewhere is read when the user says so, and not before.
+# stranger NAME PATTERN WORDS...: status 1 and a line that says how to name it.
+stranger() {
+  name=$1
+  pattern=$2
+  shift 2
+  "$verify" "$@" >"$log" 2>&1
+  [ $? -eq 1 ] && grep -q -- "$pattern" "$log"
+  check "/verify/stranger/$name" $?
+}
+stranger model 'model-path: the record names ".*", which is not read unasked' quality/a.png.json
+stranger input 'not beside the record: name it with --input' -m "$model" quality/a.png.json
+lora=$FK_SOURCE/examples/demo-model/cyanotype.safetensors
+sed "s|\"loras\": null|\"loras\": \"$lora\"|" quality/a.png.json >lora.json
+stranger loras 'loras: the record names ".*cyanotype.safetensors"' -m "$model" -i photos/a.png lora.json
+differs loras 'adapters: expected none, found [0-9a-f]* at 1' -i photos/a.png lora.json
+# shellcheck disable=SC2086
+expect /verify/edits/adapted "$batch" -m "$model" -p 'cyanotype' -o adapted photos/a.png loras="$lora" $few
+expect /verify/loras-by-name "$verify" -m "$model" -i photos/a.png adapted/a.png.json loras="$lora"
+sed 's/^ "settings"/ "mask": {}, "settings"/' quality/a.png.json >masked.json
+stranger mask 'had a mask or references beside its picture' -m "$model" -i photos/a.png masked.json
+# A record cannot steer a terminal.
+sed 's/"prompt": "[^,]*", "neg/"prompt": "\\u001b]0;title\\u0007", "neg/; s/\(.file.: .*input.: .\)/\1\\u001b[2J/' quality/a.png.json >steer.json
+differs printable 'expected' -i photos/a.png steer.json
+! grep -q "$(printf '\033')" "$log"
+check /verify/stranger/printable $?
+mkfifo pipe.png && cp quality/a.png.json pipe.png.json
+timeout 20 "$verify" -m "$model" -i photos/a.png pipe.png.json >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'pipe.png: not a file' "$log"
+check /verify/stranger/pipe $?
+
 for words in '' '-i x a b' '--report r' '--report r a b' '-n 0 a'; do
   # shellcheck disable=SC2086
   "$verify" $words >"$log" 2>&1
@@ -98,10 +132,10 @@ check /verify/report/json $?
 pixels() { convert "$1" -fill black +opaque "$2" -fill white -opaque "$2" -format '%[fx:round(mean*w*h)]' info: 2>>"$log"; }
 [ "$(pixels report/report.png '#1a9641')" -gt 10000 ] && [ "$(pixels report/report.png '#d7191c')" -eq 0 ]
 check /verify/report/page $?
-"$verify" --report other -n 1 -i photos/a.png record.json >"$log" 2>&1
+"$verify" --trust --report other -n 1 -i photos/a.png record.json >"$log" 2>&1
 [ $? -eq 3 ] && grep -q 'DIFFERS from the record' "$log" && [ "$(pixels other/report.png '#d7191c')" -gt 1000 ]
 check /verify/report/differs $?
-"$verify" --report again -n 1 fast/a.png.json >"$log" 2>&1
+"$verify" --trust --report again -n 1 fast/a.png.json >"$log" 2>&1
 [ $? -eq 0 ] && grep -q '^plain .* equal to the record$' "$log"
 check /verify/report/of-a-record $?
 "$verify" -m "$model" -i photos/a.png --report /proc/x prompt=x >"$log" 2>&1

@@ -19,7 +19,7 @@ void record_free(Record *r) {
   g_free(r->text);
   g_clear_object(&r->parser);
   g_free(r->image);
-  g_free(r->input);
+  g_free(r->beside);
   g_free(r);
 }
 
@@ -48,14 +48,23 @@ const char *record_text(const Record *r, const char *member, const char *name) {
   return name ? text_in(object_in(r->top, member), name) : text_in(r->top, member);
 }
 
-/* Where the file is: as it was named, or beside the record. */
-static char *find_input(const Record *r, const char *path) {
+bool record_has(const Record *r, const char *member) {
+  return json_object_has_member(r->top, member);
+}
+
+/* A file of the input's name beside the record; where that is the record's own result, the input lay elsewhere. */
+static char *find_beside(const Record *r, const char *path) {
   const char *name = record_text(r, "file", "input");
   if (!*name) return NULL;
   g_autofree char *folder = g_path_get_dirname(path), *base = g_path_get_basename(name);
   g_autofree char *beside = g_build_filename(folder, base, NULL);
-  if (g_file_test(name, G_FILE_TEST_EXISTS)) return g_strdup(name);
+  if (r->image && !strcmp(r->image, beside)) return NULL;
   return g_file_test(beside, G_FILE_TEST_EXISTS) ? g_steal_pointer(&beside) : NULL;
+}
+
+const char *record_input(const Record *r, bool trust) {
+  const char *name = record_text(r, "file", "input");
+  return trust && *name && g_file_test(name, G_FILE_TEST_EXISTS) ? name : r->beside;
 }
 
 Record *record_read(const char *path, GError **error) {
@@ -73,20 +82,26 @@ Record *record_read(const char *path, GError **error) {
     g_prefix_error(error, "%s: ", path);
     return NULL;
   }
-  r->input = find_input(r, path);
   if (png) r->image = g_strdup(path);
   if (!png && g_str_has_suffix(path, ".json")) r->image = g_strndup(path, strlen(path) - strlen(".json"));
   if (r->image && !g_file_test(r->image, G_FILE_TEST_EXISTS)) g_clear_pointer(&r->image, g_free);
+  r->beside = find_beside(r, path);
   return r;
 }
 
 /* ---- Comparing ---- */
 
+/* The first characters. */
+static char *beginning(const char *text, int most) {
+  return g_utf8_strlen(text, -1) > most ? g_utf8_substring(text, 0, most) : g_strdup(text);
+}
+
 static void differ(GPtrArray *list, const char *what, const char *expected, const char *found) {
   if (!strcmp(expected, found)) return;
   const bool hashes = strlen(expected) == 64 && strlen(found) == 64;
-  g_ptr_array_add(list, g_strdup_printf("%s: expected %.*s, found %.*s", what, hashes ? SHOWN : 200, expected,
-                                        hashes ? SHOWN : 200, found));
+  const int most = hashes ? SHOWN : 200;
+  g_autofree char *a = beginning(expected, most), *b = beginning(found, most);
+  g_ptr_array_add(list, g_strdup_printf("%s: expected %s, found %s", what, a, b));
 }
 
 static void compare(GPtrArray *list, const Record *a, const Record *b, const char *what, const char *member,
@@ -125,9 +140,28 @@ static void compare_files(GPtrArray *list, const Record *expected, const Record 
   }
 }
 
+/* "HASH at WEIGHT, ..." (transfer full) */
+static char *adapters_of(const Record *r) {
+  JsonNode *node = json_object_get_member(r->top, "loras");
+  JsonArray *list = node && JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
+  GString *text = g_string_new(NULL);
+  for (guint i = 0; list && i < json_array_get_length(list); i++) {
+    JsonNode *one = json_array_get_element(list, i);
+    JsonObject *adapter = JSON_NODE_HOLDS_OBJECT(one) ? json_node_get_object(one) : NULL;
+    g_string_append_printf(text, "%s%.*s at %s", i ? ", " : "", SHOWN, text_in(adapter, "sha256"),
+                           text_in(adapter, "weight"));
+  }
+  return g_string_free(text, FALSE);
+}
+
+static void compare_adapters(GPtrArray *list, const Record *expected, const Record *found) {
+  g_autofree char *a = adapters_of(expected), *b = adapters_of(found);
+  differ(list, "adapters", *a ? a : "none", *b ? b : "none");
+}
+
 /* Values of "settings" and "options" that matter: those that both have, where the result may depend on them. */
 static void compare_values(GPtrArray *list, const Record *a, const Record *b, const char *member) {
-  static const char *const where[] = {"model-path", "cuda-device-id", "threads", "max-vram", NULL};
+  static const char *const where[] = {"model-path", "loras", "cuda-device-id", "threads", "max-vram", NULL};
   JsonObject *all = object_in(a->top, member), *others = object_in(b->top, member);
   g_autoptr(GList) names = all ? json_object_get_members(all) : NULL;
   for (GList *it = names; it; it = it->next)
@@ -141,6 +175,7 @@ GPtrArray *record_differences(const Record *a, const Record *b) {
   compare_values(list, a, b, "options");
   compare_values(list, a, b, "settings");
   compare_files(list, a, b);
+  compare_adapters(list, a, b);
   if (!list->len) compare(list, a, b, "model", "model", "sha256");
   compare(list, a, b, "version", "versions", "fluxkontext");
   compare(list, a, b, "determinism class", "class", NULL);

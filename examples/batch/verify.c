@@ -2,7 +2,10 @@
 /* fluxkontext-verify: repeats edits from their records, and tells whether the results are equal.
  *
  *   fluxkontext-verify -m MODEL night/photo.png.json
+ *   fluxkontext-verify --trust night/photo.png.json
  *   fluxkontext-verify -m MODEL -i photo.png --report report prompt="make it night"
+ *
+ * A record may come from anybody: what it names elsewhere is read with --trust alone.
  *
  * Exit status: 0 equal, 1 an error: nothing can be said, 2 usage, 3 differs. Not here: records (record.h), the report's
  * runs (report.h) and page (report-page.h). */
@@ -20,6 +23,7 @@ enum { EXIT_ERROR = 1, EXIT_USAGE = 2, EXIT_DIFFERS = 3, MOST_RUNS = 100 };
 
 typedef struct {
   char *model, *input, *report;
+  gboolean trust; /* read what the record names */
   gint runs;
   char **given; /* PROPERTY=VALUE */
   char **records;
@@ -27,49 +31,86 @@ typedef struct {
 
 /* ---- One record ---- */
 
-/* What ran, on the model and machine that were named instead. */
-static bool prepare(const Arguments *a, const Record *r, FkOptions *options, FkSettings *settings, GError **error) {
-  if (r && !fk_manifest_apply(r->text, options, settings, error)) return false;
+static bool fail(GError **error, const char *what) {
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, what);
+  return false;
+}
+
+/* Was the file that a property names given in place of the record's? */
+static bool named(const char *value, const char *recorded, const char *name, const char *how, GError **error) {
+  if (!*recorded || (value && *value)) return true;
+  g_autofree char *shown = g_strescape(recorded, NULL);
+  g_set_error(
+      error, FK_ERROR, FK_ERROR_OPTION_BAD,
+      "%s: the record names \"%s\", which is not read unasked: name it with %s, or trust the record with --trust", name,
+      shown, how);
+  return false;
+}
+
+/* Files that the record names: as the record says where it is trusted. */
+static bool prepare_files(const Arguments *a, const Record *r, FkOptions *options, FkSettings *settings,
+                          GError **error) {
+  const char *model = record_text(r, "options", "model-path"), *loras = record_text(r, "settings", "loras");
+  if (record_has(r, "mask") || record_has(r, "references"))
+    return fail(error, "the edit had a mask or references beside its picture, which this tool cannot be given");
+  if (!a->trust) return true;
+  return (!*model || fk_options_set(options, "model-path", model, error)) &&
+         (!*loras || fk_settings_set(settings, "loras", loras, error));
+}
+
+static bool set_given(const Arguments *a, FkOptions *options, FkSettings *settings, GError **error) {
   if (a->model && !fk_options_set(options, "model-path", a->model, error)) return false;
   for (char **pair = a->given; *pair; pair++)
-    if (!tool_set(options, a->report ? settings : NULL, *pair, error)) return false;
+    if (!tool_set(options, a->report || g_str_has_prefix(*pair, "loras=") ? settings : NULL, *pair, error))
+      return false;
   return true;
 }
 
-/* The picture that was edited: -i, or the record's. (transfer full) */
+/* What ran, on the model and machine that were named instead. */
+static bool prepare(const Arguments *a, const Record *r, FkOptions *options, FkSettings *settings, GError **error) {
+  if (r && (!fk_manifest_apply(r->text, options, settings, error) || !prepare_files(a, r, options, settings, error)))
+    return false;
+  if (!set_given(a, options, settings, error)) return false;
+  return !r ||
+         (named(fk_options_get(options, "model-path"), record_text(r, "options", "model-path"), "model-path", "--model",
+                error) &&
+          named(fk_settings_get(settings, "loras"), record_text(r, "settings", "loras"), "loras", "loras=...", error));
+}
+
+/* The picture that was edited: -i, one beside the record, or where a trusted record says. (transfer full) */
 static Work *read_input(const Arguments *a, const Record *r, const FkSettings *settings, GError **error) {
-  const char *path = a->input ? a->input : r ? r->input : NULL;
+  const char *path = a->input ? a->input : r ? record_input(r, a->trust) : NULL;
   const WorkRules rules = WORK_RULES;
   if (!path) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                        "the picture that was edited is not where the record says; name it with --input");
+    fail(error, "the picture that was edited is not beside the record: name it with --input, or trust the record's "
+                "name of it with --trust");
     return NULL;
   }
   g_autoptr(Work) w = work_new(path, "result.png", settings);
   return work_read(w, &rules, error) && work_decode(w, &rules, error) ? g_steal_pointer(&w) : NULL;
 }
 
+static char *hash_pixels(const FkImage *image) {
+  return g_compute_checksum_for_data(G_CHECKSUM_SHA256, image->data, image->stride * (gsize)image->height);
+}
+
 /* The image beside the record, or around it, against what the record says of it. */
 static bool check_image(const Record *r, GPtrArray *differences, GError **error) {
-  g_autofree char *data = NULL, *sha = NULL;
-  const char *expected = record_text(r, "file", "sha256");
-  gsize bytes;
   if (!r->image) return true;
-  if (!g_file_get_contents(r->image, &data, &bytes, error)) return false;
-  if (*expected) {
-    sha = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)data, bytes);
-  } else {
-    Photo photo;
-    const bool ok = photo_decode(r->image, (const guint8 *)data, bytes, G_MAXINT64, &photo, error);
-    if (ok)
-      sha = g_compute_checksum_for_data(G_CHECKSUM_SHA256, photo.image.data,
-                                        photo.image.stride * (gsize)photo.image.height);
-    photo_clear(&photo);
-    if (!ok) return false;
+  const char *expected = record_text(r, "file", "sha256"), *found;
+  const WorkRules rules = WORK_RULES;
+  g_autofree char *pixels = NULL;
+  g_autoptr(FkSettings) none = fk_settings_new();
+  g_autoptr(Work) w = work_new(r->image, r->image, none);
+  if (!work_read(w, &rules, error)) return false;
+  found = w->input_sha;
+  if (!*expected) {
+    if (!work_decode(w, &rules, error)) return false;
+    found = pixels = hash_pixels(&w->photo.image);
     expected = record_text(r, "result", "sha256");
   }
-  if (strcmp(sha, expected))
-    g_ptr_array_add(differences, g_strdup_printf("%s: expected %.12s, found %.12s", r->image, expected, sha));
+  if (strcmp(found, expected))
+    g_ptr_array_add(differences, g_strdup_printf("%s: expected %.12s, found %.12s", r->image, expected, found));
   return true;
 }
 
@@ -84,8 +125,7 @@ static bool rerun(const Arguments *a, const Record *r, FkEngine **engine, GPtrAr
   if (!now) return false;
   fk_engine_unref(*engine);
   *engine = now;
-  g_autofree char *pixels = g_compute_checksum_for_data(G_CHECKSUM_SHA256, w->photo.image.data,
-                                                        w->photo.image.stride * (gsize)w->photo.image.height);
+  g_autofree char *pixels = hash_pixels(&w->photo.image);
   const char *expected = record_text(r, "input", "sha256");
   if (strcmp(pixels, expected)) {
     g_ptr_array_add(differences, g_strdup_printf("input, %s: expected %.12s, found %.12s", w->input, expected, pixels));
@@ -105,17 +145,21 @@ static bool rerun(const Arguments *a, const Record *r, FkEngine **engine, GPtrAr
 static int verify_one(const Arguments *a, const char *path, FkEngine **engine) {
   g_autoptr(GError) error = NULL;
   g_autoptr(GPtrArray) differences = g_ptr_array_new_with_free_func(g_free);
-  g_autofree char *shown = g_filename_display_name(path);
+  g_autofree char *shown = tool_printable(path);
   g_autoptr(Record) r = record_read(path, &error);
   if (!r || !check_image(r, differences, &error) || !rerun(a, r, engine, differences, &error)) {
-    fprintf(stderr, "%s: %s\n", name, error->message);
+    g_autofree char *why = tool_printable(error->message);
+    fprintf(stderr, "%s: %s\n", name, why);
     return EXIT_ERROR;
   }
   if (!differences->len) {
     printf("%s: equal\n", shown);
     return 0;
   }
-  for (guint i = 0; i < differences->len; i++) printf("%s: %s\n", shown, (char *)differences->pdata[i]);
+  for (guint i = 0; i < differences->len; i++) {
+    g_autofree char *what = tool_printable(differences->pdata[i]);
+    printf("%s: %s\n", shown, what);
+  }
   return EXIT_DIFFERS;
 }
 
@@ -172,13 +216,16 @@ static const char *sort_arguments(Arguments *a, char **arguments) {
 
 int main(int argc, char **argv) {
   static Arguments a = {.runs = 3};
-  const GOptionEntry entries[] = {
-      {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model; else the record's", "FOLDER"},
-      {"input", 'i', 0, G_OPTION_ARG_FILENAME, &a.input, "The picture that was edited; else the record's", "FILE"},
-      {"report", 'r', 0, G_OPTION_ARG_FILENAME, &a.report, "Runs in several modes: report.json and .png in it",
-       "FOLDER"},
-      {"runs", 'n', 0, G_OPTION_ARG_INT, &a.runs, "Of each mode of a report (3)", "N"},
-      {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  const GOptionEntry entries[] = {{"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
+                                  {"input", 'i', 0, G_OPTION_ARG_FILENAME, &a.input,
+                                   "The picture that was edited; else the one beside the record", "FILE"},
+                                  {"trust", 't', 0, G_OPTION_ARG_NONE, &a.trust,
+                                   "Read model, adapters and picture where the record says: for records of your own",
+                                   NULL},
+                                  {"report", 'r', 0, G_OPTION_ARG_FILENAME, &a.report,
+                                   "Runs in several modes: report.json and .png in it", "FOLDER"},
+                                  {"runs", 'n', 0, G_OPTION_ARG_INT, &a.runs, "Of each mode of a report (3)", "N"},
+                                  {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status = 0;
   if (!tool_begin(name, "[RECORD...] [PROPERTY=VALUE ...]",
