@@ -168,6 +168,11 @@ static bool draw_noise(const FkEdit *e, uint64_t seed, FkTensor latent, GError *
   return true;
 }
 
+/* The stage before was waited for. */
+static bool bring(const FkEdit *e, bool text, GError **error) {
+  return !e->bring || e->bring(e->owner, text, e->cancellable, error);
+}
+
 static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_TEXT);
   const int length = fk_prompt_length(e->model, e->tune->max_sequence_length);
@@ -176,6 +181,8 @@ static bool encode_text(FkEdit *e, FkPrompt *positive, FkPrompt *negative, GErro
   FkPromptCache *cache = e->tune->prompt_cache ? e->cache : NULL;
   bool ok = true;
   report(e, "text", 0, 1);
+  for (int i = 0; ok && i < 2 && text[i]; i++)
+    ok = fk_prompt_cached(e->model, cache, text[i], length) || bring(e, true, error);
   for (int i = 0; ok && i < 2 && text[i]; i++)
     ok = fk_prompt_encode(e->model, e->be, e->arena, cache, text[i], length, prompt[i], error);
   fk_debug_dump(e->be, "pooled", positive->pooled);
@@ -232,6 +239,7 @@ static bool encode_context(const FkEdit *e, int i, FkTensor context, GError **er
 static bool encode_images(FkEdit *e, FkDenoiseFrame *frames, GError **error) {
   g_auto(StageClock) clock = stage_begin(e, FK_STAGE_ENCODE);
   const int64_t tokens = (int64_t)(e->height / 16) * (e->width / 16), c = e->model->config.flux.in_channels;
+  if (!bring(e, false, error)) return false;
   if (fk_preview_wanted(e) && !fk_preview_fit(e, error)) return false;
   for (int i = 0; i < e->n; i++) {
     report(e, "encode", i, e->n);

@@ -18,6 +18,7 @@
 #include "given.h"
 #include "image.h"
 #include "packing.h"
+#include "placement.h"
 #include "plan.h"
 #include "profile.h"
 
@@ -145,9 +146,13 @@ static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, 
  * several share is under the limits of all of them. */
 static bool lower_limit(FkEngine *e, const FkOptions *options, GError **error) {
   const uint64_t limit = g_ascii_strtoull(fk_options_get(options, "max-vram"), NULL, 10);
-  const FkBudget budget = fk_budget_of(e->model, e->be, 0);
+  FkBudget budget = fk_budget_of(e->model, e->be, 0);
+  if (e->plan.offload != FK_OFFLOAD_NONE && !e->model->loaded) budget.weights = fk_model_resident_bytes(e->model, true);
   if (!limit) return true;
-  if (!fk_budget_within(&budget, limit, "the model", error)) return false;
+  if (!fk_budget_within(&budget, limit, "the model", error)) {
+    fk_placement_suggest(e, 0, limit, error);
+    return false;
+  }
   g_mutex_lock(&e->lock);
   e->max_vram = e->max_vram ? MIN(e->max_vram, limit) : limit;
   g_mutex_unlock(&e->lock);
@@ -244,9 +249,12 @@ static bool plan_memory(FkEngine *e, const FkEdit *edit, size_t *work, GError **
   g_mutex_unlock(&e->lock);
   e->plans++;
   if (!fk_plan_arena(edit, work, error)) return false;
-  const FkBudget budget = fk_budget_of(e->model, e->be, MAX(*work, e->arena.size));
-  return fk_budget_within(&budget, limit, what, error) &&
-         fk_budget_available(&budget, e->be, e->model->loaded, e->arena.size, what, error);
+  const FkBudget budget = fk_placement_choose(e, MAX(*work, e->arena.size), limit);
+  if (fk_budget_within(&budget, limit, what, error) &&
+      fk_budget_available(&budget, e->be, e->model->loaded, e->arena.size, what, error))
+    return true;
+  fk_placement_suggest(e, budget.work, limit, error);
+  return false;
 }
 
 typedef struct {
@@ -262,7 +270,7 @@ static void report_open(int64_t done, int64_t total, void *user_data) {
 static bool load(FkEngine *e, const FkEdit *edit, GError **error) {
   Listener listener = {edit->progress, edit->user_data};
   if (e->model->loaded) return true;
-  report_open(0, (int64_t)fk_model_weight_bytes(e->model), &listener);
+  report_open(0, (int64_t)fk_model_open_bytes(e->model), &listener);
   fk_op_range(e->be, "load");
   const bool loaded = fk_model_load(e->model, edit->cancellable, report_open, &listener, error);
   fk_op_range(e->be, NULL);
@@ -418,11 +426,21 @@ static uint64_t seed_of(const FkJob *job) {
   return g_ascii_strtoull(fk_settings_get(job->settings, "seed"), NULL, 10);
 }
 
+/* FkEdit.bring. Recordings name the addresses of weights that go. */
+static bool bring(void *owner, bool text, GCancellable *cancellable, GError **error) {
+  FkEngine *e = owner;
+  if (e->model->part[text ? FK_PART_T5 : FK_PART_VAE].loaded) return true; /* the last of them to come */
+  if (e->be->ops->graph_forget) e->be->ops->graph_forget(e->be);
+  return fk_model_bring(e->model, text, cancellable, error);
+}
+
 static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   for (int i = 0; i < edit->n; i++) edit->jobs[i].result = (FkResult){.seed = seed_of(&edit->jobs[i])};
   fk_tune_apply(edit->tune, e->be);
   if (!adapt(e, edit, error) || !prepare(e, edit, error)) return false;
   edit->arena = &e->arena;
+  edit->bring = e->model->swaps ? bring : NULL;
+  edit->owner = e;
   const bool ok = edit->tune->trace_file || profile ? run_profiled(e, edit, profile, error) : fk_edit_run(edit, error);
   if (!ok) {
     fk_backend_sync(e->be);
@@ -580,7 +598,11 @@ static char *report_adapters(FkEngine *e, const FkSettings *settings) {
 }
 
 char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
-  char **opened = fk_load_report(e->options, &e->plan, e->be, e->why), **tuned = fk_tune_report(settings, e->be);
+  FkLoadPlan plan = e->plan;
+  g_mutex_lock(&e->lock);
+  if (e->swaps) plan.offload = FK_OFFLOAD_MODEL;
+  g_mutex_unlock(&e->lock);
+  char **opened = fk_load_report(e->options, &plan, e->be, e->why), **tuned = fk_tune_report(settings, e->be);
   const guint n = g_strv_length(opened), m = g_strv_length(tuned);
   char **list = g_new0(char *, n + m + 3);
   memcpy(list, opened, n * sizeof *list);

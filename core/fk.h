@@ -335,6 +335,7 @@ typedef struct {
   int evaluations;
   int64_t parameters;
   double weight_bytes, arena_bytes, flop; /* of the whole edit */
+  double resident_bytes;                  /* of the weights that offload=model has in memory at a time */
   double cache_bytes;                     /* of the prompt cache */
   double whole_step_flop; /* of one evaluation if the last block computed every row, as the reference does */
 } FkPlan;

@@ -34,6 +34,9 @@ typedef struct {
   GCancellable *cancellable;
   FkProgress progress;
   void *user_data;
+  /* Has the parts of a stage in memory; NULL: they are. */
+  bool (*bring)(void *owner, bool text, GCancellable *cancellable, GError **error);
+  void *owner;
   bool dry_run;                /* a plan's walk on the null backend: no pixels, no noise, no text */
   FkStageCost cost[FK_STAGES]; /* written */
 } FkEdit;

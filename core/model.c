@@ -143,11 +143,16 @@ static bool from_files(const FkModel *m, int part) {
   return m->part[part].component || m->pack;
 }
 
+static bool is_text(int part) {
+  return part == FK_PART_CLIP || part == FK_PART_T5;
+}
+
 /* Refuses before anything is loaded. Memory of a host can be made free by the system (page cache, swap), so there what
  * counts is how much there is at all; memory of a device is free or it is not. */
 static bool check_memory(const FkModel *m, GError **error) {
   size_t need = 0, free_bytes = 0, total_bytes = 0;
-  for (int i = 0; i < FK_PARTS; i++) need += m->part[i].loaded || !from_files(m, i) ? 0 : m->part[i].bytes;
+  for (int i = 0; i < FK_PARTS; i++)
+    need += m->part[i].loaded || !from_files(m, i) || (m->swaps && !is_text(i)) ? 0 : m->part[i].bytes;
   m->be->ops->memory(m->be, &free_bytes, &total_bytes);
   const bool host = m->be->ops == &fk_cpu_ops;
   const size_t have = host ? total_bytes : free_bytes;
@@ -172,7 +177,7 @@ static void forward_progress(int64_t done, int64_t total, void *user_data) {
 
 static void note_loaded(FkModel *m) {
   m->loaded = true;
-  for (int i = 0; i < FK_PARTS; i++) m->loaded = m->loaded && m->part[i].loaded;
+  for (int i = 0; i < FK_PARTS && !m->swaps; i++) m->loaded = m->loaded && m->part[i].loaded;
 }
 
 bool fk_model_load_part(FkModel *m, FkPart i, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
@@ -191,20 +196,42 @@ bool fk_model_load_part(FkModel *m, FkPart i, GCancellable *cancellable, FkLoadP
 
 void fk_model_release_part(FkModel *m, FkPart i) {
   fk_binder_release(m->part[i].binder);
-  m->part[i].loaded = m->loaded = false;
+  m->part[i].loaded = false;
+  m->loaded = m->loaded && m->swaps;
+}
+
+bool fk_model_bring(FkModel *m, bool text, GCancellable *cancellable, GError **error) {
+  assert(m->swaps);
+  for (int i = 0; i < FK_PARTS; i++)
+    if (is_text(i) != text && m->part[i].loaded) fk_model_release_part(m, (FkPart)i);
+  for (int i = 0; i < FK_PARTS; i++)
+    if (is_text(i) == text && !fk_model_load_part(m, (FkPart)i, cancellable, NULL, NULL, error)) return false;
+  return true;
+}
+
+size_t fk_model_resident_bytes(const FkModel *m, bool swaps) {
+  size_t text = 0, rest = 0;
+  for (int i = 0; i < FK_PARTS; i++) *(is_text(i) ? &text : &rest) += m->part[i].bytes;
+  return swaps ? MAX(text, rest) : text + rest;
 }
 
 bool fk_model_load(FkModel *m, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
-  Share share = {progress, user_data, 0, (int64_t)fk_model_weight_bytes(m)};
+  Share share = {progress, user_data, 0, (int64_t)fk_model_open_bytes(m)};
   if (!check_memory(m, error)) return false;
   for (int i = 0; i < FK_PARTS; i++) {
+    if (m->swaps && !is_text(i)) continue; /* the first edit begins with its text */
     if (!fk_model_load_part(m, (FkPart)i, cancellable, forward_progress, &share, error)) {
       for (int k = 0; k < FK_PARTS; k++) fk_model_release_part(m, (FkPart)k);
+      m->loaded = false;
       return false;
     }
     share.before += (int64_t)m->part[i].bytes;
   }
   return true;
+}
+
+size_t fk_model_open_bytes(const FkModel *m) {
+  return m->swaps ? m->part[FK_PART_CLIP].bytes + m->part[FK_PART_T5].bytes : fk_model_weight_bytes(m);
 }
 
 size_t fk_model_weight_bytes(const FkModel *m) {

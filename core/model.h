@@ -40,7 +40,8 @@ typedef struct {
   FkVae vae;
   FkNames names;
   FkModelPart part[FK_PARTS];
-  bool loaded; /* all parts are */
+  bool swaps;  /* offload=model: text encoders, or transformer and autoencoder are in memory */
+  bool loaded; /* all parts are, or with `swaps` those of one of the two */
   FkAdapters adapters;
 } FkModel;
 
@@ -59,11 +60,18 @@ bool fk_model_load(FkModel *model, GCancellable *cancellable, FkLoadProgress pro
  * not loaded, the others stay as they are. */
 bool fk_model_load_part(FkModel *model, FkPart part, GCancellable *cancellable, FkLoadProgress progress,
                         void *user_data, GError **error);
+/* With `swaps`: the text encoders, or else what follows them, after the others have left. Errors as fk_model_load_part;
+ * the caller as of fk_model_release_part. */
+bool fk_model_bring(FkModel *model, bool text, GCancellable *cancellable, GError **error);
 /* Gives a part's memory back, if it is loaded. The caller has waited for what used it, and forgets what was captured
  * with its addresses: the next load may find others (fk_binder_release). */
 void fk_model_release_part(FkModel *model, FkPart part);
 /* SHA-256 of what is where in memory and in which form: a packed model fits no other. (transfer full) */
 char *fk_model_layout(const FkModel *model);
+/* Of what fk_model_load loads. */
+size_t fk_model_open_bytes(const FkModel *model);
+/* Of the parts that are in memory at a time. */
+size_t fk_model_resident_bytes(const FkModel *model, bool swaps);
 /* Of all parts, loaded or not: known as soon as the model is open. */
 size_t fk_model_weight_bytes(const FkModel *model);
 /* Square of the autoencoder's training size: the area at which the model works by default. */

@@ -31,6 +31,7 @@ static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, bool whole_last_bl
   edit->arena = arena;
   edit->cache = NULL;
   edit->cancellable = NULL;
+  edit->bring = NULL;
   edit->progress = NULL;
   edit->dry_run = true;
   return fk_arena_open(arena, be, 0) && fk_edit_run(edit, error);
@@ -155,6 +156,7 @@ static bool fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p,
                               (double)e->cost[FK_STAGE_DECODE].peak_bytes, e->cost[FK_STAGE_DECODE].flop};
   for (int i = 0; i < FK_PARTS; i++) p->parameters += m->part[i].parameters;
   p->weight_bytes = (double)fk_model_weight_bytes(m);
+  p->resident_bytes = (double)fk_model_resident_bytes(m, true);
   p->arena_bytes = (double)peak(e);
   p->flop = e->jobs[0].result.flop;
   return true;

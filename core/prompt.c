@@ -65,6 +65,14 @@ static FkPromptEntry *find(FkPromptCache *c, const char *text, int length) {
   return NULL;
 }
 
+static bool keeps(const FkModel *m, const FkPromptCache *c, int length) {
+  return c && c->memory && length <= m->config.t5.max_tokens;
+}
+
+bool fk_prompt_cached(const FkModel *m, FkPromptCache *c, const char *text, int length) {
+  return keeps(m, c, length) && find(c, text, length);
+}
+
 static void keep(FkPromptCache *c, const char *text, int length, const FkPrompt *p) {
   int oldest = 0;
   for (int i = 1; i < FK_PROMPT_ENTRIES; i++)
@@ -185,8 +193,8 @@ bool fk_prompt_encode(const FkModel *m, FkBackend *be, FkArena *arena, FkPromptC
                       int length, FkPrompt *p, GError **error) {
   *p = (FkPrompt){.states = fk_arena_2d(arena, be->dtype, length, m->config.t5.width),
                   .pooled = fk_arena_2d(arena, be->dtype, 1, m->config.clip.width)};
-  const bool keeps = cache && cache->memory && length <= m->config.t5.max_tokens;
-  FkPromptEntry *hit = keeps ? find(cache, text, length) : NULL;
+  const bool kept = keeps(m, cache, length);
+  FkPromptEntry *hit = kept ? find(cache, text, length) : NULL;
   if (hit) {
     hit->used = ++cache->clock;
     p->cached = true;
@@ -202,6 +210,6 @@ bool fk_prompt_encode(const FkModel *m, FkBackend *be, FkArena *arena, FkPromptC
   fk_op_check(be, p->pooled, "text_encoder (CLIP)");
   fk_t5_encode(&m->t5, be, arena, t5, length, p->states);
   fk_op_check(be, p->states, "text_encoder_2 (T5)");
-  if (keeps && !be->failure) keep(cache, text, length, p);
+  if (kept && !be->failure) keep(cache, text, length, p);
   return true;
 }

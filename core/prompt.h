@@ -45,6 +45,8 @@ void fk_prompt_cache_settle(FkPromptCache *cache, bool ran);
 
 /* T5 tokens used when `asked` is 0. */
 int fk_prompt_length(const FkModel *model, int asked);
+/* fk_prompt_encode would copy it. cache: nullable */
+bool fk_prompt_cached(const FkModel *model, FkPromptCache *cache, const char *text, int length);
 /* Tokenizes and encodes, or copies from the cache. length: T5 tokens. cache: nullable. The tensors come from `arena`,
  * and what else is taken from it is given back: the arena stands the same after a hit and after a miss, so that a
  * captured graph finds the buffers behind them. Errors: FK_ERROR_OPTION_BAD (a text that is no UTF-8),

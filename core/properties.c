@@ -30,6 +30,13 @@
   X(1 + FK_ENGINE_NULL, "null", "Walks shapes only; pixels are unspecified but repeatable")
 CHOICES(backend, BACKENDS, 1 + FK_ENGINES);
 
+#define OFFLOADS(X)                                                                                                    \
+  X(0, "auto", "The first of these that fits, by the plan and not by trial")                                           \
+  X(1 + FK_OFFLOAD_NONE, "none", "All parts stay in memory")                                                           \
+  X(1 + FK_OFFLOAD_MODEL, "model",                                                                                     \
+    "Text encoders leave before the transformer and the autoencoder come; parts are read again when they are needed")
+CHOICES(offload, OFFLOADS, 1 + FK_OFFLOADS);
+
 #define SCHEDULERS(X)                                                                                                  \
   X(FK_SCHEDULER_EULER, "euler", "Flow-matching Euler, the model's own")                                               \
   X(FK_SCHEDULER_DPMPP_2M, "dpmpp-2m", "DPM-Solver++ 2M")                                                              \
@@ -173,6 +180,10 @@ static const FkProperty table[] = {
      "Upper limit of device memory in bytes; opening or editing fails above it; 0 = no limit. Where several users "
      "share an engine the lowest limit holds",
      OPTION(UINT64, max_vram), .initial = "0"},
+    {"offload", "Offload",
+     "Which parts of the model are in device memory at a time; auto follows from the plan and max-vram, or the device's "
+     "memory. Results do not depend on it",
+     OPTION(ENUM, offload), .initial = "auto", CHOICE(offload), MEMORY},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
     {"text-quantization", "Quantisation of T5",

@@ -387,6 +387,11 @@ char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const Fk
     const char *asked = get(v, "threads");
     report(list, "threads", threads, asked, strcmp(asked, "0") ? "asked for" : "as many as there are processors");
   }
+  const char *offload = get(v, "offload");
+  report(list, "offload", plan->offload == FK_OFFLOAD_MODEL ? "model" : "none", offload,
+         strcmp(offload, "auto")             ? "asked for"
+         : plan->offload == FK_OFFLOAD_MODEL ? "all parts are more than max-vram, or the device's memory"
+                                             : "all parts fit, or no edit was planned yet");
   report_optimizations(list, v, FK_SCOPE_OPTION, be);
   g_ptr_array_add(list, NULL);
   return (char **)g_ptr_array_free(list, FALSE);

@@ -152,7 +152,7 @@ static void test_max_vram(gconstpointer data) {
 /* Reported once, by the loader; frames then fail without another message. The model alone fits, an edit does not. */
 static void test_no_room(gconstpointer data) {
   gboolean async = GPOINTER_TO_INT(data);
-  g_autoptr(Tester) t = tester_new(NULL_ENGINE "max-vram=33900000000");
+  g_autoptr(Tester) t = tester_new(NULL_ENGINE "offload=none max-vram=33900000000");
   g_object_set(t->element, "async-load", async, NULL);
   if (async) {
     tester_play(t, SMALL);

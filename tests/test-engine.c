@@ -108,15 +108,15 @@ static void identity(void) {
 /* The lowest limit of all who share an engine holds; one that is too low for the model changes nothing. */
 static void shared_limit(void) {
   g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) none = options_of("backend", "null", NULL),
-                       high = options_of("backend", "null", "max-vram", "50000000000", NULL),
-                       low = options_of("backend", "null", "max-vram", "34500000000", NULL),
-                       lowest = options_of("backend", "null", "max-vram", "30000000000", NULL);
+  g_autoptr(FkOptions) none = options_of("backend", "null", "offload", "none", NULL),
+                       high = options_of("backend", "null", "offload", "none", "max-vram", "50000000000", NULL),
+                       low = options_of("backend", "null", "offload", "none", "max-vram", "34500000000", NULL),
+                       lowest = options_of("backend", "null", "offload", "none", "max-vram", "30000000000", NULL);
   g_autoptr(FkEngine) engine = fk_engine_open(none, NULL, NULL, NULL, &error);
   g_assert_no_error(error);
   g_assert_cmpuint(engine->max_vram, ==, 0);
   g_assert_null(fk_engine_new(lowest, &error));
-  assert_error(error, FK_ERROR_MEMORY, "30000000000", "the model needs 338");
+  assert_error(error, FK_ERROR_MEMORY, "the model needs 338", "what fits: offload=model (");
   g_assert_cmpuint(engine->max_vram, ==, 0);
   g_autoptr(FkEngine) a = fk_engine_new(low, &error), b = fk_engine_new(high, &error);
   g_assert_true(a == engine && b == engine);
@@ -310,6 +310,7 @@ static void max_vram(void) {
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) options = fk_options_new();
   fk_options_set(options, "backend", "null", NULL);
+  fk_options_set(options, "offload", "none", NULL);
   fk_options_set(options, "max-vram", "30000000000", NULL);
   g_assert_null(fk_engine_open(options, NULL, NULL, NULL, &error));
   assert_error(error, FK_ERROR_MEMORY, "30000000000", "needs 338");

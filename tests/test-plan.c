@@ -161,6 +161,7 @@ static void limit(void) {
       g_autoptr(FkOptions) options = fk_options_new();
       FkPlan p;
       fk_options_set(options, "backend", "null", NULL);
+      fk_options_set(options, "offload", "none", NULL);
       fk_options_set(options, "quantization", forms[i], NULL);
       fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
       g_assert_no_error(error);

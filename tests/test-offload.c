@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parts of the model that come and go: the bytes of edits are the same, the memory is within what was planned, and what
+ * cannot be had is refused with what could. */
+#include "backend.h"
+#include "engine.h"
+#include "test-files.h"
+
+#include <math.h>
+
+static FkEngine *open_engine(const char *const *pairs, GError **error) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
+  fk_options_set(options, "backend", "cpu", NULL);
+  fk_settings_set(settings, "max-area", "4096", NULL);
+  for (; *pairs; pairs += 2) g_assert_true(fk_options_set(options, pairs[0], pairs[1], NULL));
+  g_autoptr(FkEngine) engine = fk_engine_new(options, error);
+  if (!engine || !fk_engine_load_for(engine, settings, NULL, NULL, NULL, error)) return NULL;
+  return g_steal_pointer(&engine);
+}
+
+static size_t resident(const FkEngine *engine) {
+  size_t bytes = 0;
+  for (int i = 0; i < FK_PARTS; i++) bytes += engine->model->part[i].loaded ? engine->model->part[i].bytes : 0;
+  return bytes;
+}
+
+/* (transfer full) */
+static char *edited(FkEngine *engine, const char *prompt, GCancellable *cancellable, GError **error) {
+  static uint8_t in[64 * 64 * 3], out[64 * 64 * 3];
+  g_autoptr(FkSettings) s = fk_settings_new();
+  fk_settings_set(s, "prompt", prompt, NULL);
+  fk_settings_set(s, "steps", "2", NULL);
+  fk_settings_set(s, "max-area", "4096", NULL);
+  for (size_t i = 0; i < sizeof in; i++) in[i] = (uint8_t)(i * 7 + i / 191);
+  FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
+  if (!fk_engine_edit(engine, &job, 1, cancellable, NULL, NULL, error)) return NULL;
+  return g_compute_checksum_for_data(G_CHECKSUM_SHA256, out, sizeof out);
+}
+
+static char *decided(FkEngine *engine) {
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_auto(GStrv) list = fk_engine_active(engine, s);
+  for (char **p = list; *p; p += 2)
+    if (!strcmp(*p, "offload")) return g_strdup(p[1]);
+  return NULL;
+}
+
+static const char *const prompts[] = {"make it night", "make it night", "paint it",
+                                      "make it night", "paint it",      "other"};
+
+static void check_edits(const char *const *pairs, const char *mode) {
+  g_autoptr(GError) error = NULL;
+  const char *plain[] = {"offload", "none", NULL, NULL, NULL};
+  for (int i = 0; pairs[i]; i += 2)
+    if (!strcmp(pairs[i], "quantization")) memcpy(plain + 2, pairs + i, 2 * sizeof *plain);
+  g_autoptr(FkEngine) all = open_engine(plain, &error);
+  g_assert_no_error(error);
+  g_autoptr(FkEngine) engine = open_engine(pairs, &error);
+  g_assert_no_error(error);
+  g_assert_true(all != engine);
+  for (size_t i = 0; i < G_N_ELEMENTS(prompts); i++) {
+    g_autofree char *expected = edited(all, prompts[i], NULL, &error),
+                    *found = edited(engine, prompts[i], NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(found, ==, expected);
+    g_assert_cmpuint(resident(all), ==, fk_model_weight_bytes(all->model));
+    if (!strcmp(mode, "model")) g_assert_cmpuint(resident(engine), <=, fk_model_resident_bytes(engine->model, true));
+  }
+  g_autofree char *text = decided(engine);
+  g_test_message("offload %s; %zu of %zu bytes", text, resident(engine), resident(all));
+  g_assert_true(g_str_has_prefix(text, mode));
+}
+
+static void same_bytes(void) {
+  static const char *const model[] = {"offload", "model", NULL};
+  static const char *const fp8[] = {"offload", "model", "quantization", "fp8", NULL};
+  check_edits(model, "model");
+  check_edits(fp8, "model");
+}
+
+/* Bytes that an edit of this size needs, by the plan. */
+static double planned(const char *form, bool swaps) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autoptr(FkSettings) s = fk_settings_new();
+  FkPlan p;
+  fk_settings_set(s, "max-area", "4096", NULL);
+  fk_options_set(options, "quantization", form, NULL);
+  fk_plan(FK_DEMO_MODEL, options, s, 64, 64, 4, &p, &error);
+  g_assert_no_error(error);
+  return (swaps ? p.resident_bytes : p.weight_bytes) + p.cache_bytes + p.arena_bytes;
+}
+
+/* auto: by the limit. A little room for what the backend's own kernels need. */
+static void automatic(void) {
+  g_autofree char *less = g_strdup_printf("%.0f", planned("none", false) * 0.95);
+  g_autofree char *enough = g_strdup_printf("%.0f", planned("none", false) * 1.2);
+  const char *const model[] = {"max-vram", less, NULL}, *const none[] = {"max-vram", enough, NULL};
+  g_assert_cmpfloat(planned("none", true), <, planned("none", false) * 0.94);
+  check_edits(model, "model");
+  check_edits(none, "none");
+}
+
+static void refused(void) {
+  g_autoptr(GError) error = NULL;
+  g_autofree char *less = g_strdup_printf("%.0f", planned("none", false) * 0.95);
+  const char *const all[] = {"offload", "none", "max-vram", less, NULL}, *const tiny[] = {"max-vram", "1000000", NULL};
+  g_assert_null(open_engine(all, &error));
+  g_test_message("%s", error->message);
+  assert_error(error, FK_ERROR_MEMORY, "max-vram", "what fits: offload=model (");
+  g_assert_null(open_engine(tiny, &error));
+  g_test_message("%s", error->message);
+  assert_error(error, FK_ERROR_MEMORY, "max-vram is 1000000", "");
+}
+
+/* An edit that is stopped while parts change leaves an engine that goes on. */
+static void stopped(void) {
+  static const char *const model[] = {"offload", "model", NULL};
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkEngine) engine = open_engine(model, &error);
+  g_assert_no_error(error);
+  g_autoptr(GCancellable) cancellable = g_cancellable_new();
+  g_autofree char *first = edited(engine, prompts[0], NULL, &error);
+  g_cancellable_cancel(cancellable);
+  g_assert_null(edited(engine, "new", cancellable, &error));
+  g_assert_error(error, FK_ERROR, FK_ERROR_CANCELLED);
+  g_clear_error(&error);
+  /* as a part that could not be read would leave it */
+  for (int i = 0; i < FK_PARTS; i++) fk_model_release_part(engine->model, (FkPart)i);
+  g_autofree char *again = edited(engine, prompts[0], NULL, &error);
+  g_assert_no_error(error);
+  g_assert_cmpstr(again, ==, first);
+}
+
+/* Peak of the published model with each way, bfloat16 and fp8: a table. */
+static void published(void) {
+  static const char *const forms[] = {"none", "fp8"};
+  g_autoptr(FkSettings) s = fk_settings_new();
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = fk_options_new();
+    FkPlan p;
+    fk_options_set(options, "quantization", forms[i], NULL);
+    fk_options_set(options, "text-quantization", forms[i], NULL);
+    fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
+    g_assert_no_error(error);
+    const double more = p.cache_bytes + p.arena_bytes;
+    g_test_message("quantization=%s: offload=none %.2f GB, offload=model %.2f GB", forms[i],
+                   (p.weight_bytes + more) / 1e9, (p.resident_bytes + more) / 1e9);
+    g_assert_cmpfloat(p.resident_bytes, <, p.weight_bytes);
+    g_assert_cmpfloat(p.resident_bytes, >=, p.stage[3].weight_bytes);
+  }
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/offload/same-bytes", same_bytes);
+  g_test_add_func("/offload/automatic", automatic);
+  g_test_add_func("/offload/refused", refused);
+  g_test_add_func("/offload/stopped", stopped);
+  g_test_add_func("/offload/published", published);
+  return g_test_run();
+}
