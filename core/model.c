@@ -234,6 +234,12 @@ size_t fk_model_open_bytes(const FkModel *m) {
   return m->swaps ? m->part[FK_PART_CLIP].bytes + m->part[FK_PART_T5].bytes : fk_model_weight_bytes(m);
 }
 
+size_t fk_model_held_bytes(const FkModel *m) {
+  size_t sum = 0;
+  for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].loaded ? m->part[i].bytes : 0;
+  return sum;
+}
+
 size_t fk_model_weight_bytes(const FkModel *m) {
   size_t sum = 0;
   for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].bytes;

@@ -72,6 +72,8 @@ char *fk_model_layout(const FkModel *model);
 size_t fk_model_open_bytes(const FkModel *model);
 /* Of the parts that are in memory at a time. */
 size_t fk_model_resident_bytes(const FkModel *model, bool swaps);
+/* Of the parts that are in memory now. */
+size_t fk_model_held_bytes(const FkModel *model);
 /* Of all parts, loaded or not: known as soon as the model is open. */
 size_t fk_model_weight_bytes(const FkModel *model);
 /* Square of the autoencoder's training size: the area at which the model works by default. */

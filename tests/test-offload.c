@@ -5,7 +5,11 @@
 #include "engine.h"
 #include "test-files.h"
 
-#include <math.h>
+#include "lora-files.h"
+
+#include <unistd.h>
+
+#define ADAPTER FK_DEMO_MODEL "/../cyanotype.safetensors"
 
 static FkEngine *open_engine(const char *const *pairs, GError **error) {
   g_autoptr(FkOptions) options = fk_options_new();
@@ -26,16 +30,22 @@ static size_t resident(const FkEngine *engine) {
 }
 
 /* (transfer full) */
-static char *edited(FkEngine *engine, const char *prompt, GCancellable *cancellable, GError **error) {
+static char *adapted(FkEngine *engine, const char *prompt, const char *loras, GCancellable *cancellable,
+                     GError **error) {
   static uint8_t in[64 * 64 * 3], out[64 * 64 * 3];
   g_autoptr(FkSettings) s = fk_settings_new();
   fk_settings_set(s, "prompt", prompt, NULL);
+  g_assert_true(fk_settings_set(s, "loras", loras, NULL));
   fk_settings_set(s, "steps", "2", NULL);
   fk_settings_set(s, "max-area", "4096", NULL);
   for (size_t i = 0; i < sizeof in; i++) in[i] = (uint8_t)(i * 7 + i / 191);
   FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
   if (!fk_engine_edit(engine, &job, 1, cancellable, NULL, NULL, error)) return NULL;
   return g_compute_checksum_for_data(G_CHECKSUM_SHA256, out, sizeof out);
+}
+
+static char *edited(FkEngine *engine, const char *prompt, GCancellable *cancellable, GError **error) {
+  return adapted(engine, prompt, "", cancellable, error);
 }
 
 static char *decided(FkEngine *engine) {
@@ -77,6 +87,79 @@ static void same_bytes(void) {
   static const char *const fp8[] = {"offload", "model", "quantization", "fp8", NULL};
   check_edits(model, "model");
   check_edits(fp8, "model");
+}
+
+/* All of a folder but one, as links. */
+static void link_all(const char *from, const char *to, const char *but) {
+  g_autoptr(GDir) dir = g_dir_open(from, 0, NULL);
+  const char *name;
+  while ((name = g_dir_read_name(dir))) {
+    g_autofree char *a = g_build_filename(from, name, NULL), *b = g_build_filename(to, name, NULL);
+    if (strcmp(name, but)) g_assert_cmpint(symlink(a, b), ==, 0);
+  }
+}
+
+/* An adapter of both text encoders. (transfer full) */
+static char *text_adapter(void) {
+  static const struct {
+    const char *name, *shape;
+    size_t n;
+  } tensors[] = {{"text_encoder.text_model.encoder.layers.1.mlp.fc1.lora_A.weight", "[2,128]", 256},
+                 {"text_encoder.text_model.encoder.layers.1.mlp.fc1.lora_B.weight", "[512,2]", 1024},
+                 {"text_encoder_2.encoder.block.2.layer.1.DenseReluDense.wi_1.lora_A.weight", "[2,256]", 512},
+                 {"text_encoder_2.encoder.block.2.layer.1.DenseReluDense.wi_1.lora_B.weight", "[512,2]", 1024}};
+  float values[1024];
+  LoraFile f = lora_file_new();
+  for (size_t i = 0; i < G_N_ELEMENTS(values); i++) values[i] = (float)((int)(i * 37 % 101) - 50) / 100.0f;
+  for (size_t i = 0; i < G_N_ELEMENTS(tensors); i++)
+    lora_put(&f, tensors[i].name, tensors[i].shape, values, tensors[i].n);
+  return lora_write(&f, "text.safetensors");
+}
+
+/* Adapters of the transformer and of the text encoders are in parts that have been away, and out of them again. */
+static void adapters(void) {
+  g_autofree char *text = text_adapter(), *both = g_strconcat(ADAPTER ":0.5; ", text, NULL);
+  const char *const lists[] = {"", ADAPTER, ADAPTER ":0.5", text, "", both, text};
+  static const char *const model[] = {"offload", "model", NULL}, *const none[] = {"offload", "none", NULL};
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkEngine) all = open_engine(none, &error), engine = open_engine(model, &error);
+  g_assert_no_error(error);
+  g_autofree char *first = NULL;
+  for (int i = 0; i < 2 * (int)G_N_ELEMENTS(lists); i++) {
+    const char *list = lists[i / 2], *prompt = prompts[(i * 2) % (int)G_N_ELEMENTS(prompts)];
+    g_autofree char *expected = adapted(all, prompt, list, NULL, &error),
+                    *found = adapted(engine, prompt, list, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(found, ==, expected);
+    if (i == 0) first = g_strdup(found);
+    if (i == 2) g_assert_cmpstr(found, !=, first);
+  }
+}
+
+/* Headers of all parts are read when the model is opened, also of those that come later. */
+static void damaged(void) {
+  static const char *const files[] = {"transformer/diffusion_pytorch_model-00002-of-00003.safetensors",
+                                      "vae/diffusion_pytorch_model.safetensors"};
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = fk_options_new();
+    g_autofree char *folder = g_strdup_printf("%s/%zu", scratch, i), *part = g_path_get_dirname(files[i]);
+    g_autofree char *demo = g_build_filename(FK_DEMO_MODEL, part, NULL), *own = g_build_filename(folder, part, NULL);
+    g_assert_cmpint(g_mkdir_with_parents(folder, 0700), ==, 0);
+    link_all(FK_DEMO_MODEL, folder, part);
+    g_assert_cmpint(g_mkdir_with_parents(own, 0700), ==, 0);
+    g_autofree char *file = g_path_get_basename(files[i]), *whole = g_build_filename(demo, file, NULL), *bytes = NULL;
+    gsize size;
+    link_all(demo, own, file);
+    g_assert_true(g_file_get_contents(whole, &bytes, &size, NULL));
+    g_autofree char *name = g_strdup_printf("%zu/%s", i, files[i]), *path = write_bytes(name, bytes, size - 1);
+    fk_options_set(options, "model-path", folder, NULL);
+    fk_options_set(options, "backend", "cpu", NULL);
+    fk_options_set(options, "offload", "model", NULL);
+    g_assert_null(fk_engine_new(options, &error));
+    g_test_message("%s", error->message);
+    assert_error(error, FK_ERROR_MODEL_BAD, file, "");
+  }
 }
 
 /* Bytes that an edit of this size needs, by the plan. */
@@ -155,10 +238,15 @@ static void published(void) {
 
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
+  scratch_open();
   g_test_add_func("/offload/same-bytes", same_bytes);
+  g_test_add_func("/offload/adapters", adapters);
+  g_test_add_func("/offload/damaged", damaged);
   g_test_add_func("/offload/automatic", automatic);
   g_test_add_func("/offload/refused", refused);
   g_test_add_func("/offload/stopped", stopped);
   g_test_add_func("/offload/published", published);
-  return g_test_run();
+  const int status = g_test_run();
+  scratch_close();
+  return status;
 }
