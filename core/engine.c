@@ -137,7 +137,8 @@ static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, 
     return other;
   }
   e->files = g_strdup(files);
-  e->model = fk_model_open(path, e->be, &e->plan.precision, e->plan.backend != FK_ENGINE_NULL, error);
+  const FkPaths paths = fk_load_paths(&e->plan, path);
+  e->model = fk_model_open_paths(&paths, e->be, &e->plan.precision, e->plan.backend != FK_ENGINE_NULL, error);
   if (e->model) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
   engine_free(e);
   return NULL;

@@ -93,17 +93,28 @@ static bool hash_file(GString *s, GChecksum *all, const char *path, const char *
   return true;
 }
 
+/* A file, or those of a folder that a model is made of. */
+static bool hash_path(GString *list, GChecksum *all, const char *path, GError **error) {
+  g_auto(GStrv) names = fk_registry_checkpoint(path);
+  g_autofree char *base = g_path_get_basename(path);
+  if (!g_file_test(path, G_FILE_TEST_IS_DIR) && !hash_file(list, all, path, base, error)) return false;
+  for (char **name = names; *name; name++) {
+    g_autofree char *file = g_build_filename(path, *name, NULL);
+    if (!hash_file(list, all, file, *name, error)) return false;
+  }
+  return true;
+}
+
 /* {"sha256": of names and hashes, "files": [...]}: what the engine opened, or an error. NULL path: a published
  * configuration without files. (transfer full) */
 static char *hash_model(const char *path, const char *opened, const FkOptions *options, GError **error) {
+  static const char *const others[] = {"vae-path", "clip-path", "t5-path", "tokenizer-path"};
   g_autoptr(GChecksum) all = g_checksum_new(G_CHECKSUM_SHA256);
   g_autoptr(GString) list = g_string_new("[");
-  g_auto(GStrv) names = path ? fk_registry_checkpoint(path) : g_new0(char *, 1);
-  g_autofree char *base = path ? g_path_get_basename(path) : NULL;
-  if (path && !g_file_test(path, G_FILE_TEST_IS_DIR) && !hash_file(list, all, path, base, error)) return NULL;
-  for (char **name = names; *name; name++) {
-    g_autofree char *file = g_build_filename(path, *name, NULL);
-    if (!hash_file(list, all, file, *name, error)) return NULL;
+  if (path && !hash_path(list, all, path, error)) return NULL;
+  for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
+    const char *other = fk_options_get(options, others[i]);
+    if (path && other && *other && !hash_path(list, all, other, error)) return NULL;
   }
   g_autofree char *now = fk_registry_files(options);
   if (strcmp(now, opened)) {
@@ -145,8 +156,8 @@ static bool counts(const FkProperty *p, FkScope scope, Use use) {
   if (use == APPLY && p->file) return false;
   if (scope == FK_SCOPE_OPTION && g_strv_contains(where, p->name)) return false;
   return use == APPLY ||
-         (strcmp(p->name, "loras") && /* their hashes count, not their paths */
-          strcmp(p->name, "model-path") && strcmp(p->name, "preset") && p->optimization != FK_CLASS_SAME);
+         (strcmp(p->name, "loras") && /* files' hashes count, not their paths */
+          !g_str_has_suffix(p->name, "-path") && strcmp(p->name, "preset") && p->optimization != FK_CLASS_SAME);
 }
 
 /* One spelling for each number: "2.50" asks for what "2.5" does. */

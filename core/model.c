@@ -6,12 +6,6 @@
 #include "file.h"
 #include "fk.h"
 
-/* Names of the files in a part's folder: diffusers' and transformers'. */
-static const char *const stems[FK_PARTS] = {[FK_PART_CLIP] = "model",
-                                            [FK_PART_T5] = "model",
-                                            [FK_PART_FLUX] = "diffusion_pytorch_model",
-                                            [FK_PART_VAE] = "diffusion_pytorch_model"};
-
 static bool mismatch(GError **error, const char *path, const char *what, int64_t expected, int64_t found) {
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
               "%s: %s: expected %" G_GINT64_FORMAT ", found %" G_GINT64_FORMAT, path ? path : "published configuration",
@@ -25,20 +19,8 @@ static bool check_levels(const FkModel *m, GError **error) {
   return levels == 4 || mismatch(error, m->path, "vae levels (8 pixels per latent)", 4, levels);
 }
 
-static bool open_files(FkModel *m, FkPart i, GError **error) {
-  g_autofree char *folder = g_build_filename(m->path, fk_part_name(i), NULL);
-  size_t n;
-  const FkNameTable *tables = fk_name_tables(i, &n);
-  FkComponent *component = fk_component_open(folder, stems[i], error);
-  if (!component) return false;
-  m->part[i].component = component;
-  m->names.part[i] = (FkNamesPart){component, fk_names_detect(i, component, tables, n)};
-  return true;
-}
-
-static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, bool with_files, GError **error) {
+static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, GError **error) {
   FkModelPart *p = &m->part[i];
-  if (with_files && m->path && !m->pack && !open_files(m, i, error)) return false;
   p->binder = fk_binder_new(m->be, precision, &m->names, i);
   switch (i) {
   case FK_PART_CLIP: fk_clip_init(&m->clip, &m->config.clip, p->binder); break;
@@ -52,9 +34,9 @@ static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, bool w
   return true;
 }
 
-static bool open_tokenizers(FkModel *m, GError **error) {
-  g_autofree char *clip = g_build_filename(m->path, "tokenizer", NULL);
-  g_autofree char *t5 = g_build_filename(m->path, "tokenizer_2", NULL);
+static bool open_tokenizers(FkModel *m, const char *folder, GError **error) {
+  g_autofree char *clip = g_build_filename(folder, "tokenizer", NULL);
+  g_autofree char *t5 = g_build_filename(folder, "tokenizer_2", NULL);
   m->clip_tokenizer = fk_clip_tokenizer_open(clip, error);
   if (!m->clip_tokenizer) return false;
   m->t5_tokenizer = fk_t5_tokenizer_open(t5, error);
@@ -103,20 +85,43 @@ static bool take_pack(const FkModel *m, GError **error) {
   return true;
 }
 
-FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error) {
+/* Files and configurations are inside, as in a folder. */
+static bool open_packed(FkModel *m, const char *path, bool with_files, GError **error) {
+  m->path = g_strdup(path);
+  if (with_files && !(m->pack = fk_pack_open(path, error))) return false;
+  return fk_config_load(&m->config, path, error) && check_levels(m, error) &&
+         (!with_files || open_tokenizers(m, path, error));
+}
+
+/* Parts, configurations and tokenizers of the model's files. */
+static bool open_checkpoint(FkModel *m, const FkPaths *paths, bool with_files, GError **error) {
+  FkCheckpoint c;
+  if (fk_pack_detect(paths->model)) return open_packed(m, paths->model, with_files, error);
+  if (!fk_checkpoint_open(&c, paths, with_files, error)) return false;
+  m->path = g_strdup(paths->model);
+  m->config = c.config;
+  m->names = c.names;
+  for (int i = 0; i < FK_PARTS; i++) m->part[i].component = g_steal_pointer(&c.component[i]);
+  const bool ok = check_levels(m, error) && (!with_files || open_tokenizers(m, c.tokenizers, error));
+  fk_checkpoint_clear(&c);
+  return ok;
+}
+
+FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
+                             GError **error) {
   g_autoptr(FkModel) m = g_new0(FkModel, 1);
   m->be = be;
-  if (g_file_test(path, G_FILE_TEST_EXISTS) || !fk_config_preset(&m->config, path)) {
-    m->path = g_strdup(path);
-    if (with_files && fk_pack_detect(path) && !(m->pack = fk_pack_open(path, error))) return NULL;
-    if (!fk_config_load(&m->config, path, error)) return NULL;
-  }
-  if (!check_levels(m, error)) return NULL;
-  if (m->path && with_files && !open_tokenizers(m, error)) return NULL;
+  const bool exists = g_file_test(paths->model, G_FILE_TEST_EXISTS);
+  if ((exists || !fk_config_preset(&m->config, paths->model)) && !open_checkpoint(m, paths, with_files, error))
+    return NULL;
   for (int i = 0; i < FK_PARTS; i++)
-    if (!open_part(m, (FkPart)i, precision, with_files, error)) return NULL;
+    if (!open_part(m, (FkPart)i, precision, error)) return NULL;
   if (m->pack && !take_pack(m, error)) return NULL;
   return g_steal_pointer(&m);
+}
+
+FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error) {
+  return fk_model_open_paths(&(FkPaths){.model = path}, be, precision, with_files, error);
 }
 
 void fk_model_free(FkModel *m) {

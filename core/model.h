@@ -3,6 +3,7 @@
 #ifndef FK_MODEL_H
 #define FK_MODEL_H
 
+#include "checkpoint.h"
 #include "clip.h"
 #include "flux.h"
 #include "lora.h"
@@ -50,6 +51,9 @@ typedef struct {
  * precision: forms of the matrices by role, NULL: the backend's dtype (fk_binder_new). with_files false: headers of
  * weight files and tokenizers are not opened (plan of a folder). */
 FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error);
+/* The same of a model whose parts are in several places. */
+FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
+                             GError **error);
 /* (nullable) Frees weights; the backend must still be open. */
 void fk_model_free(FkModel *model);
 /* Loads all parts that are not loaded. FK_ERROR_MEMORY before the first byte where the backend has too little for all

@@ -177,6 +177,11 @@ static bool walk_both(const FkEdit *start, FkBackend *be, int bytes_per_value, F
   return true;
 }
 
+static FkModel *open_model(const char *model, const FkLoadPlan *load, FkBackend *be, GError **error) {
+  const FkPaths paths = fk_load_paths(load, model);
+  return fk_model_open_paths(&paths, be, &load->precision, false, error);
+}
+
 bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
              int bytes_per_value, FkPlan *plan, GError **error) {
   *plan = (FkPlan){0};
@@ -189,7 +194,7 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
   g_autoptr(FkOptions) own = options ? fk_options_copy(options) : fk_options_new();
   FkLoadPlan load;
   fk_packing_adopt(own, model);
-  FkModel *m = fk_load_resolve(own, be, &load, error) ? fk_model_open(model, be, &load.precision, false, error) : NULL;
+  FkModel *m = fk_load_resolve(own, be, &load, error) ? open_model(model, &load, be, error) : NULL;
   FkTune tune;
   FkFrameSize size;
   bool ok = m && fk_tune_resolve(settings, be, &tune, error) && fk_frames_size(m, &tune, width, height, &size, error);

@@ -167,9 +167,19 @@ BOTH(precision_last);
 /* clang-format on */
 static const FkProperty table[] = {
     {"model-path", "Model path",
-     "Folder of the model in diffusers layout (FLUX.1-Kontext-dev), or a file that fluxkontext-pack has made of one; "
-     "relative to the working directory. With backend=null none is needed",
+     "Folder of the model in diffusers layout (FLUX.1-Kontext-dev), or a file: the transformer alone (safetensors or "
+     "GGUF), all parts, or what fluxkontext-pack has made; relative to the working directory. With backend=null none is "
+     "needed",
      OPTION(STRING, model_path), .initial = NULL, A_FILE},
+    {"vae-path", "Autoencoder's path", "File or folder of the autoencoder, instead of the model's own",
+     OPTION(STRING, vae_path), .initial = NULL, MEMORY, A_FILE},
+    {"clip-path", "CLIP's path", "File or folder of the CLIP text encoder, instead of the model's own",
+     OPTION(STRING, clip_path), .initial = NULL, MEMORY, A_FILE},
+    {"t5-path", "T5's path", "File or folder of the T5 text encoder, instead of the model's own",
+     OPTION(STRING, t5_path), .initial = NULL, MEMORY, A_FILE},
+    {"tokenizer-path", "Tokenizers' path",
+     "Folder that holds tokenizer and tokenizer_2, instead of the model's own; a model in a file needs it",
+     OPTION(STRING, tokenizer_path), .initial = NULL, A_FILE},
     {"backend", "Backend", "Machine that computes", OPTION(ENUM, backend), .initial = "auto", CHOICE(backend), MEMORY},
     {"cuda-device-id", "CUDA device", "Index of the GPU; -1 takes the first usable one", OPTION(INT, device), .min = -1,
      .max = 1023, .initial = "-1", MEMORY},

@@ -58,6 +58,9 @@ char **fk_registry_checkpoint(const char *folder) {
               {"tokenizer_2", tokenizer},
               {"scheduler", scheduler}};
   GPtrArray *found = g_ptr_array_new();
+  g_autofree char *index = g_build_filename(folder, "model_index.json", NULL);
+  /* The folder of one part: a model's has no weights of its own beside its parts, or none that are read. */
+  if (!g_file_test(index, G_FILE_TEST_EXISTS)) list_folder(found, folder, "", network);
   for (size_t i = 0; i < G_N_ELEMENTS(list); i++) list_folder(found, folder, list[i].folder, list[i].patterns);
   g_ptr_array_add(found, NULL);
   return (char **)g_ptr_array_free(found, FALSE);

@@ -25,7 +25,8 @@ typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEng
 typedef struct {
   FkPreset preset; /* first, as in FkTune: rows that both have */
   int precision_first, precision_last;
-  const char *model_path; /* NULL: none */
+  const char *model_path;                                      /* NULL: none; the same of the others */
+  const char *vae_path, *clip_path, *t5_path, *tokenizer_path; /* parts instead of the model's own */
   FkEngineKind backend;
   int device;                                     /* index of the GPU; -1: not one of several */
   int threads;                                    /* of the CPU backend; 0 on others */

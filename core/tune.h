@@ -4,6 +4,7 @@
 #define FK_TUNE_H
 
 #include "backend.h"
+#include "checkpoint.h"
 #include "resolved.h"
 #include "values.h"
 
@@ -16,6 +17,10 @@ bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *
  * set, and as they were resolved. `auto` and what it became, or another max-vram, are one engine. (transfer full) */
 char *fk_load_spelling(const FkOptions *options);
 char *fk_load_identity(const FkLoadPlan *plan);
+/* Where the files of `model` and of the options' other paths are. */
+static inline FkPaths fk_load_paths(const FkLoadPlan *plan, const char *model) {
+  return (FkPaths){model, plan->vae_path, plan->clip_path, plan->t5_path, plan->tokenizer_path};
+}
 /* Sets what the backend may use for one edit. */
 void fk_tune_apply(const FkTune *tune, FkBackend *be);
 /* Whether edits with `a` and `b` use the same memory at the same addresses and the same kernels, given equal sizes and

@@ -278,7 +278,7 @@ static void explain_path(const FkOptions *options, GError **error) {
     if (!g_error_matches(*error, FK_ERROR, FK_ERROR_OPTION_BAD)) return;
     g_clear_error(error);
     g_set_error_literal(error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS,
-                        "model-path is not set: give the folder of a model in diffusers layout, such as "
+                        "model-path is not set: give the folder or file of a model, such as "
                         "FLUX.1-Kontext-dev.");
     return;
   }

@@ -86,7 +86,7 @@ static void refused(void) {
   assert_error(error, FK_ERROR_MODEL_MISMATCH, coded, "quantization=fp8");
   g_autofree char *text = write_text("text", "no model");
   g_assert_null(open_engine(text, NULL, &error));
-  assert_error(error, FK_ERROR_MODEL_MISSING, text, "packed model");
+  assert_error(error, FK_ERROR_MODEL_BAD, text, "safetensors");
   g_autoptr(FkOptions) options = fk_options_new();
   g_assert_false(fk_pack(options, 4, "/nowhere/x", NULL, NULL, NULL, &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "model-path", "folder");

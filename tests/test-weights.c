@@ -299,7 +299,7 @@ static void test_mismatch(void) {
     g_assert_false(fk_binder_finish(b, &error));
     assert_error(error, FK_ERROR_MODEL_MISMATCH, cases[i].text_1, cases[i].text_2);
   }
-  /* A tensor too many; half of a stack; many at once: the first is named, all are counted. */
+  /* A tensor too many; half of a stack; many at once: they are listed as far as there is room, and all are counted. */
   write_specs("bad/model.safetensors", small, G_N_ELEMENTS(small));
   g_autoptr(FkComponent) c = open_part("bad");
   g_autoptr(FkBinder) b = binder_of(t, NULL, c, &plain);

@@ -5,6 +5,7 @@
 
 #include "file.h"
 #include "fk-error.h"
+#include "gguf.h"
 #include "json-scan.h"
 
 #include <stdarg.h>
@@ -13,7 +14,7 @@
 #define MAX_INDEX_BYTES (16u << 20) /* the large model's has 0.1 MB */
 
 struct FkComponent {
-  char *folder;                 /* for messages */
+  char *folder;                 /* or file; for messages */
   GPtrArray *shards;            /* FkSafetensors */
   size_t header_bytes, tensors; /* of all shards */
 };
@@ -35,7 +36,8 @@ static bool fail_tensor(const char *index, const char *name, GError **error, con
 
 /* Adds a file to the component, all of whose files together must keep the limits. */
 static FkSafetensors *add_shard(FkComponent *c, const char *path, GError **error) {
-  g_autoptr(FkSafetensors) shard = fk_safetensors_open_within(path, FK_COMPONENT_MAX_HEADER, error);
+  g_autoptr(FkSafetensors) shard = fk_gguf_is(path) ? fk_gguf_open_within(path, FK_COMPONENT_MAX_HEADER, error)
+                                                    : fk_safetensors_open_within(path, FK_COMPONENT_MAX_HEADER, error);
   if (!shard) return NULL;
   c->header_bytes += fk_safetensors_header_bytes(shard);
   c->tensors += fk_safetensors_count(shard);
@@ -139,6 +141,13 @@ FkComponent *fk_component_open(const char *folder, const char *stem, GError **er
   if (g_file_test(index, G_FILE_TEST_EXISTS) || g_file_test(index, G_FILE_TEST_IS_SYMLINK))
     return open_indexed(c, folder, index, error) ? g_steal_pointer(&c) : NULL;
   return add_shard(c, single, error) ? g_steal_pointer(&c) : NULL;
+}
+
+FkComponent *fk_component_open_file(const char *path, GError **error) {
+  g_autoptr(FkComponent) c = g_new0(FkComponent, 1);
+  c->folder = fk_shown_path(path);
+  c->shards = g_ptr_array_new_with_free_func((GDestroyNotify)fk_safetensors_free);
+  return add_shard(c, path, error) ? g_steal_pointer(&c) : NULL;
 }
 
 void fk_component_free(FkComponent *component) {

@@ -20,6 +20,8 @@ typedef struct FkComponent FkComponent;
  * FK_ERROR_MEMORY.
  */
 FkComponent *fk_component_open(const char *folder, const char *stem, GError **error);
+/* The same of one file, safetensors or GGUF by its first bytes; it may hold several components. */
+FkComponent *fk_component_open_file(const char *path, GError **error);
 void fk_component_free(FkComponent *component); /* (nullable) */
 /* For messages: printable UTF-8. */
 const char *fk_component_folder(const FkComponent *component);

@@ -384,22 +384,60 @@ static bool check_parts_agree(const FkConfig *c, const char *path, GError **erro
                c->t5.width, error);
 }
 
+#define LOAD(top, folder, file, ...)                                                                                   \
+  do {                                                                                                                 \
+    Reader r;                                                                                                          \
+    if (open_reader(&r, top, folder, file, error)) __VA_ARGS__;                                                        \
+    if (!close_reader(&r)) return false;                                                                               \
+  } while (0)
+
+bool fk_config_load_part(FkConfig *c, FkPart part, const char *folder, GError **error) {
+  switch (part) {
+  case FK_PART_CLIP:
+    c->clip = (FkClipConfig){0};
+    LOAD(folder, "", "config.json", load_clip(&r, &c->clip));
+    return true;
+  case FK_PART_T5:
+    c->t5 = (FkT5Config){0};
+    LOAD(folder, "", "config.json", load_t5(&r, &c->t5));
+    return true;
+  case FK_PART_FLUX:
+    c->flux = (FkFluxConfig){0};
+    LOAD(folder, "", "config.json", load_flux(&r, &c->flux));
+    return true;
+  default:
+    c->vae = (FkVaeConfig){0};
+    LOAD(folder, "", "config.json", load_vae(&r, &c->vae));
+    return true;
+  }
+}
+
+bool fk_config_load_tokenizers(FkConfig *c, const char *folder, GError **error) {
+  LOAD(folder, "tokenizer", "tokenizer_config.json", c->clip.max_tokens = token_limit(&r, c->clip.positions));
+  LOAD(folder, "tokenizer_2", "tokenizer_config.json", c->t5.max_tokens = token_limit(&r, T5_TOKENS));
+  return true;
+}
+
+bool fk_config_load_pipeline(FkConfig *c, const char *folder, GError **error) {
+  LOAD(folder, "", "model_index.json", load_index(&r, &c->pipeline));
+  LOAD(folder, "scheduler", "scheduler_config.json", load_scheduler(&r, &c->scheduler));
+  return true;
+}
+#undef LOAD
+
+bool fk_config_agree(const FkConfig *c, const char *path, GError **error) {
+  return check_parts_agree(c, path, error);
+}
+
 bool fk_config_load(FkConfig *config, const char *model_path, GError **error) {
   FkConfig c = {0};
-  Reader r;
-#define LOAD(folder, file, ...)                                                                                        \
-  if (open_reader(&r, model_path, folder, file, error)) __VA_ARGS__;                                                   \
-  if (!close_reader(&r)) return false
-  LOAD("", "model_index.json", load_index(&r, &c.pipeline));
-  LOAD("transformer", "config.json", load_flux(&r, &c.flux));
-  LOAD("vae", "config.json", load_vae(&r, &c.vae));
-  LOAD("text_encoder", "config.json", load_clip(&r, &c.clip));
-  LOAD("text_encoder_2", "config.json", load_t5(&r, &c.t5));
-  LOAD("scheduler", "scheduler_config.json", load_scheduler(&r, &c.scheduler));
-  LOAD("tokenizer", "tokenizer_config.json", c.clip.max_tokens = token_limit(&r, c.clip.positions));
-  LOAD("tokenizer_2", "tokenizer_config.json", c.t5.max_tokens = token_limit(&r, T5_TOKENS));
-#undef LOAD
-  if (!check_parts_agree(&c, model_path, error)) return false;
+  if (!fk_config_load_pipeline(&c, model_path, error)) return false;
+  static const FkPart order[] = {FK_PART_FLUX, FK_PART_VAE, FK_PART_CLIP, FK_PART_T5};
+  for (size_t i = 0; i < G_N_ELEMENTS(order); i++) {
+    g_autofree char *folder = g_build_filename(model_path, fk_part_name(order[i]), NULL);
+    if (!fk_config_load_part(&c, order[i], folder, error)) return false;
+  }
+  if (!fk_config_load_tokenizers(&c, model_path, error) || !check_parts_agree(&c, model_path, error)) return false;
   *config = c;
   return true;
 }

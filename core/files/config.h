@@ -7,6 +7,8 @@
 #ifndef FK_CONFIG_H
 #define FK_CONFIG_H
 
+#include "names.h"
+
 #include <glib.h>
 #include <stdbool.h>
 
@@ -81,6 +83,13 @@ typedef struct {
  * files and missing or mistyped fields; _MISMATCH for values that cannot be run and files that contradict each other.
  * The message has file, field, expected and found value. */
 bool fk_config_load(FkConfig *config, const char *model_path, GError **error);
+/* The same in pieces, for models whose files are in several places. part: the configuration in `folder`/config.json.
+ * tokenizers: lengths, from `folder`/tokenizer and tokenizer_2. pipeline: kind and schedule, of a model's folder.
+ * agree: the parts with each other; `path` is for the message. */
+bool fk_config_load_part(FkConfig *config, FkPart part, const char *folder, GError **error);
+bool fk_config_load_tokenizers(FkConfig *config, const char *folder, GError **error);
+bool fk_config_load_pipeline(FkConfig *config, const char *folder, GError **error);
+bool fk_config_agree(const FkConfig *config, const char *path, GError **error);
 /* Published configurations without any file: "kontext-dev", "dev", "schnell". False for other names. */
 bool fk_config_preset(FkConfig *config, const char *name);
 

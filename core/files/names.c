@@ -3,6 +3,9 @@
  * it is for; how to add one is in CONTRIBUTING.md. */
 #include "names.h"
 
+#include "file.h"
+#include "fk-error.h"
+
 #include <string.h>
 
 #define MAX_STARS 4
@@ -316,4 +319,25 @@ bool fk_names_ignored(const FkNames *names, FkPart part, const char *tensor) {
   if (p->prefix && !g_str_has_prefix(tensor, p->prefix)) return true;
   const char *name = p->prefix ? tensor + strlen(p->prefix) : tensor;
   return matches(p->table->ignored, name) || matches(always_ignored, name);
+}
+
+bool fk_names_claim(const FkNames *names, const FkSafetensors *file, GError **error) {
+  static const char *const useless[] = {"*.logit_scale", "*.spiece_model", "model_ema.*", NULL};
+  g_autofree char *first = NULL;
+  int unknown = 0;
+  for (size_t i = 0; i < fk_safetensors_count(file); i++) {
+    const char *name = fk_safetensors_at(file, i)->name;
+    bool claimed = matches(useless, name) || matches(always_ignored, name);
+    for (int part = 0; part < FK_PARTS && !claimed; part++) {
+      const FkNamesPart *p = &names->part[part];
+      claimed = p->component && (!p->prefix || g_str_has_prefix(name, p->prefix));
+    }
+    if (claimed) continue;
+    unknown++;
+    if (!first) first = fk_shown_name(name);
+  }
+  if (!unknown) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH, "%s: tensor \"%s\" is of no part of a model (%d such)",
+              fk_safetensors_path(file), first, unknown);
+  return false;
 }

@@ -90,6 +90,9 @@ int fk_names_layout(FkPart part, const FkComponent *component, FkNamesPart *out)
 bool fk_names_find(const FkNames *names, FkPart part, const char *canonical, FkSource *out);
 /* The name that the layout gives a canonical tensor first. (transfer full) */
 char *fk_names_expected(const FkNames *names, FkPart part, const char *canonical);
+/* Each tensor of a file that holds several parts must belong to one of them or be known to have no use: else
+ * FK_ERROR_MODEL_MISMATCH names the first and counts them. */
+bool fk_names_claim(const FkNames *names, const FkSafetensors *file, GError **error);
 /* It is not the part's, or has no use. */
 bool fk_names_ignored(const FkNames *names, FkPart part, const char *tensor);
 

@@ -5,7 +5,7 @@
  * The header may hold a million entries, so it is scanned without a tree: names point into its text, decoded in place.
  * Deliberately not here: what the texts of `__metadata__` say. Keys the format does not define are refused. */
 #define _POSIX_C_SOURCE 200809L
-#include "safetensors.h"
+#include "safetensors-internal.h"
 
 #include "file.h"
 #include "fk-error.h"
@@ -18,18 +18,6 @@
 #include <unistd.h>
 
 #define LENGTH_BYTES 8u /* of the header's length, little-endian, before it */
-
-struct FkSafetensors {
-  int fd;
-  char *path, *shown; /* as given; as UTF-8 for messages */
-  uint64_t size;      /* of the file */
-  char *header;       /* decoded in place; names point into it */
-  size_t header_bytes;
-  GArray *tensors;      /* FkStTensor, by begin */
-  GArray *dims;         /* int64_t of all shapes */
-  GHashTable *by_name;  /* FkStTensor as a set */
-  GHashTable *metadata; /* key -> text, both in the header */
-};
 
 typedef struct {
   FkSafetensors *st;
@@ -217,7 +205,10 @@ static bool check_tensors(FkSafetensors *st, GError **error) {
     if (t->rank) dim += t->rank; /* without any dimension `dim` is NULL */
     if (!check_size(st, t, error)) return false;
   }
-  if (!check_places(st, error)) return false;
+  return check_places(st, error) && fk_safetensors_index(st, error);
+}
+
+bool fk_safetensors_index(FkSafetensors *st, GError **error) {
   st->by_name = g_hash_table_new(tensor_hash, tensor_equal);
   for (guint i = 0; i < st->tensors->len; i++) {
     FkStTensor *t = &g_array_index(st->tensors, FkStTensor, i);
@@ -260,7 +251,7 @@ static bool read_header(FkSafetensors *st, size_t limit, GError **error) {
   return true;
 }
 
-FkSafetensors *fk_safetensors_open_within(const char *path, size_t limit, GError **error) {
+FkSafetensors *fk_safetensors_create(const char *path, GError **error) {
   g_autoptr(FkSafetensors) st = g_new0(FkSafetensors, 1);
   st->path = g_strdup(path);
   st->shown = fk_shown_path(path);
@@ -268,7 +259,12 @@ FkSafetensors *fk_safetensors_open_within(const char *path, size_t limit, GError
   st->dims = g_array_new(FALSE, FALSE, sizeof(int64_t));
   st->metadata = g_hash_table_new(fk_text_hash, g_str_equal);
   st->fd = fk_file_open(path, &st->size, error);
-  if (st->fd < 0 || !read_header(st, MIN(limit, FK_ST_MAX_HEADER), error)) return NULL;
+  return st->fd < 0 ? NULL : g_steal_pointer(&st);
+}
+
+FkSafetensors *fk_safetensors_open_within(const char *path, size_t limit, GError **error) {
+  g_autoptr(FkSafetensors) st = fk_safetensors_create(path, error);
+  if (!st || !read_header(st, MIN(limit, FK_ST_MAX_HEADER), error)) return NULL;
   Scan s = {.st = st};
   if (!fk_json_start(&s.json, st->header, st->header_bytes) || !scan_header(&s)) {
     fk_json_report(&s.json, path, LENGTH_BYTES, error);

@@ -47,7 +47,8 @@ struct FkBinder {
   int64_t parameters;
   FkRoleShare share[FK_ROLES + 1]; /* the last: vectors and tables */
   int missing, mismatched, extra;
-  char *first; /* message of the first of these */
+  GString *problems; /* their messages; full: not all of them */
+  bool full;
 };
 
 static inline bool fk_item_quantised(const FkItem *item) {

@@ -365,7 +365,7 @@ static void set_targets(FkBinder *b) {
 }
 
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
-  assert(!b->first);
+  assert(!b->problems->len);
   if (!b->component && !b->packed) return true;
   if (!fk_store_alloc(&b->store, fk_part_name(b->part), error)) return false;
   if (read_all(b, NULL, cancellable, progress, user_data, error)) {

@@ -28,6 +28,7 @@ FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, const FkNam
   b->items = g_array_new(FALSE, FALSE, sizeof(FkItem));
   b->targets = g_array_new(FALSE, FALSE, sizeof(FkTarget));
   b->twins = g_ptr_array_new_with_free_func(g_free);
+  b->problems = g_string_new(NULL);
   b->bound = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_bound);
   b->known = g_hash_table_new(NULL, NULL);
   return b;
@@ -41,18 +42,23 @@ void fk_binder_free(FkBinder *b) {
   g_ptr_array_unref(b->twins);
   g_hash_table_unref(b->bound);
   g_hash_table_unref(b->known);
-  g_free(b->first);
+  g_string_free(b->problems, TRUE);
   g_free(b);
 }
 
-/* Counts a problem; the first one's text is kept. */
+#define MAX_PROBLEMS 1200 /* bytes of text; the rest is counted */
+
+/* Counts a problem and lists it behind those before, as far as there is room. */
 G_GNUC_PRINTF(3, 4) static void problem(FkBinder *b, int *count, const char *format, ...) {
+  GString *s = b->problems;
   (*count)++;
-  if (b->first) return;
+  if (b->full) return;
   va_list list;
   va_start(list, format);
-  b->first = g_strdup_vprintf(format, list);
+  g_autofree char *text = g_strdup_vprintf(format, list);
   va_end(list);
+  b->full = s->len && s->len + strlen(text) > MAX_PROBLEMS;
+  g_string_append_printf(s, "%s%s", s->len ? "; " : "", b->full ? "..." : text);
 }
 
 /* ---- Places ---- */
@@ -260,10 +266,10 @@ static void count_extra(FkBinder *b) {
 bool fk_binder_finish(FkBinder *b, GError **error) {
   if (!b->component) return true;
   count_extra(b);
-  if (!b->first) return true;
+  if (!b->problems->len) return true;
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
-              "%s: %s (in all %d missing, %d of another shape or type, %d unknown)", fk_part_name(b->part), b->first,
-              b->missing, b->mismatched, b->extra);
+              "%s: %s (in all %d missing, %d of another shape or type, %d unknown)", fk_part_name(b->part),
+              b->problems->str, b->missing, b->mismatched, b->extra);
   return false;
 }
 

@@ -56,7 +56,8 @@ void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_
                    const char *const *names);
 
 /* Call after the last bind. False when tensors are missing, of another shape or type, or neither asked for nor ignored
- * by the layout: one FK_ERROR_MODEL_MISMATCH that names the first with expected and found value and counts the rest. */
+ * by the layout: one FK_ERROR_MODEL_MISMATCH that lists them with expected and found value, as many as a message takes,
+ * and counts them. */
 bool fk_binder_finish(FkBinder *b, GError **error);
 /* Instead of fk_binder_finish, for a binder without a component: everything comes from the packed model, group by
  * group. It is kept by reference; its forms and layout are this binder's (fk_binder_layout). FK_ERROR_MODEL_BAD. */
