@@ -41,6 +41,31 @@ def make_api():
     put('api', 'shared', b'n\no\nthreads=3\no\ncuda-device-id=7\npreset=exact\no\nn\no\na\n')
 
 
+# ---- gguf ----
+
+def gguf(tensors, pairs=b'', n_pairs=0, alignment=32):
+    """tensors: (name, dims innermost first, type, bytes)."""
+    word = lambda s: struct.pack('<Q', len(s)) + s.encode()
+    head, data = b'GGUF' + struct.pack('<IQQ', 3, len(tensors), n_pairs) + pairs, b''
+    for name, dims, kind, size in tensors:
+        head += word(name) + struct.pack(f'<I{len(dims)}QIQ', len(dims), *dims, kind, len(data))
+        data += bytes(i % 251 for i in range(size)) + bytes(-size % alignment)
+    return head + bytes(-len(head) % alignment) + data
+
+
+def make_gguf():
+    word = lambda s: struct.pack('<Q', len(s)) + s.encode()
+    blocks = {0: (1, 4), 1: (1, 2), 30: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
+              11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136)}
+    put('gguf', 'types', gguf([(f'l.{k}.weight', [v, 2], k, 2 * b) for k, (v, b) in blocks.items()]))
+    pairs = word('general.architecture') + struct.pack('<I', 8) + word('flux')
+    pairs += word('general.alignment') + struct.pack('<II', 4, 64)
+    pairs += word('words') + struct.pack('<IIQ', 9, 8, 2) + word('a') + word('b')
+    pairs += word('numbers') + struct.pack('<IIQ3f', 9, 6, 3, 1, 2, 3)
+    put('gguf', 'pairs', gguf([('x.weight', [4, 3], 0, 48), ('x.bias', [3], 0, 12)], pairs, 4, 64))
+    put('gguf', 'empty', gguf([]))
+
+
 # ---- safetensors ----
 
 def safetensors(header, data=b''):
@@ -201,6 +226,7 @@ def make_adapters():
 
 
 make_api()
+make_gguf()
 make_safetensors()
 make_adapters()
 make_configs()
