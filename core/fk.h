@@ -28,6 +28,7 @@
  *     and what fk_engine_load gives where the weights are not there yet
  *   fk_manifest, fk_manifest_id: OPTION_BAD (settings), MODEL_MISSING, MODEL_DENIED, MODEL_BAD; fk_manifest_apply:
  *     OPTION_BAD
+ *   fk_describe_file: MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, BACKEND_MISSING, MEMORY
  *   fk_plan: OPTION_BAD, MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, MEMORY
  *
  * Units: pixels, bytes, milliseconds (names end in _ms). */
@@ -346,6 +347,11 @@ typedef struct {
  * weight_bytes, cache_bytes and arena_bytes, and what the kernels of its backend hold. */
 FK_API bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
                     int bytes_per_value, FkPlan *plan, GError **error);
+
+/* What a file of weights is, as lines for people: for each part of a model in it, whose names its tensors have, their
+ * types, the sizes that follow, and the memory that they would take; what does not fit, and what a model of this file
+ * needs besides. (transfer full): g_free. NULL: FK_ERROR_MODEL_*, for a file that is no file of weights. */
+FK_API char *fk_describe_file(const char *path, GError **error);
 
 G_END_DECLS
 

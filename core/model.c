@@ -19,7 +19,7 @@ static bool check_levels(const FkModel *m, GError **error) {
   return levels == 4 || mismatch(error, m->path, "vae levels (8 pixels per latent)", 4, levels);
 }
 
-static bool open_part(FkModel *m, FkPart i, const FkPrecision *precision, GError **error) {
+bool fk_model_bind(FkModel *m, FkPart i, const FkPrecision *precision, GError **error) {
   FkModelPart *p = &m->part[i];
   p->binder = fk_binder_new(m->be, precision, &m->names, i);
   switch (i) {
@@ -115,7 +115,7 @@ FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecis
   if ((exists || !fk_config_preset(&m->config, paths->model)) && !open_checkpoint(m, paths, with_files, error))
     return NULL;
   for (int i = 0; i < FK_PARTS; i++)
-    if (!open_part(m, (FkPart)i, precision, error)) return NULL;
+    if (!fk_model_bind(m, (FkPart)i, precision, error)) return NULL;
   if (m->pack && !take_pack(m, error)) return NULL;
   return g_steal_pointer(&m);
 }

@@ -54,6 +54,9 @@ FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *preci
 /* The same of a model whose parts are in several places. */
 FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
                              GError **error);
+/* A part's network with its configuration, asked for in the part's files, where it has any. For fk_model_open, and for
+ * who wants to know what files are. */
+bool fk_model_bind(FkModel *model, FkPart part, const FkPrecision *precision, GError **error);
 /* (nullable) Frees weights; the backend must still be open. */
 void fk_model_free(FkModel *model);
 /* Loads all parts that are not loaded. FK_ERROR_MEMORY before the first byte where the backend has too little for all

@@ -149,6 +149,13 @@ static const char *metadata(JsonObject *header, const char *key) {
   return o ? json_object_get_string_member_with_default(o, key, "") : "";
 }
 
+bool doctor_packed(const char *path) {
+  g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, NULL);
+  g_autoptr(JsonParser) parser = json_parser_new();
+  JsonObject *header = file ? header_of(file, parser) : NULL;
+  return header && *metadata(header, "fluxkontext.pack");
+}
+
 /* A packed model says what it is; the engine has checked it. */
 static void report_packed(const char *path) {
   g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, NULL);
@@ -166,7 +173,11 @@ static void report_packed(const char *path) {
 
 void doctor_model(const char *folder) {
   if (!g_file_test(folder, G_FILE_TEST_IS_DIR)) {
-    report_packed(folder);
+    g_autofree char *text = doctor_packed(folder) ? NULL : fk_describe_file(folder, NULL);
+    if (text)
+      printf("\n%s", text);
+    else
+      report_packed(folder);
     return;
   }
 

@@ -144,7 +144,27 @@ static bool take_words(char **words, const char *config, Request *r, GError **er
   return true;
 }
 
+/* Words that are all files are what is asked about, each by itself. A packed model is opened as a folder is. */
+static bool only_files(char **words) {
+  bool some = false;
+  for (char **p = words; *p; p++) {
+    if (!g_file_test(*p, G_FILE_TEST_IS_REGULAR) || doctor_packed(*p)) return false;
+    some = true;
+  }
+  return some;
+}
+
+static bool describe(char **files, GError **error) {
+  for (char **p = files; *p; p++) {
+    g_autofree char *text = fk_describe_file(*p, error);
+    if (!text) return false;
+    printf("%s%s", p == files ? "" : "\n", text);
+  }
+  return true;
+}
+
 static bool run(const Arguments *a, char **words, GError **error) {
+  if (!a->size && !a->config && only_files(words)) return describe(words, error);
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();
   Request r = {.options = options, .settings = settings};
@@ -170,10 +190,10 @@ int main(int argc, char **argv) {
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status;
-  if (!tool_begin(name, "[MODEL] [PROPERTY=VALUE ...]",
+  if (!tool_begin(name, "[MODEL|FILE...] [PROPERTY=VALUE ...]",
                   "  fluxkontext-doctor FLUX.1-Kontext-dev\n"
                   "  fluxkontext-doctor --plan 1024x1024 FLUX.1-Kontext-dev preset=fast\n"
-                  "Reports on machine and model, or plans an edit, without loading weights.\n"
+                  "Reports on machine, model or files of weights, or plans an edit, without loading weights.\n"
                   "Exit: 0 done, 1 an error, also in the model, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;

@@ -11,6 +11,8 @@ const char *doctor_bytes(double bytes, char *buffer, size_t size);
 bool doctor_machine(bool rates);
 /* Parts, types, sizes and tokenizers of a folder that an engine has opened. */
 void doctor_model(const char *folder);
+/* A file that fluxkontext-pack has made. */
+bool doctor_packed(const char *path);
 /* "FluxKontextPipeline", from model_index.json. (transfer full): NULL where it does not say. */
 char *doctor_pipeline(const char *folder);
 /* docs/tuning.md. */

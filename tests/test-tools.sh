@@ -134,6 +134,20 @@ grep -q '^processor ' "$log" && grep -q '^memory .* GB' "$log" && grep -q '^driv
 check /tools/doctor/lists-the-machine $?
 grep -q '^cpu  *sound on cpu .* 256x256 takes 28 evaluations, 0.27 TFLOP' "$log"
 check /tools/doctor/what-an-edit-takes $?
+# Single files: what they are, what they lack, and what is wrong with them.
+if command -v python3 >/dev/null; then
+  python3 "$FK_SOURCE/tests/rewrite-model.py" "$model" made
+  expect /tools/doctor/files "$doctor" made/bfl.safetensors made/t5.gguf made/all.safetensors
+  grep -q "names  *Black Forest Labs'" "$log" && grep -q "names  *llama.cpp's" "$log" &&
+    grep -q '2 double and 5 single blocks of 256, guidance yes' "$log" &&
+    grep -q "those of latent diffusion behind vae." "$log"
+  check /tools/doctor/names-layouts $?
+  grep -q '^lacks  *text_encoder (clip-path), text_encoder_2 (t5-path), vae (vae-path), tokenizers' "$log" &&
+    grep -q '^lacks  *tokenizers (tokenizer-path)' "$log" && grep -q 'memory  *20.5 MB as bfloat16 (CUDA), 41.0 MB' "$log"
+  check /tools/doctor/what-files-lack-and-take $?
+  expect /tools/doctor/a-file-with-parts "$doctor" made/flux.gguf "vae-path=$model" clip-path=made/clip.safetensors \
+    t5-path=made/t5.gguf "tokenizer-path=$model" max-area=65536
+fi
 "$doctor" --rates >"$log" 2>&1
 grep -q '^cpu .* reaches [0-9.]* TFLOP/s and [0-9.]* TB/s' "$log"
 check /tools/doctor/rates $?

@@ -54,8 +54,9 @@ const char *fk_part_name(FkPart part) {
 /* Of a whole CLIP model; the second is its text tower saved by itself. */
 static const char *const clip_ignored[] = {"*position_ids", "text_projection.weight", "logit_scale", NULL};
 static const FkNameRow clip_tower[] = {COPY("text_model.", "")};
-static const FkNameTable clip_tables[] = {{NULL, 0, clip_ignored},
-                                          {clip_tower, G_N_ELEMENTS(clip_tower), clip_ignored}};
+static const FkNameTable clip_tables[] = {
+    {NULL, 0, clip_ignored, "transformers'"},
+    {clip_tower, G_N_ELEMENTS(clip_tower), clip_ignored, "transformers', the text tower alone"}};
 
 /* The table of token embeddings is tied: a file has it under one name or under both. */
 static const char *const t5_ignored[] = {"encoder.embed_tokens.weight", "spiece_model", NULL};
@@ -79,8 +80,8 @@ static const FkNameRow t5_gguf[] = {
     T5_LAYER("1.DenseReluDense.wo", "ffn_down"),
     T5_LAYER("1.layer_norm", "ffn_norm"),
 };
-static const FkNameTable t5_tables[] = {{t5_rows, G_N_ELEMENTS(t5_rows), t5_ignored},
-                                        {t5_gguf, G_N_ELEMENTS(t5_gguf), NULL}};
+static const FkNameTable t5_tables[] = {{t5_rows, G_N_ELEMENTS(t5_rows), t5_ignored, "transformers'"},
+                                        {t5_gguf, G_N_ELEMENTS(t5_gguf), NULL, "llama.cpp's"}};
 
 /* Black Forest Labs' names: what reads the same rows is fused, and the last modulation is (shift, scale). */
 #define EMBEDDER(ours, theirs)                                                                                         \
@@ -118,7 +119,8 @@ static const FkNameRow flux_bfl[] = {
     COPY("proj_out", "final_layer.linear"),
     {"norm_out.linear", "final_layer.adaLN_modulation.1", 0, 0, 0, FK_TRANSFORM_SWAP_HALVES},
 };
-static const FkNameTable flux_tables[] = {{NULL, 0, NULL}, [FK_NAMES_BFL] = {flux_bfl, G_N_ELEMENTS(flux_bfl), NULL}};
+static const FkNameTable flux_tables[] = {
+    {NULL, 0, NULL, "diffusers'"}, [FK_NAMES_BFL] = {flux_bfl, G_N_ELEMENTS(flux_bfl), NULL, "Black Forest Labs'"}};
 
 /* The names of the latent diffusion code, as in ae.safetensors; the decoder's levels count from the other end. */
 #define LEVEL(ours, theirs, ours_move, theirs_move)                                                                    \
@@ -142,7 +144,8 @@ static const FkNameRow vae_ldm[] = {
     MIDDLE("encoder"), MIDDLE("decoder"), DOWN("0"),    DOWN("1"),    DOWN("2"),
     DOWN("3"),         UP("0", "3"),      UP("1", "2"), UP("2", "1"), UP("3", "0"),
 };
-static const FkNameTable vae_tables[] = {{NULL, 0, NULL}, {vae_ldm, G_N_ELEMENTS(vae_ldm), NULL}};
+static const FkNameTable vae_tables[] = {{NULL, 0, NULL, "diffusers'"},
+                                         {vae_ldm, G_N_ELEMENTS(vae_ldm), NULL, "those of latent diffusion"}};
 
 /* Marks of how the numbers of a file are meant, which are seen where its tensors are checked, and the scales of inputs,
  * which whoever computes with expanded weights does not need. */

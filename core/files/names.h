@@ -47,6 +47,7 @@ typedef struct {
   size_t n_rows;
   const char *const *ignored; /* (nullable) NULL-terminated patterns of tensors that may be there and have no use; '*'
                                  and '?' stand for any text and any character */
+  const char *title;          /* (nullable) whose names they are, for people */
 } FkNameTable;
 
 /* One part's files and how they name things. */
