@@ -244,7 +244,7 @@ static void test_pairs_of_tensors(void) {
 static void test_truncation(void) {
   g_autoptr(GByteArray) b = whole_file(32);
   int taken = 0;
-  for (guint size = 0; size < b->len; size++) {
+  for (guint size = 0; size < b->len; size += size < 1400 ? 1 : 41) { /* every byte of the header */
     const GByteArray cut = {b->data, size};
     g_autoptr(GError) error = NULL;
     g_autoptr(FkSafetensors) st = open_bytes(&cut, &error);
@@ -258,7 +258,7 @@ static void test_flips(void) {
   g_autoptr(GByteArray) b = whole_file(32);
   g_autoptr(GRand) random = g_rand_new_with_seed(3);
   int taken = 0;
-  for (int i = 0; i < 10000; i++) {
+  for (int i = 0; i < 3000; i++) {
     g_autofree guint8 *copy = g_memdup2(b->data, b->len);
     for (int k = 0; k < 3; k++)
       copy[g_rand_int_range(random, 0, 1400)] ^= (guint8)(1 << g_rand_int_range(random, 0, 8));
@@ -273,7 +273,7 @@ static void test_flips(void) {
       g_assert_true(fk_safetensors_read(st, tensor, 0, bytes, tensor->bytes, NULL));
     }
   }
-  g_test_message("%d of 10000 taken", taken);
+  g_test_message("%d of 3000 taken", taken);
 }
 
 /* A header beyond the limit is refused before it is read. */
