@@ -63,8 +63,8 @@ static bool check_pack(const FkModel *m, GError **error) {
     g_autofree char *found = fk_shown_name(values);
     g_set_error(
         error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
-        "%s: packed model: expected values in %s, which %s computes in, found %s; pack the model for this backend",
-        path, ours, m->be->machine, found);
+        "%s: packed model: expected values in %s, which %s computes in, found %s; pack the model again with backend=%s",
+        path, ours, m->be->machine, found, m->be->ops->name);
     return false;
   }
   g_autofree char *layout = fk_model_layout(m);

@@ -20,10 +20,12 @@
 
 static const char name[] = "fluxkontext-edit-image";
 static GCancellable *cancellable;
+static gint editing; /* atomic; before, pictures are read, which may wait for a pipe */
 
 /* The first signal cancels; it takes its source away, so that a second one ends the process. */
 static gboolean on_signal(gpointer data) {
   (void)data;
+  if (!g_atomic_int_get(&editing)) _exit(130);
   g_cancellable_cancel(cancellable);
   return G_SOURCE_REMOVE;
 }
@@ -143,6 +145,7 @@ static bool edit(FkOptions *options, FkSettings *settings, Given *given, const c
       !read_given(given, &job, error) || !picture_read(in, &job.in, error))
     return false;
   g_autoptr(FkEngine) engine = NULL;
+  g_atomic_int_set(&editing, 1);
   const bool done = picture_check_name(out, job.in.channels == 4, error) && (engine = fk_engine_new(options, error)) &&
                     fk_engine_load_for(engine, settings, cancellable, show, NULL, error) &&
                     edit_and_write(engine, &job, out, error);

@@ -3,6 +3,7 @@
 #include "tool.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static const char name[] = "fluxkontext-pack";
@@ -15,13 +16,15 @@ static void show(const char *stage, int64_t current, int64_t total, void *user_d
 
 static bool run(char **words, bool wide, GError **error) {
   g_autoptr(FkOptions) options = fk_options_new();
-  if (!words[0] || !words[1]) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "expected MODEL and FILE; see --help");
-    return false;
-  }
   if (!fk_options_set(options, "model-path", words[0], error)) return false;
   for (char **pair = words + 2; *pair; pair++)
     if (!tool_set(options, NULL, *pair, error)) return false;
+  const char *backend = fk_options_get(options, "backend");
+  if (wide && !strcmp(backend, "cuda")) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--float32 is for the CPU, and backend=cuda is given");
+    return false;
+  }
+  wide = wide || !strcmp(backend, "cpu");
   const bool seen = isatty(STDERR_FILENO);
   const bool ok = fk_pack(options, wide ? 4 : 2, words[1], NULL, seen ? show : NULL, NULL, error);
   if (seen) fprintf(stderr, "\n");
@@ -31,7 +34,7 @@ static bool run(char **words, bool wide, GError **error) {
 int main(int argc, char **argv) {
   gboolean wide = FALSE;
   const GOptionEntry entries[] = {
-      {"float32", 'f', 0, G_OPTION_ARG_NONE, &wide, "For the CPU backend (default: bfloat16, for CUDA)", NULL},
+      {"float32", 'f', 0, G_OPTION_ARG_NONE, &wide, "For the CPU, as backend=cpu (default: bfloat16, for CUDA)", NULL},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status;
@@ -42,6 +45,10 @@ int main(int argc, char **argv) {
                   "Exit: 0 done, 1 an error, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;
+  if (argc < 3) {
+    fprintf(stderr, "%s: expected MODEL and FILE; see --help\n", name);
+    return 2;
+  }
   const bool ok = run(argv + 1, wide, &error);
   if (error) fprintf(stderr, "%s: %s\n", name, error->message);
   return tool_end(name, ok ? 0 : 1);

@@ -63,9 +63,19 @@ expect /tools/pack/same-picture cmp packed.png folder.png
 expect /tools/pack/doctor "$doctor" packed.safetensors
 grep -q 'packed for float32, quantization=fp8' "$log"
 check /tools/pack/doctor-says-what-it-is $?
+expect /tools/pack/for-the-cpu "$pack" "$model" cpu.safetensors backend=cpu quantization=fp8
+expect /tools/pack/for-the-cpu/as-float32 cmp packed.safetensors cpu.safetensors
+"$pack" --float32 "$model" cuda.safetensors backend=cuda >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'is for the CPU, and backend=cuda is given' "$log"
+check /tools/pack/contradiction $?
 "$pack" "$model" >"$log" 2>&1
-[ $? -eq 1 ] && grep -q 'expected MODEL and FILE' "$log"
+[ $? -eq 2 ] && grep -q 'expected MODEL and FILE' "$log"
 check /tools/pack/no-file $?
+# Nothing is written while the pictures are read: a signal ends the tool at once, be it waiting for a pipe.
+mkfifo pipe.png
+timeout --preserve-status -k 30 2 "$edit" -m "$model" -p x pipe.png waits.png >"$log" 2>&1
+[ $? -eq 130 ] && [ ! -e waits.png ]
+check /tools/edit-image/waits-for-a-pipe $?
 
 # ---- fluxkontext, completions ----
 
