@@ -220,6 +220,11 @@ bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
 cudaError_t create_resources(FkBackend *be, FkCuda *cu) {
   constexpr size_t device_bytes = FK_CUDA_SCRATCH_BYTES + 256; /* the counter stands behind the scratch memory */
   FK_CUDA_TRY(cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking));
+  FK_CUDA_TRY(cudaStreamCreateWithFlags(&cu->copies, cudaStreamNonBlocking));
+  for (int i = 0; i < FK_STREAM_SLOTS; i++) {
+    FK_CUDA_TRY(cudaEventCreateWithFlags(&cu->come[i], cudaEventDisableTiming));
+    FK_CUDA_TRY(cudaEventCreateWithFlags(&cu->used[i], cudaEventDisableTiming));
+  }
   FK_CUDA_TRY(cudaMalloc((void **)&cu->scratch, device_bytes));
   be->fixed_bytes = device_bytes;
   cu->counter = (unsigned *)(cu->scratch + FK_CUDA_SCRATCH_BYTES);
@@ -247,7 +252,12 @@ void destroy_resources(FkCuda *cu) {
   if (!cu->stream) return; /* made first: nothing else is there */
   cudaSetDevice(cu->device);
   cudaStreamSynchronize(cu->stream);
+  if (cu->copies) cudaStreamSynchronize(cu->copies);
   forget_graphs(cu);
+  for (int i = 0; i < FK_STREAM_SLOTS; i++) {
+    if (cu->come[i]) cudaEventDestroy(cu->come[i]);
+    if (cu->used[i]) cudaEventDestroy(cu->used[i]);
+  }
   for (int i = 0; i < FK_CUDA_RING; i++)
     if (cu->ring[i].idle) cudaEventDestroy(cu->ring[i].idle);
   for (int i = 0; i < FK_EVENTS; i++)
@@ -255,6 +265,7 @@ void destroy_resources(FkCuda *cu) {
   if (cu->ring_memory) cudaFreeHost(cu->ring_memory);
   if (cu->flags) cudaFreeHost(cu->flags);
   if (cu->scratch) cudaFree(cu->scratch);
+  if (cu->copies) cudaStreamDestroy(cu->copies);
   cudaStreamDestroy(cu->stream);
   cudaGetLastError();
 }
@@ -306,10 +317,31 @@ void *cuda_alloc(FkBackend *be, size_t bytes) {
   return NULL;
 }
 
+/* What was copied ahead and not waited for may still be under way. */
 void cuda_release(FkBackend *be, void *memory) {
   if (!memory) return;
-  enter(be);
+  FkCuda *cu = enter(be);
+  ok(be, "release", cudaStreamSynchronize(cu->copies));
   ok(be, "release", cudaFree(memory));
+}
+
+void *cuda_host_alloc(FkBackend *be, size_t bytes) {
+  void *p = NULL;
+  enter(be);
+  const cudaError_t status = cudaHostAlloc(&p, bytes, cudaHostAllocDefault);
+  if (status == cudaSuccess) return p;
+  if (status == cudaErrorMemoryAllocation)
+    cudaGetLastError();
+  else
+    ok(be, "host alloc", status);
+  return NULL;
+}
+
+void cuda_host_release(FkBackend *be, void *memory) {
+  if (!memory) return;
+  FkCuda *cu = enter(be);
+  ok(be, "host release", cudaStreamSynchronize(cu->copies));
+  ok(be, "host release", cudaFreeHost(memory));
 }
 
 bool is_pinned(const void *host) {
@@ -410,6 +442,29 @@ void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, 
   b->busy = ok(be, "commit", cudaEventRecord(b->idle, cu->stream)); /* after a failure too: a part may be under way */
 }
 
+/* ---- weights that come while ops run ---------------------------------------------------------------------------- */
+
+/* An event that was never recorded has passed: the first copy into a slot waits for nothing. */
+void cuda_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes) {
+  FkCuda *cu = enter(be);
+  assert(slot >= 0 && slot < FK_STREAM_SLOTS);
+  if (!ok(be, "stream copy", cudaStreamWaitEvent(cu->copies, cu->used[slot], 0))) return;
+  if (!ok(be, "stream copy", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cu->copies))) return;
+  ok(be, "stream copy", cudaEventRecord(cu->come[slot], cu->copies));
+}
+
+void cuda_stream_wait(FkBackend *be, int slot) {
+  FkCuda *cu = enter(be);
+  assert(slot >= 0 && slot < FK_STREAM_SLOTS);
+  ok(be, "stream wait", cudaStreamWaitEvent(cu->stream, cu->come[slot], 0));
+}
+
+void cuda_stream_done(FkBackend *be, int slot) {
+  FkCuda *cu = enter(be);
+  assert(slot >= 0 && slot < FK_STREAM_SLOTS);
+  ok(be, "stream done", cudaEventRecord(cu->used[slot], cu->stream));
+}
+
 /* ---- CUDA graphs ------------------------------------------------------------------------------------------------ */
 
 FkCudaGraph *find_graph(FkCuda *cu, int key) {
@@ -489,6 +544,11 @@ const FkOps table = {
     .elapsed_ms = cuda_elapsed_ms,
     .stage = cuda_stage,
     .commit = cuda_commit,
+    .host_alloc = cuda_host_alloc,
+    .host_release = cuda_host_release,
+    .stream_copy = cuda_stream_copy,
+    .stream_wait = cuda_stream_wait,
+    .stream_done = cuda_stream_done,
     .graph_begin = cuda_graph_begin,
     .graph_end = cuda_graph_end,
     .graph_forget = cuda_graph_forget,

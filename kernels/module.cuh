@@ -56,6 +56,8 @@ typedef struct {
   int shared_bytes; /* the most that a block may have */
   void *encode_map; /* the driver's cuTensorMapEncodeTiled; NULL: it has none */
   cudaStream_t stream;
+  cudaStream_t copies;                                      /* of weights that come while ops run */
+  cudaEvent_t come[FK_STREAM_SLOTS], used[FK_STREAM_SLOTS]; /* the slot's last copy, and the last op that read it */
   FkCudaKernel kernel[FK_CUDA_KERNELS];
   int kernels;
   cudaEvent_t event[FK_EVENTS];

@@ -12,7 +12,7 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 6
+#define FK_BACKEND_ABI 7
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -20,6 +20,7 @@
 #define FK_QUANT_MAX_K (1 << 17) /* inner size of products of codes: int8 sums stay below 2^31 */
 #define FK_QUANT_HEAD 1024       /* widest head of quantised attention: its scores are exact in float32 */
 #define FK_EVENTS 16384          /* events a backend holds at a time, numbered from 0 */
+#define FK_STREAM_SLOTS 8        /* of a ring of weights that come and go */
 #define FK_LOOP_EVENTS 64        /* the first of them belong to the denoising loop, the others to a profile */
 
 typedef struct FkBackend FkBackend;
@@ -154,6 +155,14 @@ typedef struct {
    */
   void *(*stage)(FkBackend *be, int buffer, size_t bytes);
   void (*commit)(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count);
+  /* Weights that come while ops run. Host memory from which copies are asynchronous. copy enqueues one beside the ops,
+   * after those that stream_done has closed for this slot; wait: ops enqueued from now on start after the slot's last
+   * copy; done: ops enqueued so far use the slot. NULL slots: there is none of this. */
+  void *(*host_alloc)(FkBackend *be, size_t bytes); /* NULL when refused, without marking a failure */
+  void (*host_release)(FkBackend *be, void *memory);
+  void (*stream_copy)(FkBackend *be, int slot, void *to, const void *from, size_t bytes);
+  void (*stream_wait)(FkBackend *be, int slot);
+  void (*stream_done)(FkBackend *be, int slot);
   /* Recording of a fixed sequence of ops (CUDA graph). begin: true if the ops must be issued now (first time, or no
    * recording here), false if the recording `key` was replayed instead; end closes it; forget drops all recordings. */
   bool (*graph_begin)(FkBackend *be, int key);
@@ -225,6 +234,7 @@ typedef struct {
 typedef struct {
   double linear_flop, attention_flop, conv_flop; /* 2 per multiply-add */
   double bytes;                                  /* operands read and written once */
+  double streamed;                               /* by stream_copy */
   int64_t ops;
 } FkCount;
 

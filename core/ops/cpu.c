@@ -153,6 +153,18 @@ static double cpu_elapsed_ms(FkBackend *be, int from, int to) {
   return cpu->event_ms[to] - cpu->event_ms[from];
 }
 
+/* Nothing is in flight: a copy is made where it is asked for. */
+static void cpu_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes) {
+  (void)be;
+  (void)slot;
+  memcpy(to, from, bytes);
+}
+
+static void cpu_stream_mark(FkBackend *be, int slot) {
+  (void)be;
+  (void)slot;
+}
+
 void fk_cpu_run(FkBackend *be, int64_t tasks, size_t scratch_floats, FkCpuTask run, const void *op) {
   if (!fk_cpu_pool_run(((FkCpu *)be->priv)->pool, tasks, scratch_floats, run, op))
     fk_backend_fail(be, FK_FAIL_MEMORY, "no memory for %zu bytes of scratch per thread",
@@ -185,6 +197,11 @@ const FkOps fk_cpu_ops = {
     .event_record = cpu_event_record,
     .event_wait = cpu_event_wait,
     .elapsed_ms = cpu_elapsed_ms,
+    .host_alloc = cpu_alloc,
+    .host_release = cpu_release,
+    .stream_copy = cpu_stream_copy,
+    .stream_wait = cpu_stream_mark,
+    .stream_done = cpu_stream_mark,
     .linear = fk_cpu_linear,
     .layer_norm = fk_cpu_layer_norm,
     .rms_norm = fk_cpu_rms_norm,

@@ -126,6 +126,19 @@ static double null_elapsed_ms(FkBackend *be, int from, int to) {
   return (double)null->step_ms * (to - from);
 }
 
+static void null_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes) {
+  (void)be;
+  (void)slot;
+  (void)to;
+  (void)from;
+  (void)bytes;
+}
+
+static void null_stream_mark(FkBackend *be, int slot) {
+  (void)be;
+  (void)slot;
+}
+
 /* The ops: nothing. One function per signature. */
 #define NULL_OP(name, ...)                                                                                             \
   static void null_##name(FkBackend *be, __VA_ARGS__) {                                                                \
@@ -182,6 +195,11 @@ const FkOps fk_null_ops = {
     .event_record = null_event_record,
     .event_wait = null_event_wait,
     .elapsed_ms = null_elapsed_ms,
+    .host_alloc = null_alloc,
+    .host_release = null_release,
+    .stream_copy = null_stream_copy,
+    .stream_wait = null_stream_mark,
+    .stream_done = null_stream_mark,
     .linear = null_linear,
     .layer_norm = null_layer_norm,
     .rms_norm = null_rms_norm,

@@ -484,6 +484,21 @@ void fk_op_range(FkBackend *be, const char *name) {
 }
 
 /* Without the capability ops are issued as they come. After a failure as well: they then do nothing. */
+void fk_op_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes) {
+  assert(slot >= 0 && slot < FK_STREAM_SLOTS);
+  if (be->failure) return;
+  be->count.streamed += (double)bytes;
+  be->ops->stream_copy(be, slot, to, from, bytes);
+}
+
+void fk_op_stream_wait(FkBackend *be, int slot) {
+  if (!be->failure) be->ops->stream_wait(be, slot);
+}
+
+void fk_op_stream_done(FkBackend *be, int slot) {
+  if (!be->failure) be->ops->stream_done(be, slot);
+}
+
 bool fk_op_graph_begin(FkBackend *be, int key) {
   if (be->failure != FK_FAIL_NONE || !fk_backend_uses(be, FK_CAN_GRAPH)) return true;
   return be->ops->graph_begin(be, key);

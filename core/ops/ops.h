@@ -75,6 +75,10 @@ void fk_op_event_record(FkBackend *be, int event);
 void fk_op_event_wait(FkBackend *be, int event);
 /* Ranges of a profiler's timeline nest; name NULL closes the last. Also after a failure: they must stay paired. */
 void fk_op_range(FkBackend *be, const char *name);
+/* Weights that come while ops run; see FkOps.stream_copy. */
+void fk_op_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes);
+void fk_op_stream_wait(FkBackend *be, int slot);
+void fk_op_stream_done(FkBackend *be, int slot);
 /* Record or replay what is enqueued between begin and end; see FkOps.graph_begin. */
 bool fk_op_graph_begin(FkBackend *be, int key);
 void fk_op_graph_end(FkBackend *be, int key);
