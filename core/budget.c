@@ -6,7 +6,7 @@
 #include "prompt.h"
 
 FkBudget fk_budget_of(const FkModel *m, const FkBackend *be, size_t work) {
-  return (FkBudget){.weights = fk_model_resident_bytes(m, m->swaps),
+  return (FkBudget){.weights = fk_model_placed_bytes(m, fk_model_placing(m)),
                     .cache = fk_prompt_cache_bytes(m, be),
                     .work = work,
                     .fixed = be->fixed_bytes};

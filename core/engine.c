@@ -149,7 +149,7 @@ static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, 
 static bool lower_limit(FkEngine *e, const FkOptions *options, GError **error) {
   const uint64_t limit = g_ascii_strtoull(fk_options_get(options, "max-vram"), NULL, 10);
   FkBudget budget = fk_budget_of(e->model, e->be, 0);
-  if (e->plan.offload != FK_OFFLOAD_NONE && !e->model->loaded) budget.weights = fk_model_resident_bytes(e->model, true);
+  if (!e->model->loaded) budget.weights = fk_placement_least(e);
   if (!limit) return true;
   if (!fk_budget_within(&budget, limit, "the model", error)) {
     fk_placement_suggest(e, 0, limit, error);
@@ -295,6 +295,7 @@ static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **
   for (int i = 0; i < edit->n; i++) edit->jobs[i].result = (FkResult){.seed = seed_of(&edit->jobs[i])};
   fk_tune_apply(edit->tune, e->be);
   if (!fk_loading_adapt(e, edit, error) || !fk_loading_prepare(e, edit, error)) return false;
+  if (fk_model_placing(e->model).level > 1) e->be->use &= ~(uint32_t)FK_CAN_GRAPH; /* copies are not recorded */
   edit->arena = &e->arena;
   edit->bring = e->model->swaps ? fk_loading_bring : NULL;
   edit->owner = e;
@@ -302,6 +303,7 @@ static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **
   if (!ok) {
     fk_backend_sync(e->be);
     fk_backend_clear(e->be);
+    fk_store_settle(fk_binder_store(e->model->part[FK_PART_FLUX].binder)); /* copies may have failed */
     e->arena.used = 0;
   }
   return ok;
@@ -457,7 +459,9 @@ static char *report_adapters(FkEngine *e, const FkSettings *settings) {
 char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
   FkLoadPlan plan = e->plan;
   g_mutex_lock(&e->lock);
-  if (e->swaps) plan.offload = FK_OFFLOAD_MODEL;
+  if (e->placing.swaps && plan.offload < 0) plan.offload = FK_OFFLOAD_MODEL;
+  if (e->placing.level) plan.offload = FK_OFFLOAD_SEQUENTIAL;
+  plan.streamed = MAX(e->placing.level - 1, 0);
   g_mutex_unlock(&e->lock);
   char **opened = fk_load_report(e->options, &plan, e->be, e->why), **tuned = fk_tune_report(settings, e->be);
   const guint n = g_strv_length(opened), m = g_strv_length(tuned);

@@ -30,7 +30,7 @@ struct FkEngine {
   GCond turn;
   GQueue waiting;           /* tickets in order of arrival */
   bool busy;                /* somebody's turn */
-  bool swaps;               /* the model's, for who has not the turn */
+  FkPlacing placing;        /* the model's, for who has not the turn */
   uint64_t max_vram;        /* the lowest of all users'; 0: none has a limit */
   char *adapted, *adapters; /* the list of adapters that the weights have, and what of it there is; NULL: none yet */
   char *hashes;             /* of the model's files as a manifest has them; NULL: not asked for yet */

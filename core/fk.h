@@ -186,15 +186,15 @@ typedef struct {
 /* What one edit did. */
 typedef struct {
   uint64_t seed;
-  int width, height;  /* at which the model worked */
-  int evaluations;    /* forward passes of the model that the schedule asked for */
-  int skipped;        /* of these, answered by a step cache */
-  char mask[128];     /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
+  int width, height; /* at which the model worked */
+  int evaluations;   /* forward passes of the model that the schedule asked for */
+  int skipped;       /* of these, answered by a step cache */
+  char mask[128];    /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
   /* Which tokens (16x16 pixels) region-tokens found edited, replayable as region-mask: "WxH:" and a hexadecimal digit
    * for each four of them, row by row, edited = 1, the first in the highest bit; "" where it is off. */
   char region[FK_REGION_TEXT];
-  bool prompt_cached; /* the text was not encoded again */
-  bool truncated;     /* any of these four is shorter than its text */
+  bool prompt_cached;                              /* the text was not encoded again */
+  bool truncated;                                  /* any of these four is shorter than its text */
   FkTextRead clip, t5, negative_clip, negative_t5; /* of prompt and, with true CFG, of negative-prompt */
   int unmatched;      /* tensors of the files in `loras` that have no place in the model; fk_engine_active names them */
   double adapters_ms; /* taken to exchange the adapters, before the edit's own time; 0: they were in */
@@ -337,7 +337,12 @@ typedef struct {
   int64_t parameters;
   double weight_bytes, arena_bytes, flop; /* of the whole edit */
   double resident_bytes;                  /* of the weights that offload=model has in memory at a time */
-  double cache_bytes;                     /* of the prompt cache */
+  /* With the options' offload and max-vram: of the weights in memory at a time, and copied from host memory, for one
+   * evaluation and once before the first. */
+  double placed_bytes, streamed_bytes, streamed_before_bytes;
+  const char *offload; /* "none", "model", "sequential" */
+  int streamed_blocks, blocks;
+  double cache_bytes;     /* of the prompt cache */
   double whole_step_flop; /* of one evaluation if the last block computed every row, as the reference does */
 } FkPlan;
 

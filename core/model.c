@@ -214,10 +214,26 @@ bool fk_model_bring(FkModel *m, bool text, GCancellable *cancellable, GError **e
   return true;
 }
 
-size_t fk_model_resident_bytes(const FkModel *m, bool swaps) {
+FkPlacing fk_model_placing(const FkModel *m) {
+  const FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
+  return (FkPlacing){m->swaps, s->level, s->slots};
+}
+
+void fk_model_place(FkModel *m, FkPlacing p) {
+  FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
+  const bool others = p.swaps && !m->swaps, streams = p.level != s->level || (p.level && p.slots != s->slots);
+  m->swaps = p.swaps;
+  for (int i = 0; i < FK_PARTS; i++)
+    if (m->part[i].loaded && (is_text(i) ? others : streams)) fk_model_release_part(m, (FkPart)i);
+  if (streams) fk_store_stream(s, p.level, p.slots);
+}
+
+size_t fk_model_placed_bytes(const FkModel *m, FkPlacing p) {
+  const FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
   size_t text = 0, rest = 0;
-  for (int i = 0; i < FK_PARTS; i++) *(is_text(i) ? &text : &rest) += m->part[i].bytes;
-  return swaps ? MAX(text, rest) : text + rest;
+  for (int i = 0; i < FK_PARTS; i++)
+    *(is_text(i) ? &text : &rest) += i == FK_PART_FLUX ? fk_store_level_bytes(s, p.level, p.slots) : m->part[i].bytes;
+  return p.swaps ? MAX(text, rest) : text + rest;
 }
 
 bool fk_model_load(FkModel *m, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
@@ -241,7 +257,7 @@ size_t fk_model_open_bytes(const FkModel *m) {
 
 size_t fk_model_held_bytes(const FkModel *m) {
   size_t sum = 0;
-  for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].loaded ? m->part[i].bytes : 0;
+  for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].loaded ? fk_binder_store(m->part[i].binder)->memory_bytes : 0;
   return sum;
 }
 

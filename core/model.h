@@ -21,6 +21,12 @@ typedef struct {
   bool loaded;
 } FkModelPart;
 
+/* Which weights are in memory at a time. */
+typedef struct {
+  bool swaps;       /* text encoders, or transformer and autoencoder; else all parts */
+  int level, slots; /* of the transformer's groups (fk_store_stream); level 0: all stay */
+} FkPlacing;
+
 /* What adapters.c has made of the weights. */
 typedef struct {
   char *identity;              /* of the list (fk_loras_identity); NULL: none yet */
@@ -41,7 +47,7 @@ typedef struct {
   FkVae vae;
   FkNames names;
   FkModelPart part[FK_PARTS];
-  bool swaps;  /* offload=model: text encoders, or transformer and autoencoder are in memory */
+  bool swaps;  /* FkPlacing.swaps */
   bool loaded; /* all parts are, or with `swaps` those of one of the two */
   FkAdapters adapters;
 } FkModel;
@@ -77,8 +83,11 @@ void fk_model_release_part(FkModel *model, FkPart part);
 char *fk_model_layout(const FkModel *model);
 /* Of what fk_model_load loads. */
 size_t fk_model_open_bytes(const FkModel *model);
-/* Of the parts that are in memory at a time. */
-size_t fk_model_resident_bytes(const FkModel *model, bool swaps);
+/* The present one, and another: parts that it moves give their memory back. The caller as of fk_model_release_part. */
+FkPlacing fk_model_placing(const FkModel *model);
+void fk_model_place(FkModel *model, FkPlacing placing);
+/* Most bytes of the weights that are in memory at a time. */
+size_t fk_model_placed_bytes(const FkModel *model, FkPlacing placing);
 /* Of the parts that are in memory now. */
 size_t fk_model_held_bytes(const FkModel *model);
 /* Of all parts, loaded or not: known as soon as the model is open. */

@@ -6,6 +6,12 @@
 #include "budget.h"
 #include "engine.h"
 
+/* The fastest that keeps weights within `most` bytes: all parts, parts that change places, and then as few blocks that
+ * stream as possible. offload: FkOffload, -1: the first of these that fits. Where nothing fits: what was asked for, -1:
+ * all parts. streams: whether -1 may stream. */
+FkPlacing fk_placement_pick(const FkModel *model, int offload, bool streams, uint64_t most);
+/* Fewest bytes of weights that the engine's option leaves. */
+size_t fk_placement_least(const FkEngine *engine);
 /* As asked for, or all parts where they fit; what a larger edit has made smaller stays so. By the plan and the device's
  * total: by what is free it would be another engine each time. limit: max-vram, 0: none. The budget with it. */
 FkBudget fk_placement_choose(FkEngine *engine, size_t work, uint64_t limit);

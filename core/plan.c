@@ -6,6 +6,7 @@
 #include "edit.h"
 #include "frames.h"
 #include "packing.h"
+#include "placement.h"
 
 #include <string.h>
 
@@ -156,7 +157,7 @@ static bool fill(const FkEdit *e, FkBackend *be, int bytes_per_value, FkPlan *p,
                               (double)e->cost[FK_STAGE_DECODE].peak_bytes, e->cost[FK_STAGE_DECODE].flop};
   for (int i = 0; i < FK_PARTS; i++) p->parameters += m->part[i].parameters;
   p->weight_bytes = (double)fk_model_weight_bytes(m);
-  p->resident_bytes = (double)fk_model_resident_bytes(m, true);
+  p->resident_bytes = (double)fk_model_placed_bytes(m, (FkPlacing){.swaps = true});
   p->arena_bytes = (double)peak(e);
   p->flop = e->jobs[0].result.flop;
   return true;
@@ -180,6 +181,31 @@ static bool walk_both(const FkEdit *start, FkBackend *be, int bytes_per_value, F
 static FkModel *open_model(const char *model, const FkLoadPlan *load, FkBackend *be, GError **error) {
   const FkPaths paths = fk_load_paths(load, model);
   return fk_model_open_paths(&paths, be, &load->precision, false, error);
+}
+
+/* Bytes that have a slot in the ring. */
+static double streamed(const FkModel *m, FkUse use) {
+  const FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
+  double bytes = 0;
+  for (int i = 0; i < (int)s->groups->len; i++) {
+    const FkGroup *g = fk_store_at(s, i);
+    if (g->slot >= 0 && g->use == use) bytes += (double)g->bytes;
+  }
+  return bytes;
+}
+
+/* The placement that the options and the work memory come to. */
+static void fill_placement(FkModel *m, const FkLoadPlan *load, FkPlan *p) {
+  const double others = p->cache_bytes + p->arena_bytes, limit = (double)load->max_vram;
+  const uint64_t most = !load->max_vram ? UINT64_MAX : limit > others ? (uint64_t)(limit - others) : 0;
+  const FkPlacing placing = fk_placement_pick(m, load->offload, true, most);
+  fk_model_place(m, placing);
+  p->placed_bytes = (double)fk_model_placed_bytes(m, placing);
+  p->offload = placing.level ? "sequential" : placing.swaps ? "model" : "none";
+  p->blocks = fk_flux_blocks(&m->flux);
+  p->streamed_blocks = MAX(placing.level - 1, 0);
+  p->streamed_bytes = streamed(m, FK_USE_EACH);
+  p->streamed_before_bytes = streamed(m, FK_USE_BEFORE);
 }
 
 bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
@@ -217,6 +243,7 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
     plan->context_tokens =
         tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens + fk_flux_reference_tokens(&edit.references);
     ok = walk_both(&edit, be, bytes_per_value, plan, error);
+    if (ok) fill_placement(m, &load, plan);
   }
   fk_model_free(m);
   fk_backend_close(be);

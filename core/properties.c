@@ -34,7 +34,9 @@ CHOICES(backend, BACKENDS, 1 + FK_ENGINES);
   X(0, "auto", "The first of these that fits, by the plan and not by trial")                                           \
   X(1 + FK_OFFLOAD_NONE, "none", "All parts stay in memory")                                                           \
   X(1 + FK_OFFLOAD_MODEL, "model",                                                                                     \
-    "Text encoders leave before the transformer and the autoencoder come; parts are read again when they are needed")
+    "Text encoders leave before the transformer and the autoencoder come; parts are read again when they are needed")  \
+  X(1 + FK_OFFLOAD_SEQUENTIAL, "sequential",                                                                           \
+    "As model, and blocks of the transformer that do not fit come from a copy in host memory while others run")
 CHOICES(offload, OFFLOADS, 1 + FK_OFFLOADS);
 
 #define SCHEDULERS(X)                                                                                                  \

@@ -18,7 +18,7 @@ typedef enum { FK_REFERENCE_IDS_OFFSET, FK_REFERENCE_IDS_INDEX, FK_REFERENCE_IDS
 typedef enum { FK_REGION_WHOLE, FK_REGION_CROP, FK_REGIONS } FkRegion;
 typedef enum { FK_QUANTIZATION_NONE, FK_QUANTIZATION_FP8, FK_QUANTIZATIONS } FkQuantization;
 typedef enum { FK_ATTENTION_BF16, FK_ATTENTION_FP8, FK_ATTENTION_PRECISIONS } FkAttentionPrecision;
-typedef enum { FK_OFFLOAD_NONE, FK_OFFLOAD_MODEL, FK_OFFLOADS } FkOffload;
+typedef enum { FK_OFFLOAD_NONE, FK_OFFLOAD_MODEL, FK_OFFLOAD_SEQUENTIAL, FK_OFFLOADS } FkOffload;
 typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEngineKind;
 
 /* What an engine was opened with. Strings belong to the options and live as long as those are unchanged. */
@@ -32,6 +32,7 @@ typedef struct {
   int threads;                                    /* of the CPU backend; 0 on others */
   uint64_t max_vram;                              /* bytes; 0: no limit */
   int offload;                                    /* FkOffload; -1: not decided yet: by the plan of the first edit */
+  int streamed;                                   /* blocks that stream, with FK_OFFLOAD_SEQUENTIAL; for reports */
   FkQuantization quantization, text_quantization; /* of the transformer's blocks; of T5 */
   bool twins;                                     /* the blocks' matrices are held unquantised too */
   FkPrecision precision;                          /* of each kind of matrix; follows from the rest */

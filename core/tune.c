@@ -370,6 +370,18 @@ static char *precision_text(const FkPrecision *p) {
   return g_string_free(s, FALSE);
 }
 
+static void report_offload(GPtrArray *list, const FkLoadPlan *plan, const char *asked) {
+  static const char *const names[] = {"none", "model", "sequential"};
+  const bool sequential = plan->offload == FK_OFFLOAD_SEQUENTIAL;
+  const char *why = strcmp(asked, "auto")               ? "asked for"
+                    : plan->offload == FK_OFFLOAD_MODEL ? "all parts are more than max-vram, or the device's memory"
+                    : sequential ? "the transformer is more than max-vram, or the device's memory"
+                                 : "all parts fit, or no edit was planned yet";
+  g_autofree char *blocks = g_strdup_printf("%s; %d blocks stream%s", why, plan->streamed,
+                                            plan->streamed ? ", so evaluations are not recorded as graphs" : "");
+  report(list, "offload", names[MAX(plan->offload, 0)], asked, sequential ? blocks : why);
+}
+
 char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const FkBackend *be, const char *why) {
   const FkValues *v = fk_options_values(options);
   GPtrArray *list = g_ptr_array_new();
@@ -388,10 +400,7 @@ char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const Fk
     report(list, "threads", threads, asked, strcmp(asked, "0") ? "asked for" : "as many as there are processors");
   }
   const char *offload = get(v, "offload");
-  report(list, "offload", plan->offload == FK_OFFLOAD_MODEL ? "model" : "none", offload,
-         strcmp(offload, "auto")             ? "asked for"
-         : plan->offload == FK_OFFLOAD_MODEL ? "all parts are more than max-vram, or the device's memory"
-                                             : "all parts fit, or no edit was planned yet");
+  report_offload(list, plan, offload);
   report_optimizations(list, v, FK_SCOPE_OPTION, be);
   g_ptr_array_add(list, NULL);
   return (char **)g_ptr_array_free(list, FALSE);

@@ -54,6 +54,12 @@ static void print_plan(const FkPlan *p, const char *model, int width, int height
   printf("\nstep: %.3f TFLOP if every row of the last block were computed, as the reference does\n",
          p->whole_step_flop / 1e12);
   printf("memory needed: %s\n", doctor_bytes(p->weight_bytes + p->cache_bytes + p->arena_bytes, a, sizeof a));
+  printf("offload=%s: %s of device memory", p->offload,
+         doctor_bytes(p->placed_bytes + p->cache_bytes + p->arena_bytes, a, sizeof a));
+  if (p->streamed_before_bytes > 0)
+    printf("; %d of %d blocks stream, %s an evaluation, and %s before the first", p->streamed_blocks, p->blocks,
+           doctor_bytes(p->streamed_bytes, a, sizeof a), doctor_bytes(p->streamed_before_bytes, b, sizeof b));
+  printf("\n");
 }
 
 /* Models without a reference image are planned as what they are: they generate, schnell in 4 steps. */

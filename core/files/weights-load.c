@@ -11,6 +11,7 @@
 
 #include "file.h"
 #include "fk-error.h"
+#include "ops.h"
 #include "quantize.h"
 #include "sum.h"
 
@@ -46,8 +47,9 @@ typedef struct {
 typedef struct {
   FkBinder *b;
   GHashTable *only; /* canonical names of what is read; NULL: everything */
+  int group;        /* of the store; STAY: of all that stay in memory */
   GArray *chunks;   /* Chunk */
-  int64_t total;    /* bytes of memory that they fill; of everything: the store's */
+  int64_t total;    /* bytes of memory that they fill */
   size_t largest;   /* bytes of one chunk in a staging buffer */
   Transfer transfers[BUFFERS];
   GMutex lock;
@@ -204,28 +206,39 @@ static void read_chunk(gpointer data, gpointer user_data) {
 
 /* ---- The calling thread ---- */
 
+enum { STAY = -1 };
+
+/* Items are read in passes: of what stays, and of each group that has a slot. */
+static bool in_pass(const Loader *loader, const FkItem *item) {
+  const FkStore *s = &loader->b->store;
+  if (loader->only && !g_hash_table_contains(loader->only, item->name)) return false;
+  if (!fk_store_streams(s)) return true;
+  const int group = fk_store_group_at(s, item->place);
+  return loader->group == STAY ? fk_store_at(s, group)->slot < 0 : group == loader->group;
+}
+
 static void cut_chunks(Loader *loader) {
   for (guint i = 0; i < loader->b->items->len; i++) {
     const FkItem *item = &g_array_index(loader->b->items, FkItem, i);
-    if (loader->only && !g_hash_table_contains(loader->only, item->name)) continue;
+    if (!in_pass(loader, item)) continue;
     const FkDtype wider = fk_dtype_size(item->from) > fk_dtype_size(item->as) ? item->from : item->as;
     const int64_t row = item->cols * (int64_t)fk_dtype_size(wider), most = MAX(1, CHUNK_BYTES / row);
     for (int64_t first = 0; first < item->rows; first += most) {
       Chunk chunk = {item, first, MIN(most, item->rows - first)};
       g_array_append_val(loader->chunks, chunk);
-      if (loader->only) loader->total += chunk.rows * item->cols * (int64_t)fk_dtype_size(item->as);
+      loader->total += chunk.rows * item->cols * (int64_t)fk_dtype_size(item->as);
       loader->largest = MAX(loader->largest, (size_t)(chunk.rows * row));
     }
   }
 }
 
 static char *chunk_place(const Loader *loader, const Chunk *c) {
-  return (char *)loader->b->store.memory + c->item->place +
+  return (char *)fk_store_address(&loader->b->store, c->item->place) +
          (size_t)(c->first * c->item->cols) * fk_dtype_size(c->item->as);
 }
 
 static float *scales_place(const Loader *loader, const Chunk *c) {
-  return (float *)(void *)((char *)loader->b->store.memory + c->item->scale) + c->first;
+  return (float *)fk_store_address(&loader->b->store, c->item->scale) + c->first;
 }
 
 /* Hands a chunk to the readers. False when there is no buffer for it; *error or the backend says why. */
@@ -316,10 +329,10 @@ static void clear_transfers(Loader *loader) {
   }
 }
 
-/* only: canonical names; NULL: all. */
-static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
-                     GError **error) {
-  Loader loader = {.b = b, .only = only, .total = only ? 0 : (int64_t)b->store.bytes};
+/* One pass. only: canonical names; NULL: all of it. */
+static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress,
+                      void *user_data, GError **error) {
+  Loader loader = {.b = b, .only = only, .group = group};
   /* Exclusive: its threads start here, and fewer than WINDOW will do. */
   GThreadPool *pool = g_thread_pool_new(read_chunk, &loader, WINDOW, TRUE, NULL);
   if (g_thread_pool_get_num_threads(pool) == 0) {
@@ -349,8 +362,76 @@ static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, F
   return ok && synced;
 }
 
+/* Bytes of one pass, seen as bytes of all; what its chunks leave out (scales, gaps) is counted with the last pass. */
+typedef struct {
+  FkLoadProgress progress;
+  void *user_data;
+  int64_t before, last, total;
+} Passes;
+
+static void forward(int64_t done, int64_t total, void *user_data) {
+  Passes *p = user_data;
+  (void)total;
+  p->last = done;
+  if (p->progress && p->before + done < p->total) p->progress(p->before + done, p->total, p->user_data);
+}
+
+/* A group with a slot goes through it to the host copy, in the form that it has in memory. only: what is not read again
+ * stays as the copy has it. */
+static bool read_streamed(FkBinder *b, int group, GHashTable *only, GCancellable *cancellable, Passes *passes,
+                          GError **error) {
+  FkStore *s = &b->store;
+  const FkGroup *g = fk_store_at(s, group);
+  char *slot = (char *)s->memory + g->where, *host = (char *)s->host + g->host_at;
+  const bool null = !strcmp(s->be->ops->name, "null"); /* its addresses are made up */
+  if (only && !null) s->be->ops->upload(s->be, slot, host, g->bytes);
+  if (!read_pass(b, group, only, cancellable, forward, passes, error)) return false;
+  if (!null) s->be->ops->download(s->be, host, slot, g->bytes);
+  return true;
+}
+
+/* Any item of the group is asked for. */
+static bool touches(const FkBinder *b, int group, GHashTable *only) {
+  const Loader loader = {.b = (FkBinder *)b, .only = only, .group = group};
+  for (guint i = 0; i < b->items->len; i++)
+    if (in_pass(&loader, &g_array_index(b->items, FkItem, i))) return true;
+  return false;
+}
+
+static bool read_ring(FkBinder *b, GHashTable *only, GCancellable *cancellable, Passes *passes, GError **error) {
+  FkStore *s = &b->store;
+  bool ok = true;
+  fk_store_settle(s);
+  for (int g = 0; ok && g < (int)s->groups->len; g++) {
+    if (fk_store_at(s, g)->slot < 0 || !touches(b, g, only)) continue;
+    ok = read_streamed(b, g, only, cancellable, passes, error);
+    passes->before += passes->last;
+    passes->last = 0;
+  }
+  for (int i = 0; i < s->slots; i++) fk_op_stream_done(s->be, i);
+  if (ok && s->be->failure) take_failure(b, error);
+  return ok && !s->be->failure;
+}
+
+/* only: canonical names; NULL: all. */
+static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
+                     GError **error) {
+  FkStore *s = &b->store;
+  Passes passes = {progress, user_data, 0, 0, only ? fk_binder_reload_bytes(b, only) : (int64_t)s->bytes};
+  if (!read_pass(b, STAY, only, cancellable, forward, &passes, error)) return false;
+  passes.before = passes.last;
+  passes.last = 0;
+  if (fk_store_streams(s) && (only || !s->host_filled)) {
+    if (!fk_store_alloc_host(s, fk_part_name(b->part), error)) return false;
+    if (!read_ring(b, only, cancellable, &passes, error)) return false;
+    s->host_filled = true;
+  }
+  if (progress) progress(passes.total, passes.total, user_data);
+  return true;
+}
+
 static void *address(const FkBinder *b, size_t place) {
-  return b->store.memory ? (char *)b->store.memory + place : NULL;
+  return fk_store_address(&b->store, place);
 }
 
 /* To where the weights are now, or to NULL. */

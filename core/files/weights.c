@@ -200,9 +200,9 @@ static void need(FkBinder *b, const FkTarget *t, const Need *n) {
   g_autofree char *name = g_strdup_vprintf(format, list);                                                              \
   va_end(list)
 
-void fk_bind_group(FkBinder *b, const char *format, ...) {
+void fk_bind_group(FkBinder *b, FkUse use, const char *format, ...) {
   FORMATTED(name, format);
-  fk_store_group(&b->store, name);
+  fk_store_group(&b->store, name, use);
 }
 
 void fk_bind_matrix(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const char *format, ...) {
@@ -327,8 +327,8 @@ FkRoleShare fk_binder_share(const FkBinder *b, int role) {
 size_t fk_binder_bytes(const FkBinder *b) {
   return b->store.bytes;
 }
-const FkStore *fk_binder_store(const FkBinder *b) {
-  return &b->store;
+FkStore *fk_binder_store(const FkBinder *b) {
+  return (FkStore *)&b->store;
 }
 const FkBound *fk_binder_find(const FkBinder *b, const char *canonical) {
   return g_hash_table_lookup(b->bound, canonical);
@@ -344,6 +344,7 @@ GPtrArray *fk_binder_all(const FkBinder *b) {
 }
 
 void fk_binder_adapt(FkBinder *b, GHashTable *deltas) {
+  if (!b->store.memory) b->store.host_filled = false; /* else fk_binder_reload sees to it */
   for (guint i = 0; i < b->items->len; i++) {
     FkItem *item = &g_array_index(b->items, FkItem, i);
     item->deltas = deltas ? g_hash_table_lookup(deltas, item->name) : NULL;

@@ -38,7 +38,7 @@ FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, const FkNam
 void fk_binder_free(FkBinder *b);
 
 /* What is bound from now on is placed together: a block, an encoder. The name is a printf format. */
-void fk_bind_group(FkBinder *b, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void fk_bind_group(FkBinder *b, FkUse use, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /* Each of these asks for one tensor; the name is a printf format. The target gets its shape at once and its data when
  * fk_binder_load succeeds, so it must stay where it is as long as the binder lives. Places are 256-byte aligned. */
@@ -75,8 +75,8 @@ typedef struct {
   size_t bytes; /* of backend memory: scales, twins and the gap in front included */
 } FkRoleShare;
 FkRoleShare fk_binder_share(const FkBinder *b, int role);
-size_t fk_binder_bytes(const FkBinder *b);         /* of backend memory, alignment included */
-const FkStore *fk_binder_store(const FkBinder *b); /* groups and memory */
+size_t fk_binder_bytes(const FkBinder *b);   /* of backend memory, alignment included */
+FkStore *fk_binder_store(const FkBinder *b); /* groups and memory */
 /* (nullable) By canonical name, ".weight" or ".bias" included. */
 const FkBound *fk_binder_find(const FkBinder *b, const char *canonical);
 /* All of them, in no order. (transfer container) */

@@ -52,13 +52,17 @@ static const StreamNames text_names = {"norm1_context.linear", "attn.add_k_proj"
                                        "attn.add_q_proj",      "attn.to_add_out", "attn.norm_added_q",
                                        "attn.norm_added_k",    "ff_context"};
 
+static void bind_stream_mod(FkBinder *b, FkFluxStream *s, const StreamNames *n, int i, int64_t d) {
+  g_autofree char *mod = g_strdup_printf("transformer_blocks.%d.%s", i, n->mod);
+  bind(b, &s->mod, &s->mod_bias, FK_ROLE_MODULATION, 6 * d, d, mod);
+}
+
 static void bind_stream(FkBinder *b, FkFluxStream *s, const StreamNames *n, int i, int64_t d, int64_t e) {
 #define NAME(part) g_strdup_printf("transformer_blocks.%d.%s", i, part)
-  g_autofree char *mod = NAME(n->mod), *k = NAME(n->k), *v = NAME(n->v), *q = NAME(n->q), *out = NAME(n->out);
+  g_autofree char *k = NAME(n->k), *v = NAME(n->v), *q = NAME(n->q), *out = NAME(n->out);
 #undef NAME
   g_autofree char *ff_in = g_strdup_printf("transformer_blocks.%d.%s.net.0.proj", i, n->ff);
   g_autofree char *ff_out = g_strdup_printf("transformer_blocks.%d.%s.net.2", i, n->ff);
-  bind(b, &s->mod, &s->mod_bias, FK_ROLE_MODULATION, 6 * d, d, mod);
   fk_bind_stack(b, &s->qkv, &s->qkv_bias, FK_ROLE_QKV, d, 3, (int64_t[]){d, d, d}, (const char *const[]){k, v, q});
   fk_bind_vector(b, &s->q_norm, e, "transformer_blocks.%d.%s.weight", i, n->q_norm);
   fk_bind_vector(b, &s->k_norm, e, "transformer_blocks.%d.%s.weight", i, n->k_norm);
@@ -72,8 +76,9 @@ static void bind_single(FkBinder *b, FkFluxSingle *s, int i, int64_t d, int64_t 
   g_autofree char *mod = NAME("norm.linear"), *out = NAME("proj_out"), *mlp = NAME("proj_mlp");
   g_autofree char *k = NAME("attn.to_k"), *v = NAME("attn.to_v"), *q = NAME("attn.to_q");
 #undef NAME
-  fk_bind_group(b, "single_transformer_blocks.%d", i);
+  fk_bind_group(b, FK_USE_BEFORE, "single_transformer_blocks.%d.modulation", i);
   bind(b, &s->mod, &s->mod_bias, FK_ROLE_MODULATION, 3 * d, d, mod);
+  fk_bind_group(b, FK_USE_EACH, "single_transformer_blocks.%d", i);
   fk_bind_stack(b, &s->in, &s->in_bias, FK_ROLE_SINGLE_IN, d, 4, (int64_t[]){d, d, d, 4 * d},
                 (const char *const[]){k, v, q, mlp});
   fk_bind_vector(b, &s->q_norm, e, "single_transformer_blocks.%d.attn.norm_q.weight", i);
@@ -87,22 +92,42 @@ void fk_flux_init(FkFlux *f, const FkFluxConfig *c, FkBinder *b) {
                 .width = d,
                 .mod_total = (12 * (int64_t)c->layers + 3 * (int64_t)c->single_layers + 2) * d,
                 .doubles = g_new0(FkFluxDouble, (size_t)c->layers),
-                .singles = g_new0(FkFluxSingle, (size_t)c->single_layers)};
-  fk_bind_group(b, "embedders");
+                .singles = g_new0(FkFluxSingle, (size_t)c->single_layers),
+                .store = fk_binder_store(b)};
+  fk_bind_group(b, FK_USE_ALWAYS, "embedders");
   bind(b, &f->x_embedder, &f->x_embedder_bias, FK_ROLE_EMBED, d, c->in_channels, "x_embedder");
   bind(b, &f->context_embedder, &f->context_embedder_bias, FK_ROLE_EMBED, d, c->joint_width, "context_embedder");
   bind_mlp(b, &f->time, d, 256, "timestep_embedder");
   if (c->guidance_embeds) bind_mlp(b, &f->guidance, d, 256, "guidance_embedder");
   bind_mlp(b, &f->pooled, d, c->pooled_width, "text_embedder");
   for (int i = 0; i < c->layers; i++) {
-    fk_bind_group(b, "transformer_blocks.%d", i);
+    fk_bind_group(b, FK_USE_BEFORE, "transformer_blocks.%d.modulation", i);
+    bind_stream_mod(b, &f->doubles[i].image, &image_names, i, d);
+    bind_stream_mod(b, &f->doubles[i].text, &text_names, i, d);
+    fk_bind_group(b, FK_USE_EACH, "transformer_blocks.%d", i);
     bind_stream(b, &f->doubles[i].image, &image_names, i, d, e);
     bind_stream(b, &f->doubles[i].text, &text_names, i, d, e);
   }
   for (int i = 0; i < c->single_layers; i++) bind_single(b, &f->singles[i], i, d, e);
-  fk_bind_group(b, "output");
+  fk_bind_group(b, FK_USE_ALWAYS, "output");
   bind(b, &f->norm_out, &f->norm_out_bias, FK_ROLE_MODULATION, 2 * d, d, "norm_out.linear");
   bind(b, &f->proj_out, &f->proj_out_bias, FK_ROLE_FINAL, c->out_channels, d, "proj_out");
+}
+
+/* In the order of fk_flux_init: embedders, then two groups a block. A walk on another backend than the weights' uses
+ * none. */
+static FkStore *streaming(const FkFlux *f, const FkBackend *be) {
+  return fk_store_streams(f->store) && f->store->be == be ? f->store : NULL;
+}
+
+void fk_flux_need(const FkFlux *f, const FkBackend *be, int block, bool modulation) {
+  FkStore *s = streaming(f, be);
+  if (s) fk_store_need(s, 1 + 2 * block + !modulation);
+}
+
+void fk_flux_done(const FkFlux *f, const FkBackend *be, int block, bool modulation) {
+  FkStore *s = streaming(f, be);
+  if (s) fk_store_done(s, 1 + 2 * block + !modulation);
 }
 
 void fk_flux_clear(FkFlux *f) {

@@ -60,15 +60,19 @@ static void modulate(const FkFluxRun *r, FkFluxCond *c, int first) {
   for (int i = 0; i < f->config.layers; i++) {
     const int64_t at = fk_flux_mod_offset(f, i);
     const FkFluxStream *const image = &f->doubles[i].image, *const text = &f->doubles[i].text;
+    fk_flux_need(f, r->be, i, true);
     fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, at, 6 * f->width), x, image->mod, image->mod_bias,
                   FK_EPI_ACT, FK_ACT_NONE);
     fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, at + 6 * f->width, 6 * f->width), x, text->mod,
                   text->mod_bias, FK_EPI_ACT, FK_ACT_NONE);
+    fk_flux_done(f, r->be, i, true);
   }
   for (int i = 0; i < f->config.single_layers; i++) {
     const FkFluxSingle *s = &f->singles[i];
+    fk_flux_need(f, r->be, f->config.layers + i, true);
     fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, fk_flux_mod_offset(f, f->config.layers + i), 3 * f->width),
                   x, s->mod, s->mod_bias, FK_EPI_ACT, FK_ACT_NONE);
+    fk_flux_done(f, r->be, f->config.layers + i, true);
   }
   fk_op_project(r->be, r->arena, fk_tensor_slice_cols(mod, fk_flux_mod_offset(f, fk_flux_blocks(f)), 2 * f->width), x,
                 f->norm_out, f->norm_out_bias, FK_EPI_ACT, FK_ACT_NONE);

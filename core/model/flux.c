@@ -270,10 +270,12 @@ static void run_blocks(const Rows *rows, int first, int last) {
   const FkFlux *f = rows->run->flux;
   const int doubles = f->config.layers, all = fk_flux_blocks(f);
   for (int i = first; i < last; i++) {
+    fk_flux_need(f, rows->run->be, i, false);
     if (i < doubles)
       double_block(rows, i);
     else
       single_block(rows, i - doubles, i == all - 1 && !f->whole_last_block);
+    fk_flux_done(f, rows->run->be, i, false);
   }
 }
 

@@ -40,10 +40,14 @@ typedef struct {
   FkFluxMlp time, guidance, pooled;
   FkFluxDouble *doubles;
   FkFluxSingle *singles;
+  FkStore *store; /* of the weights; (transfer none) */
 } FkFlux;
 
 void fk_flux_init(FkFlux *flux, const FkFluxConfig *config, FkBinder *binder);
 void fk_flux_clear(FkFlux *flux);
+/* Around the ops that use a block's weights, or its modulation's: they may not stay in memory (residency.h). */
+void fk_flux_need(const FkFlux *flux, const FkBackend *be, int block, bool modulation);
+void fk_flux_done(const FkFlux *flux, const FkBackend *be, int block, bool modulation);
 static inline int fk_flux_blocks(const FkFlux *flux) {
   return flux->config.layers + flux->config.single_layers;
 }

@@ -90,9 +90,9 @@ static void bind_decoder(FkBinder *b, FkVaeHalf *h, const FkVaeConfig *c) {
 
 void fk_vae_init(FkVae *vae, const FkVaeConfig *config, FkBinder *binder) {
   *vae = (FkVae){.config = *config};
-  fk_bind_group(binder, "encoder");
+  fk_bind_group(binder, FK_USE_ALWAYS, "encoder");
   bind_encoder(binder, &vae->encoder, config);
-  fk_bind_group(binder, "decoder");
+  fk_bind_group(binder, FK_USE_ALWAYS, "decoder");
   bind_decoder(binder, &vae->decoder, config);
 }
 

@@ -11,7 +11,7 @@ static void bind_layer(FkClipLayer *l, const FkClipConfig *c, FkBinder *b, int i
   g_autofree char *p = g_strdup_printf("text_model.encoder.layers.%d", i);
   g_autofree char *q = g_strconcat(p, ".self_attn.q_proj", NULL), *k = g_strconcat(p, ".self_attn.k_proj", NULL);
   g_autofree char *v = g_strconcat(p, ".self_attn.v_proj", NULL);
-  fk_bind_group(b, "%s", p);
+  fk_bind_group(b, FK_USE_ALWAYS, "%s", p);
   fk_bind_vector(b, &l->norm1, d, "%s.layer_norm1.weight", p);
   fk_bind_vector(b, &l->norm1_bias, d, "%s.layer_norm1.bias", p);
   fk_bind_vector(b, &l->norm2, d, "%s.layer_norm2.weight", p);
@@ -28,11 +28,11 @@ static void bind_layer(FkClipLayer *l, const FkClipConfig *c, FkBinder *b, int i
 void fk_clip_init(FkClip *clip, const FkClipConfig *config, FkBinder *b) {
   const int64_t d = config->width;
   *clip = (FkClip){.config = *config, .layers = g_new0(FkClipLayer, config->layers)};
-  fk_bind_group(b, "embeddings");
+  fk_bind_group(b, FK_USE_ALWAYS, "embeddings");
   fk_bind_table(b, &clip->token_embedding, config->vocab, d, "text_model.embeddings.token_embedding.weight");
   fk_bind_table(b, &clip->position_embedding, config->positions, d, "text_model.embeddings.position_embedding.weight");
   for (int i = 0; i < config->layers; i++) bind_layer(&clip->layers[i], config, b, i);
-  fk_bind_group(b, "final_layer_norm");
+  fk_bind_group(b, FK_USE_ALWAYS, "final_layer_norm");
   fk_bind_vector(b, &clip->final_norm, d, "text_model.final_layer_norm.weight");
   fk_bind_vector(b, &clip->final_norm_bias, d, "text_model.final_layer_norm.bias");
 }

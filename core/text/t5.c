@@ -11,7 +11,7 @@
 
 static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
   const int64_t d = c->width, inner = (int64_t)c->heads * c->kv;
-  fk_bind_group(b, "encoder.block.%d", i);
+  fk_bind_group(b, FK_USE_ALWAYS, "encoder.block.%d", i);
   fk_bind_vector(b, &l->norm0, d, "encoder.block.%d.layer.0.layer_norm.weight", i);
   fk_bind_vector(b, &l->norm1, d, "encoder.block.%d.layer.1.layer_norm.weight", i);
   g_autofree char *q = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.q", i);
@@ -27,12 +27,12 @@ static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
 
 void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *b) {
   *t5 = (FkT5){.config = *config, .blocks = g_new0(FkT5Block, config->layers)};
-  fk_bind_group(b, "embeddings");
+  fk_bind_group(b, FK_USE_ALWAYS, "embeddings");
   fk_bind_table(b, &t5->embedding, config->vocab, config->width, "shared.weight");
   fk_bind_table(b, &t5->relative_bias, config->buckets, config->heads,
                 "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight");
   for (int i = 0; i < config->layers; i++) bind_block(&t5->blocks[i], config, b, i);
-  fk_bind_group(b, "final_layer_norm");
+  fk_bind_group(b, FK_USE_ALWAYS, "final_layer_norm");
   fk_bind_vector(b, &t5->final_norm, config->width, "encoder.final_layer_norm.weight");
 }
 
