@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Times the demo edit (256x256, 28 steps, float32) with this engine and with diffusers on the same machine, in turn, and
-prints medians, ratio, peak memory of both processes, our time for each stage, and how far apart the two pictures are.
+"""Times the demo edit (256x256, 28 steps, float32) with this engine and with diffusers on the same machine, in turn,
+and prints medians, ratio, peak memory of both processes, our time for each stage, and how far apart the two pictures
+are.
 
 usage: FK_PYTHON=PYTHON-WITH-DIFFUSERS tests/bench-cpu.py [--build build] [--rounds 5] [--threads 2] [--json FILE]
 

@@ -1,5 +1,6 @@
 """What tests/test-server.py stands on: a server process, requests over sockets, and TAP."""
-import base64, hashlib, http.client, json, os, re, signal, socket, struct, subprocess, sys, tempfile, threading, time, traceback, zlib
+import base64, hashlib, http.client, json, os, re, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import traceback, zlib
 from pathlib import Path
 
 SOURCE, BUILD = Path(os.environ['FK_SOURCE']), Path(os.environ['FK_BUILD'])
@@ -22,6 +23,12 @@ def check(name, test):
         print('# ' + traceback.format_exc().replace('\n', '\n# '), flush=True)
 
 
+def skip(name, reason):
+    global count
+    count += 1
+    print(f'ok {count} /server/{name} # SKIP {reason}', flush=True)
+
+
 def done():
     print(f'1..{count}')
     sys.exit(1 if failed else 0)
@@ -38,13 +45,16 @@ def wait_for(what, test, seconds=60):
 
 def png(width=32, height=32, alpha=None):
     extra = () if alpha is None else (alpha,)
-    return png_of(width, height, lambda x, y: ((200 + x * 3 + y) % 256, (120 + y * 5) % 256, (40 + x + y) % 256, *extra))
+    return png_of(width, height, lambda x, y: ((200 + x * 3 + y) % 256, (120 + y * 5) % 256, (40 + x + y) % 256,
+                                               *extra))
 
 
 def png_of(width, height, pixel):
     rows = b''.join(b'\0' + b''.join(bytes(pixel(x, y)) for x in range(width)) for y in range(height))
-    def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 6 if len(pixel(0, 0)) == 4 else 2, 0, 0, 0)) +
+    def chunk(kind, data): return struct.pack('>I', len(data)) + kind + data + struct.pack('>I',
+                                                                                           zlib.crc32(kind + data))
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8,
+                                                              6 if len(pixel(0, 0)) == 4 else 2, 0, 0, 0)) +
             chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
 
 
@@ -73,12 +83,12 @@ class Answer:
 
 
 class Server:
-    def __init__(self, *arguments, model=MODEL, backend='cpu', ready=True, environment=None, stop=None):
+    def __init__(self, *arguments, model=MODEL, backend='cpu', ready=True, environment=None, port=0):
         model = ['-m', str(model)] if model else []
         self.errors = open(SCRATCH / f'server-{time.monotonic_ns()}.log', 'w+')
         # run from the scratch folder, so that core dumps and files stay there
-        self.process = subprocess.Popen([TOOL, *model, '-l', '127.0.0.1:0', *arguments, f'backend={backend}'], cwd=SCRATCH,
-                                        stderr=self.errors, env={**os.environ, **(environment or {})})
+        self.process = subprocess.Popen([TOOL, *model, '-l', f'127.0.0.1:{port}', *arguments, f'backend={backend}'],
+                                        cwd=SCRATCH, stderr=self.errors, env={**os.environ, **(environment or {})})
         self.port = int(wait_for('listening', self.find_port))
         if ready: wait_for('ready', lambda: self.get('/readyz').status == 200)
 
@@ -100,7 +110,8 @@ class Server:
         return answer
 
     def get(self, path, **headers): return self.request('GET', path, **headers)
-    def post(self, path, body, type='application/json', **headers): return self.request('POST', path, body, type, **headers)
+    def post(self, path, body, type='application/json', **headers): return self.request('POST', path, body, type,
+                                                                                        **headers)
 
     def form(self, path, fields, **headers):
         type, body = multipart(fields)

@@ -81,8 +81,10 @@ def same_bytes():
             recording = recording[end:]
         # The tool's mask is white where the picture is edited.
         subprocess.run(['convert', 'mask.png', '-alpha', 'extract', '-negate', 'white.png'], cwd=SCRATCH, check=True)
-        run = subprocess.run([EDIT, '-m', MODEL, '-p', 'mach es größer – 夜', '--mask', 'white.png', '--reference', 'second.png', 'first.png',
-                              'tool.png', 'seed=7', 'steps=2', 'max-area=4096', 'negative-prompt=blur', 'backend=cpu'], cwd=SCRATCH,
+        run = subprocess.run([EDIT, '-m', MODEL, '-p', 'mach es größer – 夜', '--mask', 'white.png', '--reference',
+                              'second.png', 'first.png',
+                              'tool.png', 'seed=7', 'steps=2', 'max-area=4096', 'negative-prompt=blur', 'backend=cpu'],
+                             cwd=SCRATCH,
                              capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         assert pixels('multi.png') == pixels('tool.png')
@@ -108,16 +110,20 @@ def same_bytes():
     check('same-bytes/job', job)
 
     def several():
-        answer = server.post('/v1/images/edits', {'prompt': 'make it night', 'image': b64(picture_of_recorded('single')),
+        answer = server.post('/v1/images/edits',
+                             {'prompt': 'make it night', 'image': b64(picture_of_recorded('single')),
                                                   'seed': 0, 'n': 2, **FEW})
         data = answer.json['data']
         assert [d['fk']['seed'] for d in data] == [0, 1] and base64.b64decode(data[1]['b64_json']) == want
     check('same-bytes/second-of-two', several)
 
     def element():
-        run = subprocess.run(['gst-launch-1.0', '-q', 'filesrc', 'location=in.png', '!', 'pngdec', '!', 'videoconvert', '!',
-                              'fluxkontextedit', f'model-path={MODEL}', 'prompt=make it night', *few, '!', 'videoconvert', '!',
-                              'pngenc', '!', 'filesink', 'location=element.png'], cwd=SCRATCH, capture_output=True, text=True)
+        run = subprocess.run(['gst-launch-1.0', '-q', 'filesrc', 'location=in.png', '!', 'pngdec', '!', 'videoconvert',
+                              '!',
+                              'fluxkontextedit', f'model-path={MODEL}', 'prompt=make it night', *few, '!',
+                              'videoconvert', '!',
+                              'pngenc', '!', 'filesink', 'location=element.png'], cwd=SCRATCH, capture_output=True,
+                             text=True)
         assert run.returncode == 0, run.stderr
         assert pixels('element.png') == pixels('want.png')
     check('same-bytes/element', element)
@@ -141,7 +147,8 @@ def same_bytes():
             answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'output_format': format,
                                                       'output_compression': 80, **FEW})
             assert base64.b64decode(answer.json['data'][0]['b64_json']).startswith(magic), answer
-        answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png(alpha=9)), 'output_format': 'jpeg', **FEW})
+        answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png(alpha=9)), 'output_format': 'jpeg',
+                                                  **FEW})
         assert answer.status == 400 and answer.code == 'invalid_value', answer
         answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png(alpha=9)), **FEW})
         assert answer.status == 200, answer
@@ -155,20 +162,24 @@ def same_bytes():
         assert left.status == 200, left
         (SCRATCH / 'left.png').write_bytes(base64.b64decode(left.json['data'][0]['b64_json']))
         before, after = rows('in.png', 64), rows('left.png', 64)
-        assert all(a[96:] == b[96:] for a, b in zip(before, after)) and any(a[:96] != b[:96] for a, b in zip(before, after))
+        assert all(a[96:] == b[96:] for a, b in zip(before, after)) and any(
+            a[:96] != b[:96] for a, b in zip(before, after))
         # The same as A1111 has it: white is edited.
         white = png_of(64, 48, lambda x, y: (255,) * 3 if x < 32 else (0,) * 3)
-        answer = server.post('/sdapi/v1/img2img', {'prompt': 'make it night', 'init_images': [fields['image']], 'mask': b64(white),
+        answer = server.post('/sdapi/v1/img2img', {'prompt': 'make it night', 'init_images': [fields['image']],
+                                                   'mask': b64(white),
                                                    'steps': 2, 'seed': 0})
         (SCRATCH / 'white.png').write_bytes(base64.b64decode(answer.json['images'][0]))
         assert all(a[96:] == b[96:] for a, b in zip(before, rows('white.png', 64)))
         for mask in (png(32, 32, alpha=0), png(64, 48)):  # another size, no transparency
             answer = server.post('/v1/images/edits', {**fields, 'mask': b64(mask)})
-            assert answer.status == 400 and answer.code == 'invalid_image' and answer.json['error']['param'] == 'mask', answer
+            assert answer.status == 400 and answer.code == 'invalid_image', answer
+            assert answer.json['error']['param'] == 'mask', answer
     check('masks', masks)
 
     def previews():
-        fields = {'prompt': 'make it night', 'image': b64(picture_of_recorded('single')), 'seed': 1, 'max_area': 4096, 'steps': 8}
+        fields = {'prompt': 'make it night', 'image': b64(picture_of_recorded('single')), 'seed': 1, 'max_area': 4096,
+                  'steps': 8}
         plain = server.post('/v1/images/edits', fields).json['data'][0]['b64_json']
         answer = server.post('/v1/images/edits', {**fields, 'stream': True, 'partial_images': 2})
         found = events(answer.body)
@@ -192,7 +203,7 @@ def same_bytes():
         answer = server.post('/v1/images/generations', {'prompt': 'a cup', 'size': '64x64', 'image': b64(png()), **FEW})
         assert answer.status == 400, answer
     check('generations', generate)
-    server.end()
+    check('same-bytes/ends', server.end)
 
 
 def rows(name, width):
@@ -201,7 +212,8 @@ def rows(name, width):
 
 
 def pixels(name):
-    return subprocess.run(['convert', name, '-depth', '8', 'rgb:-'], cwd=SCRATCH, check=True, capture_output=True).stdout
+    return subprocess.run(['convert', name, '-depth', '8', 'rgb:-'], cwd=SCRATCH, check=True,
+                          capture_output=True).stdout
 
 
 # ---- Jobs ----
@@ -242,7 +254,8 @@ def jobs():
         assert server.job(waiting[2])['status'] == 'queued'
         for path in ('/v1/images/edits', '/v1/edits'):
             answer = server.post(path, {'prompt': 'x', 'image': b64(png())})
-            assert answer.status == 429 and answer.code == 'queue_full' and answer.json['error']['type'] == 'rate_limit_error'
+            assert answer.status == 429 and answer.code == 'queue_full', answer
+            assert answer.json['error']['type'] == 'rate_limit_error', answer
             assert int(answer.headers['Retry-After']) >= 1
         # Told before the body: with Expect nothing of it is sent.
         with server.connect('POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n'
@@ -298,7 +311,7 @@ def jobs():
             assert server.get(path).status in (400, 404), path
         assert server.request('DELETE', '/v1/jobs/x').status == 404
     check('jobs/missing', missing)
-    server.end()
+    check('jobs/ends', server.end)
 
     server = Server('--keep-results', '1', '--timeout', '2')
     def expiry():
@@ -308,11 +321,41 @@ def jobs():
     check('jobs/results-expire', expiry)
 
     def timeout():
-        answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 1000, 'true_cfg_scale': 2,
+        answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 1000,
+                                                  'true_cfg_scale': 2,
                                                   'negative_prompt': 'y', 'max_area': 65536})
         assert answer.status == 504 and answer.code == 'timeout' and answer.headers['x-should-retry'] == 'false', answer
     check('jobs/timeout', timeout)
-    server.end()
+    check('jobs/ends', server.end)
+
+
+# ---- What is kept ----
+
+def kept():
+    server = Server('--instance', 'gpu0', '--keep-memory', '1', '--output-dir', str(SCRATCH), model=None,
+                    backend='null')
+
+    def instance():
+        id = server.start()
+        url = server.wait(id, 'done')['results'][0]['url']
+        path = url[url.index('/v1/files/'):]
+        assert id.startswith('gpu0-') and path.startswith('/v1/files/gpu0-') and server.get(path).status == 200, (id,
+                                                                                                                  url)
+        name = path.rsplit('/', 1)[1]
+        (SCRATCH / name.replace('gpu0', 'gpu1')).write_bytes(b'x')  # another server's, in the same folder
+        assert server.get(path.replace('gpu0', 'gpu1')).body == b'x'
+        for wrong in ('gpu0', name[5:], name.replace('-', '--'), 'a' * 33 + name[4:], name.replace('gpu0', 'gpu.')):
+            assert server.get(f'/v1/files/{wrong}').status == 404, wrong
+    check('kept/instance', instance)
+
+    def memory():
+        # Of what a job keeps, its texts count too, not only the result.
+        ids = [server.start(prompt='x' * 32000) for _ in range(50)]
+        server.wait(ids[-1], 'done')
+        wait_for('forgotten', lambda: server.get(f'/v1/jobs/{ids[0]}').status == 404)
+        assert server.job(ids[-1])['status'] == 'done'
+    check('kept/memory', memory)
+    check('kept/ends', server.end)
 
 
 # ---- Life ----
@@ -321,7 +364,8 @@ def life():
     def drain():
         server = Server('--drain', '60')
         plug = []
-        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 60, 'max_area': 4096}))
+        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 60,
+                                                                'max_area': 4096}))
         thread = threading.Thread(target=ask)
         thread.start()
         wait_for('running', lambda: server.health()['queue']['running'] == 1)
@@ -338,7 +382,8 @@ def life():
     def term_amid():
         server = Server('--drain', '0')
         plug = []
-        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 1000, 'max_area': 4096}))
+        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 1000,
+                                                                'max_area': 4096}))
         thread = threading.Thread(target=ask)
         thread.start()
         wait_for('running', lambda: server.health()['queue']['running'] == 1)
@@ -357,20 +402,25 @@ def life():
         (SCRATCH / 'short').write_text('x\n')
         os.chmod(SCRATCH / 'token', 0o644)
         os.chmod(SCRATCH / 'short', 0o600)
-        for words, reason in ((['-m', '/nowhere'], '/nowhere'), (['nothing=1'], 'nothing'), (['--queue', '0'], '--queue=0'),
+        for words, reason in ((['-m', '/nowhere'], '/nowhere'), (['nothing=1'], 'nothing'),
+                              (['--queue', '0'], '--queue=0'),
                               (['--listen', '0.0.0.0:0', 'backend=null'], '--token-file'),
+                              (['--instance', 'a-b', 'backend=null'], '--instance a-b'),
                               (['--listen', 'example.com:0', 'backend=null'], 'IP address'),
                               (['--token-file', 'token', 'backend=null'], 'mode 644'),
                               (['--token-file', 'short', 'backend=null'], 'at least 16'),
-                              (['--output-dir', '/nowhere', 'backend=null'], '/nowhere'), (['again', 'backend=null'], 'again')):
-            run = subprocess.run([TOOL, '-l', '127.0.0.1:0', *words], cwd=SCRATCH, capture_output=True, text=True, timeout=60)
+                              (['--output-dir', '/nowhere', 'backend=null'], '/nowhere'),
+                              (['again', 'backend=null'], 'again')):
+            run = subprocess.run([TOOL, '-l', '127.0.0.1:0', *words], cwd=SCRATCH, capture_output=True, text=True,
+                                 timeout=60)
             assert run.returncode == 1 and reason in run.stderr and run.stderr.count('\n') == 1, (words, run)
     check('life/refuses', refuses)
 
     def unix():
         path = SCRATCH / 'socket'
         for _ in range(2):  # the second finds what the first, killed, left
-            process = subprocess.Popen([TOOL, '-l', f'unix:{path}', 'backend=null'], cwd=SCRATCH, stderr=subprocess.DEVNULL)
+            process = subprocess.Popen([TOOL, '-l', f'unix:{path}', 'backend=null'], cwd=SCRATCH,
+                                       stderr=subprocess.DEVNULL)
             def ask():
                 with socket.socket(socket.AF_UNIX) as plug:
                     try: plug.connect(str(path))
@@ -386,7 +436,8 @@ def life():
         listener = socket.create_server(('127.0.0.1', 0))
         port = listener.getsockname()[1]
         script = f'exec 3<&{listener.fileno()}; LISTEN_FDS=1 LISTEN_PID=$$ exec {TOOL} -l unix:/nowhere/x backend=null'
-        process = subprocess.Popen(['bash', '-c', script], pass_fds=[listener.fileno()], cwd=SCRATCH, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(['bash', '-c', script], pass_fds=[listener.fileno()], cwd=SCRATCH,
+                                   stderr=subprocess.DEVNULL)
         with socket.create_connection(('127.0.0.1', port), timeout=60) as plug:
             plug.sendall(b'GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
             assert plug.recv(1000).startswith(b'HTTP/1.1 200 ')
@@ -405,7 +456,8 @@ def guard():
 
     def token():
         for headers in ({}, {'Authorization': 'Bearer wrong'}, {'Authorization': 'Bearer secret-012345678'},
-                        {'Authorization': 'Bearer secret-01234567890'}, {'x_key': 'wrong'}, {'Authorization': 'Basic !!!'}):
+                        {'Authorization': 'Bearer secret-01234567890'}, {'x_key': 'wrong'},
+                        {'Authorization': 'Basic !!!'}):
             answer = server.get('/v1/models', **headers)
             assert answer.status == 401 and answer.json['error']['type'] == 'authentication_error', (headers, answer)
         for headers in ({'Authorization': 'Bearer secret-0123456789'}, {'x_key': 'secret-0123456789'},
@@ -459,7 +511,7 @@ def guard():
     def log():
         assert 'secret' not in server.log()
     check('guard/token-is-not-logged', log)
-    server.end()
+    check('guard/ends', server.end)
 
     server = Server('--connections', '8', backend='null')
     def connections():
@@ -482,7 +534,7 @@ def guard():
             plug.settimeout(60)
             assert plug.recv(100) == b''
     check('guard/slow-head', slow)
-    server.end()
+    check('guard/ends', server.end)
 
 
 # ---- Requests that are wrong ----
@@ -496,24 +548,32 @@ def bad():
         answer = server.post(path, {name: value for name, value in body.items() if value is not None})
         assert answer.status == 400, (fields, answer)
         error = answer.json['error']
-        assert error['code'] in expected and error['message'] and error['type'] == 'invalid_request_error', (fields, error)
+        assert error['code'] in expected and error['message'] and error['type'] == 'invalid_request_error', error
         return error
 
     def fields():
-        wrong = [('prompt', None), ('prompt', ''), ('prompt', 'x' * 32001), ('prompt', ['x']), ('image', None), ('image', ''),
-                 ('image', '!'), ('image', b64(b'')), ('image', b64(b'GIF89a' + bytes(100))), ('image', b64(png()[:40])),
+        wrong = [('prompt', None), ('prompt', ''), ('prompt', 'x' * 32001), ('prompt', ['x']), ('image', None),
+                 ('image', ''),
+                 ('image', '!'), ('image', b64(b'')), ('image', b64(b'GIF89a' + bytes(100))),
+                 ('image', b64(png()[:40])),
                  ('image', b64(b'\xff\xd8\xff\xe0' + bytes(50))), ('image', b64(b'RIFF\0\0\0\0WEBPVP8 ' + bytes(50))),
-                 ('image', 'data:image/png,abc'), ('image', 'https://example.com/a.png'), ('image', [1]), ('image', {'a': 1}),
-                 ('image', [{'image_url': 5}]), ('images', [good['image']] * 11), ('mask', good['image']), ('mask', '!'), ('n', 0),
-                 ('n', 11), ('n', 'two'), ('n', 1.5), ('n', 10**30), ('size', '10x10'), ('size', '64'), ('size', '64x64x64'),
+                 ('image', 'data:image/png,abc'), ('image', 'https://example.com/a.png'), ('image', [1]),
+                 ('image', {'a': 1}),
+                 ('image', [{'image_url': 5}]), ('images', [good['image']] * 11), ('mask', good['image']),
+                 ('mask', '!'), ('n', 0),
+                 ('n', 11), ('n', 'two'), ('n', 1.5), ('n', 10**30), ('size', '10x10'), ('size', '64'),
+                 ('size', '64x64x64'),
                  ('size', '16400x16'), ('size', '-16x16'), ('response_format', 'url'), ('response_format', 'xml'),
                  ('output_format', 'gif'), ('output_compression', 101), ('output_compression', -1), ('stream', 'maybe'),
-                 ('partial_images', 51), ('partial_images', -1), ('partial_images', 'x'), ('seed', -1), ('seed', 'x'), ('steps', 0), ('steps', 1001),
+                 ('partial_images', 51), ('partial_images', -1), ('partial_images', 'x'), ('seed', -1), ('seed', 'x'),
+                 ('steps', 0), ('steps', 1001),
                  ('steps', 'many'), ('steps', []), ('guidance', -1), ('guidance', 1e300), ('true_cfg_scale', 0.5),
-                 ('scheduler', 'ddim'), ('preset', 'best'), ('max_area', -1), ('trace_file', '/tmp/x'), ('trace-file', 'x'),
+                 ('scheduler', 'ddim'), ('preset', 'best'), ('max_area', -1), ('trace_file', '/tmp/x'),
+                 ('trace-file', 'x'),
                  ('model_path', '/etc'), ('backend', 'cpu'), ('threads', 3), ('max_vram', 1), ('token_merge', 2),
                  ('step_cache_mask', '111'), ('nothing', 1), ('__proto__', {}), ('x' * 65, 1), ('', 1)]
-        codes = ('invalid_value', 'missing_parameter', 'invalid_image', 'unsupported', 'unsupported_url', 'unknown_parameter',
+        codes = ('invalid_value', 'missing_parameter', 'invalid_image', 'unsupported', 'unsupported_url',
+                 'unknown_parameter',
                  'invalid_body')
         for path in ('/v1/images/edits', '/v1/edits'):
             for name, value in wrong: refused(path, codes, **{name: value})
@@ -530,7 +590,8 @@ def bad():
         before = server.metric('process_resident_memory_bytes')
         for width, height in ((65535, 65535), (16385, 1), (0, 5), (16384, 16384), (2**31, 2**31)):
             head = struct.pack('>IIBBBBB', width, height, 8, 6, 0, 0, 0)
-            data = b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + b'IHDR' + head + struct.pack('>I', zlib.crc32(b'IHDR' + head)) + bytes(99)
+            check_sum = struct.pack('>I', zlib.crc32(b'IHDR' + head))
+            data = b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + b'IHDR' + head + check_sum + bytes(99)
             answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(data)})
             assert answer.status == 400 and answer.code == 'invalid_image', answer
         answer = server.post('/v1/images/edits', {**good, 'n': 10, 'size': '8000x8000'})
@@ -539,11 +600,13 @@ def bad():
     check('bad/declared-sizes', declared)
 
     def documents():
-        for body in ('', '[]', '5', '"x"', '{', '{"prompt"', '{"prompt": }', '[' * 100000, '{"a":' * 100000, '\0', '{"a": "\\u0000"}',
+        for body in ('', '[]', '5', '"x"', '{', '{"prompt"', '{"prompt": }', '[' * 100000, '{"a":' * 100000, '\0',
+                     '{"a": "\\u0000"}',
                      b'{"prompt": "\xff"}', '{"prompt": "x",}{'):
             answer = server.post('/v1/images/edits', body)
             assert answer.status == 400 and answer.code in ('invalid_json', 'missing_parameter'), (body[:20], answer)
-        for type in (None, 'text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data', 'multipart/form-data; boundary=',
+        for type in (None, 'text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data',
+                     'multipart/form-data; boundary=',
                      'multipart/form-data; boundary=' + 'x' * 71, 'a', ';;;', 'multipart/form-data; boundary=other'):
             answer = server.post('/v1/images/edits', 'x' * 50, type)
             assert answer.status in (400, 415), (type, answer)
@@ -556,8 +619,10 @@ def bad():
         assert server.post('/v1/images/edits', b'preamble\r\n' + body, type).status == 200
         for cut in range(0, len(body) - 4, 7):
             assert server.post('/v1/images/edits', body[:cut], type).status == 400, cut
-        for old, new in ((b'form-data; name="prompt"', b'form-data'), (b'form-data', b'attachment'), (b'Content-Disposition', b'X'),
-                         (b'name="prompt"', b'name=""'), (b'\r\n\r\n', b'\r\n'), (b'x\r\n', b'\xff\r\n'), (b'x\r\n', b'a\0b\r\n'),
+        for old, new in ((b'form-data; name="prompt"', b'form-data'), (b'form-data', b'attachment'),
+                         (b'Content-Disposition', b'X'),
+                         (b'name="prompt"', b'name=""'), (b'\r\n\r\n', b'\r\n'), (b'x\r\n', b'\xff\r\n'),
+                         (b'x\r\n', b'a\0b\r\n'),
                          (b'"prompt"', b'"' + b'y' * 5000 + b'"')):
             assert server.post('/v1/images/edits', body.replace(old, new), type).status == 400, (old, new)
         many = multipart([(f'f{i}', 'x') for i in range(5000)])
@@ -567,16 +632,20 @@ def bad():
     check('bad/multipart', multiparts)
 
     def protocols():
-        for method, path, status in (('GET', '/nothing', 404), ('GET', '/v1/images/edits', 405), ('PUT', '/v1/edits', 405),
+        for method, path, status in (('GET', '/nothing', 404), ('GET', '/v1/images/edits', 405),
+                                     ('PUT', '/v1/edits', 405),
                                      ('DELETE', '/health', 405), ('POST', '/v1/models', 405), ('BREW', '/health', 405),
-                                     ('GET', '/v1/jobs/', 404), ('GET', '/' + 'x' * 3000, 404), ('GET', '/v1/models/other', 404)):
+                                     ('GET', '/v1/jobs/', 404), ('GET', '/' + 'x' * 3000, 404),
+                                     ('GET', '/v1/models/other', 404)):
             answer = server.request(method, path)
             assert answer.status == status and answer.json['error']['message'], (method, path, answer)
             if status == 405: assert answer.headers['Allow']
         assert server.request('HEAD', '/health').status == 200
         assert server.request('OPTIONS', '/v1/edits').status == 204
-        for text in ('\r\n\r\n', 'x\r\n\r\n', 'GET\r\n\r\n', 'GET / HTTP/9.9\r\n\r\n', 'POST /v1/edits HTTP/1.1\r\nHost: localhost\r\n'
-                     'Content-Length: -1\r\n\r\n', 'POST /v1/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n', '\0' * 100,
+        for text in ('\r\n\r\n', 'x\r\n\r\n', 'GET\r\n\r\n', 'GET / HTTP/9.9\r\n\r\n',
+                     'POST /v1/edits HTTP/1.1\r\nHost: localhost\r\n'
+                     'Content-Length: -1\r\n\r\n',
+                     'POST /v1/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n', '\0' * 100,
                      'POST /v1/edits HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n'):
             with server.connect(text) as plug:
                 plug.shutdown(socket.SHUT_WR)
@@ -588,7 +657,8 @@ def bad():
         # What a broken client or a scanner sends: never more than an answer or a closed connection.
         chance = random.Random(7)
         type, body = multipart([('prompt', 'x'), ('image', ('a.png', png())), ('steps', '2')])
-        head = f'POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {type}\r\nContent-Length: {len(body)}\r\n\r\n'
+        head = f'POST /v1/images/edits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {type}\r\n'
+        head += f'Content-Length: {len(body)}\r\n\r\n'
         whole = head.encode() + body
         answers = {}
         for _ in range(300):
@@ -624,7 +694,7 @@ def bad():
         ended = sum(server.metric(f'fluxkontext_jobs_total{{api="openai",result="{result}"}}') for result in results)
         assert ended == server.metric('fluxkontext_job_duration_seconds_count{api="openai"}') > 2
     check('metrics', metrics)
-    server.end()
+    check('bad/ends', server.end)
 
 
 # ---- The other APIs ----
@@ -639,7 +709,8 @@ def apis():
 
     def bfl():
         for name in ('pro', 'max', 'dev'):
-            first = server.post(f'/v1/flux-kontext-{name}', {'prompt': 'make it night', 'input_image': picture, 'seed': 1, **few},
+            first = server.post(f'/v1/flux-kontext-{name}', {'prompt': 'make it night', 'input_image': picture,
+                                                             'seed': 1, **few},
                                 x_key='k')
             assert first.status == 200, first
             url = first.json['polling_url']
@@ -651,7 +722,8 @@ def apis():
         assert server.get('/v1/get_result?id=x').json['status'] == 'Task not found'
         detail(server.get('/v1/get_result'), 400)
         for wrong in ({'prompt': ''}, {'aspect_ratio': '30:1'}, {'aspect_ratio': 'x'}, {'webhook_url': 'http://x'},
-                      {'prompt_upsampling': True}, {'output_format': 'gif'}, {'input_image': '!'}, {'seed': 'x'}, {'nothing': 1}):
+                      {'prompt_upsampling': True}, {'output_format': 'gif'}, {'input_image': '!'}, {'seed': 'x'},
+                      {'nothing': 1}):
             detail(server.post('/v1/flux-kontext-pro', {'prompt': 'x', 'input_image': picture, **wrong}), 400)
         ignored = server.post('/v1/flux-kontext-pro', {'prompt': 'x', 'input_image': picture, 'safety_tolerance': 2,
                                                        'prompt_upsampling': False, 'webhook_url': None, **few})
@@ -663,13 +735,16 @@ def apis():
         answer = server.post('/inference', body)
         assert answer.status == 200 and len(answer.json['images']) == 2 and answer.json['seed'] == 1, answer
         assert answer.json['timings']['total_ms'] > 0
-        assert set(answer.json['optimizations']) == {'flash_attention', 'cuda_graphs', 'dpm_solver', 'mxfp4'}, answer.json
+        assert set(answer.json['optimizations']) == {'flash_attention', 'cuda_graphs', 'dpm_solver',
+                                                     'mxfp4'}, answer.json
         plain = server.post('/v1/images/edits', {'prompt': 'make it night', 'image': picture, 'seed': 1, **few})
         assert plain.json['data'][0]['b64_json'] == answer.json['images'][0]
         dpm = server.post('/inference', {**body, 'use_dpm_solver': True, 'width': 32, 'height': 32})
         assert dpm.json['optimizations']['dpm_solver'] == 'active', dpm
-        for wrong in ({'use_flash_attention': True}, {'use_cuda_graphs': True}, {'use_mxfp4': True}, {'steps': 51}, {'steps': 0},
-                      {'guidance_scale': 21}, {'true_cfg_scale': -1}, {'num_images': 11}, {'width': 32}, {'width': 33, 'height': 32},
+        for wrong in ({'use_flash_attention': True}, {'use_cuda_graphs': True}, {'use_mxfp4': True}, {'steps': 51},
+                      {'steps': 0},
+                      {'guidance_scale': 21}, {'true_cfg_scale': -1}, {'num_images': 11}, {'width': 32},
+                      {'width': 33, 'height': 32},
                       {'prompt': None}, {'image': None}, {'nothing': 1}):
             fields = {name: value for name, value in {**body, **wrong}.items() if value is not None}
             detail(server.post('/inference', fields), 400)
@@ -683,15 +758,18 @@ def apis():
     check('apis/benchmark', benchmark)
 
     def a1111():
-        body = {'prompt': 'make it night', 'init_images': [picture], 'steps': 2, 'seed': 3, 'width': 48, 'height': 32, 'batch_size': 2,
+        body = {'prompt': 'make it night', 'init_images': [picture], 'steps': 2, 'seed': 3, 'width': 48, 'height': 32,
+                'batch_size': 2,
                 'denoising_strength': 0.5, 'sampler_name': 'DPM++ 2M'}
         answer = server.post('/sdapi/v1/img2img', body)
         assert answer.status == 200 and len(answer.json['images']) == 2, answer
         info = json.loads(answer.json['info'])
         assert info['all_seeds'] == [3, 4] and info['ignored'] == ['denoising_strength'] and info['width'] == 48, info
         assert server.post('/sdapi/v1/img2img', {**body, 'seed': -1}).status == 200
-        for status, wrong in ((404, {'sampler_name': 'none'}), (400, {'init_images': []}), (400, {'init_images': ['!']}),
-                              (400, {'prompt': ''}), (400, {'steps': 0}), (400, {'batch_size': 11}), (400, {'batch_size': 5, 'n_iter': 5}),
+        for status, wrong in ((404, {'sampler_name': 'none'}), (400, {'init_images': []}),
+                              (400, {'init_images': ['!']}),
+                              (400, {'prompt': ''}), (400, {'steps': 0}), (400, {'batch_size': 11}),
+                              (400, {'batch_size': 5, 'n_iter': 5}),
                               (400, {'resize_mode': 2}), (400, {'width': 5}), (400, {'mask': 5}), (400, {'seed': 'x'})):
             detail(server.post('/sdapi/v1/img2img', {**body, **wrong}), status)
         assert server.get('/sdapi/v1/options').json['sd_model_checkpoint'] == 'kontext'
@@ -701,6 +779,36 @@ def apis():
         assert 'Euler' in [s['name'] for s in server.get('/sdapi/v1/samplers').json]
         assert server.get('/sdapi/v1/progress').json['progress'] == 0
     check('apis/a1111', a1111)
+
+    def files():
+        # No API sets what names a file of the server's machine.
+        table = (SOURCE / 'core/properties.c').read_text()
+        rows = re.split(r'\n    (?=\{"[a-z0-9-]+", ")', table)
+        names = {re.match(r'\{"([^"]*)', row)[1] for row in rows if row.startswith('{"') and 'A_FILE' in row}
+        assert 'trace-file' in names, names
+        names |= {'model-path', 'loras', 'mask-path', 'tokenizer-path', 'model_path', 'trace_file'}
+        secret = SCRATCH / 'set-by-a-client'
+        edit = {'prompt': 'x', 'image': picture}
+        requests = [('/v1/images/edits', edit), ('/v1/edits', edit), ('/v1/images/generations',
+                                                                      {'prompt': 'x', 'size': '64x64'}),
+                    ('/inference', edit), ('/v1/flux-kontext-pro', {'prompt': 'x', 'input_image': picture}),
+                    ('/sdapi/v1/img2img', {'prompt': 'x', 'init_images': [picture]})]
+        for name in sorted(names | {name.replace('-', '_') for name in names}):
+            for path, body in requests:
+                answer = server.post(path, {**body, name: str(secret)})
+                if path.startswith('/sdapi/'):  # that API takes everything and says what it passed over
+                    assert answer.status == 200 and name in json.loads(answer.json['info'])['ignored'], (name, answer)
+                else: assert answer.status == 400 and name in answer.body.decode(), (path, name, answer)
+            for path in ('/v1/images/edits', '/v1/edits'):
+                fields = [('prompt', 'x'), ('image', ('a.png', png())), (name, str(secret))]
+                assert server.form(path, fields).status == 400, (path, name)
+            override = {**requests[-1][1], 'override_settings': {name: str(secret)}}
+            answer = server.post('/sdapi/v1/img2img', override)
+            assert answer.status in (200, 400), answer
+        assert not secret.exists()
+        offered = {p['name'] for p in server.get('/v1/settings').json['properties']}
+        assert not offered & names, offered & names
+    check('apis/files-of-the-server', files)
 
     def interrupt():
         answers = []
@@ -728,16 +836,17 @@ def apis():
         assert schema['steps']['maximum'] == 1000 and 'model_path' not in schema and 'trace_file' not in schema
         page = server.get('/')
         assert page.headers['Content-Type'].startswith('text/html') and b'<h1>fluxkontext</h1>' in page.body
-        assert "default-src 'none'" in page.headers['Content-Security-Policy'] and b'http://' not in page.body and b'https://' not in page.body
+        assert "default-src 'none'" in page.headers['Content-Security-Policy']
+        assert b'http://' not in page.body and b'https://' not in page.body
         names = [p['name'] for p in server.get('/v1/settings').json['properties']]
         assert 'steps' in names and 'trace-file' not in names
         # Every path of the document exists.
         for path in answer['paths']:
             if '{' not in path: assert server.request('OPTIONS', path).status == 204, path
     check('apis/documents', documents)
-    server.end()
+    check('apis/ends', server.end)
 
 
-GROUPS = {'same-bytes': same_bytes, 'jobs': jobs, 'life': life, 'guard': guard, 'bad': bad, 'apis': apis}
+GROUPS = {'same-bytes': same_bytes, 'jobs': jobs, 'kept': kept, 'life': life, 'guard': guard, 'bad': bad, 'apis': apis}
 for group in sys.argv[1:] or GROUPS: GROUPS[group]()
 done()

@@ -5,6 +5,7 @@
 #include "http.h"
 
 #include "guard.h"
+#include "listen.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -258,8 +259,7 @@ static bool may_work(Server *server, Failure *f) {
 static bool check_early(Exchange *x, const char *path, Failure *f) {
   SoupMessageHeaders *headers = soup_server_message_get_request_headers(x->msg);
   const char *method = soup_server_message_get_method(x->msg);
-  GSocket *socket = soup_server_message_get_socket(x->msg);
-  const bool local = socket && g_socket_get_family(socket) == G_SOCKET_FAMILY_UNIX;
+  const bool local = g_socket_get_family(x->socket) == G_SOCKET_FAMILY_UNIX;
   if (!find_route(x, path, method, f) && strcmp(method, "OPTIONS")) return false;
   if (!guard_host(x->server, headers, local, f)) return false;
   if (!strcmp(method, "OPTIONS")) return f->status != 404;
@@ -412,13 +412,13 @@ Job *exchange_submit(Exchange *x, Ask *taken, const char *api, Failure *f) {
 /* ---- Connections ---- */
 
 static void shut(Exchange *x) {
-  GSocket *socket = soup_server_message_get_socket(x->msg);
-  if (socket) g_socket_shutdown(socket, TRUE, TRUE, NULL);
+  g_socket_shutdown(x->socket, TRUE, TRUE, NULL);
 }
 
 static void exchange_free(gpointer data) {
   Exchange *x = data;
   leave(x);
+  g_object_unref(x->socket);
   g_free(x->argument);
   g_free(x->key);
   g_free(x->form_hash);
@@ -452,6 +452,7 @@ static void on_started(SoupServer *soup, SoupServerMessage *msg, gpointer data) 
   (void)soup;
   x->server = server;
   x->msg = msg;
+  x->socket = g_object_ref(listen_socket(msg));
   x->body = g_byte_array_new();
   x->began_us = g_get_monotonic_time();
   limit(x, HEADERS_S);
@@ -467,10 +468,9 @@ static void on_started(SoupServer *soup, SoupServerMessage *msg, gpointer data) 
 
 /* libsoup does not look at a connection while its answer is kept waiting. */
 static bool has_left(const Exchange *x) {
-  GSocket *socket = soup_server_message_get_socket(x->msg);
   char byte;
-  if (!socket || !x->read) return false;
-  const ssize_t n = recv(g_socket_get_fd(socket), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  if (!x->read) return false;
+  const ssize_t n = recv(g_socket_get_fd(x->socket), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   return !n || (n < 0 && errno != EAGAIN && errno != EINTR);
 }
 

@@ -28,6 +28,7 @@ typedef void (*ExchangeFollow)(Exchange *x, Job *job, guint index, bool ended);
 struct Exchange {
   Server *server;
   SoupServerMessage *msg; /* a reference while it is kept waiting */
+  GSocket *socket;        /* of the connection */
   const HttpRoute *route;
   char *argument;    /* what stands for '*' in the path */
   GHashTable *query; /* nullable */

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { JOB_BYTES = 8192, EVENT_BYTES = 64 };
+
 typedef struct {
   JobWatch watch;
   gpointer data;
@@ -14,9 +16,10 @@ typedef struct {
 
 /* ---- One job ---- */
 
-static void random_id(char id[JOB_ID + 1]) {
-  guint8 bits[JOB_ID / 2];
+static void random_id(const Jobs *jobs, char id[JOB_ID + 1]) {
+  guint8 bits[JOB_RANDOM / 2];
   if (getentropy(bits, sizeof bits)) g_error("getentropy: no random bits");
+  if (jobs->instance) id += g_snprintf(id, JOB_INSTANCE + 2, "%s-", jobs->instance);
   for (guint i = 0; i < sizeof bits; i++) g_snprintf(id + 2 * i, 3, "%02x", bits[i]);
 }
 
@@ -126,8 +129,16 @@ bool job_watched(const Job *job) {
 
 /* ---- All jobs ---- */
 
-void jobs_init(Jobs *jobs) {
-  *jobs = (Jobs){.by_id = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)job_unref),
+bool jobs_is_instance(const char *name) {
+  const gsize n = strlen(name);
+  for (gsize i = 0; i < n; i++)
+    if (!g_ascii_isalnum(name[i])) return false;
+  return n && n <= JOB_INSTANCE;
+}
+
+void jobs_init(Jobs *jobs, const char *instance) {
+  *jobs = (Jobs){.instance = instance,
+                 .by_id = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, (GDestroyNotify)job_unref),
                  .by_key = g_hash_table_new(g_str_hash, g_str_equal),
                  .by_idempotency = g_hash_table_new(g_str_hash, g_str_equal)};
   g_queue_init(&jobs->ended);
@@ -143,8 +154,8 @@ void jobs_clear(Jobs *jobs) {
 Job *jobs_add(Jobs *jobs, Ask *ask, const char *api) {
   Job *job = g_new0(Job, 1);
   g_atomic_ref_count_init(&job->refs);
-  random_id(job->id);
-  random_id(job->key);
+  random_id(jobs, job->id);
+  random_id(jobs, job->key);
   job->api = api;
   job->ask = ask;
   job->created = g_get_real_time() / G_USEC_PER_SEC;
@@ -197,9 +208,18 @@ static char *end_data(const Job *job) {
   return g_string_free(text, FALSE);
 }
 
+static gsize text_bytes(const char *text) {
+  return text ? strlen(text) : 0;
+}
+
+/* JOB_BYTES: the job itself, its settings, and what allocations take beside what is in them. */
 static gsize kept_bytes(const Job *job) {
-  gsize bytes = 4096;
-  for (int i = 0; job->pictures && i < job->ask->n; i++) bytes += g_bytes_get_size(job->pictures[i].file);
+  gsize bytes = JOB_BYTES + text_bytes(fk_settings_get(job->ask->settings, "prompt")) +
+                text_bytes(fk_settings_get(job->ask->settings, "negative-prompt"));
+  for (guint i = 0; i < job->events->len; i++)
+    bytes += EVENT_BYTES + text_bytes(g_array_index(job->events, JobEvent, i).data);
+  for (int i = 0; job->pictures && i < job->ask->n; i++)
+    bytes += g_bytes_get_size(job->pictures[i].file) + text_bytes(job->pictures[i].manifest);
   return bytes;
 }
 

@@ -12,7 +12,8 @@
 
 typedef enum { JOB_WAITING, JOB_RUNNING, JOB_DONE, JOB_FAILED, JOB_CANCELLED } JobState;
 
-enum { JOB_ID = 32 };
+/* "INSTANCE-" where servers share an address, and 128 random bits in hexadecimal. */
+enum { JOB_INSTANCE = 32, JOB_RANDOM = 32, JOB_ID = JOB_INSTANCE + 1 + JOB_RANDOM };
 
 typedef struct Job Job;
 
@@ -35,8 +36,8 @@ typedef struct {
 
 struct Job {
   gatomicrefcount refs; /* any thread */
-  char id[JOB_ID + 1];  /* 128 random bits */
-  char key[JOB_ID + 1]; /* others, for the address of its results, which is open to whoever knows it */
+  char id[JOB_ID + 1];
+  char key[JOB_ID + 1]; /* another, for the address of its results, which is open to whoever knows it */
   const char *api;      /* literal: "openai" */
   Ask *ask;
   JobState state;
@@ -67,14 +68,18 @@ struct Job {
 };
 
 typedef struct {
+  const char *instance; /* with which ids start; NULL: none */
   GHashTable *by_id, *by_key, *by_idempotency;
   GQueue ended; /* oldest first; a reference each */
   gsize held;   /* bytes of all jobs */
   gsize kept;   /* of these, of those that have ended */
 } Jobs;
 
-void jobs_init(Jobs *jobs);
+/* instance: nullable, kept by the caller; jobs_is_instance */
+void jobs_init(Jobs *jobs, const char *instance);
 void jobs_clear(Jobs *jobs);
+/* 1 to JOB_INSTANCE ASCII letters and digits, so that it is a part of paths and patterns as it stands. */
+bool jobs_is_instance(const char *name);
 /* A waiting job, with a reference for the caller besides that of `jobs`. ask: (transfer full) */
 Job *jobs_add(Jobs *jobs, Ask *ask, const char *api);
 Job *job_ref(Job *job);

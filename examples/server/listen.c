@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <gio/gunixsocketaddress.h>
 #include <glib/gstdio.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -22,10 +24,35 @@ static int passed(void) {
   return pid && count && atoi(pid) == getpid() ? atoi(count) : 0;
 }
 
+/* Connections are accepted here: libsoup 3.2 never frees the GSocket of a connection that it accepts itself. The socket
+ * goes with the address, which libsoup hands to each message of the connection; see listen_socket. */
+static gboolean on_incoming(GSocketService *service, GSocketConnection *connection, GObject *source, gpointer data) {
+  Server *server = data;
+  GSocket *socket = g_socket_connection_get_socket(connection);
+  g_autoptr(GSocketAddress) local = g_socket_connection_get_local_address(connection, NULL);
+  g_autoptr(GSocketAddress) remote = g_socket_connection_get_remote_address(connection, NULL);
+  (void)service, (void)source;
+  if (!local) return TRUE; /* it is gone again */
+  if (g_socket_get_family(socket) != G_SOCKET_FAMILY_UNIX)
+    g_socket_set_option(socket, IPPROTO_TCP, TCP_NODELAY, TRUE, NULL);
+  g_object_set_data_full(G_OBJECT(local), "socket", g_object_ref(socket), g_object_unref);
+  soup_server_accept_iostream(server->soup, G_IO_STREAM(connection), local, remote, NULL);
+  return TRUE;
+}
+
+GSocket *listen_socket(SoupServerMessage *msg) {
+  GSocketAddress *local = soup_server_message_get_local_address(msg);
+  return local ? g_object_get_data(G_OBJECT(local), "socket") : NULL;
+}
+
+static bool add_socket(Server *server, GSocket *socket, GError **error) {
+  return g_socket_listener_add_socket(G_SOCKET_LISTENER(server->service), socket, NULL, error);
+}
+
 static bool listen_passed(Server *server, int n, GError **error) {
   for (int i = 0; i < n; i++) {
     g_autoptr(GSocket) socket = g_socket_new_from_fd(FIRST_PASSED + i, error);
-    if (!socket || !soup_server_listen_socket(server->soup, socket, 0, error)) return false;
+    if (!socket || !add_socket(server, socket, error)) return false;
   }
   g_unsetenv("LISTEN_FDS");
   return true;
@@ -42,7 +69,7 @@ static bool listen_unix(Server *server, const char *path, GError **error) {
   if (probe && !g_stat(path, &info) && S_ISSOCK(info.st_mode) && !g_socket_connect(probe, address, NULL, NULL))
     g_unlink(path);
   return g_socket_bind(socket, address, FALSE, error) && g_socket_listen(socket, error) &&
-         soup_server_listen_socket(server->soup, socket, 0, error);
+         add_socket(server, socket, error);
 }
 
 static bool listen_inet(Server *server, const char *address, GError **error) {
@@ -59,28 +86,38 @@ static bool listen_inet(Server *server, const char *address, GError **error) {
     g_printerr("%s: others can reach %s: a proxy with TLS has to stand in front (docs/server.md)\n", g_get_prgname(),
                address);
   g_autoptr(GSocketAddress) at = g_inet_socket_address_new(inet, g_network_address_get_port((GNetworkAddress *)name));
-  return soup_server_listen(server->soup, at, 0, error);
+  g_autoptr(GSocketAddress) effective = NULL;
+  if (!g_socket_listener_add_address(G_SOCKET_LISTENER(server->service), at, G_SOCKET_TYPE_STREAM,
+                                     G_SOCKET_PROTOCOL_TCP, NULL, &effective, error))
+    return false;
+  g_autofree char *text = g_inet_address_to_string(inet);
+  const bool v6 = g_inet_address_get_family(inet) == G_SOCKET_FAMILY_IPV6;
+  g_printerr("%s: listening on http://%s%s%s:%u/\n", g_get_prgname(), v6 ? "[" : "", text, v6 ? "]" : "",
+             g_inet_socket_address_get_port(G_INET_SOCKET_ADDRESS(effective)));
+  return true;
 }
 
 bool listen_start(Server *server, const char *address, GError **error) {
   const int n = passed();
   const char *path = g_str_has_prefix(address, "unix:") ? address + 5 : NULL;
+  server->service = g_socket_service_new();
+  g_signal_connect(server->service, "incoming", G_CALLBACK(on_incoming), server);
   const bool ok = n      ? listen_passed(server, n, error)
                   : path ? listen_unix(server, path, error)
                          : listen_inet(server, address, error);
   if (!ok) return false;
   if (n) g_printerr("%s: listening on %d sockets of the service manager\n", g_get_prgname(), n);
   if (path && !n) g_printerr("%s: listening on %s\n", g_get_prgname(), address);
-  /* libsoup has addresses of the internet alone. */
-  GSList *uris = n || path ? NULL : soup_server_get_uris(server->soup);
-  for (GSList *u = uris; u; u = u->next) {
-    g_autofree char *text = g_uri_to_string(u->data);
-    g_printerr("%s: listening on %s\n", g_get_prgname(), text);
-  }
-  g_slist_free_full(uris, (GDestroyNotify)g_uri_unref);
   return true;
 }
 
-void listen_stop(const char *address) {
+void listen_stop(Server *server) {
+  if (!server->service) return;
+  g_socket_service_stop(server->service);
+  g_socket_listener_close(G_SOCKET_LISTENER(server->service));
+  g_clear_object(&server->service);
+}
+
+void listen_remove(const char *address) {
   if (!passed() && g_str_has_prefix(address, "unix:")) g_unlink(address + 5);
 }

@@ -106,7 +106,7 @@ static void on_broken(const char *message, gpointer data) {
 /* ---- Options ---- */
 
 typedef struct {
-  char *model, *name, *listen, *token_file, *origin, *output_dir, *devices;
+  char *model, *name, *instance, *listen, *token_file, *origin, *output_dir, *devices;
   char **hosts;
   gboolean log_prompts;
   int queue, batch, connections, body, memory, pixels, time, keep, keep_memory, drain, idle;
@@ -186,6 +186,11 @@ static bool prepare(Server *server, const Arguments *a, char **pairs, GError **e
   server->log_prompts = a->log_prompts;
   server->started = g_get_real_time() / G_USEC_PER_SEC;
   server->busy_us = g_get_monotonic_time();
+  if (a->instance && !jobs_is_instance(a->instance)) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--instance %s: expected 1 to %d letters and digits", a->instance,
+                JOB_INSTANCE);
+    return false;
+  }
   if (!check_arguments(a, error) || !read_options(server, a, pairs, error)) return false;
   if (a->token_file && !(server->token = guard_read_token(a->token_file, error))) return false;
   if (!a->output_dir || g_file_test(a->output_dir, G_FILE_TEST_IS_DIR)) return true;
@@ -199,7 +204,7 @@ static bool run(Server *server, const Arguments *a, char **pairs, GError **error
   if (!prepare(server, a, pairs, error)) return false;
   const QueueLimits limits = {server->limits.queue, (int)server->limits.batch, server->output_dir};
   server->loop = g_main_loop_new(NULL, FALSE);
-  jobs_init(&server->jobs);
+  jobs_init(&server->jobs, a->instance);
   server->queue =
       queue_new(server->options, server->defaults, limits, &server->jobs, &server->metrics, on_broken, server, error);
   if (!server->queue) return false;
@@ -218,6 +223,7 @@ static void server_clear(Server *server) {
     g_main_context_iteration(NULL, FALSE);
     g_usleep(10000);
   }
+  listen_stop(server);
   if (server->soup) http_stop(server);
   if (server->jobs.by_id) jobs_clear(&server->jobs);
   for (FkOptions **o = server->options; o && *o; o++) fk_options_free(*o);
@@ -238,15 +244,14 @@ static int serve(Arguments *a, char **pairs) {
   signal(SIGPIPE, SIG_IGN);
   const bool ok = run(&server, a, pairs, &error);
   server_clear(&server);
-  listen_stop(a->listen);
+  listen_remove(a->listen);
   if (ok) return server.status;
   fprintf(stderr, "%s: %s\n", program, error->message);
   return 1;
 }
 
 int main(int argc, char **argv) {
-  Arguments a = {.listen = g_strdup("127.0.0.1:8000"),
-                 .queue = 16,
+  Arguments a = {.queue = 16,
                  .batch = 4,
                  .connections = 64,
                  .body = 32,
@@ -259,6 +264,7 @@ int main(int argc, char **argv) {
   const GOptionEntry entries[] = {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"name", 0, 0, G_OPTION_ARG_STRING, &a.name, "Name of the model for clients", "NAME"},
+      {"instance", 0, 0, G_OPTION_ARG_STRING, &a.instance, "Start of its ids, for proxies before several", "NAME"},
       {"devices", 0, 0, G_OPTION_ARG_STRING, &a.devices, "GPUs, one engine each: 0,1 or all", "LIST"},
       {"listen", 'l', 0, G_OPTION_ARG_STRING, &a.listen, "127.0.0.1:8000, [::1]:8000 or unix:PATH", "ADDRESS"},
       {"token-file", 0, 0, G_OPTION_ARG_FILENAME, &a.token_file, "File with the token that clients send", "FILE"},
@@ -286,9 +292,10 @@ int main(int argc, char **argv) {
                   "Exit: 0 ended by a signal, 1 an error, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;
+  if (!a.listen) a.listen = g_strdup("127.0.0.1:8000");
   status = serve(&a, argv + 1);
   g_strfreev(a.hosts);
-  char *const texts[] = {a.model, a.name, a.listen, a.token_file, a.origin, a.output_dir, a.devices};
+  char *const texts[] = {a.model, a.name, a.instance, a.listen, a.token_file, a.origin, a.output_dir, a.devices};
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) g_free(texts[i]);
   return tool_end(program, status);
 }

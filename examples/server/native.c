@@ -185,27 +185,33 @@ void native_events(Exchange *x) {
 
 /* ---- /v1/files/KEY-NUMBER.FORMAT: whoever knows the 128 bits may have the picture ---- */
 
+/* Of this server or of another one that writes to the same folder. */
+static bool is_key(const char *key) {
+  const char *dash = strchr(key, '-'), *bits = dash ? dash + 1 : key;
+  g_autofree char *instance = dash ? g_strndup(key, (gsize)(dash - key)) : NULL;
+  return (!instance || jobs_is_instance(instance)) && strlen(bits) == JOB_RANDOM &&
+         strspn(bits, "0123456789abcdef") == JOB_RANDOM;
+}
+
 void native_file(Exchange *x) {
-  char key[JOB_ID + 1] = "", end[8] = "", rest;
+  const char *dash = strrchr(x->argument, '-');
+  g_autofree char *key = dash ? g_strndup(x->argument, (gsize)(dash - x->argument)) : g_strdup("");
+  char end[8] = "", rest;
   int i;
-  const Job *job = NULL;
-  if (strlen(x->argument) < JOB_ID + 64 && sscanf(x->argument, "%32[0-9a-f]-%2d.%7[a-z]%c", key, &i, end, &rest) == 3 &&
-      strlen(key) == JOB_ID && media_format(end))
-    job = jobs_find_key(&x->server->jobs, key);
+  const bool named = dash && is_key(key) && sscanf(dash, "-%2d.%7[a-z]%c", &i, end, &rest) == 2 && media_format(end);
+  const Job *job = named ? jobs_find_key(&x->server->jobs, key) : NULL;
   if (job && job->state == JOB_DONE && !strcmp(end, media_name(job->ask->format))) {
     send_picture(x, job, i);
     return;
   }
-  if (*end && media_format(end) && x->server->output_dir) {
+  if (named && x->server->output_dir) {
     g_autofree char *name = g_strdup_printf("%s-%d.%s", key, i, end);
     g_autofree char *path = g_build_filename(x->server->output_dir, name, NULL), *data = NULL;
     gsize n;
     if (g_file_get_contents(path, &data, &n, NULL)) {
       g_autoptr(GBytes) bytes = g_bytes_new_take(g_steal_pointer(&data), n);
-      {
-        exchange_bytes(x, 200, media_type(media_format(end)), bytes);
-        return;
-      }
+      exchange_bytes(x, 200, media_type(media_format(end)), bytes);
+      return;
     }
   }
   exchange_refuse(x, 404, "not_found", "there is no such picture, or it is no longer kept");

@@ -27,6 +27,7 @@ typedef struct {
   char *output_dir;     /* nullable */
   bool log_prompts;
   SoupServer *soup;
+  GSocketService *service; /* what it listens on; NULL: not yet */
   GMainLoop *loop;
   Jobs jobs;
   Queue *queue;
