@@ -792,7 +792,7 @@ def apis():
         requests = [('/v1/images/edits', edit), ('/v1/edits', edit), ('/v1/images/generations',
                                                                       {'prompt': 'x', 'size': '64x64'}),
                     ('/inference', edit), ('/v1/flux-kontext-pro', {'prompt': 'x', 'input_image': picture}),
-                    ('/sdapi/v1/img2img', {'prompt': 'x', 'init_images': [picture]})]
+                    ('/sdapi/v1/img2img', {'prompt': 'x', 'init_images': [b64(png())], 'steps': 1})]
         for name in sorted(names | {name.replace('-', '_') for name in names}):
             for path, body in requests:
                 answer = server.post(path, {**body, name: str(secret)})
@@ -802,9 +802,6 @@ def apis():
             for path in ('/v1/images/edits', '/v1/edits'):
                 fields = [('prompt', 'x'), ('image', ('a.png', png())), (name, str(secret))]
                 assert server.form(path, fields).status == 400, (path, name)
-            override = {**requests[-1][1], 'override_settings': {name: str(secret)}}
-            answer = server.post('/sdapi/v1/img2img', override)
-            assert answer.status in (200, 400), answer
         assert not secret.exists()
         offered = {p['name'] for p in server.get('/v1/settings').json['properties']}
         assert not offered & names, offered & names
