@@ -12,6 +12,7 @@
 #include "engine.h"
 
 #include "budget.h"
+#include "extras.h"
 #include "file.h"
 #include "frames.h"
 #include "given.h"
@@ -398,6 +399,8 @@ static bool rehearse(FkEngine *e, const FkSettings *settings, int width, int hei
   if (!fk_tune_resolve(settings, e->be, &tune, error) ||
       !fk_frames_size(e->model, &tune, width, height, &size, error) || !fk_frames_task(e->model, &tune, error))
     return false;
+  FkEdit edit = {.model = e->model, .tune = &tune, .n = 1, .cancellable = cancellable};
+  if (!fk_given_foresee(&edit, width, height, &size, error)) return false;
   const size_t stride = (size_t)size.width * 3, bytes = stride * (size_t)size.height;
   g_autofree uint8_t *in = g_try_malloc(bytes), *out = g_try_malloc(bytes);
   if (!in || !out) {
@@ -409,7 +412,10 @@ static bool rehearse(FkEngine *e, const FkSettings *settings, int width, int hei
   FkJob job = {.in = {in, size.width, size.height, 3, stride},
                .out = {out, size.width, size.height, 3, stride},
                .settings = settings};
-  FkEdit edit = {.masked = tune.mask != FK_MASK_NONE, .tune = &tune, .jobs = &job, .n = 1, .cancellable = cancellable};
+  edit.jobs = &job;
+  FkExtras extras = {.width = size.width, .height = size.height, .n_references = edit.references.n};
+  for (int i = 0; i < extras.n_references; i++) extras.references[i] = job.in;
+  edit.extras = &extras;
   return edit_frames(e, &edit, &size, profile, error);
 }
 

@@ -61,13 +61,19 @@ static bool check_mask(const FkImage *mask, int frame, GError **error) {
 }
 
 /* The mask as it came. *mask NULL and true: there is none. */
-static bool find_mask(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+static bool find_mask(FkExtras *x, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
+                      GError **error) {
   uint8_t *plane = NULL;
   if (job->mask) {
     if (!check_mask(job->mask, frame, error)) return false;
     plane = plane_of(job->mask, 0);
     if (!plane) return no_memory(error, "mask", (size_t)job->mask->width * (size_t)job->mask->height);
     return fit(x, plane, job->mask->width, job->mask->height, error);
+  }
+  if (t->mask == FK_MASK_PATH) {
+    plane = plane_of(&files->mask, -1);
+    if (!plane) return no_memory(error, "mask-path", (size_t)files->mask.width * (size_t)files->mask.height);
+    return fit(x, plane, files->mask.width, files->mask.height, error);
   }
   if (t->mask == FK_MASK_META) return refuse(error, frame, "mask=meta: it came without a mask of metas (FkJob.mask)");
   if (t->mask == FK_MASK_ALPHA) {
@@ -80,9 +86,10 @@ static bool find_mask(FkExtras *x, const FkTune *t, const FkJob *job, int frame,
   return true;
 }
 
-static bool init_mask(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+static bool init_mask(FkExtras *x, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
+                      GError **error) {
   const size_t n = (size_t)x->width * (size_t)x->height;
-  if (!find_mask(x, t, job, frame, error)) return false;
+  if (!find_mask(x, t, files, job, frame, error)) return false;
   if (!x->mask) return true;
   if (t->task == FK_TASK_GENERATE) return refuse(error, frame, "mask: with task=generate there is no picture to keep");
   if (t->size_mode == FK_SIZE_NATIVE)
@@ -109,10 +116,17 @@ static bool check_reference(const FkImage *i, int frame, int number, GError **er
   return false;
 }
 
-static bool init_references(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+static bool init_references(FkExtras *x, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
+                            GError **error) {
   if (job->n_references < 0 || job->n_references > FK_REFERENCES || (job->n_references && !job->references)) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "frame %d: %d references: expected 0 to %d, and their array",
                 frame, job->n_references, FK_REFERENCES);
+    return false;
+  }
+  if (job->n_references + files->n_references > FK_REFERENCES) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                "frame %d: references: expected %d at most, found %d and %d files", frame, FK_REFERENCES,
+                job->n_references, files->n_references);
     return false;
   }
   if (job->n_references && t->task == FK_TASK_GENERATE)
@@ -121,6 +135,7 @@ static bool init_references(FkExtras *x, const FkTune *t, const FkJob *job, int 
     if (!check_reference(&job->references[i], frame, i, error)) return false;
     x->references[x->n_references++] = job->references[i];
   }
+  for (int i = 0; i < files->n_references; i++) x->references[x->n_references++] = files->references[i];
   return true;
 }
 
@@ -135,9 +150,10 @@ bool fk_extras_references(const FkExtras *x, const FkModel *m, const FkTune *t, 
   return true;
 }
 
-bool fk_extras_init(FkExtras *x, const FkTune *t, const FkJob *job, int frame, GError **error) {
+bool fk_extras_init(FkExtras *x, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
+                    GError **error) {
   *x = (FkExtras){.width = job->in.width, .height = job->in.height};
-  if (init_mask(x, t, job, frame, error) && init_references(x, t, job, frame, error)) return true;
+  if (init_mask(x, t, files, job, frame, error) && init_references(x, t, files, job, frame, error)) return true;
   fk_extras_clear(x);
   return false;
 }

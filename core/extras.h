@@ -8,6 +8,7 @@
 #include "flux.h"
 #include "mask.h"
 #include "model.h"
+#include "pictures.h"
 #include "tune.h"
 
 /* Of one frame; zero: nothing. */
@@ -16,15 +17,17 @@ typedef struct FkExtras {
   uint8_t *mask;                     /* 255 is edited; NULL: no mask */
   uint8_t *fade;                     /* share of the edit in each pixel of the result, of 255 */
   FkMaskBox box;                     /* around what the result takes from the edit; w 0: nothing is edited */
-  FkImage references[FK_REFERENCES]; /* their pixels are the job's */
+  FkImage references[FK_REFERENCES]; /* their pixels are the job's, or the files' */
   int n_references;
 } FkExtras;
 
 _Static_assert(FK_REFERENCES == FK_FLUX_REFERENCES, "as many as the model takes");
 
-/* FK_ERROR_OPTION_BAD: a mask that does not fit, or a file that is no picture; FK_ERROR_MEMORY. On failure *extras is
+/* FK_ERROR_OPTION_BAD: a mask that does not fit, or too many pictures; FK_ERROR_MEMORY. files: what the
+ * settings name, which is to live as long as *extras. On failure *extras is
  * zero. */
-bool fk_extras_init(FkExtras *extras, const FkTune *tune, const FkJob *job, int frame, GError **error);
+bool fk_extras_init(FkExtras *extras, const FkTune *tune, const FkPictures *files, const FkJob *job, int frame,
+                    GError **error);
 void fk_extras_clear(FkExtras *extras);
 
 /* Part of the frame's mask at width x height of the model, packed for its tokens [(h/16)(w/16), 4 channels]. region: of

@@ -174,6 +174,15 @@ typedef struct {
   size_t stride;
 } FkImage;
 
+/* A PNG or JPEG file, by its content: the values of the file without gamma or colour profile, 8 bits, grey and palettes
+ * as R G B, 4 channels where there is transparency, turned as its EXIF orientation says. FK_ERROR_OPTION_BAD, which
+ * names it; then *image is empty. (transfer full): fk_image_clear. */
+FK_API bool fk_image_read(const char *path, FkImage *image, GError **error);
+/* The same of a file in memory. name: for the message. */
+FK_API bool fk_image_decode(const char *name, const uint8_t *data, size_t bytes, FkImage *image, GError **error);
+/* Frees the pixels of these two; an empty image stays empty. */
+FK_API void fk_image_clear(FkImage *image);
+
 /* How much of a text one encoder read. All 0: there was no such text. */
 typedef struct {
   int tokens;        /* of the whole text, begin and end marks included */
@@ -217,11 +226,13 @@ typedef struct {
   FkImage out;
   const FkSettings *settings; /* unchanged during the call */
   FkResult result;            /* written */
-  /* (nullable) What is edited, in place of the setting `mask`: 1 channel of any size, 255 is edited and 0 kept. It is
-   * brought to the frame's size; then the settings of masks hold. Pixels of `out` where it is 0 are those of `in`. */
+  /* (nullable) What is edited, in place of the settings `mask` and `mask-path`: 1 channel of any size, 255 is edited
+   * and 0 kept. It is brought to the frame's size; then the settings of masks hold. Pixels of `out` where it is 0 are
+   * those of `in`. */
   const FkImage *mask;
   /* Pictures beside the frame that the prompt may refer to, up to FK_REFERENCES, of 3 or 4 channels (alpha is not read)
-   * and any size: each is brought to the model's size nearest to it. The frame comes first, then these in order. */
+   * and any size: each is brought to the model's size nearest to it. The frame comes first, then these in order, then
+   * the files of the setting `references`; FK_REFERENCES in all. */
   const FkImage *references;
   int n_references;
   /* (nullable) Called after every preview_every-th evaluation but the last, whose result is `out`; 0: never. Each call

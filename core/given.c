@@ -101,10 +101,34 @@ static bool edit_sorted(const Call *c, const FkExtras *extras, GError **error) {
 
 bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, FkGivenRun run, void *data, GError **error) {
   const Call call = {all, size, run, data};
+  FkPictures files;
+  if (!fk_pictures_take(&files, all->tune->mask_path, all->tune->references, error)) return false;
   g_autofree FkExtras *extras = g_new0(FkExtras, (size_t)all->n);
   bool ok = true;
-  for (int i = 0; ok && i < all->n; i++) ok = fk_extras_init(&extras[i], all->tune, &all->jobs[i], i, error);
+  for (int i = 0; ok && i < all->n; i++) ok = fk_extras_init(&extras[i], all->tune, &files, &all->jobs[i], i, error);
   ok = ok && edit_sorted(&call, extras, error);
   for (int i = 0; i < all->n; i++) fk_extras_clear(&extras[i]);
+  fk_pictures_drop(&files);
+  return ok;
+}
+
+bool fk_given_foresee(FkEdit *edit, int width, int height, FkFrameSize *size, GError **error) {
+  const FkTune *t = edit->tune;
+  const bool crop = t->mask == FK_MASK_PATH && t->region == FK_REGION_CROP;
+  FkTune known = *t;
+  FkPictures files;
+  FkExtras x;
+  const FkJob job = {.in = {NULL, width, height, 3, 0}};
+  edit->masked = t->mask != FK_MASK_NONE;
+  if (!crop) known.mask = FK_MASK_NONE; /* another mask changes no size */
+  if (!fk_pictures_take(&files, t->mask_path, t->references, error)) return false;
+  bool ok = fk_extras_init(&x, &known, &files, &job, 0, error);
+  if (ok && crop && x.box.w) {
+    edit->region = x.box;
+    ok = fk_frames_region(edit->model, t, width, height, &edit->region, size, error);
+  }
+  ok = ok && fk_extras_references(&x, edit->model, t, &edit->references, error);
+  fk_extras_clear(&x);
+  fk_pictures_drop(&files);
   return ok;
 }

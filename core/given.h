@@ -13,4 +13,8 @@ typedef bool (*FkGivenRun)(void *data, FkEdit *edit, const FkFrameSize *size, GE
 /* all: frames that are fit for an edit at this size, with model and settings. Writes their results. */
 bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, FkGivenRun run, void *data, GError **error);
 
+/* What is known of an edit of this size before there is a frame: whether it has a mask, the references' sizes, and with
+ * region=crop the part that a mask of a file leaves, which changes *size. Errors as of reading the files. */
+bool fk_given_foresee(FkEdit *edit, int width, int height, FkFrameSize *size, GError **error);
+
 #endif

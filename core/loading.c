@@ -5,6 +5,7 @@
 
 #include "adapters.h"
 #include "frames.h"
+#include "given.h"
 #include "placement.h"
 #include "plan.h"
 
@@ -143,10 +144,10 @@ bool fk_loading_first(FkEngine *e, FkEdit *edit, GError **error) {
   size_t work;
   FkFrameSize size;
   if (e->model->loaded) return true;
-  if (!fk_frames_size(e->model, t, side, side, &size, error)) return false;
+  if (!fk_frames_size(e->model, t, side, side, &size, error) || !fk_given_foresee(edit, side, side, &size, error))
+    return false;
   edit->width = size.width;
   edit->height = size.height;
-  edit->masked = t->mask != FK_MASK_NONE;
   fk_tune_apply(t, e->be);
   return plan_memory(e, edit, &work, error) && fk_loading_adapt(e, edit, error) && load(e, edit, error);
 }

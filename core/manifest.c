@@ -11,6 +11,7 @@
 #include "file.h"
 #include "hash.h"
 #include "json-scan.h"
+#include "pictures.h"
 #include "properties.h"
 
 #include <string.h>
@@ -156,7 +157,7 @@ static bool counts(const FkProperty *p, FkScope scope, Use use) {
   if (use == APPLY && p->file) return false;
   if (scope == FK_SCOPE_OPTION && g_strv_contains(where, p->name)) return false;
   return use == APPLY ||
-         (strcmp(p->name, "loras") && /* files' hashes count, not their paths */
+         (strcmp(p->name, "loras") && strcmp(p->name, "references") && /* files' hashes count, not their paths */
           !g_str_has_suffix(p->name, "-path") && strcmp(p->name, "preset") && p->optimization != FK_CLASS_SAME);
 }
 
@@ -228,15 +229,44 @@ static char *make_id(FkEngine *e, const FkJob *job, const char *pixels, const ch
   return g_compute_checksum_for_string(G_CHECKSUM_SHA256, s->str, (gssize)s->len);
 }
 
-static bool settings_run(const FkEngine *e, const FkJob *job, GError **error) {
+/* A job with all that lies beside its frame: the files that settings name, as if it had been given them. */
+typedef struct {
+  FkJob job;
+  FkPictures files;
+  FkImage references[FK_REFERENCES];
+} Whole;
+
+/* False: the settings cannot run, or a file cannot be read; *whole is zero. */
+static bool whole_init(Whole *w, const FkEngine *e, const FkJob *job, GError **error) {
   FkTune tune;
-  if (job->settings) return fk_tune_resolve(job->settings, e->be, &tune, error);
-  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "the job has no settings");
-  return false;
+  *w = (Whole){0};
+  if (!job->settings) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "the job has no settings");
+    return false;
+  }
+  if (!fk_tune_resolve(job->settings, e->be, &tune, error) ||
+      !fk_pictures_take(&w->files, job->mask ? NULL : tune.mask_path, tune.references, error))
+    return false;
+  w->job = *job;
+  if (w->files.mask.data) w->job.mask = &w->files.mask;
+  if (!w->files.n_references) return true;
+  int n = 0;
+  for (int i = 0; i < job->n_references && n < FK_REFERENCES; i++) w->references[n++] = job->references[i];
+  for (int i = 0; i < w->files.n_references && n < FK_REFERENCES; i++) w->references[n++] = w->files.references[i];
+  w->job.references = w->references;
+  w->job.n_references = n;
+  return true;
 }
 
-char *fk_manifest_id(FkEngine *e, const FkJob *job, GError **error) {
-  const char *model = settings_run(e, job, error) ? model_hashes(e, error) : NULL;
+static void whole_clear(Whole *w) {
+  fk_pictures_drop(&w->files);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Whole, whole_clear)
+
+char *fk_manifest_id(FkEngine *e, const FkJob *given, GError **error) {
+  g_auto(Whole) whole = {0};
+  const FkJob *job = &whole.job;
+  const char *model = whole_init(&whole, e, given, error) ? model_hashes(e, error) : NULL;
   g_autofree char *adapters = model ? fk_loras_hashes(fk_settings_get(job->settings, "loras"), error) : NULL;
   if (!adapters) return NULL;
   g_autofree char *pixels = fk_manifest_pixels(&job->in), *class = determinism_class(e);
@@ -358,8 +388,10 @@ static void write_adapters(GString *s, const char *adapters) {
   g_string_append_c(s, ']');
 }
 
-char *fk_manifest(FkEngine *e, const FkJob *job, GError **error) {
-  const char *model = settings_run(e, job, error) ? model_hashes(e, error) : NULL;
+char *fk_manifest(FkEngine *e, const FkJob *given, GError **error) {
+  g_auto(Whole) whole = {0};
+  const FkJob *job = &whole.job;
+  const char *model = whole_init(&whole, e, given, error) ? model_hashes(e, error) : NULL;
   g_autofree char *adapters = model ? fk_loras_hashes(fk_settings_get(job->settings, "loras"), error) : NULL;
   if (!adapters) return NULL;
   g_autofree char *in = fk_manifest_pixels(&job->in), *out = fk_manifest_pixels(&job->out),

@@ -5,6 +5,7 @@
 
 #include "edit.h"
 #include "frames.h"
+#include "given.h"
 #include "packing.h"
 #include "placement.h"
 
@@ -226,13 +227,10 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
   bool ok = m && fk_tune_resolve(settings, be, &tune, error) && fk_frames_size(m, &tune, width, height, &size, error);
   if (ok) {
     FkJob job = {.in = {NULL, width, height, 3, 0}, .settings = settings};
-    FkEdit edit = {.masked = tune.mask != FK_MASK_NONE,
-                   .model = m,
-                   .tune = &tune,
-                   .jobs = &job,
-                   .n = 1,
-                   .width = size.width,
-                   .height = size.height};
+    FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1};
+    ok = fk_given_foresee(&edit, width, height, &size, error);
+    edit.width = size.width;
+    edit.height = size.height;
     job.out = (FkImage){NULL, size.out_width, size.out_height, 3, 0};
     plan->width = edit.width;
     plan->height = edit.height;
@@ -242,7 +240,7 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
     plan->target_tokens = (int64_t)(edit.width / 16) * (edit.height / 16);
     plan->context_tokens =
         tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens + fk_flux_reference_tokens(&edit.references);
-    ok = walk_both(&edit, be, bytes_per_value, plan, error);
+    ok = ok && walk_both(&edit, be, bytes_per_value, plan, error);
     if (ok) fill_placement(m, &load, plan);
   }
   fk_model_free(m);

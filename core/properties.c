@@ -72,7 +72,8 @@ CHOICES(size_mode, SIZE_MODES, FK_SIZE_MODES);
 #define MASKS(X)                                                                                                       \
   X(FK_MASK_NONE, "none", "The whole frame is edited")                                                                 \
   X(FK_MASK_ALPHA, "alpha", "What is transparent is edited, what is opaque is kept")                                   \
-  X(FK_MASK_META, "meta", "The regions of interest in the metas of its buffer: of the element alone")
+  X(FK_MASK_META, "meta", "The regions of interest in the metas of its buffer: of the element alone")                  \
+  X(FK_MASK_PATH, "path", "What is white in the picture that mask-path names")
 CHOICES(mask, MASKS, FK_MASKS);
 
 #define REGIONS(X)                                                                                                     \
@@ -249,6 +250,9 @@ static const FkProperty table[] = {
      SETTING(INT, max_area), .min = 0, .max = 4194304, .initial = "0"},
     {"mask", "Mask", "What is edited; all else comes back with the bytes that it had", SETTING(ENUM, mask),
      .initial = "none", CHOICE(mask), PLAYING, MEMORY},
+    {"mask-path", "Mask file",
+     "PNG or JPEG of any size whose white is edited and whose black is kept; with mask=none it is taken too",
+     SETTING(STRING, mask_path), .initial = NULL, A_FILE, PLAYING, MEMORY},
     {"mask-type", "Mask type", "Type of the regions of interest that mask=meta takes; unset = all",
      SETTING(STRING, mask_type), .initial = NULL, PLAYING},
     {"mask-invert", "Inverted mask", "What the mask keeps is edited, and the other way round",
@@ -260,6 +264,10 @@ static const FkProperty table[] = {
      SETTING(INT, mask_feather), .min = 0, .max = 1000, .initial = "0", CONTROLLABLE},
     {"region", "Region", "What the model sees where there is a mask", SETTING(ENUM, region), .initial = "whole",
      CHOICE(region), PLAYING},
+    {"references", "Reference files",
+     "PNG or JPEG files that the prompt may refer to, up to 8: \"a.png; b.jpg\". They come behind the frame and the "
+     "pictures of reference pads, in this order",
+     SETTING(STRING, references), .initial = NULL, A_FILE, PLAYING, MEMORY},
     {"reference-ids", "Reference positions", "Where the model sees several reference pictures",
      SETTING(ENUM, reference_ids), .initial = "offset", CHOICE(reference_ids), PLAYING},
     {"preset", "Preset", "Which optimizations `auto` turns on", SETTING(ENUM, preset), .initial = "quality",

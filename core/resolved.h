@@ -13,7 +13,7 @@
 /* The enumerations of properties that belong to no other area; each in the order of its nicks. */
 typedef enum { FK_PRESET_EXACT, FK_PRESET_QUALITY, FK_PRESET_BALANCED, FK_PRESET_FAST, FK_PRESETS } FkPreset;
 typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;
-typedef enum { FK_MASK_NONE, FK_MASK_ALPHA, FK_MASK_META, FK_MASKS } FkMaskSource;
+typedef enum { FK_MASK_NONE, FK_MASK_ALPHA, FK_MASK_META, FK_MASK_PATH, FK_MASKS } FkMaskSource;
 typedef enum { FK_REFERENCE_IDS_OFFSET, FK_REFERENCE_IDS_INDEX, FK_REFERENCE_IDS_KINDS } FkReferenceIds;
 typedef enum { FK_REGION_WHOLE, FK_REGION_CROP, FK_REGIONS } FkRegion;
 typedef enum { FK_QUANTIZATION_NONE, FK_QUANTIZATION_FP8, FK_QUANTIZATIONS } FkQuantization;
@@ -55,10 +55,12 @@ typedef struct {
   FkTask task;
   FkSizeMode size_mode;
   FkMaskSource mask;
+  const char *mask_path; /* NULL unless `mask` is FK_MASK_PATH */
   const char *mask_type; /* read by who makes a mask of metas; NULL: all */
   bool mask_invert;
   int mask_feather, mask_dilate; /* pixels of the frame */
   FkRegion region;
+  const char *references; /* files, as pictures.h splits them; NULL or "": none */
   FkReferenceIds reference_ids;
   int max_area; /* pixels; 0: the square of vae.sample_size */
   bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache;

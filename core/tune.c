@@ -6,6 +6,7 @@
 
 #include "draft.h"
 #include "interactions.h"
+#include "pictures.h"
 #include "properties.h"
 
 #include <math.h>
@@ -28,6 +29,12 @@ static const char *get(const FkValues *v, const char *name) {
   return fk_values_get(v, fk_properties_find(name));
 }
 
+/* A text that says something. */
+static bool is_given(const FkValues *v, const char *name) {
+  const char *text = get(v, name);
+  return text && *text;
+}
+
 /* Column of the preset in force. Options and settings have the row each for itself. */
 static int preset_of(const FkValues *v) {
   const FkProperty *p = fk_properties_find("preset");
@@ -41,9 +48,10 @@ static bool tunes_another_cache(const FkValues *v, const FkProperty *p) {
 }
 
 /* The explicit value wins whatever the order of setting. A preset's choice gives way to explicit settings that it
- * cannot be combined with; its `exact` column is "off". */
+ * cannot be combined with; its `exact` column is "off". A file of a mask is a mask. */
 const char *fk_tune_decided(const FkValues *v, const FkProperty *p) {
   const char *asked = fk_values_get(v, p);
+  if (!strcmp(p->name, "mask") && !strcmp(asked, "none") && is_given(v, "mask-path")) return "path";
   if (!asked || !p->presets[0] || !fk_properties_automatic(p, asked)) return asked;
   if (tunes_another_cache(v, p)) return p->presets[0];
   const char *preset = p->presets[preset_of(v)];
@@ -153,9 +161,18 @@ static bool check_guidance(const FkValues *v, GError **error) {
   return false;
 }
 
+/* A mask from a file has a file, and there are not too many references. */
+static bool check_files(const FkValues *v, GError **error) {
+  g_auto(GStrv) names = fk_pictures_names(get(v, "references"), error);
+  if (!names) return false;
+  if (strcmp(get(v, "mask"), "path") || is_given(v, "mask-path")) return true;
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "mask=path: mask-path is not set");
+  return false;
+}
+
 bool fk_settings_check(const FkSettings *settings, GError **error) {
   return fk_tune_check_mask(settings, error) && check_guidance(fk_settings_values(settings), error) &&
-         check_interactions(fk_settings_values(settings), error);
+         check_files(fk_settings_values(settings), error) && check_interactions(fk_settings_values(settings), error);
 }
 
 /* ---- What has no effect ---- */
@@ -206,6 +223,7 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
     return false;
   }
   if (t->true_cfg_scale <= 1) t->negative_prompt = NULL;
+  if (t->mask != FK_MASK_PATH) t->mask_path = NULL;
   if (t->task == FK_TASK_GENERATE) t->strength = 1;
   if (!*t->step_cache.mask) t->step_cache.mask = NULL;
   t->context_reuse = MAX(1, t->context_reuse);

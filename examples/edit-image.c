@@ -95,54 +95,11 @@ static bool edit_and_write(FkEngine *engine, FkJob *job, const char *out, GError
   return true;
 }
 
-/* What comes beside the picture: files, and what was read of them. */
-typedef struct {
-  char *mask_file, **reference_files; /* nullable */
-  FkImage mask, references[FK_REFERENCES];
-} Given;
-
-/* White of the mask is edited. A picture is read as R G B; grey has it three times. */
-static bool read_mask(Given *g, GError **error) {
-  FkImage *m = &g->mask;
-  if (!picture_read(g->mask_file, m, error)) return false;
-  const size_t step = (size_t)m->channels, n = (size_t)m->width * (size_t)m->height;
-  for (size_t i = 0; i < n; i++) {
-    const uint8_t *p = m->data + i * step;
-    m->data[i] = (uint8_t)((p[0] * 19595 + p[1] * 38470 + p[2] * 7471 + 32768) >> 16); /* as Pillow's convert("L") */
-  }
-  m->channels = 1;
-  m->stride = (size_t)m->width;
-  return true;
-}
-
-static bool read_given(Given *g, FkJob *job, GError **error) {
-  const guint n = g->reference_files ? g_strv_length(g->reference_files) : 0;
-  if (n > FK_REFERENCES) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%u references: at most %d", n, FK_REFERENCES);
-    return false;
-  }
-  if (g->mask_file && !read_mask(g, error)) return false;
-  for (guint i = 0; i < n; i++)
-    if (!picture_read(g->reference_files[i], &g->references[i], error)) return false;
-  job->mask = g->mask_file ? &g->mask : NULL;
-  job->references = g->references;
-  job->n_references = (int)n;
-  return true;
-}
-
-static void given_clear(Given *g) {
-  g_free(g->mask.data);
-  for (int i = 0; i < FK_REFERENCES; i++) g_free(g->references[i].data);
-  g_free(g->mask_file);
-  g_strfreev(g->reference_files);
-}
-
 /* What costs little goes first: names and the pictures before the model. */
-static bool edit(FkOptions *options, FkSettings *settings, Given *given, const char *in, const char *out,
-                 GError **error) {
+static bool edit(FkOptions *options, FkSettings *settings, const char *in, const char *out, GError **error) {
   FkJob job = {.settings = settings};
   if (!picture_check_name(out, false, error) || !fk_settings_check(settings, error) ||
-      !read_given(given, &job, error) || !picture_read(in, &job.in, error))
+      !fk_image_read(in, &job.in, error))
     return false;
   g_autoptr(FkEngine) engine = NULL;
   g_atomic_int_set(&editing, 1);
@@ -153,30 +110,42 @@ static bool edit(FkOptions *options, FkSettings *settings, Given *given, const c
   return done;
 }
 
-static bool run(const char *model, const char *prompt, Given *given, char **arguments, GError **error) {
+static bool run(const char *model, const char *prompt, const char *mask, char **references, char **arguments,
+                GError **error) {
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();
   g_autofree char *text = prompt ? tool_utf8(prompt, error) : NULL;
   if (prompt && !text) return false;
   if (!fk_options_set(options, "model-path", model, error) || !fk_settings_set(settings, "prompt", text, error))
     return false;
+  for (char **file = references; file && *file; file++)
+    if (strchr(*file, ';')) {
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--reference %s: a name with a semicolon cannot be given",
+                  *file);
+      return false;
+    }
+  g_autofree char *list = references ? g_strjoinv(";", references) : NULL;
+  if ((mask && !fk_settings_set(settings, "mask-path", mask, error)) ||
+      (list && !fk_settings_set(settings, "references", list, error)))
+    return false;
   for (char **pair = arguments + 2; *pair; pair++)
     if (!tool_set(options, settings, *pair, error)) return false;
   g_auto(GStrv) idle = fk_settings_idle(settings);
   for (char **p = idle; *p; p += 2) fprintf(stderr, "%s: %s changes nothing: %s\n", name, p[0], p[1]);
-  return edit(options, settings, given, arguments[0], arguments[1], error);
+  return edit(options, settings, arguments[0], arguments[1], error);
 }
 
 int main(int argc, char **argv) {
-  g_autofree char *model = NULL, *prompt = NULL;
-  Given given = {0};
-  const GOptionEntry entries[] = {
-      {"model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Folder of the model", "FOLDER"},
-      {"prompt", 'p', 0, G_OPTION_ARG_FILENAME, &prompt, "What to change", "TEXT"},
-      {"mask", 0, 0, G_OPTION_ARG_FILENAME, &given.mask_file, "White is edited, black keeps its bytes", "FILE"},
-      {"reference", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &given.reference_files,
-       "A picture that the prompt refers to; up to 8, in order", "FILE"},
-      {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  g_autofree char *model = NULL, *prompt = NULL, *mask = NULL;
+  g_auto(GStrv) references = NULL;
+  const GOptionEntry entries[] = {{"model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Folder of the model", "FOLDER"},
+                                  {"prompt", 'p', 0, G_OPTION_ARG_FILENAME, &prompt, "What to change", "TEXT"},
+                                  {"mask", 0, 0, G_OPTION_ARG_FILENAME, &mask,
+                                   "The setting mask-path: white is edited, black keeps its bytes", "FILE"},
+                                  {"reference", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &references,
+                                   "The setting references: a picture that the prompt refers to; up to 8, in order",
+                                   "FILE"},
+                                  {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status;
   if (!tool_begin(name, "IN OUT [PROPERTY=VALUE ...]",
@@ -191,8 +160,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   watch_signals();
-  const bool done = run(model, prompt, &given, argv + 1, &error);
-  given_clear(&given);
+  const bool done = run(model, prompt, mask, references, argv + 1, &error);
   if (done) return tool_end(name, 0);
   fprintf(stderr, "%s: %s\n", name, error->message);
   return g_error_matches(error, FK_ERROR, FK_ERROR_CANCELLED) ? 130 : 1;

@@ -199,7 +199,7 @@ FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityC
 }
 
 bool quality_picture_read(const char *path, FkImage *image, GError **error) {
-  if (!picture_read(path, image, error)) return false;
+  if (!fk_image_read(path, image, error)) return false;
   if (image->channels == 3) return true;
   const size_t count = (size_t)image->width * (size_t)image->height;
   for (size_t i = 0; i < count; i++) memmove(image->data + 3 * i, image->data + 4 * i, 3);

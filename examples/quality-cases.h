@@ -39,7 +39,7 @@ FkSettings *quality_settings_apply(const QualitySetting *setting, const QualityC
 unsigned quality_tiers_parse(const char *text, GError **error);
 /* Sets the pairs of an options text. */
 bool quality_options_apply(const char *text, FkOptions *options, GError **error);
-/* As picture_read, without transparency. */
+/* As fk_image_read, without transparency. */
 bool quality_picture_read(const char *path, FkImage *image, GError **error);
 
 #endif

@@ -9,7 +9,8 @@
 #include <string.h>
 
 gboolean gst_flux_kontext_mask_asked(const FkSettings *settings) {
-  return g_strcmp0(fk_settings_get(settings, "mask"), "none") != 0;
+  const char *path = fk_settings_get(settings, "mask-path");
+  return g_strcmp0(fk_settings_get(settings, "mask"), "none") != 0 || (path && *path);
 }
 
 gboolean gst_flux_kontext_mask_from_meta(const FkSettings *settings, const GstVideoInfo *info, GstBuffer *buffer,

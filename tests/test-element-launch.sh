@@ -30,6 +30,8 @@ for i in 0 1 2; do
     pngenc ! filesink location=in-00$i.png >log 2>&1 || { echo "Bail out! no test picture"; exit 99; }
 done
 cp in-000.png in.png
+cp in-001.png mask.png
+cp in-002.png hat.png
 gst-launch-1.0 -q videotestsrc num-buffers=6 ! video/x-raw,width=64,height=48 ! jpegenc ! avimux ! \
   filesink location=in.avi >log 2>&1 || { echo "Bail out! no test video"; exit 99; }
 
@@ -43,7 +45,7 @@ for b in $(seq 1 "$blocks"); do
   grep -q 'Progress: (edit) step 2 of' log || status=1
   result "line-$b" $status
 done
-for f in out.png out-000.png out-002.png out.avi night.png sepia.png; do
+for f in out.png out-000.png out-002.png out.avi night.png sepia.png masked.png referred.png; do
   : >log
   test -s $f
   result "wrote/$f" $?

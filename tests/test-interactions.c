@@ -108,7 +108,7 @@ static void conditions(void) {
 
 /* Sets what the row is about and asks. The condition on the other side is met by the defaults or is set too. */
 static void assert_idle(const FkInteraction *t) {
-  static const char *const others[] = {"0.5", "7", "taylor", "target", "x", "1048576"};
+  static const char *const others[] = {"0.5", "7", "taylor", "target", "true", "crop", "x", "1048576"};
   g_autoptr(FkSettings) s = fk_settings_new();
   const FkProperty *a = fk_properties_find(t->a), *b = t->b ? fk_properties_find(t->b) : NULL;
   g_assert_true(a && t->reason && *t->reason);

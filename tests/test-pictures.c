@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* PNG and JPEG as the tools read them, byte for byte against Pillow (tests/golden/make_pictures.py), files that are
  * cut, changed or of another kind, and what is written. */
+#include "image-file.h"
 #include "picture-formats.h"
 #include "picture.h"
 #include "test-files.h"
@@ -15,7 +16,7 @@ static void check_line(char **word) {
   g_autoptr(GError) error = NULL;
   FkImage image;
   g_test_message("%s", word[0]);
-  picture_read(path, &image, &error);
+  fk_image_read(path, &image, &error);
   g_assert_no_error(error);
   g_assert_cmpint(image.width, ==, atoi(word[1]));
   g_assert_cmpint(image.height, ==, atoi(word[2]));
@@ -43,7 +44,7 @@ static void reference(void) {
 static void refused(const char *path, const char *word) {
   g_autoptr(GError) error = NULL;
   FkImage image;
-  g_assert_false(picture_read(path, &image, &error));
+  g_assert_false(fk_image_read(path, &image, &error));
   g_assert_null(image.data);
   g_assert_nonnull(error);
   g_assert_nonnull(strstr(error->message, path));
@@ -69,7 +70,7 @@ static void hostile(void) {
       data[at] ^= 0x55;
       g_assert_true(tool_write(path, data, size, NULL));
       data[at] = kept;
-      if (picture_read(path, &image, NULL)) g_free(image.data);
+      if (fk_image_read(path, &image, NULL)) g_free(image.data);
       g_remove(path);
     }
   }
@@ -88,14 +89,14 @@ static void exif(void) {
   static const char good[] = "MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0";
   guint8 data[sizeof good];
   memcpy(data, good, sizeof good);
-  g_assert_cmpint(picture_exif_orientation(data, sizeof good - 1), ==, 6);
-  for (gsize n = 0; n < sizeof good - 1; n++) g_assert_cmpint(picture_exif_orientation(data, n), ==, 1);
+  g_assert_cmpint(fk_image_file_orientation(data, sizeof good - 1), ==, 6);
+  for (gsize n = 0; n < sizeof good - 1; n++) g_assert_cmpint(fk_image_file_orientation(data, n), ==, 1);
   data[9] = 0xff; /* entries beyond the end */
-  g_assert_cmpint(picture_exif_orientation(data, sizeof good - 1), ==, 6);
+  g_assert_cmpint(fk_image_file_orientation(data, sizeof good - 1), ==, 6);
   data[19] = 9; /* no orientation */
-  g_assert_cmpint(picture_exif_orientation(data, sizeof good - 1), ==, 1);
+  g_assert_cmpint(fk_image_file_orientation(data, sizeof good - 1), ==, 1);
   memset(data + 4, 0xff, 4);
-  g_assert_cmpint(picture_exif_orientation(data, sizeof good - 1), ==, 1);
+  g_assert_cmpint(fk_image_file_orientation(data, sizeof good - 1), ==, 1);
 }
 
 /* PNG gives the bytes back, JPEG those that Pillow's JPEG of the same quality gives. */
@@ -106,12 +107,12 @@ static void written(void) {
   g_autoptr(GError) error = NULL;
   FkImage image, again, want;
   scratch_open();
-  g_assert_true(picture_read(path, &image, &error));
+  g_assert_true(fk_image_read(path, &image, &error));
   for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
     g_autofree char *to = g_build_filename(scratch, names[i][0], NULL), *reference = golden(names[i][1]);
     picture_write(to, &image, &error);
     g_assert_no_error(error);
-    g_assert_true(picture_read(to, &again, &error) && picture_read(reference, &want, &error));
+    g_assert_true(fk_image_read(to, &again, &error) && fk_image_read(reference, &want, &error));
     g_assert_cmpmem(again.data, again.stride * (size_t)again.height, want.data, want.stride * (size_t)want.height);
     g_free(again.data);
     g_free(want.data);

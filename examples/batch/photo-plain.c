@@ -22,7 +22,7 @@ void photo_clear(Photo *photo) {
 
 bool photo_decode(const char *name, const guint8 *data, gsize bytes, gint64 max_pixels, Photo *photo, GError **error) {
   *photo = (Photo){.format = bytes && *data == 0x89 ? "png" : "jpeg", .notes = g_string_new(NULL)};
-  if (!picture_decode(name, data, bytes, &photo->image, error)) return false;
+  if (!fk_image_decode(name, data, bytes, &photo->image, error)) return false;
   const gint64 pixels = (gint64)photo->image.width * photo->image.height;
   if (pixels <= max_pixels) return true;
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
@@ -33,7 +33,7 @@ bool photo_decode(const char *name, const guint8 *data, gsize bytes, gint64 max_
 
 bool photo_size(const char *name, const guint8 *data, gsize bytes, int *width, int *height, GError **error) {
   FkImage image;
-  if (!picture_decode(name, data, bytes, &image, error)) return false;
+  if (!fk_image_decode(name, data, bytes, &image, error)) return false;
   *width = image.width;
   *height = image.height;
   g_free(image.data);

@@ -162,7 +162,7 @@ bool media_decode(GBytes *file, const char *param, FkImage *image, Failure *f) {
   *image = (FkImage){0};
   if (sniff(p, n) == MEDIA_WEBP)
     return webp_decode(p, n, image) || fail(f, 400, "invalid_image", param, "%s: a damaged WebP file", param);
-  if (picture_decode(param, p, n, image, &error)) return true;
+  if (fk_image_decode(param, p, n, image, &error)) return true;
   return fail(f, 400, "invalid_image", param, "%s", error->message);
 }
 

@@ -18,7 +18,7 @@ const char *media_name(MediaFormat format);
 const char *media_type(MediaFormat format); /* "image/png" */
 /* Size and format from the headers alone; no pixel is decoded, whatever the file declares. param: for the message. */
 bool media_probe(GBytes *file, const char *param, gint64 max_pixels, int *width, int *height, Failure *f);
-/* As picture_read. (transfer full): image->data, g_free. */
+/* As fk_image_read. (transfer full): image->data, g_free. */
 bool media_decode(GBytes *file, const char *param, FkImage *image, Failure *f);
 /* compression: 0 to 100, quality of JPEG and WebP; -1: JPEG 95, WebP without loss. (transfer full, nullable) */
 GBytes *media_encode(const FkImage *image, MediaFormat format, int compression, Failure *f);
