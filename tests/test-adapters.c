@@ -291,10 +291,9 @@ static void shared(void) {
     g_assert_true((r.adapters_ms > 0) == (i == 1));
     g_free(again.data);
   }
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < 4; i++)
     for (int k = 0; k < i; k++) g_assert_cmpfloat(psnr(&first[i], &first[k]), <, 90);
-    g_free(first[i].data);
-  }
+  for (int i = 0; i < 4; i++) g_free(first[i].data);
   g_free(in.data);
 }
 
