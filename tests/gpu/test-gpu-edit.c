@@ -435,21 +435,27 @@ static uint64_t needed(const GError *error, const char *limit) {
   return needs ? g_ascii_strtoull(needs + 6, NULL, 10) : 0;
 }
 
+/* Nothing leaves memory to fit. */
+static FkEngine *open_limited(const char *model, const char *limit, GError **error) {
+  g_autoptr(FkOptions) options = options_of(model, "max-vram", limit);
+  return fk_options_set(options, "offload", "none", error) ? fk_engine_open(options, NULL, NULL, NULL, error) : NULL;
+}
+
 /* A limit is refused with the plan's bytes: below the model, with room for the model and none for an edit, one byte
  * short of an edit. What the plan says is enough. */
 static void memory_limit(void) {
   g_autofree char *model = demo(), *model_alone = NULL, *short_of = NULL, *enough = NULL;
   g_autoptr(GError) first = NULL, second = NULL, third = NULL, error = NULL;
   g_autoptr(FkSettings) s = vague("1");
-  g_assert_null(open_with(model, "max-vram", "1000003", &first));
+  g_assert_null(open_limited(model, "1000003", &first));
   model_alone = g_strdup_printf("%" G_GUINT64_FORMAT, needed(first, "max-vram is 1000003 bytes"));
-  g_assert_null(open_with(model, "max-vram", model_alone, &second));
+  g_assert_null(open_limited(model, model_alone, &second));
   const uint64_t whole = needed(second, model_alone);
   short_of = g_strdup_printf("%" G_GUINT64_FORMAT, whole - 1);
   enough = g_strdup_printf("%" G_GUINT64_FORMAT, whole);
-  g_assert_null(open_with(model, "max-vram", short_of, &third));
+  g_assert_null(open_limited(model, short_of, &third));
   g_assert_cmpuint(needed(third, short_of), ==, whole);
-  g_autoptr(FkEngine) engine = open_with(model, "max-vram", enough, &error);
+  g_autoptr(FkEngine) engine = open_limited(model, enough, &error);
   g_assert_no_error(error);
   FkImage in = photo("coffee_256.png"), out = blank(in.width, in.height);
   FkJob job = {.in = in, .out = out, .settings = s};
