@@ -64,7 +64,7 @@ static void same_bytes(void) {
 /* Two files of one model are equal; the header has what it was made of. */
 static void stable(void) {
   g_autofree char *a = packed("a", 2, NULL), *b = packed("b", 2, NULL), *x = NULL, *y = NULL;
-  gsize n, m;
+  gsize n = 0, m = 0;
   g_assert_true(g_file_get_contents(a, &x, &n, NULL) && g_file_get_contents(b, &y, &m, NULL));
   g_assert_cmpmem(x, n, y, m);
   g_autoptr(FkPack) pack = fk_pack_open(a, NULL);
