@@ -192,6 +192,12 @@
  * Returns: (transfer none): its device
  */
 /**
+ * fk_engine_class:
+ * @engine: an engine
+ *
+ * Returns: (transfer full): what equal bytes need in common
+ */
+/**
  * fk_manifest_apply:
  * @json: a manifest
  * @options: (nullable): options

@@ -290,6 +290,9 @@ FK_API char *fk_manifest(FkEngine *engine, const FkJob *job, GError **error);
  * that differ where the result may: by input, settings, model or determinism class (backend, kind of device, version).
  * (transfer full) */
 FK_API char *fk_manifest_id(FkEngine *engine, const FkJob *job, GError **error);
+/* The manifest's "class": backend, kind of device and version, which equal bytes need in common. Costs nothing. (transfer
+ * full) */
+FK_API char *fk_engine_class(FkEngine *engine);
 /* Sets what a manifest says that ran: its settings, and those options that a result depends on (not devices, threads,
  * limits). Nothing that names a file (FkProperty.file: model-path, loras): a manifest may come from anybody, and
  * whoever applies it says which files are read. options, settings: nullable. FK_ERROR_OPTION_BAD for what is no

@@ -202,7 +202,7 @@ static void append_asked(GString *s, const FkValues *v, FkScope scope) {
 }
 
 /* What runs of one id need in common beside it, for equal bytes. */
-static char *determinism_class(const FkEngine *e) {
+char *fk_engine_class(FkEngine *e) {
   const bool cpu = e->plan.backend == FK_ENGINE_CPU;
   const char *core = cpu && openblas_get_corename ? openblas_get_corename() : NULL;
   return g_strdup_printf("%s %s %s", e->be->ops->name, core ? core : cpu ? "unknown" : e->be->machine, FK_VERSION);
@@ -269,7 +269,7 @@ char *fk_manifest_id(FkEngine *e, const FkJob *given, GError **error) {
   const char *model = whole_init(&whole, e, given, error) ? model_hashes(e, error) : NULL;
   g_autofree char *adapters = model ? fk_loras_hashes(fk_settings_get(job->settings, "loras"), error) : NULL;
   if (!adapters) return NULL;
-  g_autofree char *pixels = fk_manifest_pixels(&job->in), *class = determinism_class(e);
+  g_autofree char *pixels = fk_manifest_pixels(&job->in), *class = fk_engine_class(e);
   return make_id(e, job, pixels, model, adapters, class);
 }
 
@@ -395,7 +395,7 @@ char *fk_manifest(FkEngine *e, const FkJob *given, GError **error) {
   g_autofree char *adapters = model ? fk_loras_hashes(fk_settings_get(job->settings, "loras"), error) : NULL;
   if (!adapters) return NULL;
   g_autofree char *in = fk_manifest_pixels(&job->in), *out = fk_manifest_pixels(&job->out),
-                  *class = determinism_class(e), *id = make_id(e, job, in, model, adapters, class);
+                  *class = fk_engine_class(e), *id = make_id(e, job, in, model, adapters, class);
   GString *s = g_string_new("{");
   top(s, "fluxkontext-manifest");
   g_string_append_printf(s, "%d", FK_MANIFEST_FORM);

@@ -171,8 +171,8 @@ BOTH(precision_last);
 static const FkProperty table[] = {
     {"model-path", "Model path",
      "Folder of the model in diffusers layout (FLUX.1-Kontext-dev), or a file: the transformer alone (safetensors or "
-     "GGUF), all parts, or what fluxkontext-pack has made; relative to the working directory. With backend=null none is "
-     "needed",
+     "GGUF), all parts, or what fluxkontext-pack has made; relative to the working directory. With backend=null none "
+     "is needed",
      OPTION(STRING, model_path), .initial = NULL, A_FILE},
     {"vae-path", "Autoencoder's path", "File or folder of the autoencoder, instead of the model's own",
      OPTION(STRING, vae_path), .initial = NULL, MEMORY, A_FILE},
@@ -194,8 +194,8 @@ static const FkProperty table[] = {
      "share an engine the lowest limit holds",
      OPTION(UINT64, max_vram), .initial = "0"},
     {"offload", "Offload",
-     "Which parts of the model are in device memory at a time; auto follows from the plan and max-vram, or the device's "
-     "memory. Results do not depend on it",
+     "Which parts of the model are in device memory at a time; auto follows from the plan and max-vram, or the "
+     "device's memory. Results do not depend on it",
      OPTION(ENUM, offload), .initial = "auto", CHOICE(offload), MEMORY},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
@@ -355,14 +355,14 @@ static const FkProperty table[] = {
      "preset decides",
      SETTING(DOUBLE, token_merge), LOSSY, .min = -1, .max = 0.75, .initial = "-1", ALL("0"), MEMORY},
     {"draft", "Draft",
-     "Runs the first steps on a picture whose sides are N times shorter, and the others at full size; 1 = off, -1 = the "
-     "preset decides",
+     "Runs the first steps on a picture whose sides are N times shorter, and the others at full size; 1 = off, -1 = "
+     "the preset decides",
      SETTING(INT, draft), LOSSY, .min = -1, .max = 64, .initial = "-1", ALL("1"), MEMORY},
     {"draft-share", "Draft share", "Share of the steps that the draft runs; one step at least is left",
      SETTING(DOUBLE, draft_share), .min = 0, .max = 0.95, .initial = "0.3", MEMORY},
     {"region-tokens", "Edited tokens",
-     "After the first evaluations only the tokens that differ from the reference by more than this (mean of the latents' "
-     "differences) are computed; the others become the reference's; 0 = off, -1 = the preset decides",
+     "After the first evaluations only the tokens that differ from the reference by more than this (mean of the "
+     "latents' differences) are computed; the others become the reference's; 0 = off, -1 = the preset decides",
      SETTING(DOUBLE, edited.threshold), LOSSY, .min = -1, .max = 1000, .initial = "-1", ALL("0"), MEMORY},
     {"region-warmup", "Edited tokens warm-up",
      "Evaluations at full size that compute all tokens before the edited ones are found", SETTING(INT, edited.warmup),

@@ -159,20 +159,28 @@ static void install_own(GObjectClass *klass) {
       {GST_FLUX_KONTEXT_PROP_ENGINE,
        g_param_spec_boxed("engine", "Engine", "An open engine to use instead of model-path", FK_TYPE_ENGINE,
                           (GParamFlags)READY)},
-      {GST_FLUX_KONTEXT_PROP_STATS,
-       g_param_spec_boxed("stats", "Statistics",
-                          "Counts since start, and times in ms, evaluations and seed of the last edit",
-                          GST_TYPE_STRUCTURE, (GParamFlags)(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS))},
-      {GST_FLUX_KONTEXT_PROP_ACTIVE,
-       g_param_spec_boxed("active", "Active", "Resolved value of each switch: decided (asked; why)", GST_TYPE_STRUCTURE,
-                          (GParamFlags)(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS))},
   };
   for (gsize i = 0; i < G_N_ELEMENTS(own); i++) g_object_class_install_property(klass, own[i].id, own[i].spec);
+}
+
+/* What only can be read. */
+static void install_observing(GObjectClass *klass) {
+  const GParamFlags flags = (GParamFlags)(G_PARAM_READABLE | G_PARAM_STATIC_STRINGS);
+  g_object_class_install_property(
+      klass, GST_FLUX_KONTEXT_PROP_STATS,
+      g_param_spec_boxed("stats", "Statistics",
+                         "Counts since start, and times in ms, evaluations and seed of the last edit",
+                         GST_TYPE_STRUCTURE, flags));
+  g_object_class_install_property(klass, GST_FLUX_KONTEXT_PROP_ACTIVE,
+                                  g_param_spec_boxed("active", "Active",
+                                                     "Resolved value of each switch: decided (asked; why)",
+                                                     GST_TYPE_STRUCTURE, flags));
 }
 
 void gst_flux_kontext_props_install(GObjectClass *klass) {
   gst_type_mark_as_plugin_api(FK_TYPE_ENGINE, 0);
   install_own(klass);
+  install_observing(klass);
   size_t count;
   const FkProperty *rows = fk_properties(&count);
   for (size_t i = 0; i < count; i++)

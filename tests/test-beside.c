@@ -2,6 +2,7 @@
 /* Pictures that settings name (mask-path, references): the same edit as with the pixels in the job, read once, in plans
  * and in manifests, and files that are none. */
 #include "pictures.h"
+#include "test-demo.h"
 #include "test-files.h"
 #include "tune.h"
 
@@ -211,15 +212,10 @@ static void idle(void) {
 }
 
 int main(int argc, char **argv) {
-  g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
   g_test_init(&argc, &argv, NULL);
   scratch_open();
   for (size_t i = 0; i < sizeof frame; i++) frame[i] = (uint8_t)(i * 31);
-  fk_options_set(options, "backend", "null", NULL);
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  engine = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
+  engine = demo_engine("null");
   g_test_add_func("/beside/mask", mask);
   g_test_add_func("/beside/once", once);
   g_test_add_func("/beside/plans", plans);

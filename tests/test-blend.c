@@ -3,6 +3,7 @@
  * (tests/golden/make_inpaint.py); how both go with schedulers, step caches and batches. */
 #include "fk.h"
 #include "scheduler.h"
+#include "test-demo.h"
 #include "test-files.h"
 #include "test-picture.h"
 
@@ -160,13 +161,8 @@ static void refused(void) {
 }
 
 int main(int argc, char **argv) {
-  g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
   g_test_init(&argc, &argv, NULL);
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "backend", "cpu", NULL);
-  engine = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
+  engine = demo_engine("cpu");
   g_test_add_func("/blend/left-out", left_out);
   g_test_add_func("/blend/strength", strength);
   g_test_add_func("/blend/schedules", schedules);

@@ -6,6 +6,7 @@
 #include "fk.h"
 #include "interactions.h"
 #include "properties.h"
+#include "test-demo.h"
 #include "tune.h"
 
 #include <math.h>
@@ -393,26 +394,16 @@ static double loop_ms(FkEngine *e, const FkSettings *s, int runs) {
 /* With every policy off, all that is not computing (loop, schedule, policies, checks of every op) as the null backend
  * runs it takes less than 0.5 % of a 256x256 edit. */
 static void cost_off(void) {
-  g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) s = fk_settings_new();
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "backend", "null", NULL);
-  g_autoptr(FkEngine) null = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
+  g_autoptr(FkEngine) null = demo_engine("null");
   const double host = loop_ms(null, s, 10), all = loop_ms(engine, s, 1);
   g_test_message("loop on the null backend %.3f ms, on the CPU %.0f ms: %.3f %%", host, all, 100 * host / all);
   g_assert_cmpfloat(host, <, 0.005 * all);
 }
 
 int main(int argc, char **argv) {
-  g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
   g_test_init(&argc, &argv, NULL);
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "backend", "cpu", NULL);
-  engine = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
+  engine = demo_engine("cpu");
   g_test_add_func("/denoise/off", off);
   g_test_add_func("/denoise/hashes", hashes);
   g_test_add_func("/denoise/replay", replay);

@@ -82,7 +82,8 @@ static void make_video(const gchar *path) {
       "matroskamux name=m ! filesink location=%s "
       "videotestsrc num-buffers=20 pattern=ball ! video/x-raw,width=64,height=48,framerate=2/1 ! videorate ! "
       "video/x-raw,format=I420,framerate=10/1,colorimetry=bt709 ! vp8enc deadline=1 max-quantizer=8 ! m. "
-      "audiotestsrc num-buffers=100 samplesperbuffer=4410 ! audio/x-raw,rate=44100,channels=1,format=S16LE ! flacenc ! m.",
+      "audiotestsrc num-buffers=100 samplesperbuffer=4410 ! audio/x-raw,rate=44100,channels=1,format=S16LE ! flacenc ! "
+      "m.",
       path);
   run(line, NULL, NULL, NULL);
 }
@@ -95,9 +96,9 @@ static void watch(const gchar *path, Track *video, Track *audio) {
 /* The edited frames in `video`. */
 static void edit_video(const gchar *from, const gchar *to, Track *video, GstStructure **stats) {
   g_autofree gchar *line = g_strdup_printf(
-      "uridecodebin3 uri=file://%s name=d  d. ! video/x-raw ! queue ! videoconvert ! fluxkontextedit name=e " NULL_ENGINE
-      "similar-frame=auto ! identity name=v ! videoconvert ! vp8enc deadline=1 ! matroskamux name=m ! filesink location=%s"
-      " d. ! audio/x-raw ! queue ! audioconvert ! flacenc ! m.",
+      "uridecodebin3 uri=file://%s name=d  d. ! video/x-raw ! queue ! videoconvert ! "
+      "fluxkontextedit name=e " NULL_ENGINE "similar-frame=auto ! identity name=v ! videoconvert ! vp8enc deadline=1 ! "
+      "matroskamux name=m ! filesink location=%s d. ! audio/x-raw ! queue ! audioconvert ! flacenc ! m.",
       from, to);
   run(line, video, NULL, stats);
 }

@@ -5,6 +5,7 @@
 #include "extras.h"
 #include "frames.h"
 #include "random.h"
+#include "test-demo.h"
 #include "test-files.h"
 #include "test-picture.h"
 
@@ -375,13 +376,8 @@ static void refused(void) {
 }
 
 int main(int argc, char **argv) {
-  g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
   g_test_init(&argc, &argv, NULL);
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "backend", "cpu", NULL);
-  engine = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
+  engine = demo_engine("cpu");
   g_test_add_func("/mask/dilate", dilate);
   g_test_add_func("/mask/feather", feather);
   g_test_add_func("/mask/boxes", boxes);

@@ -1,18 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Previews of an edit: when they come, that they look like what becomes of them, and that they change nothing. */
+#include "test-demo.h"
 #include "test-picture.h"
 
 #include <string.h>
-
-static FkEngine *open_engine(const char *backend) {
-  g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "backend", backend, NULL);
-  FkEngine *engine = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
-  return engine;
-}
 
 typedef struct {
   FkImage last; /* a copy */
@@ -76,7 +67,7 @@ static void cadence(void) {
   } cases[] = {{"euler", "7", 2, 3, 2, 7}, {"euler", "6", 2, 2, 2, 6}, {"euler", "3", 1, 2, 1, 3},
                {"euler", "1", 1, 0, 0, 0}, {"euler", "4", 9, 0, 0, 0}, {"euler", "4", 0, 0, 0, 0},
                {"heun", "4", 3, 2, 3, 7}};
-  g_autoptr(FkEngine) engine = open_engine("null");
+  g_autoptr(FkEngine) engine = demo_engine("null");
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
     g_autoptr(Frame) f = frame_new(cases[i].steps);
     Seen seen = {0};
@@ -90,7 +81,7 @@ static void cadence(void) {
 }
 
 static void refused(void) {
-  g_autoptr(FkEngine) engine = open_engine("null");
+  g_autoptr(FkEngine) engine = demo_engine("null");
   g_autoptr(Frame) f = frame_new("2");
   g_autoptr(GError) error = NULL;
   f->job.preview_every = -1;
@@ -115,7 +106,7 @@ static FkImage shrunk(const FkImage *image) {
 
 /* The last preview is within one small step of the result. */
 static void alike(void) {
-  g_autoptr(FkEngine) engine = open_engine("cpu");
+  g_autoptr(FkEngine) engine = demo_engine("cpu");
   g_autoptr(Frame) plain = frame_new("6"), f = frame_new("6"), again = frame_new("6");
   const size_t bytes = f->in.stride * (size_t)f->in.height;
   Seen seen = {0}, twice = {0};
@@ -142,7 +133,7 @@ static void alike(void) {
 
 /* Of a batch only the frame that asked; small and odd sizes; cancelled from within; the engine works on. */
 static void batch(void) {
-  g_autoptr(FkEngine) engine = open_engine("cpu");
+  g_autoptr(FkEngine) engine = demo_engine("cpu");
   g_autoptr(Frame) a = frame_new("3"), b = frame_new("3");
   g_autoptr(GError) error = NULL;
   g_autoptr(GCancellable) cancel = g_cancellable_new();
@@ -170,7 +161,7 @@ static void batch(void) {
 /* Without an encoding the fit runs in the memory that the decoder needs. */
 static void generated(void) {
   static const char *const areas[] = {"256", "2304", "65536"};
-  g_autoptr(FkEngine) engine = open_engine("cpu");
+  g_autoptr(FkEngine) engine = demo_engine("cpu");
   for (size_t i = 0; i < G_N_ELEMENTS(areas); i++) {
     g_autoptr(Frame) f = frame_new("2");
     Seen seen = {0};

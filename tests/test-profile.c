@@ -4,6 +4,7 @@
 #include "ops.h"
 #include "print.h"
 #include "profile.h"
+#include "test-demo.h"
 #include "test-files.h"
 
 #include <errno.h>
@@ -221,11 +222,7 @@ static void check_timeline(const char *path) {
 
 static void trace_file(void) {
   g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "backend", "cpu", NULL);
-  g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
+  g_autoptr(FkEngine) engine = demo_engine("cpu");
   g_autofree char *path = g_build_filename(scratch, "trace.json", NULL);
   g_autofree uint8_t *without = edit(engine, NULL, &error), *with = edit(engine, path, &error);
   g_assert_no_error(error);

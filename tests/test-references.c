@@ -3,6 +3,7 @@
  * those positions in float32 (tests/golden/make_references.py), batches, plans, and what they combine with. */
 #include "flux.h"
 #include "latent.h"
+#include "test-demo.h"
 #include "test-files.h"
 #include "test-picture.h"
 
@@ -180,16 +181,11 @@ static void refused(void) {
 }
 
 int main(int argc, char **argv) {
-  g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = fk_options_new();
   g_test_init(&argc, &argv, NULL);
   frame = read_png(FK_TEST_DATA "/inpaint/source.png");
   rocket = read_png(FK_DEMO_PHOTOS "/rocket.png");
   shapes = read_png(FK_DEMO_PHOTOS "/shapes_256.png");
-  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "backend", "cpu", NULL);
-  engine = fk_engine_open(options, NULL, NULL, NULL, &error);
-  g_assert_no_error(error);
+  engine = demo_engine("cpu");
   g_test_add_func("/references/places", places);
   g_test_add_func("/references/reference", reference);
   g_test_add_func("/references/masks", masks);

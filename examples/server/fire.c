@@ -98,13 +98,7 @@ static void answer(Exchange *x, const Job *job) {
 
 static void on_job(Exchange *x, Job *job, guint index, bool ended) {
   (void)index;
-  if (!ended) return;
-  g_autoptr(Job) alive = job_ref(job);
-  if (job->state == JOB_DONE)
-    answer(x, job);
-  else
-    exchange_fail(x, &job->failure);
-  exchange_done(x);
+  if (ended) exchange_conclude(x, job, answer);
 }
 
 void fire_inference(Exchange *x) {

@@ -169,6 +169,15 @@ void exchange_done(Exchange *x) {
   g_object_unref(msg);
 }
 
+void exchange_conclude(Exchange *x, Job *job, void (*answer)(Exchange *x, const Job *job)) {
+  g_autoptr(Job) alive = job_ref(job);
+  if (job->state == JOB_DONE)
+    answer(x, job);
+  else
+    exchange_fail(x, &job->failure);
+  exchange_done(x);
+}
+
 void exchange_stream_end(Exchange *x) {
   if (x->gone) return;
   soup_message_body_complete(soup_server_message_get_response_body(x->msg));

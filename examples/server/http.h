@@ -68,6 +68,8 @@ void exchange_follow(Exchange *x, Job *job, ExchangeFollow follow);
 void exchange_follow_next(Exchange *x, Job *job);
 /* Ends following; the answer is sent. */
 void exchange_done(Exchange *x);
+/* Ends following a job that has ended: by `answer` where it is done, else by its failure. */
+void exchange_conclude(Exchange *x, Job *job, void (*answer)(Exchange *x, const Job *job));
 /* From here on the answer is a stream of events. */
 void exchange_stream(Exchange *x);
 /* A comment, which clients pass over; so that the head of the answer is sent. */

@@ -20,7 +20,7 @@ typedef struct {
 JobMessage *job_message_read(const char *text, size_t bytes, GError **error);
 void job_message_free(JobMessage *message); /* (nullable) */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(JobMessage, job_message_free)
-/* The text, and the message's id: its SHA-256. (transfer full) */
+/* The text. (transfer full) */
 char *job_message_write(const char *input, const char *output, const char *class, const FkSettings *settings);
 
 /* The string member of an object in an object, for records that a store gives back: any text, NULL where there is no

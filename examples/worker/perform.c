@@ -201,15 +201,3 @@ PerformEnd perform(Perform *p, const char *text, size_t bytes, int deliveries, G
   place_clear(&place);
   return end;
 }
-
-/* From a record of an edit that was not run: the class does not depend on it. */
-char *perform_class(FkEngine *engine, GError **error) {
-  guint8 pixel[2 * 3] = {0};
-  g_autoptr(FkSettings) settings = fk_settings_new();
-  const FkJob job = {.in = {pixel, 1, 1, 3, 3}, .out = {pixel + 3, 1, 1, 3, 3}, .settings = settings};
-  g_autofree char *record = fk_manifest(engine, &job, error);
-  if (!record) return NULL;
-  const char *at = strstr(record, "\"class\": \"");
-  const char *from = at ? at + strlen("\"class\": \"") : NULL, *to = from ? strchr(from, '"') : NULL;
-  return to ? g_strndup(from, (gsize)(to - from)) : g_strdup("unknown");
-}

@@ -37,7 +37,5 @@ typedef struct {
 /* Writes one line of JSON about it to standard output. deliveries: how often the job was given out, this time included.
  */
 PerformEnd perform(Perform *p, const char *text, size_t bytes, int deliveries, GCancellable *cancellable);
-/* What fk_manifest calls the determinism class of the engine. (transfer full) */
-char *perform_class(FkEngine *engine, GError **error);
 
 #endif

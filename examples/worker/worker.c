@@ -62,7 +62,7 @@ static bool serve(Perform *p, NatsJob *job) {
 }
 
 /* Exit status. */
-static int work(Perform *p, NatsQueue *queue, int exit_idle, GError **error) {
+static int work(Perform *p, NatsQueue *queue, int exit_idle) {
   gint64 last = g_get_monotonic_time();
   while (!g_atomic_int_get(&stopping)) {
     g_autoptr(GError) problem = NULL;
@@ -78,7 +78,6 @@ static int work(Perform *p, NatsQueue *queue, int exit_idle, GError **error) {
       return 0;
     }
   }
-  (void)error;
   return 0;
 }
 
@@ -96,8 +95,8 @@ static NatsQueue *open_queue(const Arguments *a, FkEngine *engine, GError **erro
   const NatsConfig config = {.url = a->nats, .credentials = a->credentials, .name = a->queue, .max_jobs = a->max_jobs};
   g_autoptr(NatsQueue) queue = nats_queue_open(&config, error);
   if (!queue) return NULL;
-  g_autofree char *class = perform_class(engine, error), *part = class ? nats_queue_class(class) : NULL;
-  return part && nats_queue_take_class(queue, part, error) ? g_steal_pointer(&queue) : NULL;
+  g_autofree char *class = fk_engine_class(engine), *part = nats_queue_class(class);
+  return nats_queue_take_class(queue, part, error) ? g_steal_pointer(&queue) : NULL;
 }
 
 static bool run(const Arguments *a, char **pairs, int *status, GError **error) {
@@ -115,7 +114,7 @@ static bool run(const Arguments *a, char **pairs, int *status, GError **error) {
   if (!queue || (a->metrics && !metrics_listen(a->metrics, engine, error))) return false;
   Perform p = {.engine = engine, .store = store, .settings = settings, .rules = WORK_RULES};
   fprintf(stderr, "%s: waiting for jobs of queue %s on %s\n", name, a->queue, fk_engine_machine(engine));
-  *status = work(&p, queue, a->exit_idle, error);
+  *status = work(&p, queue, a->exit_idle);
   return true;
 }
 
