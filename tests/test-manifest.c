@@ -84,7 +84,7 @@ static void says(void) {
   g_autoptr(FkSettings) settings = small();
   g_autofree Frame *f = g_new(Frame, 1);
   frame_init(f, settings, 0);
-  g_autofree char *text = manifest_of(engine, f), *id = id_of(engine, f);
+  g_autofree char *text = manifest_of(engine, f), *id = id_of(engine, f), *class = fk_engine_class(engine);
   g_autoptr(JsonParser) parser = json_parser_new();
   JsonObject *o = object_in(parser, text), *in = json_object_get_object_member(o, "input"),
              *set = json_object_get_object_member(o, "settings"), *ran = json_object_get_object_member(o, "ran");
@@ -93,6 +93,7 @@ static void says(void) {
   for (size_t i = 0; i < G_N_ELEMENTS(members); i++, name = name->next) g_assert_cmpstr(name->data, ==, members[i]);
   g_assert_null(name);
   g_assert_cmpstr(json_object_get_string_member(o, "id"), ==, id);
+  g_assert_cmpstr(json_object_get_string_member(o, "class"), ==, class);
   g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
   for (int y = 0; y < SIDE; y++) g_checksum_update(sum, f->in + (size_t)y * STRIDE, SIDE * 3);
   g_assert_cmpstr(json_object_get_string_member(in, "sha256"), ==, g_checksum_get_string(sum));
