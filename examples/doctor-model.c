@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a model folder holds, read from its own headers and tokenizer files after an engine has checked them. */
 #include "doctor.h"
+#include "json.h"
 
 #include <json-glib/json-glib.h>
 #include <stdio.h>
@@ -15,24 +16,55 @@ typedef struct {
   GHashTable *types; /* "BF16" -> number of tensors */
 } Part;
 
-static JsonObject *root_of(JsonParser *parser) {
-  JsonNode *root = json_parser_get_root(parser);
-  return root && JSON_NODE_HOLDS_OBJECT(root) ? json_node_get_object(root) : NULL;
+/* (transfer none, nullable): the parser's. The text is a model's, which is not trusted. */
+static JsonNode *parse(JsonParser *parser, const char *text, gsize bytes) {
+  return text && json_is_shallow(text, bytes, JSON_DEPTH) &&
+                 json_parser_load_from_data(parser, text, (gssize)bytes, NULL)
+             ? json_parser_get_root(parser)
+             : NULL;
 }
 
+static JsonNode *parse_file(JsonParser *parser, const char *path) {
+  g_autoptr(GMappedFile) file = g_mapped_file_new(path, FALSE, NULL);
+  return file ? parse(parser, g_mapped_file_get_contents(file), g_mapped_file_get_length(file)) : NULL;
+}
+
+static JsonObject *object_of(JsonNode *node) {
+  return node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
+}
+
+/* "" where there is no such text. (transfer none): the object's */
+static const char *text_in(JsonObject *o, const char *name) {
+  JsonNode *node = json_object_get_member(o, name);
+  return node && JSON_NODE_HOLDS_VALUE(node) && json_node_get_value_type(node) == G_TYPE_STRING
+             ? json_node_get_string(node)
+             : "";
+}
+
+/* NULL where there is none of at least so many elements, all numbers. */
+static JsonArray *numbers_in(JsonObject *o, const char *name, guint least) {
+  JsonNode *node = json_object_get_member(o, name);
+  JsonArray *array = node && JSON_NODE_HOLDS_ARRAY(node) ? json_node_get_array(node) : NULL;
+  const guint n = array ? json_array_get_length(array) : 0;
+  for (guint i = 0; i < n; i++)
+    if (!JSON_NODE_HOLDS_VALUE(json_array_get_element(array, i))) return NULL;
+  return n >= least ? array : NULL;
+}
+
+/* What describes no tensor is not counted. */
 static void count_tensor(JsonObject *object, const char *name, JsonNode *node, gpointer data) {
   Part *part = data;
   (void)object;
   if (!strcmp(name, "__metadata__") || !JSON_NODE_HOLDS_OBJECT(node)) return;
   JsonObject *tensor = json_node_get_object(node);
-  JsonArray *shape = json_object_get_array_member(tensor, "shape"),
-            *range = json_object_get_array_member(tensor, "data_offsets");
-  const char *type = json_object_get_string_member(tensor, "dtype");
-  gint64 values = 1;
-  for (guint i = 0; i < json_array_get_length(shape); i++) values *= json_array_get_int_element(shape, i);
+  JsonArray *shape = numbers_in(tensor, "shape", 0), *range = numbers_in(tensor, "data_offsets", 2);
+  const char *type = text_in(tensor, "dtype");
+  double values = 1;
+  if (!shape || !range) return;
+  for (guint i = 0; i < json_array_get_length(shape); i++) values *= json_array_get_double_element(shape, i);
   part->tensors++;
-  part->values += values;
-  part->bytes += (double)(json_array_get_int_element(range, 1) - json_array_get_int_element(range, 0));
+  part->values += values < 9e18 ? (gint64)values : 0;
+  part->bytes += json_array_get_double_element(range, 1) - json_array_get_double_element(range, 0);
   const int seen = GPOINTER_TO_INT(g_hash_table_lookup(part->types, type));
   g_hash_table_insert(part->types, g_strdup(type), GINT_TO_POINTER(seen + 1));
 }
@@ -45,8 +77,7 @@ static JsonObject *header_of(GMappedFile *file, JsonParser *parser) {
   memcpy(&length, g_mapped_file_get_contents(file), 8);
   length = GUINT64_FROM_LE(length);
   if (length > MAX_HEADER || length > g_mapped_file_get_length(file) - 8) return NULL;
-  if (!json_parser_load_from_data(parser, g_mapped_file_get_contents(file) + 8, (gssize)length, NULL)) return NULL;
-  return root_of(parser);
+  return object_of(parse(parser, g_mapped_file_get_contents(file) + 8, length));
 }
 
 static bool count_file(const char *path, Part *part) {
@@ -112,8 +143,7 @@ static void report_part(const char *folder, const char *label, Part *total) {
 /* Members of an object, or elements of an array, at a path such as "model/vocab"; -1: not there. */
 static int entries_at(const char *file, const char *path) {
   g_autoptr(JsonParser) parser = json_parser_new();
-  if (!json_parser_load_from_file(parser, file, NULL)) return -1;
-  JsonNode *node = json_parser_get_root(parser);
+  JsonNode *node = parse_file(parser, file);
   g_auto(GStrv) steps = g_strsplit(path, "/", -1);
   for (char **step = steps; *step && node; step++) {
     JsonObject *object = JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
@@ -139,14 +169,15 @@ static void report_tokenizer(const char *folder, const char *name) {
 char *doctor_pipeline(const char *folder) {
   g_autofree char *path = g_build_filename(folder, "model_index.json", NULL);
   g_autoptr(JsonParser) parser = json_parser_new();
-  JsonObject *o = json_parser_load_from_file(parser, path, NULL) ? root_of(parser) : NULL;
-  return g_strdup(o ? json_object_get_string_member_with_default(o, "_class_name", NULL) : NULL);
+  JsonObject *o = object_of(parse_file(parser, path));
+  const char *name = o ? text_in(o, "_class_name") : "";
+  return *name ? g_strdup(name) : NULL;
 }
 
 static const char *metadata(JsonObject *header, const char *key) {
   JsonNode *node = json_object_get_member(header, "__metadata__");
   JsonObject *o = node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node) : NULL;
-  return o ? json_object_get_string_member_with_default(o, key, "") : "";
+  return o ? text_in(o, key) : "";
 }
 
 bool doctor_packed(const char *path) {

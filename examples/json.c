@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A writer of JSON; see json.h. */
+/* A writer of JSON, and a look at what is read; see json.h. */
 #include "json.h"
 
 #include <math.h>
@@ -70,4 +70,20 @@ void json_count(Json *j, const char *name, gint64 value) {
 void json_raw(Json *j, const char *name, const char *value) {
   begin(j, name);
   g_string_append(j->text, value);
+}
+
+gboolean json_is_shallow(const char *text, gsize bytes, int most) {
+  int depth = 0;
+  gboolean quoted = FALSE;
+  for (gsize i = 0; i < bytes; i++) {
+    const char c = text[i];
+    if (quoted && c == '\\')
+      i++;
+    else if (c == '"')
+      quoted = !quoted;
+    else if (!quoted)
+      depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+    if (depth > most) return FALSE;
+  }
+  return TRUE;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Writes JSON into a string: escaped, valid UTF-8, numbers with a point in any locale, commas where they belong. */
+/* Writes JSON into a string: escaped, valid UTF-8, numbers with a point in any locale, commas where they belong; and
+ * what is to be asked of a text before json-glib reads it. */
 #ifndef JSON_H
 #define JSON_H
 
@@ -22,5 +23,10 @@ void json_number(Json *j, const char *name, double value);
 void json_count(Json *j, const char *name, gint64 value);
 /* What is JSON already: "true", "null", another document. */
 void json_raw(Json *j, const char *name, const char *value);
+
+/* Brackets outside of texts, at most so many open at a time: json-glib's parser calls itself for each, and a text of
+ * some hundred thousand of them ends the process. most: JSON_DEPTH, or a caller's own. */
+enum { JSON_DEPTH = 64 };
+gboolean json_is_shallow(const char *text, gsize bytes, int most);
 
 #endif

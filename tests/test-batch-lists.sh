@@ -63,6 +63,10 @@ assert b['settings']['seed'] == '18446744073709551615' and b['settings']['guidan
 assert b['settings']['prompt'] == 'make it night'
 EOF
 check /batch/json/records $?
+python3 -c "print('{\"input\": ' + '[' * 200000 + ']' * 200000 + '}')" >deep.jsonl
+run never deep.jsonl
+[ $? -eq 1 ] && grep -q '^fluxkontext-batch: deep.jsonl:1: more than 64 levels of brackets' "$log" && [ ! -e never ]
+check /batch/json/deep $?
 while IFS='|' read -r line message; do
   printf '{"input": "photos/tiny.png"}\n%s\n' "$line" >bad.jsonl
   run never bad.jsonl

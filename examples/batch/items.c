@@ -2,6 +2,7 @@
 /* Lists of works; see items.h. */
 #include "items.h"
 
+#include "../json.h"
 #include "../tool.h"
 
 #include <glib/gstdio.h>
@@ -175,6 +176,8 @@ static bool add_object(Items *items, const char *list, guint line, JsonObject *o
 static bool add_json_line(Items *items, const char *list, guint line, const char *text, GError **error) {
   g_autoptr(JsonParser) parser = json_parser_new();
   g_autoptr(GError) problem = NULL;
+  if (!json_is_shallow(text, strlen(text), JSON_DEPTH))
+    return fail(error, list, line, "more than %d levels of brackets", JSON_DEPTH);
   if (!json_parser_load_from_data(parser, text, -1, &problem)) return fail(error, list, line, "%s", problem->message);
   JsonNode *root = json_parser_get_root(parser);
   if (!root || !JSON_NODE_HOLDS_OBJECT(root)) return fail(error, list, line, "expected a JSON object");

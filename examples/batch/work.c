@@ -98,7 +98,8 @@ bool work_is_done(const Work *w, const char *id) {
   g_autofree char *record = g_strconcat(w->output, ".json", NULL), *json = NULL, *image = NULL, *sha = NULL;
   g_autoptr(JsonParser) parser = json_parser_new();
   gsize bytes;
-  if (!g_file_get_contents(record, &json, &bytes, NULL) || !json_parser_load_from_data(parser, json, -1, NULL))
+  if (!g_file_get_contents(record, &json, &bytes, NULL) || !json_is_shallow(json, bytes, JSON_DEPTH) ||
+      !json_parser_load_from_data(parser, json, -1, NULL))
     return false;
   JsonNode *root = json_parser_get_root(parser);
   JsonNode *node =

@@ -2,6 +2,8 @@
 /* Fields of a request; see form.h. */
 #include "form.h"
 
+#include "../json.h"
+
 #include <libsoup/soup.h>
 #include <string.h>
 
@@ -99,23 +101,16 @@ static bool parse_multipart(const char *boundary, GBytes *body, Form *form, Fail
 
 /* ---- JSON ---- */
 
-/* The parser calls itself for each bracket, and ends a text at a NUL. */
+/* The parser ends a text at a NUL; a backslash stands in texts alone. */
 static bool check_json(const char *p, gsize n, Failure *f) {
-  int depth = 0;
-  bool text = false;
   if (!g_utf8_validate_len(p, n, NULL)) return fail(f, 400, "invalid_json", NULL, "the body is not UTF-8");
+  if (!json_is_shallow(p, n, FORM_DEPTH))
+    return fail(f, 400, "invalid_json", NULL, "more than %d levels of brackets", FORM_DEPTH);
   for (gsize i = 0; i < n; i++) {
-    if (text && p[i] == '\\') {
-      if (n - i > 5 && !memcmp(p + i, "\\u0000", 6))
-        return fail(f, 400, "invalid_json", NULL, "a text with a NUL (\\u0000)");
-      i++;
-    } else if (p[i] == '"')
-      text = !text;
-    else if (!text && (p[i] == '{' || p[i] == '['))
-      depth++;
-    else if (!text && (p[i] == '}' || p[i] == ']'))
-      depth--;
-    if (depth > FORM_DEPTH) return fail(f, 400, "invalid_json", NULL, "more than %d levels of brackets", FORM_DEPTH);
+    if (p[i] != '\\') continue;
+    if (n - i > 5 && !memcmp(p + i, "\\u0000", 6))
+      return fail(f, 400, "invalid_json", NULL, "a text with a NUL (\\u0000)");
+    i++;
   }
   return true;
 }

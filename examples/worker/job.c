@@ -16,25 +16,9 @@ static bool refuse(GError **error, const char *what) {
   return false;
 }
 
-/* No list or object deeper than DEPTH; texts are skipped. */
-static bool is_shallow(const char *text) {
-  int depth = 0;
-  for (bool quoted = false; *text; text++) {
-    if (quoted && *text == '\\' && text[1]) {
-      text++;
-      continue;
-    }
-    if (*text == '"') quoted = !quoted;
-    if (quoted) continue;
-    depth += (*text == '{' || *text == '[') - (*text == '}' || *text == ']');
-    if (depth > DEPTH) return false;
-  }
-  return true;
-}
-
 /* (nullable) the object at the top */
 static JsonObject *parse(JsonParser *parser, const char *text, GError **error) {
-  if (!g_utf8_validate(text, -1, NULL) || !is_shallow(text)) {
+  if (!g_utf8_validate(text, -1, NULL) || !json_is_shallow(text, strlen(text), DEPTH)) {
     refuse(error, "expected JSON text in UTF-8, nested at most 16 deep");
     return NULL;
   }
