@@ -364,18 +364,19 @@ def kept():
 
 def life():
     def drain():
-        server = Server('--drain', '60')
+        server = Server('--drain', '600')
         plug = []
-        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 60,
+        # As many steps as there can be: the job must still run when the request after the signal is answered.
+        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 1000,
                                                                 'max_area': 4096}))
         thread = threading.Thread(target=ask)
         thread.start()
         wait_for('running', lambda: server.health()['queue']['running'] == 1)
         server.process.send_signal(signal.SIGTERM)
-        answer = wait_for('refused', lambda: (lambda a: a if a.status == 503 else None)(
-            server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png())})))
-        assert answer.code == 'shutting_down' and answer.headers['Retry-After'], answer
-        assert server.get('/readyz').status == 503
+        # A request that comes before the signal has been heard is a job like any other: ask for the state first.
+        wait_for('ending', lambda: server.get('/readyz').status == 503)
+        answer = server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png())})
+        assert answer.status == 503 and answer.code == 'shutting_down' and answer.headers['Retry-After'], answer
         thread.join()
         assert plug[0].status == 200, plug[0]
         assert server.process.wait(60) == 0, server.log()
