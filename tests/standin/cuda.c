@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A libcuda.so.1 whose device memory is host memory: what libgstcuda 1.22 asks for, so that upstream's cudaupload and
+ * cudadownload run on a machine without a GPU. Fresh memory is 0xA5, pitches are multiples of FK_STANDIN_PITCH, a
+ * call without a current context fails as the driver's does. What was copied is printed when the process ends, where
+ * FK_STANDIN_COUNTS is set. Declared here and not by cuda.h, which a machine without CUDA lacks; types and numbers are
+ * those of the driver's binary interface. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FK_EXPORT __attribute__((visibility("default")))
+#define FK_STANDIN_PITCH 512
+#define CONTEXTS 64
+
+typedef int CUresult;
+typedef int CUdevice;
+typedef uint64_t CUdeviceptr;
+typedef struct Context *CUcontext;
+typedef struct Stream *CUstream;
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_CONTEXT = 201, NOT_SUPPORTED = 801 };
+enum { MEMORY_HOST = 1, MEMORY_DEVICE = 2 };
+enum { TEXTURE_ALIGNMENT = 14, CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76 };
+
+struct Context {
+  CUdevice device;
+};
+struct Stream {
+  CUcontext context;
+};
+
+/* CUDA_MEMCPY2D */
+typedef struct {
+  size_t x, y;
+  int kind;
+  void *host;
+  CUdeviceptr device;
+  void *array;
+  size_t pitch;
+} Side;
+typedef struct {
+  Side src, dst;
+  size_t width, height; /* bytes, rows */
+} Copy2D;
+
+static __thread CUcontext stack[CONTEXTS];
+static __thread int depth;
+static long live, uploads, downloads, inside; /* allocations that live; copies by direction */
+
+__attribute__((destructor)) static void tell(void) {
+  if (!getenv("FK_STANDIN_COUNTS")) return;
+  fprintf(stderr, "stand-in: %ld uploads, %ld downloads, %ld on the device, %ld allocations live\n", uploads, downloads,
+          inside, live);
+}
+
+FK_EXPORT CUresult cuInit(unsigned flags) {
+  return flags ? INVALID_VALUE : SUCCESS;
+}
+
+FK_EXPORT CUresult cuDriverGetVersion(int *version) {
+  *version = 12000;
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuGetErrorName(CUresult result, const char **text) {
+  *text = result ? "STAND_IN_ERROR" : "CUDA_SUCCESS";
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuGetErrorString(CUresult result, const char **text) {
+  *text = result ? "the stand-in driver refused" : "no error";
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuDeviceGetCount(int *count) {
+  const char *asked = getenv("FK_STANDIN_DEVICES");
+  *count = asked ? atoi(asked) : 1;
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuDeviceGet(CUdevice *device, int ordinal) {
+  *device = ordinal;
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuDeviceGetName(char *name, int size, CUdevice device) {
+  snprintf(name, (size_t)size, "stand-in %d", device);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuDeviceGetAttribute(int *value, int attribute, CUdevice device) {
+  (void)device;
+  *value = attribute == TEXTURE_ALIGNMENT  ? FK_STANDIN_PITCH
+           : attribute == CAPABILITY_MAJOR ? 9
+           : attribute == CAPABILITY_MINOR ? 0
+                                           : 1;
+  return SUCCESS;
+}
+
+/* ---- contexts ---- */
+
+FK_EXPORT CUresult cuCtxPushCurrent_v2(CUcontext context) {
+  if (depth == CONTEXTS) return INVALID_CONTEXT;
+  stack[depth++] = context;
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuCtxPopCurrent_v2(CUcontext *context) {
+  if (!depth) return INVALID_CONTEXT;
+  depth--;
+  if (context) *context = stack[depth];
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuCtxCreate_v2(CUcontext *context, unsigned flags, CUdevice device) {
+  (void)flags;
+  if (depth == CONTEXTS) return INVALID_CONTEXT;
+  *context = malloc(sizeof **context);
+  if (!*context) return OUT_OF_MEMORY;
+  (*context)->device = device;
+  return cuCtxPushCurrent_v2(*context);
+}
+
+FK_EXPORT CUresult cuCtxDestroy_v2(CUcontext context) {
+  free(context);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuCtxEnablePeerAccess(CUcontext context, unsigned flags) {
+  (void)context;
+  return flags ? INVALID_VALUE : SUCCESS;
+}
+
+FK_EXPORT CUresult cuCtxDisablePeerAccess(CUcontext context) {
+  (void)context;
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice peer) {
+  *can = device != peer;
+  return SUCCESS;
+}
+
+/* ---- memory ---- */
+
+FK_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes) {
+  void *memory = NULL;
+  if (!depth) return INVALID_CONTEXT;
+  if (!bytes) return INVALID_VALUE;
+  if (posix_memalign(&memory, FK_STANDIN_PITCH, bytes)) return OUT_OF_MEMORY;
+  memset(memory, 0xA5, bytes);
+  *at = (CUdeviceptr)(uintptr_t)memory;
+  __atomic_add_fetch(&live, 1, __ATOMIC_RELAXED);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t width, size_t height, unsigned element) {
+  (void)element;
+  *pitch = (width + FK_STANDIN_PITCH - 1) / FK_STANDIN_PITCH * FK_STANDIN_PITCH;
+  return cuMemAlloc_v2(at, *pitch * height);
+}
+
+FK_EXPORT CUresult cuMemFree_v2(CUdeviceptr at) {
+  if (!depth) return INVALID_CONTEXT;
+  free((void *)(uintptr_t)at);
+  __atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuMemAllocHost_v2(void **at, size_t bytes) {
+  *at = malloc(bytes);
+  return *at ? SUCCESS : OUT_OF_MEMORY;
+}
+
+FK_EXPORT CUresult cuMemFreeHost(void *at) {
+  free(at);
+  return SUCCESS;
+}
+
+static uint8_t *first_byte(const Side *side) {
+  uint8_t *base = side->kind == MEMORY_HOST ? side->host : (uint8_t *)(uintptr_t)side->device;
+  return base + side->y * side->pitch + side->x;
+}
+
+FK_EXPORT CUresult cuMemcpy2D_v2(const Copy2D *copy) {
+  const Side *src = &copy->src, *dst = &copy->dst;
+  if (!depth) return INVALID_CONTEXT;
+  if (src->kind < MEMORY_HOST || src->kind > MEMORY_DEVICE || dst->kind < MEMORY_HOST || dst->kind > MEMORY_DEVICE)
+    return INVALID_VALUE;
+  long *counter = src->kind == MEMORY_HOST ? &uploads : dst->kind == MEMORY_HOST ? &downloads : &inside;
+  __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
+  const uint8_t *from = first_byte(src);
+  uint8_t *to = first_byte(dst);
+  for (size_t y = 0; y < copy->height; y++) memcpy(to + y * dst->pitch, from + y * src->pitch, copy->width);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuMemcpy2DAsync_v2(const Copy2D *copy, CUstream stream) {
+  (void)stream;
+  return cuMemcpy2D_v2(copy);
+}
+
+/* ---- streams: everything has happened when a call returns ---- */
+
+FK_EXPORT CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
+  (void)flags;
+  if (!depth) return INVALID_CONTEXT;
+  *stream = malloc(sizeof **stream);
+  if (!*stream) return OUT_OF_MEMORY;
+  (*stream)->context = stack[depth - 1];
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuStreamDestroy_v2(CUstream stream) {
+  free(stream);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuStreamDestroy(CUstream stream) {
+  return cuStreamDestroy_v2(stream);
+}
+
+FK_EXPORT CUresult cuStreamSynchronize(CUstream stream) {
+  (void)stream;
+  return SUCCESS;
+}
+
+/* ---- asked for by name when libgstcuda opens the driver, and refused when called ---- */
+
+#define REFUSED(name)                                                                                                  \
+  FK_EXPORT CUresult name(void) {                                                                                      \
+    return NOT_SUPPORTED;                                                                                              \
+  }
+REFUSED(cuGLGetDevices_v2)
+REFUSED(cuGraphicsGLRegisterBuffer)
+REFUSED(cuGraphicsGLRegisterImage)
+REFUSED(cuGraphicsMapResources)
+REFUSED(cuGraphicsResourceGetMappedPointer_v2)
+REFUSED(cuGraphicsResourceSetMapFlags_v2)
+REFUSED(cuGraphicsSubResourceGetMappedArray)
+REFUSED(cuGraphicsUnmapResources)
+REFUSED(cuGraphicsUnregisterResource)
+REFUSED(cuLaunchKernel)
+REFUSED(cuModuleGetFunction)
+REFUSED(cuModuleLoadData)
+REFUSED(cuModuleUnload)
+REFUSED(cuTexObjectCreate)
+REFUSED(cuTexObjectDestroy)
