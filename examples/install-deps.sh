@@ -9,6 +9,9 @@ packages="meson ninja-build pkg-config gcc g++ libc6-dev libglib2.0-dev libjson-
 case ${1:-} in --tools | --tests) packages="$packages libvips-dev libcurl4-openssl-dev libnats-dev libsoup-3.0-dev libwebp-dev" ;; esac
 [ "${1:-}" != --tests ] || packages="$packages clang locales groff-base haproxy nats-server libvips-tools python3-gi gir1.2-gstreamer-1.0"
 
+# Upstream's elements for frames in CUDA memory, which run on a stand-in driver.
+[ "${1:-}" != --tests ] || packages="$packages gstreamer1.0-plugins-bad"
+
 # Fk-1.0.gir, which the tests of other languages need.
 [ "${1:-}" != --tests ] || packages="$packages libgirepository1.0-dev"
 
