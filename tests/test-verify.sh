@@ -92,8 +92,30 @@ differs loras 'adapters: expected none, found [0-9a-f]* at 1' -i photos/a.png lo
 # shellcheck disable=SC2086
 expect /verify/edits/adapted "$batch" -m "$model" -p 'cyanotype' -o adapted photos/a.png loras="$lora" $few
 expect /verify/loras-by-name "$verify" -m "$model" -i photos/a.png adapted/a.png.json loras="$lora"
-sed 's/^ "settings"/ "mask": {}, "settings"/' quality/a.png.json >masked.json
-stranger mask 'had a mask or references beside its picture' -m "$model" -i photos/a.png masked.json
+# So are the pictures of an edit: a mask and references, by name or where a trusted record says.
+convert -size 256x256 xc:black -fill white -draw 'rectangle 60,60 200,200' mask.png
+# shellcheck disable=SC2086
+expect /verify/edits/pictures "$batch" -m "$model" -p 'make it night' -o pictures photos/a.png mask-path="$PWD/mask.png" \
+  references="$PWD/photos/b.png;$PWD/photos/c.png" $few
+record=pictures/a.png.json
+expect /verify/pictures/trusted "$verify" --trust $record
+expect /verify/pictures/by-name "$verify" -m "$model" -i photos/a.png $record mask-path=mask.png \
+  references='photos/b.png; photos/c.png'
+differs other-mask 'mask: expected [0-9a-f]*, found' $record mask-path=photos/b.png
+differs other-reference 'references: expected [0-9a-f]*, [0-9a-f]*, found' $record references='photos/b.png;photos/a.png'
+stranger mask 'mask-path: the record names ".*mask.png"' -m "$model" -i photos/a.png $record references='photos/b.png;photos/c.png'
+stranger references 'references: the record names ".*b.png' -m "$model" -i photos/a.png $record mask-path=mask.png
+stranger number 'the record has 2 pictures, 1 are named' -m "$model" -i photos/a.png $record mask-path=mask.png references=photos/b.png
+# Pictures that an application gave without a file.
+sed 's/"mask-path": "[^"]*"/"mask-path": null/; s/"references": "[^"]*"/"references": null/' $record >memory.json
+stranger mask-in-memory 'name its file with mask-path=FILE' -m "$model" -i photos/a.png memory.json
+expect /verify/pictures/in-memory "$verify" -m "$model" -i photos/a.png memory.json mask-path=mask.png references='photos/b.png;photos/c.png'
+# And parts of the model that lie elsewhere.
+# shellcheck disable=SC2086
+expect /verify/edits/parts "$batch" -m "$model" -p 'make it night' -o parts photos/a.png vae-path="$model/vae" $few
+expect /verify/parts/trusted "$verify" --trust parts/a.png.json
+stranger parts 'vae-path: the record names ".*vae"' -m "$model" -i photos/a.png parts/a.png.json
+expect /verify/parts/by-name "$verify" -m "$model" -i photos/a.png parts/a.png.json vae-path="$model/vae"
 # A record cannot steer a terminal.
 sed 's/"prompt": "[^,]*", "neg/"prompt": "\\u001b]0;title\\u0007", "neg/; s/\(.file.: .*input.: .\)/\1\\u001b[2J/' quality/a.png.json >steer.json
 differs printable 'expected' -i photos/a.png steer.json

@@ -52,6 +52,11 @@ bool record_has(const Record *r, const char *member) {
   return json_object_has_member(r->top, member);
 }
 
+guint record_count(const Record *r, const char *member) {
+  JsonNode *node = json_object_get_member(r->top, member);
+  return node && JSON_NODE_HOLDS_ARRAY(node) ? json_array_get_length(json_node_get_array(node)) : 0;
+}
+
 /* A file of the input's name beside the record; where that is the record's own result, the input lay elsewhere. */
 static char *find_beside(const Record *r, const char *path) {
   const char *name = record_text(r, "file", "input");
@@ -159,19 +164,47 @@ static void compare_adapters(GPtrArray *list, const Record *expected, const Reco
   differ(list, "adapters", *a ? a : "none", *b ? b : "none");
 }
 
+/* Hashes of the pictures beside the frame, in order. (transfer full) */
+static char *references_of(const Record *r) {
+  GString *text = g_string_new(NULL);
+  JsonNode *node = json_object_get_member(r->top, "references");
+  for (guint i = 0; i < record_count(r, "references"); i++) {
+    JsonNode *one = json_array_get_element(json_node_get_array(node), i);
+    JsonObject *picture = JSON_NODE_HOLDS_OBJECT(one) ? json_node_get_object(one) : NULL;
+    g_string_append_printf(text, "%s%.*s", i ? ", " : "", SHOWN, text_in(picture, "sha256"));
+  }
+  return g_string_free(text, FALSE);
+}
+
+static void compare_references(GPtrArray *list, const Record *expected, const Record *found) {
+  g_autofree char *a = references_of(expected), *b = references_of(found);
+  differ(list, "references", *a ? a : "none", *b ? b : "none");
+}
+
+/* Files count by their hashes, not by their names. */
+static bool is_file(const char *name) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(p[i].name, name)) return p[i].file;
+  return false;
+}
+
 /* Values of "settings" and "options" that matter: those that both have, where the result may depend on them. */
 static void compare_values(GPtrArray *list, const Record *a, const Record *b, const char *member) {
-  static const char *const where[] = {"model-path", "loras", "cuda-device-id", "threads", "max-vram", NULL};
+  static const char *const where[] = {"cuda-device-id", "threads", "max-vram", NULL};
   JsonObject *all = object_in(a->top, member), *others = object_in(b->top, member);
   g_autoptr(GList) names = all ? json_object_get_members(all) : NULL;
   for (GList *it = names; it; it = it->next)
-    if (others && json_object_has_member(others, it->data) && !g_strv_contains(where, it->data))
+    if (others && json_object_has_member(others, it->data) && !g_strv_contains(where, it->data) && !is_file(it->data))
       differ(list, it->data, text_in(all, it->data), text_in(others, it->data));
 }
 
 GPtrArray *record_differences(const Record *a, const Record *b) {
   GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
   compare(list, a, b, "input", "input", "sha256");
+  compare(list, a, b, "mask", "mask", "sha256");
+  compare_references(list, a, b);
   compare_values(list, a, b, "options");
   compare_values(list, a, b, "settings");
   compare_files(list, a, b);

@@ -23,6 +23,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Record, record_free)
 /* A text two levels down, such as "result", "sha256"; "" where there is none. name NULL: at the top. */
 const char *record_text(const Record *record, const char *member, const char *name);
 bool record_has(const Record *record, const char *member);
+/* Elements of an array at the top; 0 where there is none. */
+guint record_count(const Record *record, const char *member);
 /* The file that was edited: where the record says, if it is trusted, else beside it. (transfer none) (nullable) */
 const char *record_input(const Record *record, bool trust);
 /* Sentences about what differs, in the order in which one thing follows from another; empty: nothing that matters.

@@ -36,45 +36,87 @@ static bool fail(GError **error, const char *what) {
   return false;
 }
 
-/* Was the file that a property names given in place of the record's? */
-static bool named(const char *value, const char *recorded, const char *name, const char *how, GError **error) {
-  if (!*recorded || (value && *value)) return true;
-  g_autofree char *shown = g_strescape(recorded, NULL);
-  g_set_error(
-      error, FK_ERROR, FK_ERROR_OPTION_BAD,
-      "%s: the record names \"%s\", which is not read unasked: name it with %s, or trust the record with --trust", name,
-      shown, how);
+static bool is_option(const FkProperty *p) {
+  return p->scope == FK_SCOPE_OPTION;
+}
+
+/* What a row that names files (FkProperty.file) has in the record; "": nothing. */
+static const char *recorded_file(const Record *r, const FkProperty *p) {
+  return record_text(r, is_option(p) ? "options" : "settings", p->name);
+}
+
+/* Model, adapters, mask and pictures beside the frame: as the record says where it is trusted. */
+static bool take_files(const Arguments *a, const Record *r, FkOptions *options, FkSettings *settings, GError **error) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  bool ok = true;
+  for (size_t i = 0; ok && a->trust && i < n; i++) {
+    const char *path = recorded_file(r, &p[i]);
+    if (p[i].file && *path)
+      ok = is_option(&p[i]) ? fk_options_set(options, p[i].name, path, error)
+                            : fk_settings_set(settings, p[i].name, path, error);
+  }
+  return ok;
+}
+
+/* Given by name, also as nothing: "vae-path=". */
+static bool is_given(const Arguments *a, const FkProperty *p) {
+  for (char **pair = a->given; *pair; pair++)
+    if (g_str_has_prefix(*pair, p->name) && (*pair)[strlen(p->name)] == '=') return true;
+  return is_option(p) && !strcmp(p->name, "model-path") && a->model;
+}
+
+/* Pictures that came without a file's name have to be given one. */
+static bool pictures_named(const Record *r, const FkSettings *settings, GError **error) {
+  const char *mask = fk_settings_get(settings, "mask-path"), *references = fk_settings_get(settings, "references");
+  const guint expected = record_count(r, "references");
+  if (record_has(r, "mask") && !(mask && *mask))
+    return fail(error, "mask: the record has its hash alone: name its file with mask-path=FILE");
+  g_auto(GStrv) names = g_strsplit(references ? references : "", ";", -1);
+  const guint found = g_strv_length(names);
+  if (!expected || expected == found) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "references: the record has %u pictures, %u are named: give all of them with references=\"A; B\"",
+              expected, found);
   return false;
 }
 
-/* Files that the record names: as the record says where it is trusted. */
-static bool prepare_files(const Arguments *a, const Record *r, FkOptions *options, FkSettings *settings,
-                          GError **error) {
-  const char *model = record_text(r, "options", "model-path"), *loras = record_text(r, "settings", "loras");
-  if (record_has(r, "mask") || record_has(r, "references"))
-    return fail(error, "the edit had a mask or references beside its picture, which this tool cannot be given");
-  if (!a->trust) return true;
-  return (!*model || fk_options_set(options, "model-path", model, error)) &&
-         (!*loras || fk_settings_set(settings, "loras", loras, error));
+/* Is every file that the record names given, or taken from a trusted record? */
+static bool files_named(const Arguments *a, const Record *r, const FkSettings *settings, GError **error) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  for (size_t i = 0; i < n; i++) {
+    const char *path = p[i].file ? recorded_file(r, &p[i]) : "";
+    if (!*path || a->trust || is_given(a, &p[i])) continue;
+    g_autofree char *shown = g_strescape(path, NULL);
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                "%s: the record names \"%s\", which is not read unasked: name it with %s, or trust the record with "
+                "--trust",
+                p[i].name, shown, strcmp(p[i].name, "model-path") ? "NAME=FILE" : "--model");
+    return false;
+  }
+  return pictures_named(r, settings, error);
 }
 
+/* Options, and settings that name files; for a report without a record all settings. */
 static bool set_given(const Arguments *a, FkOptions *options, FkSettings *settings, GError **error) {
   if (a->model && !fk_options_set(options, "model-path", a->model, error)) return false;
-  for (char **pair = a->given; *pair; pair++)
-    if (!tool_set(options, a->report || g_str_has_prefix(*pair, "loras=") ? settings : NULL, *pair, error))
-      return false;
+  for (char **pair = a->given; *pair; pair++) {
+    size_t n;
+    const FkProperty *p = fk_properties(&n);
+    bool any = a->report != NULL;
+    for (size_t i = 0; i < n && !any; i++)
+      any = p[i].file && g_str_has_prefix(*pair, p[i].name) && (*pair)[strlen(p[i].name)] == '=';
+    if (!tool_set(options, any ? settings : NULL, *pair, error)) return false;
+  }
   return true;
 }
 
 /* What ran, on the model and machine that were named instead. */
 static bool prepare(const Arguments *a, const Record *r, FkOptions *options, FkSettings *settings, GError **error) {
-  if (r && (!fk_manifest_apply(r->text, options, settings, error) || !prepare_files(a, r, options, settings, error)))
+  if (r && (!fk_manifest_apply(r->text, options, settings, error) || !take_files(a, r, options, settings, error)))
     return false;
-  if (!set_given(a, options, settings, error)) return false;
-  return !r ||
-         (named(fk_options_get(options, "model-path"), record_text(r, "options", "model-path"), "model-path", "--model",
-                error) &&
-          named(fk_settings_get(settings, "loras"), record_text(r, "settings", "loras"), "loras", "loras=...", error));
+  return set_given(a, options, settings, error) && (!r || files_named(a, r, settings, error));
 }
 
 /* The picture that was edited: -i, one beside the record, or where a trusted record says. (transfer full) */
@@ -220,7 +262,7 @@ int main(int argc, char **argv) {
                                   {"input", 'i', 0, G_OPTION_ARG_FILENAME, &a.input,
                                    "The picture that was edited; else the one beside the record", "FILE"},
                                   {"trust", 't', 0, G_OPTION_ARG_NONE, &a.trust,
-                                   "Read model, adapters and picture where the record says: for records of your own",
+                                   "Read model, adapters and pictures where the record says: for records of your own",
                                    NULL},
                                   {"report", 'r', 0, G_OPTION_ARG_FILENAME, &a.report,
                                    "Runs in several modes: report.json and .png in it", "FOLDER"},
