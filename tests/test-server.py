@@ -470,6 +470,18 @@ def guard():
         assert server.get('/metrics').status == 401
     check('guard/token', token)
 
+    def machine():
+        # Where others may come, who has no token reads nothing of the machine, and nobody its folders.
+        mine = {'Authorization': 'Bearer secret-0123456789'}
+        assert 'active' not in server.get('/health').json and server.get('/health', **mine).json['active']
+        known = Server('--token-file', str(SCRATCH / 'key'), backend='cpu')
+        assert known.get('/v1/settings', **mine).json['options']['model-path'] == MODEL.name
+        known.end()
+        local = Server(backend='cpu')
+        assert local.get('/v1/settings').json['options']['model-path'] == str(MODEL)
+        local.end()
+    check('guard/machine', machine)
+
     def host():
         for name, status in (('localhost', 200), ('127.0.0.1:1', 200), ('[::1]:8000', 200), ('EDIT.example', 200),
                              ('evil.example', 403), ('localhost.evil', 403), ('', 403)):

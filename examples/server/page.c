@@ -48,6 +48,13 @@ static void add_property(Json *j, const Server *server, const FkProperty *p) {
   json_close(j, '}');
 }
 
+/* Folders of this machine are told to its own users, for the line that repeats an edit: not where a token shows that
+ * others may come. */
+static void add_option(Json *j, const Server *server, const FkProperty *p, const char *value) {
+  g_autofree char *base = server->token && p->file ? g_path_get_basename(value) : NULL;
+  json_text(j, p->name, base ? base : value);
+}
+
 void page_settings(Exchange *x) {
   g_autoptr(GString) text = g_string_new(NULL);
   Json j = {.text = text, .line = true};
@@ -59,7 +66,7 @@ void page_settings(Exchange *x) {
   json_open(&j, "options", '{');
   for (size_t i = 0; i < n; i++) {
     const char *value = p[i].scope == FK_SCOPE_OPTION ? fk_options_get(server->options[0], p[i].name) : NULL;
-    if (value && g_strcmp0(value, p[i].initial)) json_text(&j, p[i].name, value);
+    if (value && g_strcmp0(value, p[i].initial)) add_option(&j, server, &p[i], value);
   }
   json_close(&j, '}');
   json_open(&j, "properties", '[');

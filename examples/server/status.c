@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* /health, /livez, /readyz and /metrics. */
 #include "api.h"
+#include "guard.h"
 
 #include <string.h>
 
@@ -31,6 +32,12 @@ static guint state_code(const Server *server) {
   return !server->draining && queue_state(server->queue) == QUEUE_READY ? 200 : 503;
 }
 
+/* What runs and why names folders of this machine: for those who know the token, where there is one. */
+static bool trusted(const Exchange *x) {
+  g_auto(Failure) f = {0};
+  return guard_token(x->server, soup_server_message_get_request_headers(x->msg), &f);
+}
+
 void status_health(Exchange *x) {
   g_autoptr(GString) text = g_string_new(NULL);
   Json j = {.text = text, .line = true};
@@ -42,7 +49,7 @@ void status_health(Exchange *x) {
   json_text(&j, "device", fk_engine_machine(queue_engine(x->server->queue)));
   if (total) json_number(&j, "loaded", (double)done / (double)total);
   add_queue(&j, x->server);
-  add_active(&j, x->server);
+  if (trusted(x)) add_active(&j, x->server);
   json_text(&j, "version", FK_VERSION);
   json_close(&j, '}');
   exchange_json(x, state_code(x->server), text->str);
