@@ -366,8 +366,8 @@ def life():
     def drain():
         server = Server('--drain', '600')
         plug = []
-        # As many steps as there can be: the job must still run when the request after the signal is answered.
-        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 1000,
+        # The job must still run when the request after the signal is answered.
+        def ask(): plug.append(server.post('/v1/images/edits', {'prompt': 'x', 'image': b64(png()), 'steps': 300,
                                                                 'max_area': 4096}))
         thread = threading.Thread(target=ask)
         thread.start()
