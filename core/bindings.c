@@ -32,6 +32,24 @@
  * FkProfileRow: (skip)
  */
 /**
+ * FkLayerRow: (skip)
+ */
+/**
+ * FkLayers: (skip)
+ */
+/**
+ * fk_layers_new: (skip)
+ */
+/**
+ * fk_layers_free: (skip)
+ */
+/**
+ * fk_layers_edit: (skip)
+ */
+/**
+ * fk_layers_rows: (skip)
+ */
+/**
  * FkMachine: (skip)
  */
 /**

@@ -300,7 +300,10 @@ static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **
   edit->arena = &e->arena;
   edit->bring = e->model->swaps ? fk_loading_bring : NULL;
   edit->owner = e;
+  e->be->observer = edit->observer;
+  if (edit->observer) e->be->use &= ~(uint32_t)FK_CAN_GRAPH;
   const bool ok = edit->tune->trace_file || profile ? run_profiled(e, edit, profile, error) : fk_edit_run(edit, error);
+  e->be->observer = NULL;
   if (!ok) {
     fk_backend_sync(e->be);
     fk_backend_clear(e->be);
@@ -362,8 +365,8 @@ static bool run_given(void *engine, FkEdit *edit, const FkFrameSize *size, GErro
   return edit_frames(engine, edit, size, NULL, error);
 }
 
-bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
-                    GError **error) {
+bool fk_engine_edit_observed(FkEngine *e, FkObserver *observer, FkJob *jobs, int n, GCancellable *cancellable,
+                             FkProgress progress, void *user_data, GError **error) {
   FkTune tune;
   FkFrameSize size;
   FkEdit edit = {.model = e->model,
@@ -372,11 +375,17 @@ bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, 
                  .n = n,
                  .cancellable = cancellable,
                  .progress = progress,
-                 .user_data = user_data};
+                 .user_data = user_data,
+                 .observer = observer};
   if (n == 0) return true;
   return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
          check_precision(e, &tune, error) && fk_frames_check(e->model, &tune, jobs, n, &size, error) &&
          fk_given_edit(&edit, &size, run_given, e, error);
+}
+
+bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,
+                    GError **error) {
+  return fk_engine_edit_observed(e, NULL, jobs, n, cancellable, progress, user_data, error);
 }
 
 bool fk_engine_output_size(FkEngine *e, const FkSettings *settings, int width, int height, int *ow, int *oh,

@@ -43,4 +43,9 @@ struct FkEngine {
   int plans; /* walks of an edit to plan its memory, so far */
 };
 
+
+/* fk_engine_edit with every matrix product shown to `observer` (nullable) before it runs, graphs off. */
+bool fk_engine_edit_observed(FkEngine *engine, FkObserver *observer, FkJob *jobs, int n, GCancellable *cancellable,
+                             FkProgress progress, void *user_data, GError **error);
+
 #endif

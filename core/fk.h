@@ -267,6 +267,42 @@ typedef struct {
  * no room share one row "dropped". (transfer full): g_free. */
 FK_API FkProfileRow *fk_engine_profile(FkEngine *engine, const FkSettings *settings, int width, int height,
                                        size_t *count, GError **error);
+
+/* ---- Layers: what the matrix products of edits see, and what 8 bits would cost each ---- */
+
+/* One matrix of the transformer or of T5; several that read the same rows are one (to_k+to_v+to_q). Its input over all
+ * evaluations and frames measured; `peak`s say how far the largest number stands out, and a uniform grid of 8 bits is
+ * better than E4M3 where they are below 11.6. The last three are of codes and products as quantization=fp8 makes them,
+ * on up to 32 rows of every ninth evaluation. Ratios are NaN where nothing was there to divide by. */
+typedef struct {
+  char name[160];       /* "transformer_blocks.0.attn.to_k+to_v+to_q" */
+  const char *role;     /* as in FkPlanWeights */
+  int64_t out, in;      /* of the matrix */
+  int64_t evaluations;  /* products */
+  int64_t rows;         /* of the input, in all of them */
+  double amax, rms;     /* of the input */
+  double peak;          /* amax / RMS of a row, the mean over rows */
+  double peak_most;     /* of any row */
+  double peak_block;    /* of 128 columns of a row, the mean */
+  double mean;          /* largest |mean of a column|, in RMS of the input less its columns' means */
+  int64_t mean_columns; /* columns whose mean is above 5 of these */
+  double saturated;     /* share of codes at the largest E4M3 number: one in each row is */
+  double zeros;         /* share of numbers that are not 0 and whose code is */
+  double error;         /* |y of codes - y| / |y|, y with its bias */
+} FkLayerRow;
+
+typedef struct FkLayers FkLayers;
+/* Of an engine without quantisation (FK_ERROR_OPTION_BAD), which it holds. (transfer full) */
+FK_API FkLayers *fk_layers_new(FkEngine *engine, GError **error);
+FK_API void fk_layers_free(FkLayers *layers); /* (nullable) */
+/* fk_engine_edit with its products measured, CUDA graphs off; measurements add up. The bytes of the results are those
+ * of fk_engine_edit. FK_ERROR_MEMORY also where weights stream (offload=sequential): they have no place of their own.
+ */
+FK_API bool fk_layers_edit(FkLayers *layers, FkJob *jobs, int n, GCancellable *cancellable, GError **error);
+/* Layers that have been used, in the model's order. (transfer full): g_free */
+FK_API FkLayerRow *fk_layers_rows(const FkLayers *layers, size_t *count);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkLayers, fk_layers_free)
+
 /* "decided (asked; why)" for what the engine was opened with (backend, precision, device or threads) and for each
  * optimization, in the table's order, as it ran last or would run. (transfer full): names in [2i], texts in [2i+1],
  * NULL-terminated. */
@@ -290,8 +326,8 @@ FK_API char *fk_manifest(FkEngine *engine, const FkJob *job, GError **error);
  * that differ where the result may: by input, settings, model or determinism class (backend, kind of device, version).
  * (transfer full) */
 FK_API char *fk_manifest_id(FkEngine *engine, const FkJob *job, GError **error);
-/* The manifest's "class": backend, kind of device and version, which equal bytes need in common. Costs nothing. (transfer
- * full) */
+/* The manifest's "class": backend, kind of device and version, which equal bytes need in common. Costs nothing.
+ * (transfer full) */
 FK_API char *fk_engine_class(FkEngine *engine);
 /* Sets what a manifest says that ran: its settings, and those options that a result depends on (not devices, threads,
  * limits). Nothing that names a file (FkProperty.file: model-path, loras): a manifest may come from anybody, and

@@ -37,6 +37,7 @@ typedef struct {
   /* Has the parts of a stage in memory; NULL: they are. */
   bool (*bring)(void *owner, bool text, GCancellable *cancellable, GError **error);
   void *owner;
+  FkObserver *observer;        /* of the products while it runs; nullable */
   bool dry_run;                /* a plan's walk on the null backend: no pixels, no noise, no text */
   FkStageCost cost[FK_STAGES]; /* written */
 } FkEdit;

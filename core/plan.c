@@ -99,20 +99,25 @@ static int64_t vae_encoder_parameters(const FkModel *m) {
 }
 
 /* What each is: flux-bind.c. */
-static const char *const role_names[FK_ROLES + 1] = {[FK_ROLE_EMBED] = "embedders",
-                                                     [FK_ROLE_MODULATION] = "modulation",
-                                                     [FK_ROLE_QKV] = "qkv",
-                                                     [FK_ROLE_OUT] = "attention out",
-                                                     [FK_ROLE_FF_UP] = "mlp up",
-                                                     [FK_ROLE_FF_DOWN] = "mlp down",
-                                                     [FK_ROLE_SINGLE_IN] = "single in",
-                                                     [FK_ROLE_SINGLE_OUT] = "single out",
-                                                     [FK_ROLE_FINAL] = "output",
-                                                     [FK_ROLE_CLIP] = "clip",
-                                                     [FK_ROLE_T5] = "t5",
-                                                     [FK_ROLE_CONV] = "vae",
-                                                     [FK_ROLES] = "vectors, tables"};
+static const char *const role_names[FK_PLAN_ROLES] = {[FK_ROLE_EMBED] = "embedders",
+                                                      [FK_ROLE_MODULATION] = "modulation",
+                                                      [FK_ROLE_QKV] = "qkv",
+                                                      [FK_ROLE_OUT] = "attention out",
+                                                      [FK_ROLE_FF_UP] = "mlp up",
+                                                      [FK_ROLE_FF_DOWN] = "mlp down",
+                                                      [FK_ROLE_SINGLE_IN] = "single in",
+                                                      [FK_ROLE_SINGLE_OUT] = "single out",
+                                                      [FK_ROLE_FINAL] = "output",
+                                                      [FK_ROLE_CLIP] = "clip",
+                                                      [FK_ROLE_T5] = "t5",
+                                                      [FK_ROLE_CONV] = "vae",
+                                                      [FK_ROLES] = "vectors, tables"};
 _Static_assert(FK_PLAN_ROLES == FK_ROLES + 1, "a row for each role, and one more");
+
+const char *fk_plan_role(int role) {
+  assert(role >= 0 && role < FK_PLAN_ROLES);
+  return role_names[role];
+}
 
 static const char *form_text(FkForm form, FkDtype plain) {
   const bool wide = plain == FK_F32;

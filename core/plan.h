@@ -7,5 +7,7 @@
 
 /* Bytes of work memory that this edit needs on its backend. */
 bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error);
+/* What matrices of an FkRole are called; FK_ROLES: vectors and tables. Static. */
+const char *fk_plan_role(int role);
 
 #endif

@@ -11,6 +11,7 @@
  * exact results and of each tier's first case. Drawing and tables are in the other quality-*.c. */
 #include "picture.h"
 #include "quality-draw.h"
+#include "quality-layers.h"
 #include "quality-metrics.h"
 #include "tool.h"
 
@@ -26,7 +27,7 @@ static const char name[] = "fluxkontext-quality";
 
 typedef struct {
   char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit, *other, *shard;
-  gboolean full, resume, report;
+  gboolean full, resume, report, layers, json;
   int jobs;
 } Arguments;
 
@@ -510,6 +511,21 @@ static bool run(const Arguments *a, char **argv, GError **error) {
   return ok;
 }
 
+/* The inputs of a model's layers, instead of pictures: the first cases of each tier. */
+static bool run_layers(const Arguments *a, GError **error) {
+  Lab lab = {.arguments = a};
+  bool ok = (lab.tiers = quality_tiers_parse(a->tiers, error)) && parse_limit(&lab, error) &&
+            (lab.cases = quality_cases_read(a->cases_file, error)) && (lab.settings = g_ptr_array_new());
+  if (ok) {
+    lab.shards = 1;
+    select_cases(&lab);
+    ok = quality_layers(a->model, a->backend, lab.cases, a->json, error);
+  }
+  g_clear_pointer(&lab.cases, g_ptr_array_unref);
+  g_clear_pointer(&lab.settings, g_ptr_array_unref);
+  return ok;
+}
+
 /* A file of the project, in an installed program's data or in the working directory. (transfer full) */
 static char *project_file(const char *path) {
   g_autofree char *program = g_file_read_link("/proc/self/exe", NULL);
@@ -526,7 +542,7 @@ static void defaults(Arguments *a) {
   const char *const paths[] = {"examples/demo-model/checkpoint", "tests/quality/cases.json",
                                "tests/quality/settings.txt", "tests/quality/head.md"};
   char **const texts[] = {&a->backend, &a->tiers, &a->out, &a->limit};
-  const char *const values[] = {"auto", "named,vague,open", "quality-output", DEFAULT_LIMIT};
+  const char *const values[] = {"auto", "named,vague,open", "quality-output", a->layers ? "1" : DEFAULT_LIMIT};
   for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
     if (!*files[i]) *files[i] = project_file(paths[i]);
     if (!*texts[i]) *texts[i] = g_strdup(values[i]);
@@ -548,6 +564,10 @@ int main(int argc, char **argv) {
       {"jobs", 'j', 0, G_OPTION_ARG_INT, &a.jobs, "Processes that share the cases out (default 1)", "N"},
       {"shard", 0, 0, G_OPTION_ARG_FILENAME, &a.shard, "Only share I of N, without a report", "I/N"},
       {"elsewhere", 0, 0, G_OPTION_ARG_FILENAME, &a.other, "Another machine's --out, to compare with", "FOLDER"},
+      {"layers", 'l', 0, G_OPTION_ARG_NONE, &a.layers,
+       "Measure the inputs of the model's layers and what 8 bits cost each, on the first case of each tier or --limit",
+       NULL},
+      {"json", 0, 0, G_OPTION_ARG_NONE, &a.json, "With --layers: JSON instead of a table", NULL},
       {"cases", 0, 0, G_OPTION_ARG_FILENAME, &a.cases_file, "List of cases", "FILE"},
       {"settings", 's', 0, G_OPTION_ARG_FILENAME, &a.settings_file, "List of settings", "FILE"},
       {"out", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Where results go (default quality-output)", "FOLDER"},
@@ -559,13 +579,15 @@ int main(int argc, char **argv) {
   int status;
   if (!tool_begin(name, NULL,
                   "  fluxkontext-quality -m MODEL --tiers named --limit 4\n"
+                  "  fluxkontext-quality -m MODEL --layers\n"
                   "Measures what settings cost in quality, against the exact result.\n"
                   "Exit: 0 done, 1 an error or results that are missing, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;
   defaults(&a);
   if (argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
-  const bool ok = !error && run(&a, command, &error);
+  if (a.json && !a.layers) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "--json is for --layers; see --help");
+  const bool ok = !error && (a.layers ? run_layers(&a, &error) : run(&a, command, &error));
   if (error) fprintf(stderr, "%s: %s\n", name, error->message);
   char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only,
                    a.out,   a.doc,     a.text,       a.limit,         a.other, a.shard};

@@ -256,6 +256,18 @@ assert '| one-step | 1 | ' in open('doc.md').read()
 EOF
 check /tools/quality/json $?
 
+(cd "$FK_SOURCE" && "$quality" -m "$model" -b cpu --layers -t named --json) >layers.json 2>"$log" && python3 - >>"$log" 2>&1 <<'EOF'
+import json
+d = json.load(open('layers.json'))
+names = [row['name'] for row in d['layers']]
+assert d['edits'] == 1 and 'single_transformer_blocks.0.proj_out' in names and len(set(names)) == len(names)
+assert all(0 < row['error'] < 0.1 for row in d['layers'] if 'transformer_blocks' in row['name'])
+EOF
+check /tools/quality/layers $?
+"$quality" --json >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'json is for --layers' "$log"
+check /tools/quality/json-alone $?
+
 # ---- fluxkontext-edit-image ----
 
 golden=$FK_SOURCE/tests/golden/inpaint

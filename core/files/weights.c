@@ -158,6 +158,7 @@ static const char *add_bound(FkBinder *b, const Need *n, const FkTarget *t, int6
                      .first = n->first,
                      .rows = n->dim[0],
                      .cols = cols,
+                     .role = t->role,
                      .group = (int)b->store.groups->len - 1,
                      .place = t->place + (size_t)(n->first * cols) * element};
   const bool first = g_hash_table_insert(b->bound, bound->name, bound);

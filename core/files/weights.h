@@ -27,6 +27,7 @@ typedef struct {
   FkTensor *tensor;
   int64_t first, rows;
   int64_t cols; /* 1: a vector */
+  int role;     /* FkRole; FK_ROLES: a vector or a table */
   int group;    /* of the store */
   size_t place; /* byte of the store's memory; of a quantised matrix its codes */
 } FkBound;

@@ -12,7 +12,7 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 7
+#define FK_BACKEND_ABI 8
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -238,6 +238,14 @@ typedef struct {
   int64_t ops;
 } FkCount;
 
+/* Sees every group of every matrix product before it is run (fk_op_linear), with its operands in backend memory as they
+ * will be read: for measurements, never part of an edit's work. It may download, and may not change anything. Recorded
+ * ops are not seen, so FK_CAN_GRAPH must not be used meanwhile. */
+typedef struct FkObserver FkObserver;
+struct FkObserver {
+  void (*linear)(FkObserver *observer, FkBackend *be, const FkLinear *l);
+};
+
 struct FkBackend {
   const FkOps *ops;
   void *priv;    /* the backend's own state */
@@ -255,6 +263,7 @@ struct FkBackend {
   struct FkProfile *profile; /* NULL: ops are not timed; see profile.h */
   uint32_t can, use;         /* FK_CAN_*: what there is, and what an edit may use (fk_tune_apply) */
   size_t fixed_bytes;        /* device memory that the backend holds for itself from open to close */
+  FkObserver *observer;      /* NULL: nobody looks */
   const FkBackend *real;     /* plans: the backend that will run the edit; its kernels' scratch is counted */
 };
 

@@ -161,6 +161,7 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
   const bool fused =
       fk_backend_uses(be, l->epilogue == FK_EPI_QKV ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : FK_CAN_FUSED_LINEAR);
   const size_t mark = fk_arena_mark(arena);
+  for (int i = 0; be->observer && i < groups; i++) be->observer->linear(be->observer, be, &l[i]);
   if (!take_scratch(be, arena, l, groups)) return;
   if (plain || !fused || !be->ops->linear_fused(be, l, groups))
     for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) compose_linear(be, arena, &l[i]);
