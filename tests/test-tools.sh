@@ -24,7 +24,8 @@ expect /tools/inspect/print-all env G_DEBUG=fatal_criticals GST_REGISTRY="$scrat
 grep -q fluxkontextedit "$log"
 check /tools/inspect/print-all-has-it $?
 # Looking at the element costs no driver and no module: a new registry, so that the plugin is opened.
-GST_REGISTRY="$scratch/registry-2" LD_DEBUG=files gst-inspect-1.0 --gst-disable-registry-fork fluxkontextedit >"$log" 2>&1
+GST_REGISTRY="$scratch/registry-2" GST_PLUGIN_SYSTEM_PATH_1_0="$scratch/none" LD_DEBUG=files \
+  gst-inspect-1.0 --gst-disable-registry-fork fluxkontextedit >"$log" 2>&1
 grep -q 'file=.*libgstfluxkontext' "$log" && ! grep -E 'file=.*(libcuda|fkcuda)' "$log"
 check /tools/inspect/opens-no-driver $?
 
