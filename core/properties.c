@@ -72,7 +72,7 @@ CHOICES(size_mode, SIZE_MODES, FK_SIZE_MODES);
 #define MASKS(X)                                                                                                       \
   X(FK_MASK_NONE, "none", "The whole frame is edited")                                                                 \
   X(FK_MASK_ALPHA, "alpha", "What is transparent is edited, what is opaque is kept")                                   \
-  X(FK_MASK_META, "meta", "The regions of interest in the metas of its buffer: of the element alone")                  \
+  X(FK_MASK_META, "meta", "The regions in the metas of its buffer: of the element alone")                              \
   X(FK_MASK_PATH, "path", "What is white in the picture that mask-path names")
 CHOICES(mask, MASKS, FK_MASKS);
 
@@ -253,7 +253,7 @@ static const FkProperty table[] = {
     {"mask-path", "Mask file",
      "PNG or JPEG of any size whose white is edited and whose black is kept; with mask=none it is taken too",
      SETTING(STRING, mask_path), .initial = NULL, A_FILE, PLAYING, MEMORY},
-    {"mask-type", "Mask type", "Type of the regions of interest that mask=meta takes; unset = all",
+    {"mask-type", "Mask type", "Type or class of the regions that mask=meta takes; unset = all",
      SETTING(STRING, mask_type), .initial = NULL, PLAYING},
     {"mask-invert", "Inverted mask", "What the mask keeps is edited, and the other way round",
      SETTING(BOOL, mask_invert), .initial = "false", PLAYING},

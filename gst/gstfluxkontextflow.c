@@ -10,6 +10,7 @@
 #include "gstfluxkontextmask.h"
 #include "gstfluxkontextpreview.h"
 #include "gstfluxkontextreference.h"
+#include "gstfluxkontextregions.h"
 #include "gstfluxkontextreport.h"
 #include "gstfluxkontextresult.h"
 #include "gstfluxkontextschedule.h"
@@ -510,7 +511,7 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
     gboolean readable = !g_error_matches(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
     return refuse(self, g_steal_pointer(&frame), error, readable);
   }
-  if (!gst_flux_kontext_mask_from_meta(frame->settings->values, &self->in.info, buffer, &frame->mask, &error))
+  if (!gst_flux_kontext_regions_mask(frame->settings->values, &self->in.info, buffer, &frame->mask, &error))
     return refuse(self, g_steal_pointer(&frame), error, TRUE);
   GstFlowReturn flow = gst_flux_kontext_reference_take(self, &frame->references);
   if (flow != GST_FLOW_OK) return flow;

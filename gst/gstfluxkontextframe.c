@@ -190,6 +190,11 @@ static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 
   return fits;
 }
 
+guint8 *gst_flux_kontext_frame_bytes(const GstVideoInfo *info, GstBuffer *buffer, GError **error) {
+  g_autofree guint8 *plain = frame_memory(info, error);
+  return plain && copy_planes(info, buffer, plain, FALSE, error) ? g_steal_pointer(&plain) : NULL;
+}
+
 /* Whether the converter's format is what the engine takes. */
 static gboolean is_direct(const GstFluxKontextFormat *format) {
   return GST_VIDEO_INFO_FORMAT(&format->middle) == GST_VIDEO_INFO_FORMAT(&format->rgb);

@@ -38,6 +38,9 @@ gboolean gst_flux_kontext_format_write_kept(const GstFluxKontextFormat *format, 
                                             const FkImage *before, GstBuffer *in, GstBuffer *out, GError **error);
 gboolean gst_flux_kontext_format_new_image(const GstFluxKontextFormat *format, FkImage *image, GError **error);
 void gst_flux_kontext_image_clear(FkImage *image);
+/* The buffer's bytes in new memory laid out as `info`, with the checks of gst_flux_kontext_format_read. NULL sets
+ * error. */
+guint8 *gst_flux_kontext_frame_bytes(const GstVideoInfo *info, GstBuffer *buffer, GError **error);
 
 /* Scales a buffer of one format into one of another (on-error=passthrough where the sizes differ). */
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Masks from metas, and the frame's own bytes where nothing was edited; see gstfluxkontextmask.h.
+/* The frame's own bytes where nothing was edited; see gstfluxkontextmask.h.
  *
  * A result is made of R G B, which a frame's format may not return to the bytes that it came from: chroma of two
  * columns is one value, ten bits are eight. Where the engine gives a frame's pixel back, its bytes are copied instead.
@@ -11,30 +11,6 @@
 gboolean gst_flux_kontext_mask_asked(const FkSettings *settings) {
   const char *path = fk_settings_get(settings, "mask-path");
   return g_strcmp0(fk_settings_get(settings, "mask"), "none") != 0 || (path && *path);
-}
-
-gboolean gst_flux_kontext_mask_from_meta(const FkSettings *settings, const GstVideoInfo *info, GstBuffer *buffer,
-                                         FkImage *mask, GError **error) {
-  const char *type = fk_settings_get(settings, "mask-type");
-  GQuark wanted = type && *type ? g_quark_from_string(type) : 0;
-  gpointer state = NULL;
-  GstMeta *meta;
-  *mask = (FkImage){0};
-  if (g_strcmp0(fk_settings_get(settings, "mask"), "meta")) return TRUE;
-  *mask = (FkImage){.width = info->width, .height = info->height, .channels = 1, .stride = (size_t)info->width};
-  mask->data = g_try_malloc0((gsize)info->width * (gsize)info->height);
-  if (!mask->data) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "No memory for a mask of %dx%d.", info->width, info->height);
-    return FALSE;
-  }
-  while ((meta = gst_buffer_iterate_meta_filtered(buffer, &state, GST_VIDEO_REGION_OF_INTEREST_META_API_TYPE))) {
-    const GstVideoRegionOfInterestMeta *roi = (GstVideoRegionOfInterestMeta *)meta;
-    guint width = (guint)info->width, height = (guint)info->height;
-    if ((wanted && roi->roi_type != wanted) || roi->x >= width || roi->y >= height) continue;
-    guint w = MIN(roi->w, width - roi->x), h = MIN(roi->h, height - roi->y);
-    for (guint y = roi->y; y < roi->y + h; y++) memset(mask->data + (gsize)y * mask->stride + roi->x, 255, w);
-  }
-  return TRUE;
 }
 
 /* Columns x0..x1 and rows y0..y1, cut at the picture's ends. */

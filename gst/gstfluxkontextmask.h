@@ -11,11 +11,6 @@ G_BEGIN_DECLS
 
 /* Whether frames with these settings have a mask. */
 gboolean gst_flux_kontext_mask_asked(const FkSettings *settings);
-/* The mask of a buffer's GstVideoRegionOfInterestMeta, of those of the type that `mask-type` names where it does: their
- * rectangles are edited, without any nothing is. Empty where the settings ask for no such mask. FALSE: no memory. Free
- * with gst_flux_kontext_image_clear. */
-gboolean gst_flux_kontext_mask_from_meta(const FkSettings *settings, const GstVideoInfo *info, GstBuffer *buffer,
-                                         FkImage *mask, GError **error);
 /* Copies the bytes of `from` (the frame) over those of `to` (its result) wherever every pixel that shares them is the
  * same in both pictures. from, to: plain memory laid out as `info`; before, after: the pictures, of its size. Of
  * formats whose pixels lie across bytes (v210 and the like) whole rows are copied or none of a row. */

@@ -85,7 +85,8 @@ void gst_flux_kontext_edit_post_error(GstFluxKontextEdit *self, const GError *er
   GQuark domain;
   gint code;
   const gchar *nick = kind_of(error, &domain, &code);
-  const gchar *property = g_str_equal(nick, "option-bad") ? named_property(self, error) : NULL;
+  gboolean unwritable = g_error_matches(error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_WRITE);
+  const gchar *property = g_str_equal(nick, "option-bad") || unwritable ? named_property(self, error) : NULL;
   GstStructure *details = gst_structure_new("fluxkontext-error", "code", G_TYPE_STRING, nick, NULL);
   if (property) gst_structure_set(details, "property", G_TYPE_STRING, property, NULL);
   if (gst_flux_kontext_edit_is_device(error)) {

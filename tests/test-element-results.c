@@ -127,6 +127,7 @@ static void test_manifest_refused(void) {
   tester_play(t, SMALL);
   g_assert_cmpint(gst_harness_push(t->h, test_frame(SMALL, 1, 0)), ==, GST_FLOW_ERROR);
   tester_assert_error(t, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_WRITE, "/nowhere/a.json");
+  g_assert_cmpstr(t->property, ==, "manifest-path");
   g_autoptr(Tester) lenient = tester_new(NULL_ENGINE "on-error=passthrough manifest-path=/nowhere/a.json");
   tester_play(lenient, SMALL);
   for (guint n = 0; n < 3; n++) gst_buffer_unref(edit(lenient, n, n));
