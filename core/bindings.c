@@ -14,7 +14,16 @@
  * FkInteraction: (skip)
  */
 /**
+ * FkSample: (skip)
+ */
+/**
+ * FkPlanes: (skip)
+ */
+/**
  * FkImage: (skip)
+ */
+/**
+ * fk_engine_device: (skip)
  */
 /**
  * FkTextRead: (skip)

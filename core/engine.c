@@ -22,6 +22,7 @@
 #include "placement.h"
 #include "plan.h"
 #include "profile.h"
+#include "surface.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -188,6 +189,12 @@ void fk_engine_unref(FkEngine *e) {
 
 const char *fk_engine_machine(FkEngine *e) {
   return e->be->machine;
+}
+bool fk_engine_device(FkEngine *e, int *ordinal, void **context) {
+  if (!(e->be->can & FK_CAN_DEVICE_IMAGES)) return false;
+  if (ordinal) *ordinal = e->be->device;
+  if (context) *context = e->be->ops->context ? e->be->ops->context(e->be) : NULL;
+  return true;
 }
 bool fk_engine_dead(FkEngine *e) {
   return e->be->dead;
@@ -378,9 +385,9 @@ bool fk_engine_edit_observed(FkEngine *e, FkObserver *observer, FkJob *jobs, int
                  .user_data = user_data,
                  .observer = observer};
   if (n == 0) return true;
-  return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
-         check_precision(e, &tune, error) && fk_frames_check(e->model, &tune, jobs, n, &size, error) &&
-         fk_given_edit(&edit, &size, run_given, e, error);
+  return check_call(jobs, n, error) && fk_surface_check(e->be, jobs, n, error) &&
+         fk_tune_resolve(jobs[0].settings, e->be, &tune, error) && check_precision(e, &tune, error) &&
+         fk_frames_check(e->model, &tune, jobs, n, &size, error) && fk_given_edit(&edit, &size, run_given, e, error);
 }
 
 bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,

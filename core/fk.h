@@ -166,12 +166,49 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkEngine, fk_engine_unref)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkOptions, fk_options_free)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSettings, fk_settings_free)
 
+/* Where pixels lie. FK_MEMORY_DEVICE: at addresses of the device that the engine works on, in its primary CUDA context
+ * (cudaMalloc of a program that made no context of its own; memory of another context has to be copied first). All work
+ * on them is done before the call, and the result is complete when it returns: the library waits for its own. They give
+ * the bytes that the same pixels give in host memory. Taken by engines of which fk_engine_device is true, in
+ * FkJob.in, .out and .references; everything else is FK_ERROR_OPTION_BAD, which names the image. */
+typedef enum { FK_MEMORY_HOST, FK_MEMORY_DEVICE } FkMemory;
+
+/* What brings chroma of fewer samples to all pixels (up), and back (down). LINEAR: weights of neighbours by where the
+ * samples lie, each direction rounded to the samples' bits; BLOCK: a sample for all of its pixels, and their mean. What
+ * libgstvideo does: LINEAR, but of 8-bit I420 and YV12 that are not interlaced BLOCK up, and BLOCK down where both
+ * sides are even. */
+typedef enum { FK_CHROMA_LINEAR, FK_CHROMA_BLOCK } FkChroma;
+
+/* One of the values of a pixel: of pixel x, y it begins at byte offset + (x >> shift_x) * step of row y >> shift_y of
+ * the plane. step 0: there is no such value. */
+typedef struct {
+  int plane, offset, step, shift_x, shift_y;
+} FkSample;
+
+/* Pixels of device memory as video has them: R G B or Y' Cb Cr in any order, in up to 4 planes. sample: R G B or
+ * Y' Cb Cr, then alpha; where the image has 3 channels sample[3] may be a byte that is written 255 and not read.
+ * R G B has all values for every pixel and 8 bits; Y' Cb Cr has 8 bits, or 9 to 16 in the upper bits of
+ * little-endian words of 16, and shift_x, shift_y 0 or 1 of chroma. */
+typedef struct {
+  uint8_t *data[4];
+  size_t stride[4]; /* bytes between rows */
+  FkSample sample[4];
+  int depth;         /* bits of a value; of 9 and more the lower 16 - depth bits of a word are 0 */
+  bool ycbcr;        /* what follows is of Y' Cb Cr alone */
+  bool limited;      /* 16..235 and 16..240 of 8 bits */
+  double kr, kb;     /* shares of red and blue in Y': 0.299 and 0.114 for BT.601, 0.2126 and 0.0722 for BT.709 */
+  FkChroma up, down; /* where chroma has fewer samples */
+  bool cosited_x, cosited_y; /* LINEAR: a sample lies on the first of its pixels, else between them */
+} FkPlanes;
+
 /* 8-bit interleaved pixels, 3 channels R G B or 4 with alpha last; rows `stride` bytes apart, at least width *
  * channels. Sides from 1 to 65535. The caller owns `data`. */
 typedef struct {
   uint8_t *data;
   int width, height, channels;
   size_t stride;
+  FkMemory memory;
+  const FkPlanes *planes; /* (nullable) only with FK_MEMORY_DEVICE: the pixels, in place of `data` and `stride` */
 } FkImage;
 
 /* A PNG or JPEG file, by its content: the values of the file without gamma or colour profile, 8 bits, grey and palettes
@@ -309,6 +346,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkLayers, fk_layers_free)
 FK_API char **fk_engine_active(FkEngine *engine, const FkSettings *settings);
 /* "NVIDIA H200", "cpu (2 threads)"; (transfer none): as long as the engine. */
 FK_API const char *fk_engine_machine(FkEngine *engine);
+/* Whether images may be FK_MEMORY_DEVICE, and of which CUDA device; *context: the CUcontext whose addresses they are,
+ * not to be destroyed, NULL where the engine runs without one. Both are left alone where it is false. ordinal, context:
+ * nullable. */
+FK_API bool fk_engine_device(FkEngine *engine, int *ordinal, void **context);
 /* True once a device failure has made the process unable to use it. */
 FK_API bool fk_engine_dead(FkEngine *engine);
 

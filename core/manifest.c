@@ -13,6 +13,7 @@
 #include "json-scan.h"
 #include "pictures.h"
 #include "properties.h"
+#include "surface.h"
 
 #include <string.h>
 
@@ -244,7 +245,7 @@ static bool whole_init(Whole *w, const FkEngine *e, const FkJob *job, GError **e
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "the job has no settings");
     return false;
   }
-  if (!fk_tune_resolve(job->settings, e->be, &tune, error) ||
+  if (!fk_surface_check(NULL, job, 1, error) || !fk_tune_resolve(job->settings, e->be, &tune, error) ||
       !fk_pictures_take(&w->files, job->mask ? NULL : tune.mask_path, tune.references, error))
     return false;
   w->job = *job;
@@ -394,8 +395,8 @@ char *fk_manifest(FkEngine *e, const FkJob *given, GError **error) {
   const char *model = whole_init(&whole, e, given, error) ? model_hashes(e, error) : NULL;
   g_autofree char *adapters = model ? fk_loras_hashes(fk_settings_get(job->settings, "loras"), error) : NULL;
   if (!adapters) return NULL;
-  g_autofree char *in = fk_manifest_pixels(&job->in), *out = fk_manifest_pixels(&job->out),
-                  *class = fk_engine_class(e), *id = make_id(e, job, in, model, adapters, class);
+  g_autofree char *in = fk_manifest_pixels(&job->in), *out = fk_manifest_pixels(&job->out), *class = fk_engine_class(e),
+                  *id = make_id(e, job, in, model, adapters, class);
   GString *s = g_string_new("{");
   top(s, "fluxkontext-manifest");
   g_string_append_printf(s, "%d", FK_MANIFEST_FORM);

@@ -297,6 +297,17 @@ bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   return true;
 }
 
+/* The device's primary context, current since `enter`; the runtime holds it until the process ends. */
+void *cuda_context(FkBackend *be) {
+  void *entry = NULL, *context = NULL;
+  cudaDriverEntryPointQueryResult found;
+  enter(be);
+  if (!ok(be, "context", cudaGetDriverEntryPointByVersion("cuCtxGetCurrent", &entry, 4000, cudaEnableDefault, &found)))
+    return NULL;
+  if (found != cudaDriverEntryPointSuccess || ((int (*)(void **))entry)(&context) != 0) return NULL;
+  return context;
+}
+
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
 
 void cuda_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
@@ -533,6 +544,7 @@ const FkOps table = {
     .name = "cuda",
     .open = cuda_open,
     .close = cuda_close,
+    .context = cuda_context,
     .memory = cuda_memory,
     .alloc = cuda_alloc,
     .release = cuda_release,

@@ -36,7 +36,8 @@ enum {
   FK_CAN_FUSED_GROUP_NORM = 1u << 4, /* group_norm_silu */
   FK_CAN_GRAPH = 1u << 5,            /* graph_begin and graph_end */
   FK_CAN_FP8 = 1u << 6,              /* products of E4M3 codes in linear and linear_fused */
-  FK_CAN_QUANT_ATTENTION = 1u << 7   /* attention of codes */
+  FK_CAN_QUANT_ATTENTION = 1u << 7,  /* attention of codes */
+  FK_CAN_DEVICE_IMAGES = 1u << 8     /* pictures in its memory that somebody else allocated */
 };
 
 typedef enum {
@@ -139,6 +140,8 @@ typedef struct {
   /* Machine. open returns false with a sentence in `message`. */
   bool (*open)(FkBackend *be, int device, char *message, size_t size);
   void (*close)(FkBackend *be);
+  /* The CUcontext that its addresses belong to, kept by the backend. NULL slot: there is none. */
+  void *(*context)(FkBackend *be);
   void (*memory)(FkBackend *be, size_t *free_bytes, size_t *total_bytes);
   void *(*alloc)(FkBackend *be, size_t bytes); /* 256-byte aligned; NULL when refused, without marking a failure */
   void (*release)(FkBackend *be, void *memory);
