@@ -71,7 +71,8 @@ bool fk_adapters_set(FkModel *m, const char *list, bool *text_changed, GCancella
   if (*identity && m->pack) {
     g_set_error_literal(
         error, FK_ERROR, FK_ERROR_OPTION_BAD,
-        "loras: a packed model has no tensors that adapters could be added to: open what it was packed from");
+        "loras: a packed model has no tensors that adapters could be added to: open what it was packed from, or give the "
+        "list to fluxkontext-pack");
     return false;
   }
   FkBinder *binders[FK_PARTS];

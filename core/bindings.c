@@ -74,6 +74,9 @@
  * fk_pack: (skip)
  */
 /**
+ * fk_pack_adapted: (skip)
+ */
+/**
  * fk_properties: (skip)
  */
 /**

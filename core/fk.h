@@ -394,12 +394,16 @@ FK_API bool fk_machine(const char *backend, int device, bool rates, FkMachine *m
 /* ---- Packed models ---- */
 
 /* Writes what an engine with these options would hold, and the model's small files, as one file that `model-path`
- * takes: it opens at the rate at which it can be read. The model is that of model-path, a folder; bytes_per_value: 2
- * (bfloat16, for CUDA) or 4 (float32, for the CPU). progress: stage "pack", in bytes. A file at `path` is replaced when
- * the new one is whole; "path.part" is what it is called until then. OPTION_BAD (also: cannot be written), MEMORY
- * (also: no room), CANCELLED, and what fk_engine_new and fk_engine_load give for the model. */
+ * takes: it opens at the rate at which it can be read. The model is that of model-path and the other paths, in any form
+ * that an engine opens but this one; bytes_per_value: 2 (bfloat16, for CUDA) or 4 (float32, for the CPU). progress:
+ * stage "pack", in bytes. A file at `path` is replaced when the new one is whole; "path.part" is what it is called
+ * until then. OPTION_BAD (also: cannot be written), MEMORY (also: no room), CANCELLED, and what fk_engine_new and
+ * fk_engine_load give for the model. */
 FK_API bool fk_pack(const FkOptions *options, int bytes_per_value, const char *path, GCancellable *cancellable,
                     FkProgress progress, void *user_data, GError **error);
+/* The same with adapters merged into the weights for good; loras: as the setting of this name, NULL: none. */
+FK_API bool fk_pack_adapted(const FkOptions *options, const char *loras, int bytes_per_value, const char *path,
+                            GCancellable *cancellable, FkProgress progress, void *user_data, GError **error);
 
 /* ---- Plan: the null walk of one edit ---- */
 

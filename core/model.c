@@ -93,16 +93,34 @@ static bool open_packed(FkModel *m, const char *path, bool with_files, GError **
          (!with_files || open_tokenizers(m, path, error));
 }
 
+/* A packed model has all of its parts: a path beside it would be one that nothing is read from. */
+static bool check_alone(const FkPaths *p, GError **error) {
+  const struct {
+    const char *property, *path;
+  } others[] = {{"vae-path", p->vae}, {"clip-path", p->clip}, {"t5-path", p->t5}, {"tokenizer-path", p->tokenizer}};
+  for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
+    if (!others[i].path || !*others[i].path) continue;
+    g_autofree char *shown = fk_shown_path(p->model), *other = fk_shown_path(others[i].path);
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                "%s: expected nothing beside the packed model %s, which has all parts, found %s; pack the model again "
+                "with this path",
+                others[i].property, shown, other);
+    return false;
+  }
+  return true;
+}
+
 /* Parts, configurations and tokenizers of the model's files. */
 static bool open_checkpoint(FkModel *m, const FkPaths *paths, bool with_files, GError **error) {
   FkCheckpoint c;
-  if (fk_pack_detect(paths->model)) return open_packed(m, paths->model, with_files, error);
+  if (fk_pack_detect(paths->model)) return check_alone(paths, error) && open_packed(m, paths->model, with_files, error);
   if (!fk_checkpoint_open(&c, paths, with_files, error)) return false;
   m->path = g_strdup(paths->model);
   m->config = c.config;
   m->names = c.names;
   for (int i = 0; i < FK_PARTS; i++) m->part[i].component = g_steal_pointer(&c.component[i]);
-  const bool ok = check_levels(m, error) && (!with_files || open_tokenizers(m, c.tokenizers, error));
+  m->tokenizers = g_steal_pointer(&c.tokenizers);
+  const bool ok = check_levels(m, error) && (!with_files || open_tokenizers(m, m->tokenizers, error));
   fk_checkpoint_clear(&c);
   return ok;
 }
@@ -139,6 +157,7 @@ void fk_model_free(FkModel *m) {
   fk_clip_tokenizer_free(m->clip_tokenizer);
   fk_t5_tokenizer_free(m->t5_tokenizer);
   fk_pack_free(m->pack);
+  g_free(m->tokenizers);
   g_free(m->path);
   g_free(m);
 }

@@ -35,8 +35,9 @@ typedef struct {
 } FkAdapters;
 
 typedef struct {
-  FkPack *pack; /* NULL: not of a packed file */
-  char *path;   /* NULL: a published configuration without files */
+  FkPack *pack;     /* NULL: not of a packed file */
+  char *path;       /* NULL: a published configuration without files */
+  char *tokenizers; /* the folder that they are in; NULL: none, or inside the packed file */
   FkConfig config;
   FkBackend *be; /* (transfer none) */
   FkClipTokenizer *clip_tokenizer;

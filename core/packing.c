@@ -7,6 +7,7 @@
 #endif
 #include "packing.h"
 
+#include "adapters.h"
 #include "file.h"
 #include "hash.h"
 #include "properties.h"
@@ -50,6 +51,8 @@ typedef struct {
   FkOps ops; /* the CPU's, with memory in the file */
   FkBackend be;
   FkModel *model;
+  FkPaths paths;
+  const char *loras; /* nullable */
   GArray *pieces;    /* Piece, one behind the other */
   uint64_t bytes;    /* of all */
   uint64_t begin;    /* of the data in the file: length and header come first */
@@ -91,20 +94,45 @@ static void pad(Writer *w, const char *name) {
   if (more) add_piece(w, g_strconcat("pad/", name, NULL), more, g_malloc0(more));
 }
 
+/* The options that name files beside the model's own. */
+typedef struct {
+  const char *property, *path;
+} Other;
+enum { OTHERS = 4 };
+
+static void list_others(const FkPaths *p, Other others[OTHERS]) {
+  const Other all[OTHERS] = {
+      {"vae-path", p->vae}, {"clip-path", p->clip}, {"t5-path", p->t5}, {"tokenizer-path", p->tokenizer}};
+  memcpy(others, all, sizeof all);
+}
+
+/* All that the model is made of is in one folder, with configurations that say so. */
+static bool whole_folder(const Writer *w) {
+  Other others[OTHERS];
+  list_others(&w->paths, others);
+  for (int i = 0; i < OTHERS; i++)
+    if (others[i].path && *others[i].path) return false;
+  return g_file_test(w->paths.model, G_FILE_TEST_IS_DIR);
+}
+
+/* One file as the model's folder has it, or as a folder of this model would. */
+static bool add_file(Writer *w, const char *name, GError **error) {
+  g_autoptr(GError) own = NULL;
+  char *content = whole_folder(w) ? NULL : fk_config_text(&w->model->config, name);
+  size_t size = content ? strlen(content) : 0;
+  g_autofree char *path = g_build_filename(w->model->tokenizers, name, NULL);
+  if (!content) content = fk_file_load(path, FK_PACK_LARGEST_FILE, &size, &own);
+  if (content) add_piece(w, g_strconcat("files/", name, NULL), size, content);
+  /* the model has opened without it */
+  if (content || g_error_matches(own, FK_ERROR, FK_ERROR_MODEL_MISSING)) return true;
+  g_propagate_error(error, g_steal_pointer(&own));
+  return false;
+}
+
 /* Files, then the groups of each part from the begin of a page on. */
 static bool list_pieces(Writer *w, GError **error) {
-  for (size_t i = 0; i < G_N_ELEMENTS(small_files); i++) {
-    g_autoptr(GError) own = NULL;
-    g_autofree char *path = g_build_filename(w->model->path, small_files[i], NULL);
-    size_t size;
-    char *content = fk_file_load(path, FK_PACK_LARGEST_FILE, &size, &own);
-    if (content) {
-      add_piece(w, g_strconcat("files/", small_files[i], NULL), size, content);
-    } else if (!g_error_matches(own, FK_ERROR, FK_ERROR_MODEL_MISSING)) { /* the model has opened without it */
-      g_propagate_error(error, g_steal_pointer(&own));
-      return false;
-    }
-  }
+  for (size_t i = 0; i < G_N_ELEMENTS(small_files); i++)
+    if (!add_file(w, small_files[i], error)) return false;
   pad(w, "files");
   for (int i = 0; i < FK_PARTS; i++) {
     const FkBinder *b = w->model->part[i].binder;
@@ -128,18 +156,42 @@ static void text(GString *s, const char *name, const char *value) {
   g_string_append_c(s, '"');
 }
 
+/* One line: what is hashed, and its name behind the property's that gave it. */
+static bool append_source(GString *s, const char *property, const char *path, const char *name, GError **error) {
+  g_autofree char *shown = fk_shown_path(name);
+  uint64_t bytes;
+  bool sampled;
+  g_autofree char *hash = fk_hash_file(path, &bytes, &sampled, error);
+  if (!hash) return false;
+  g_string_append_printf(s, "%s%s %s%s\n", hash, sampled ? " sampled" : "", property, shown);
+  return true;
+}
+
+/* A file, or those of a folder that a model is made of. */
+static bool append_sources(GString *s, const char *property, const char *path, GError **error) {
+  g_auto(GStrv) names = fk_registry_checkpoint(path);
+  g_autofree char *base = g_path_get_basename(path);
+  if (!g_file_test(path, G_FILE_TEST_IS_DIR) && !append_source(s, property, path, base, error)) return false;
+  for (char **name = names; *name; name++) {
+    g_autofree char *file = g_build_filename(path, *name, NULL);
+    if (!append_source(s, property, file, *name, error)) return false;
+  }
+  return true;
+}
+
 /* SHA-256 and name of what the model was made of; (transfer full) */
 static char *sources(const Writer *w, GError **error) {
-  g_auto(GStrv) names = fk_registry_checkpoint(w->model->path);
   g_autoptr(GString) s = g_string_new(NULL);
-  for (char **name = names; *name; name++) {
-    g_autofree char *path = g_build_filename(w->model->path, *name, NULL), *shown = fk_shown_path(*name);
-    uint64_t bytes;
-    bool sampled;
-    g_autofree char *hash = fk_hash_file(path, &bytes, &sampled, error);
-    if (!hash) return NULL;
-    g_string_append_printf(s, "%s%s %s\n", hash, sampled ? " sampled" : "", shown);
+  Other others[OTHERS];
+  list_others(&w->paths, others);
+  if (!append_sources(s, "", w->paths.model, error)) return NULL;
+  for (int i = 0; i < OTHERS; i++) {
+    g_autofree char *property = g_strconcat(others[i].property, "=", NULL);
+    if (others[i].path && *others[i].path && !append_sources(s, property, others[i].path, error)) return NULL;
   }
+  g_autofree char *loras = fk_loras_sources(w->loras, "loras=", error);
+  if (!loras) return NULL;
+  g_string_append(s, loras);
   return g_string_free(g_steal_pointer(&s), FALSE);
 }
 
@@ -165,6 +217,10 @@ static GString *write_header(Writer *w, const FkLoadPlan *plan, const char *hash
   text(s, "options", options);
   text(s, "layout", layout);
   text(s, "sources", hashes);
+  if (w->model->adapters.loras) {
+    g_autofree char *adapters = fk_loras_text(w->model->adapters.loras);
+    text(s, "adapters", adapters);
+  }
   for (guint i = 0; i < w->pieces->len; i++)
     chunks += (g_array_index(w->pieces, Piece, i).bytes + FK_SUM_CHUNK - 1) / FK_SUM_CHUNK;
   g_autofree char *zeros = g_strnfill(16 * chunks, '0');
@@ -278,14 +334,22 @@ static bool write_file(Writer *w, const FkLoadPlan *plan, GCancellable *cancella
 }
 
 static bool check_source(const char *model, GError **error) {
-  if (model && *model && g_file_test(model, G_FILE_TEST_IS_DIR)) return true;
+  const bool packed = model && fk_pack_detect(model);
+  if (model && *model && g_file_test(model, G_FILE_TEST_EXISTS) && !packed) return true;
   g_autofree char *shown = fk_shown_path(model ? model : "");
-  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "model-path \"%s\": expected the folder of a model to pack", shown);
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "model-path \"%s\": expected the folder or file of a model to pack, found %s", shown,
+              packed ? "one that is packed: pack what it was made of" : "nothing");
   return false;
 }
 
+/* The adapters come into what is loaded from now on. */
+static bool adapt(const Writer *w, GError **error) {
+  bool text_changed;
+  return fk_adapters_set(w->model, w->loras, &text_changed, NULL, NULL, NULL, error);
+}
+
 static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellable *cancellable, GError **error) {
-  const char *model = fk_options_get(options, "model-path");
   FkLoadPlan plan;
   w->ops = *cpu->ops;
   w->ops.alloc = map_alloc;
@@ -294,14 +358,20 @@ static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellab
   w->be.ops = &w->ops;
   w->be.priv = w;
   if (!fk_load_resolve(options, &w->be, &plan, error)) return false;
-  w->model = fk_model_open(model, &w->be, &plan.precision, true, error);
-  const bool ok = w->model && write_file(w, &plan, cancellable, error);
+  w->paths = fk_load_paths(&plan, fk_options_get(options, "model-path"));
+  w->model = fk_model_open_paths(&w->paths, &w->be, &plan.precision, true, error);
+  const bool ok = w->model && adapt(w, error) && write_file(w, &plan, cancellable, error);
   fk_model_free(w->model);
   return ok;
 }
 
 bool fk_pack(const FkOptions *options, int bytes_per_value, const char *path, GCancellable *cancellable,
              FkProgress progress, void *user_data, GError **error) {
+  return fk_pack_adapted(options, NULL, bytes_per_value, path, cancellable, progress, user_data, error);
+}
+
+bool fk_pack_adapted(const FkOptions *options, const char *loras, int bytes_per_value, const char *path,
+                     GCancellable *cancellable, FkProgress progress, void *user_data, GError **error) {
   char message[256] = "";
   FkFailure failure;
   if (bytes_per_value != 2 && bytes_per_value != 4) {
@@ -315,7 +385,7 @@ bool fk_pack(const FkOptions *options, int bytes_per_value, const char *path, GC
     return false;
   }
   cpu->dtype = bytes_per_value == 4 ? FK_F32 : FK_BF16;
-  Writer w = {.fd = -1, .progress = progress, .user_data = user_data};
+  Writer w = {.fd = -1, .loras = loras, .progress = progress, .user_data = user_data};
   w.path = g_strdup(path);
   w.part = g_strconcat(path, ".part", NULL);
   w.shown = fk_shown_path(path);

@@ -200,6 +200,8 @@ static void report_packed(const char *path) {
          doctor_bytes((double)g_mapped_file_get_length(file), size, sizeof size));
   g_auto(GStrv) sources = g_strsplit(metadata(header, "fluxkontext.sources"), "\n", -1);
   for (char **line = sources; *line && **line; line++) printf("  made of %s\n", *line);
+  const char *adapters = metadata(header, "fluxkontext.adapters");
+  if (*adapters) printf("  with adapters merged: %s\n", adapters);
 }
 
 void doctor_model(const char *folder) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* fluxkontext-pack: a model folder as one file with what an engine holds, which opens as fast as it can be read. */
+/* fluxkontext-pack: a model as one file with what an engine holds, which opens as fast as it can be read. */
 #include "tool.h"
 
 #include <stdio.h>
@@ -16,9 +16,14 @@ static void show(const char *stage, int64_t current, int64_t total, void *user_d
 
 static bool run(char **words, bool wide, GError **error) {
   g_autoptr(FkOptions) options = fk_options_new();
+  const char *loras = NULL;
   if (!fk_options_set(options, "model-path", words[0], error)) return false;
-  for (char **pair = words + 2; *pair; pair++)
-    if (!tool_set(options, NULL, *pair, error)) return false;
+  for (char **pair = words + 2; *pair; pair++) {
+    if (g_str_has_prefix(*pair, "loras="))
+      loras = *pair + strlen("loras=");
+    else if (!tool_set(options, NULL, *pair, error))
+      return false;
+  }
   const char *backend = fk_options_get(options, "backend");
   if (wide && !strcmp(backend, "cuda")) {
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--float32 is for the CPU, and backend=cuda is given");
@@ -26,7 +31,7 @@ static bool run(char **words, bool wide, GError **error) {
   }
   wide = wide || !strcmp(backend, "cpu");
   const bool seen = isatty(STDERR_FILENO);
-  const bool ok = fk_pack(options, wide ? 4 : 2, words[1], NULL, seen ? show : NULL, NULL, error);
+  const bool ok = fk_pack_adapted(options, loras, wide ? 4 : 2, words[1], NULL, seen ? show : NULL, NULL, error);
   if (seen) fprintf(stderr, "\n");
   return ok;
 }
@@ -41,7 +46,8 @@ int main(int argc, char **argv) {
   if (!tool_begin(name, "MODEL FILE [OPTION=VALUE ...]",
                   "  fluxkontext-pack FLUX.1-Kontext-dev kontext.safetensors quantization=fp8\n"
                   "Writes what an engine with these options holds as one file, which model-path\n"
-                  "takes.\n"
+                  "takes. MODEL is what model-path takes too, vae-path=FILE and the like go with it;\n"
+                  "loras=FILE:WEIGHT;... are merged into the weights.\n"
                   "Exit: 0 done, 1 an error, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;

@@ -89,7 +89,7 @@ static void refused(void) {
   assert_error(error, FK_ERROR_MODEL_BAD, text, "safetensors");
   g_autoptr(FkOptions) options = fk_options_new();
   g_assert_false(fk_pack(options, 4, "/nowhere/x", NULL, NULL, NULL, &error));
-  assert_error(error, FK_ERROR_OPTION_BAD, "model-path", "folder");
+  assert_error(error, FK_ERROR_OPTION_BAD, "model-path", "folder or file");
   fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
   g_assert_false(fk_pack(options, 3, "/nowhere/x", NULL, NULL, NULL, &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "2 or 4", "found 3");

@@ -90,6 +90,9 @@ bool fk_config_load_part(FkConfig *config, FkPart part, const char *folder, GErr
 bool fk_config_load_tokenizers(FkConfig *config, const char *folder, GError **error);
 bool fk_config_load_pipeline(FkConfig *config, const char *folder, GError **error);
 bool fk_config_agree(const FkConfig *config, const char *path, GError **error);
+/* The text of one of the folder's files, by its name below it, that is read to the same configuration:
+ * model_index.json, config.json of a part, scheduler/scheduler_config.json; NULL for others. (transfer full) */
+char *fk_config_text(const FkConfig *config, const char *file);
 /* Published configurations without any file: "kontext-dev", "dev", "schnell". False for other names. */
 bool fk_config_preset(FkConfig *config, const char *name);
 

@@ -111,6 +111,23 @@ char *fk_loras_hashes(const char *list, GError **error) {
   return entries ? g_strdup(s->str) : NULL;
 }
 
+char *fk_loras_sources(const char *list, const char *before, GError **error) {
+  g_autoptr(GArray) entries = parse_list(list, error);
+  g_autoptr(GString) s = g_string_new(NULL);
+  for (guint i = 0; entries && i < entries->len; i++) {
+    const Entry *e = &g_array_index(entries, Entry, i);
+    uint64_t bytes;
+    bool sampled;
+    char weight[G_ASCII_DTOSTR_BUF_SIZE];
+    g_autofree char *hash = fk_hash_file(e->path, &bytes, &sampled, error), *base = g_path_get_basename(e->path);
+    if (!hash) return NULL;
+    g_autofree char *shown = fk_shown_path(base);
+    g_string_append_printf(s, "%s%s %s%s:%s\n", hash, sampled ? " sampled" : "", before, shown,
+                           g_ascii_dtostr(weight, sizeof weight, e->weight));
+  }
+  return entries ? g_strdup(s->str) : NULL;
+}
+
 /* ---- What is changed ---- */
 
 static void free_deltas(gpointer deltas) {

@@ -21,6 +21,9 @@ char *fk_loras_identity(const char *list, GError **error);
  * as fk_hash_file. (transfer full) */
 char *fk_loras_hashes(const char *list, GError **error);
 
+/* The same for a reader: "hash BEFOREname:weight", with "sampled" behind the hash of a large file. (transfer full) */
+char *fk_loras_sources(const char *list, const char *before, GError **error);
+
 /* Opens and checks the files of a list for a model whose parts have been bound; binders: NULL where there is none.
  * Every number is read once. FK_ERROR_OPTION_BAD (the list), FK_ERROR_MODEL_MISSING, _DENIED, _BAD (a file), _MISMATCH
  * (not of this model, or of a kind that cannot be applied), _MEMORY. */

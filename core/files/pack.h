@@ -5,9 +5,10 @@
  *   tensors      U8 all of them: "files/tokenizer/vocab.json" is a file of the folder;
  * "transformer/transformer_blocks.7" the memory of a group (residency.h), gaps of alignment included; "pad/..." zeros
  *   __metadata__ (first, "fluxkontext.pack" in front) "fluxkontext." and: pack, the number of this format; version,
- * that wrote it; values, the type of numbers that are not quantised; forms, those of the matrices by role; options,
- * NAME=VALUE lines that give these; layout, SHA-256 of groups and places; sources, lines of SHA-256 and name of the
- * files that it was made of; sums, fk_sum of each FK_SUM_CHUNK of each tensor; header, fk_sum of length and header with
+ * that wrote it; values, the type of numbers that are not quantised; options, NAME=VALUE lines that give their forms;
+ * layout, SHA-256 of groups and places; sources, lines of SHA-256 and name of the files that it was made of, the name
+ * behind "vae-path=", "loras=" ... where that option gave it; adapters, where some are merged, what became of them
+ * (fk_loras_text); sums, fk_sum of each FK_SUM_CHUNK of each tensor; header, fk_sum of length and header with
  * zeros for these 16 digits
  *
  * The file is untrusted like any other; the sums find damage. */

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a packed model may be made of: single files, everything in one, GGUF, parts from elsewhere, adapters merged. Its
+ * edits are those of an engine that opens the same files; its header names every one of them. */
+#include "config.h"
+#include "pack.h"
+#include "test-files.h"
+
+#define LORA FK_DEMO_MODEL "/../cyanotype.safetensors"
+#define SECOND FK_TEST_DATA "/lora/second.safetensors"
+
+static char *made; /* folder of the files of rewrite-model.py */
+
+/* NAME=VALUE; a path that does not begin with '/' is one of the made files. */
+static FkOptions *options_of(const char *const *pairs) {
+  FkOptions *options = fk_options_new();
+  fk_options_set(options, "backend", "cpu", NULL);
+  for (; *pairs; pairs++) {
+    g_auto(GStrv) pair = g_strsplit(*pairs, "=", 2);
+    const bool relative = g_str_has_suffix(pair[0], "-path") && *pair[1] != '/';
+    g_autofree char *path = relative ? g_build_filename(made, pair[1], NULL) : NULL;
+    g_assert_true(fk_options_set(options, pair[0], path ? path : pair[1], NULL));
+  }
+  return options;
+}
+
+/* SHA-256 of an edit. (transfer full): NULL with an error. */
+static char *edited(const char *const *pairs, const char *loras, GError **error) {
+  g_autoptr(FkOptions) options = options_of(pairs);
+  g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, error);
+  g_autoptr(FkSettings) s = fk_settings_new();
+  static uint8_t in[64 * 64 * 3], out[64 * 64 * 3];
+  if (!engine) return NULL;
+  fk_settings_set(s, "prompt", "make it a cyanotype", NULL);
+  fk_settings_set(s, "steps", "2", NULL);
+  fk_settings_set(s, "max-area", "4096", NULL);
+  fk_settings_set(s, "loras", loras, NULL);
+  for (size_t i = 0; i < sizeof in; i++) in[i] = (uint8_t)(i * 7 + i / 191);
+  FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
+  if (!fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, error)) return NULL;
+  return g_compute_checksum_for_data(G_CHECKSUM_SHA256, out, sizeof out);
+}
+
+static char *packed(const char *name, const char *const *pairs, const char *loras) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = options_of(pairs);
+  char *path = scratch_path(name);
+  fk_pack_adapted(options, loras, 4, path, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  return path;
+}
+
+static char *edited_pack(const char *path, GError **error) {
+  g_autofree char *model = g_strconcat("model-path=", path, NULL);
+  return edited((const char *const[]){model, NULL}, NULL, error);
+}
+
+#define DEMO(part) part "-path=" FK_DEMO_MODEL
+
+static void files(void) {
+  static const char *const forms[][6] = {
+      {"model-path=bfl.safetensors", "vae-path=ae.safetensors", "clip-path=clip-f32.safetensors", "t5-path=t5.gguf",
+       DEMO("tokenizer")},
+      {"model-path=all.safetensors", DEMO("tokenizer")},
+      {"model-path=flux.gguf", "vae-path=all.safetensors", "clip-path=clip.safetensors", "t5-path=t5.safetensors",
+       DEMO("tokenizer")},
+      {"model-path=comfy.safetensors", DEMO("vae"), DEMO("clip"), DEMO("t5"), DEMO("tokenizer")},
+      {DEMO("model"), "vae-path=ae-f32.safetensors", "quantization=fp8"},
+      {"model-path=folder", DEMO("tokenizer")}};
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autofree char *expected = edited(forms[i], NULL, &error), *path = NULL;
+    g_assert_no_error(error);
+    path = packed("files", forms[i], NULL);
+    g_autofree char *found = edited_pack(path, &error);
+    g_assert_no_error(error);
+    g_test_message("%.16s %s", found, forms[i][0]);
+    g_assert_cmpstr(found, ==, expected);
+  }
+}
+
+/* The line of a source whose name is `name` has its hash. */
+static void named(const FkPack *pack, const char *name, const char *path) {
+  g_autofree char *bytes = NULL;
+  gsize n;
+  g_assert_true(g_file_get_contents(path, &bytes, &n, NULL));
+  g_autofree char *hash = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (guchar *)bytes, n);
+  g_autofree char *line = g_strdup_printf("%s %s\n", hash, name);
+  if (!strstr(fk_pack_text(pack, "sources"), line)) g_error("expected %s in:\n%s", line, fk_pack_text(pack, "sources"));
+}
+
+static void sources(void) {
+  const char *const pairs[] = {"model-path=bfl.safetensors", "vae-path=ae.safetensors", DEMO("clip"),
+                               "t5-path=t5.safetensors",     DEMO("tokenizer"),         NULL};
+  g_autofree char *path = packed("sources", pairs, LORA ":0.5; " SECOND), *bfl = NULL, *ae = NULL;
+  g_autoptr(FkPack) pack = fk_pack_open(path, NULL);
+  g_assert_nonnull(pack);
+  bfl = g_build_filename(made, "bfl.safetensors", NULL);
+  ae = g_build_filename(made, "ae.safetensors", NULL);
+  named(pack, "bfl.safetensors", bfl);
+  named(pack, "vae-path=ae.safetensors", ae);
+  named(pack, "clip-path=text_encoder/model.safetensors", FK_DEMO_MODEL "/text_encoder/model.safetensors");
+  named(pack, "tokenizer-path=tokenizer/vocab.json", FK_DEMO_MODEL "/tokenizer/vocab.json");
+  named(pack, "loras=cyanotype.safetensors:0.5", LORA);
+  named(pack, "loras=second.safetensors:1", SECOND);
+  g_assert_nonnull(strstr(fk_pack_text(pack, "adapters"), "cyanotype.safetensors:0.5"));
+}
+
+/* As the adapters' own setting gives, in every form of weights; the file is the same each time. */
+static void merged(void) {
+  static const char *const forms[][3] = {{DEMO("model")}, {DEMO("model"), "quantization=fp8"}};
+  static const char list[] = LORA ":0.7; " SECOND;
+  g_autofree char *plain = edited(forms[0], NULL, NULL);
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autofree char *expected = edited(forms[i], list, &error), *path = packed("merged", forms[i], list);
+    g_autofree char *again = packed("again", forms[i], list), *x = NULL, *y = NULL;
+    g_assert_no_error(error);
+    g_autofree char *found = edited_pack(path, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(found, ==, expected);
+    g_assert_cmpstr(found, !=, plain);
+    gsize n = 0, m = 0;
+    g_assert_true(g_file_get_contents(path, &x, &n, NULL) && g_file_get_contents(again, &y, &m, NULL));
+    g_assert_cmpmem(x, n, y, m);
+  }
+}
+
+static bool pack_refused(const char *const *pairs, const char *loras, GError **error) {
+  g_autoptr(FkOptions) options = options_of(pairs);
+  g_autofree char *path = scratch_path("refused");
+  const bool ok = fk_pack_adapted(options, loras, 4, path, NULL, NULL, NULL, error);
+  g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+  return !ok;
+}
+
+static void refused(void) {
+  g_autoptr(GError) error = NULL;
+  static const char *const folder[] = {DEMO("model"), NULL}, *const lacks[] = {"model-path=bfl.safetensors", NULL};
+  g_autofree char *path = packed("whole", folder, NULL), *model = g_strconcat("model-path=", path, NULL);
+  g_assert_true(pack_refused((const char *const[]){model, NULL}, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "whole", "pack what it was made of");
+  g_assert_true(pack_refused(lacks, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "vae (vae-path)", "tokenizers (tokenizer-path");
+  g_assert_true(pack_refused(folder, "nowhere.safetensors", &error));
+  assert_error(error, FK_ERROR_MODEL_MISSING, "nowhere.safetensors", "");
+  g_assert_true(pack_refused(folder, LORA ":5000", &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "loras", "from -1000 to 1000");
+  static const char *const properties[] = {"vae-path", "clip-path", "t5-path", "tokenizer-path"};
+  for (size_t i = 0; i < G_N_ELEMENTS(properties); i++) {
+    g_autofree char *other = g_strconcat(properties[i], "=" FK_DEMO_MODEL, NULL);
+    g_assert_null(edited((const char *const[]){model, other, NULL}, NULL, &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, properties[i], "packed model");
+  }
+}
+
+/* What is written of a configuration is read to the same. */
+static void configurations(void) {
+  static const char *const names[] = {
+      "model_index.json",         "transformer/config.json",    "vae/config.json",
+      "text_encoder/config.json", "text_encoder_2/config.json", "scheduler/scheduler_config.json"};
+  static FkConfig configs[4], found;
+  g_autoptr(GError) error = NULL;
+  g_assert_true(fk_config_preset(&configs[0], "kontext-dev") && fk_config_preset(&configs[1], "schnell"));
+  g_assert_true(fk_config_load(&configs[2], FK_DEMO_MODEL, NULL));
+  configs[3] = configs[2];
+  configs[3].scheduler.shift_terminal = 0.1;
+  configs[3].scheduler.time_shift_type = FK_TIME_SHIFT_LINEAR;
+  configs[3].scheduler.use_karras_sigmas = true;
+  configs[3].clip.quick_gelu = false;
+  configs[3].clip.eps = 1.1e-5f;
+  configs[3].t5.max_distance = 129;
+  configs[3].flux.axes[0] = 32;
+  configs[3].flux.axes[1] = 40;
+  for (size_t i = 0; i < G_N_ELEMENTS(configs); i++) {
+    for (size_t k = 0; k < G_N_ELEMENTS(names); k++) {
+      g_autofree char *text = fk_config_text(&configs[i], names[k]), *path = NULL;
+      g_autofree char *name = g_strconcat("config/", names[k], NULL);
+      path = write_text(name, text);
+    }
+    g_autofree char *limit = g_strdup_printf("{\"model_max_length\": %d}", configs[i].t5.max_tokens);
+    g_autofree char *folder = scratch_path("config"), *a = NULL, *b = NULL;
+    a = write_text("config/tokenizer/tokenizer_config.json", "{\"model_max_length\": 77}");
+    b = write_text("config/tokenizer_2/tokenizer_config.json", limit);
+    g_assert_true(fk_config_load(&found, folder, &error));
+    g_assert_no_error(error);
+    g_assert_cmpmem(&found.flux, sizeof found.flux, &configs[i].flux, sizeof found.flux);
+    g_assert_cmpmem(&found.vae, sizeof found.vae, &configs[i].vae, sizeof found.vae);
+    g_assert_cmpmem(&found.clip, sizeof found.clip, &configs[i].clip, sizeof found.clip);
+    g_assert_cmpmem(&found.t5, sizeof found.t5, &configs[i].t5, sizeof found.t5);
+    g_assert_cmpmem(&found.scheduler, sizeof found.scheduler, &configs[i].scheduler, sizeof found.scheduler);
+    g_assert_cmpint(found.pipeline, ==, configs[i].pipeline);
+  }
+  g_assert_null(fk_config_text(&configs[0], "tokenizer/vocab.json"));
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  scratch_open();
+  made = scratch_path("made");
+  const char *const command[] = {"python3", FK_REWRITE_MODEL, FK_DEMO_MODEL, made, NULL};
+  int status = 1;
+  if (!g_spawn_sync(NULL, (char **)command, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL) || status)
+    g_error("rewrite-model.py failed");
+  g_test_add_func("/pack-sources/configurations", configurations);
+  g_test_add_func("/pack-sources/files", files);
+  g_test_add_func("/pack-sources/sources", sources);
+  g_test_add_func("/pack-sources/merged", merged);
+  g_test_add_func("/pack-sources/refused", refused);
+  status = g_test_run();
+  g_free(made);
+  scratch_close();
+  return status;
+}
