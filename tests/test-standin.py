@@ -61,7 +61,8 @@ def main():
                 device, log = play(env, f'{scratch}/device', caps, 'cudaupload', '!', 'video/x-raw(memory:CUDAMemory)',
                                    '!', 'cudadownload', '!', caps, '!')
                 copies = FRAMES * len(layout)  # one for each plane and direction
-                counts = f'stand-in: {copies} uploads, {copies} downloads, 0 on the device, 0 allocations live'
+                counts = f'stand-in: {copies} uploads, {copies} downloads, 0 on the device, '\
+                    '0 between contexts, 0 allocations live'
                 rows = seen(system, layout)
                 cases = {'pixels': rows is not None and rows == seen(device, layout), 'copies': counts in log}
                 for case, ok in cases.items():

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A libcuda.so.1 whose device memory is host memory: what libgstcuda 1.22 asks for, so that upstream's cudaupload and
- * cudadownload run on a machine without a GPU. Fresh memory is 0xA5, pitches are multiples of FK_STANDIN_PITCH, a
- * call without a current context fails as the driver's does. What was copied is printed when the process ends, where
- * FK_STANDIN_COUNTS is set. Declared here and not by cuda.h, which a machine without CUDA lacks; types and numbers are
- * those of the driver's binary interface. */
+/* A libcuda.so.1 whose device memory is host memory: what libgstcuda 1.22 and the element ask for, so that upstream's
+ * cudaupload and cudadownload run on a machine without a GPU. Fresh memory is 0xA5, pitches are multiples of
+ * FK_STANDIN_PITCH, a call without a current context fails as the driver's does. Declared here and not by cuda.h, which
+ * a machine without CUDA lacks; types and numbers are those of the driver's binary interface.
+ *
+ * FK_STANDIN_COUNTS: when the process ends, prints what was copied and what lives. FK_STANDIN_DEVICES: their number, 1.
+ * FK_STANDIN_FAIL=n: the n-th allocation or copy and all after it fail; 0 or not set: none. Programs that open the
+ * library themselves count by fk_standin_live() and fk_standin_copies(), and set failures by fk_standin_fail(). */
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,12 +49,39 @@ typedef struct {
 
 static __thread CUcontext stack[CONTEXTS];
 static __thread int depth;
-static long live, uploads, downloads, inside; /* allocations that live; copies by direction */
+static long live, uploads, downloads, inside, between; /* allocations that live; copies by direction */
+static long work, fail_from;                           /* allocations and copies so far; 0: none fails */
+
+__attribute__((constructor)) static void begin(void) {
+  const char *asked = getenv("FK_STANDIN_FAIL");
+  fail_from = asked ? atol(asked) : 0;
+}
 
 __attribute__((destructor)) static void tell(void) {
   if (!getenv("FK_STANDIN_COUNTS")) return;
-  fprintf(stderr, "stand-in: %ld uploads, %ld downloads, %ld on the device, %ld allocations live\n", uploads, downloads,
-          inside, live);
+  fprintf(stderr,
+          "stand-in: %ld uploads, %ld downloads, %ld on the device, %ld between contexts, %ld allocations live\n",
+          uploads, downloads, inside, between, live);
+}
+
+FK_EXPORT long fk_standin_live(void) {
+  return __atomic_load_n(&live, __ATOMIC_RELAXED);
+}
+
+FK_EXPORT void fk_standin_copies(long *up, long *down, long *contexts) {
+  *up = __atomic_load_n(&uploads, __ATOMIC_RELAXED);
+  *down = __atomic_load_n(&downloads, __ATOMIC_RELAXED);
+  *contexts = __atomic_load_n(&between, __ATOMIC_RELAXED);
+}
+
+/* The n-th allocation or copy from now on, and all after it; 0: none. */
+FK_EXPORT void fk_standin_fail(long n) {
+  __atomic_store_n(&fail_from, n ? __atomic_load_n(&work, __ATOMIC_RELAXED) + n : 0, __ATOMIC_RELAXED);
+}
+
+static int fails(void) {
+  long done = __atomic_add_fetch(&work, 1, __ATOMIC_RELAXED), from = __atomic_load_n(&fail_from, __ATOMIC_RELAXED);
+  return from && done >= from;
 }
 
 FK_EXPORT CUresult cuInit(unsigned flags) {
@@ -126,6 +157,10 @@ FK_EXPORT CUresult cuCtxDestroy_v2(CUcontext context) {
   return SUCCESS;
 }
 
+FK_EXPORT CUresult cuCtxSynchronize(void) {
+  return depth ? SUCCESS : INVALID_CONTEXT;
+}
+
 FK_EXPORT CUresult cuCtxEnablePeerAccess(CUcontext context, unsigned flags) {
   (void)context;
   return flags ? INVALID_VALUE : SUCCESS;
@@ -143,12 +178,55 @@ FK_EXPORT CUresult cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice pee
 
 /* ---- memory ---- */
 
+/* Which context an address belongs to. */
+typedef struct Block {
+  struct Block *next;
+  uint8_t *at;
+  size_t bytes;
+  CUcontext context;
+} Block;
+
+static Block *blocks;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void own(void *at, size_t bytes) {
+  Block *block = malloc(sizeof *block);
+  if (!block) abort();
+  pthread_mutex_lock(&lock);
+  *block = (Block){blocks, at, bytes, stack[depth - 1]};
+  blocks = block;
+  pthread_mutex_unlock(&lock);
+}
+
+static int disown(const void *at) {
+  pthread_mutex_lock(&lock);
+  Block **link = &blocks;
+  while (*link && (*link)->at != at) link = &(*link)->next;
+  Block *found = *link;
+  if (found) *link = found->next;
+  pthread_mutex_unlock(&lock);
+  free(found);
+  return found != NULL;
+}
+
+/* Whether all of these bytes are one block's of this context. */
+static int belongs(CUdeviceptr address, size_t bytes, CUcontext context) {
+  const uint8_t *at = (const uint8_t *)(uintptr_t)address;
+  pthread_mutex_lock(&lock);
+  const Block *block = blocks;
+  while (block && (at < block->at || at + bytes > block->at + block->bytes)) block = block->next;
+  int found = block && block->context == context;
+  pthread_mutex_unlock(&lock);
+  return found;
+}
+
 FK_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes) {
   void *memory = NULL;
   if (!depth) return INVALID_CONTEXT;
   if (!bytes) return INVALID_VALUE;
-  if (posix_memalign(&memory, FK_STANDIN_PITCH, bytes)) return OUT_OF_MEMORY;
+  if (fails() || posix_memalign(&memory, FK_STANDIN_PITCH, bytes)) return OUT_OF_MEMORY;
   memset(memory, 0xA5, bytes);
+  own(memory, bytes);
   *at = (CUdeviceptr)(uintptr_t)memory;
   __atomic_add_fetch(&live, 1, __ATOMIC_RELAXED);
   return SUCCESS;
@@ -162,13 +240,14 @@ FK_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t wid
 
 FK_EXPORT CUresult cuMemFree_v2(CUdeviceptr at) {
   if (!depth) return INVALID_CONTEXT;
+  if (!disown((void *)(uintptr_t)at)) return INVALID_VALUE;
   free((void *)(uintptr_t)at);
   __atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED);
   return SUCCESS;
 }
 
 FK_EXPORT CUresult cuMemAllocHost_v2(void **at, size_t bytes) {
-  *at = malloc(bytes);
+  *at = fails() ? NULL : malloc(bytes);
   return *at ? SUCCESS : OUT_OF_MEMORY;
 }
 
@@ -185,6 +264,7 @@ static uint8_t *first_byte(const Side *side) {
 FK_EXPORT CUresult cuMemcpy2D_v2(const Copy2D *copy) {
   const Side *src = &copy->src, *dst = &copy->dst;
   if (!depth) return INVALID_CONTEXT;
+  if (fails()) return INVALID_VALUE;
   if (src->kind < MEMORY_HOST || src->kind > MEMORY_DEVICE || dst->kind < MEMORY_HOST || dst->kind > MEMORY_DEVICE)
     return INVALID_VALUE;
   long *counter = src->kind == MEMORY_HOST ? &uploads : dst->kind == MEMORY_HOST ? &downloads : &inside;
@@ -198,6 +278,22 @@ FK_EXPORT CUresult cuMemcpy2D_v2(const Copy2D *copy) {
 FK_EXPORT CUresult cuMemcpy2DAsync_v2(const Copy2D *copy, CUstream stream) {
   (void)stream;
   return cuMemcpy2D_v2(copy);
+}
+
+FK_EXPORT CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t bytes) {
+  if (!depth) return INVALID_CONTEXT;
+  if (fails() || !belongs(at, bytes, stack[depth - 1])) return INVALID_VALUE;
+  memset((void *)(uintptr_t)at, value, bytes);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context,
+                                size_t bytes) {
+  if (!depth) return INVALID_CONTEXT;
+  if (fails() || !belongs(to, bytes, to_context) || !belongs(from, bytes, from_context)) return INVALID_VALUE;
+  memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
+  __atomic_add_fetch(&between, 1, __ATOMIC_RELAXED);
+  return SUCCESS;
 }
 
 /* ---- streams: everything has happened when a call returns ---- */
