@@ -5,6 +5,8 @@
 #include "gstfluxkontextcaps.h"
 
 #include "gstfluxkontextcancel.h"
+#include "gstfluxkontextcuda.h"
+#include "gstfluxkontextdevice.h"
 #include "gstfluxkontextflow.h"
 #include "gstfluxkontextreport.h"
 
@@ -24,7 +26,8 @@ static gboolean is_native(GstFluxKontextEdit *self) {
   return g_strcmp0(fk_settings_get(settings->values, "size-mode"), "native") == 0;
 }
 
-/* Same caps on both sides; with size-mode=native any size and pixel aspect ratio may stand on the other. */
+/* Same caps on both sides, in either memory; with size-mode=native any size and pixel aspect ratio may stand on the
+ * other. */
 static GstCaps *transform_caps(GstBaseTransform *trans, GstPadDirection direction, GstCaps *caps, GstCaps *filter) {
   (void)direction;
   gboolean native = is_native(GST_FLUX_KONTEXT_EDIT(trans));
@@ -36,6 +39,7 @@ static GstCaps *transform_caps(GstBaseTransform *trans, GstPadDirection directio
     if (gst_structure_has_field(structure, "pixel-aspect-ratio"))
       gst_structure_set(structure, "pixel-aspect-ratio", GST_TYPE_FRACTION_RANGE, 1, G_MAXINT, G_MAXINT, 1, NULL);
   }
+  other = gst_flux_kontext_device_both(GST_FLUX_KONTEXT_EDIT(trans), other);
   if (!filter) return other;
   GstCaps *both = gst_caps_intersect_full(filter, other, GST_CAPS_INTERSECT_FIRST);
   gst_caps_unref(other);
@@ -189,6 +193,12 @@ static gboolean drops_or_passes(GstFluxKontextEdit *self) {
   return result;
 }
 
+/* In which memory the frames are. */
+static void set_memories(GstFluxKontextEdit *self, GstCaps *in, GstCaps *out) {
+  self->in.cuda = gst_flux_kontext_cuda_is(gst_caps_get_features(in, 0));
+  self->out.cuda = gst_flux_kontext_cuda_is(gst_caps_get_features(out, 0));
+}
+
 /* Everything that follows from the caps. FALSE: posted. Frames that cannot be edited are refused here with
  * on-error=fail, and one by one otherwise; settings that fail may be set right until the next frame. */
 static gboolean configure(GstFluxKontextEdit *self, const GstVideoInfo *in, const GstVideoInfo *out) {
@@ -227,6 +237,7 @@ static gboolean set_caps(GstBaseTransform *trans, GstCaps *in_caps, GstCaps *out
   gboolean taken;
   if (gst_video_info_from_caps(&in, in_caps) && gst_video_info_from_caps(&out, out_caps)) {
     taken = configure(self, &in, &out);
+    set_memories(self, in_caps, out_caps);
   } else {
     g_autoptr(GError) error = g_error_new_literal(GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
                                                   "These caps are of no frame that memory can hold.");
@@ -261,10 +272,28 @@ static gboolean propose_allocation(GstBaseTransform *trans, GstQuery *decide, Gs
   GstCaps *caps;
   GstVideoInfo info;
   gst_query_parse_allocation(query, &caps, NULL);
-  if (self->batch_size > 1 && caps && gst_video_info_from_caps(&info, caps))
+  if (caps && gst_flux_kontext_cuda_is(gst_caps_get_features(caps, 0))) {
+    if (!gst_flux_kontext_device_propose(self, query, caps)) return FALSE;
+  } else if (self->batch_size > 1 && caps && gst_video_info_from_caps(&info, caps)) {
     gst_query_add_allocation_pool(query, NULL, (guint)GST_VIDEO_INFO_SIZE(&info), (guint)self->batch_size, 0);
+  }
   gst_query_add_allocation_meta(query, GST_VIDEO_META_API_TYPE, NULL);
   return TRUE;
+}
+
+/* The base class sets up the pool that is chosen. */
+static gboolean decide_allocation(GstBaseTransform *trans, GstQuery *query) {
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(trans);
+  GstBaseTransformClass *parent = g_type_class_peek(GST_TYPE_BASE_TRANSFORM);
+  GstCaps *caps;
+  gst_query_parse_allocation(query, &caps, NULL);
+  if (gst_flux_kontext_cuda_is(gst_caps_get_features(caps, 0)) && !gst_flux_kontext_device_decide(self, query, caps)) {
+    g_autoptr(GError) error = g_error_new(FK_ERROR, FK_ERROR_MEMORY, "No pool for frames of %dx%d in CUDA memory.",
+                                          self->out.info.width, self->out.info.height);
+    gst_flux_kontext_edit_post_error(self, error, "decide_allocation");
+    return FALSE;
+  }
+  return parent->decide_allocation(trans, query);
 }
 
 /* A crop meta would have to be applied before the edit; without support upstream crops for itself. */
@@ -302,6 +331,7 @@ void gst_flux_kontext_edit_caps_class_init(GstBaseTransformClass *klass) {
   klass->set_caps = GST_DEBUG_FUNCPTR(set_caps);
   klass->transform_size = GST_DEBUG_FUNCPTR(transform_size);
   klass->propose_allocation = GST_DEBUG_FUNCPTR(propose_allocation);
+  klass->decide_allocation = GST_DEBUG_FUNCPTR(decide_allocation);
   klass->filter_meta = GST_DEBUG_FUNCPTR(filter_meta);
   klass->transform_meta = GST_DEBUG_FUNCPTR(transform_meta);
   klass->passthrough_on_same_caps = FALSE;

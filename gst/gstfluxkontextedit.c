@@ -22,6 +22,7 @@
 
 #include "gstfluxkontextcancel.h"
 #include "gstfluxkontextcaps.h"
+#include "gstfluxkontextcuda.h"
 #include "gstfluxkontextflow.h"
 #include "gstfluxkontextload.h"
 #include "gstfluxkontextpixels.h"
@@ -211,7 +212,7 @@ static void gst_flux_kontext_edit_class_init(GstFluxKontextEditClass *klass) {
   gst_element_class_set_static_metadata(element, "FLUX.1-Kontext image editing", "Filter/Effect/Video/Hardware",
                                         "Edits video frames and still images by instruction",
                                         "The fluxkontext authors");
-  g_autoptr(GstCaps) caps = gst_flux_kontext_pixels_caps();
+  g_autoptr(GstCaps) caps = gst_caps_merge(gst_flux_kontext_cuda_caps(), gst_flux_kontext_pixels_caps());
   gst_element_class_add_pad_template(element, gst_pad_template_new("sink", GST_PAD_SINK, GST_PAD_ALWAYS, caps));
   gst_element_class_add_pad_template(element, gst_pad_template_new("src", GST_PAD_SRC, GST_PAD_ALWAYS, caps));
   gst_flux_kontext_reference_class_init(element, caps);

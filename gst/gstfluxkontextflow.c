@@ -7,7 +7,10 @@
 #include "gstfluxkontextflow.h"
 
 #include "gstfluxkontextcancel.h"
+#include "gstfluxkontextcuda.h"
+#include "gstfluxkontextdevice.h"
 #include "gstfluxkontextmask.h"
+#include "gstfluxkontextpixels.h"
 #include "gstfluxkontextpreview.h"
 #include "gstfluxkontextreference.h"
 #include "gstfluxkontextregions.h"
@@ -15,24 +18,34 @@
 #include "gstfluxkontextresult.h"
 #include "gstfluxkontextschedule.h"
 
-#include <string.h>
-
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
-/* A frame on its way. Owns all four. Output buffers are made one at a time, when they are pushed: a pool of downstream
- * may have fewer buffers than a batch has frames. */
+/* A frame on its way. Owns what it points at. Output buffers in system memory are made one at a time, when they are
+ * pushed: a pool of downstream may have fewer buffers than a batch has frames. */
 typedef struct {
   GstBuffer *buffer;                /* as it came: time, flags, metas */
   GstFluxKontextSettings *settings; /* NULL when it was refused */
   FkImage image;                    /* what came; after the edit, the result; empty for a frame that passes unedited */
   GstStructure *result;             /* (nullable) its meta, when it was edited */
   GstFluxKontextReferences references;
-  FkImage mask;   /* from metas; else empty */
-  FkImage before; /* what came, of a result under a mask; else empty */
+  FkImage mask;                   /* from metas; else empty */
+  FkImage before;                 /* what came, of a result under a mask; else empty */
+  gboolean compared;              /* what similar frames are compared with */
+  gboolean on_device;             /* pixels in CUDA memory stay there */
+  GstFluxKontextPicture from, to; /* of `buffer` and of `out`, until the edit is done */
+  GstBuffer *out;                 /* (nullable) the result, where it is written on the device */
 } Frame;
+
+/* What an edit was given and made on the device. The image of the frame is gone with it. */
+static void leave_device(Frame *frame) {
+  gst_flux_kontext_picture_clear(&frame->from);
+  gst_flux_kontext_picture_clear(&frame->to);
+}
 
 /* (nullable members) */
 static void frame_free(Frame *frame) {
+  leave_device(frame);
+  gst_clear_buffer(&frame->out);
   gst_clear_buffer(&frame->buffer);
   g_clear_pointer(&frame->settings, gst_flux_kontext_settings_unref);
   gst_flux_kontext_image_clear(&frame->image);
@@ -114,12 +127,18 @@ static GstFlowReturn lose_result(GstFluxKontextEdit *self, const GError *error) 
   return fail ? GST_FLOW_ERROR : GST_FLOW_OK;
 }
 
-/* A frame as a buffer of the output; NULL with GST_FLOW_OK: dropped. An unedited frame is pushed as it is where the
- * sizes agree, else scaled. */
+/* A frame as a buffer of the output; NULL with GST_FLOW_OK: dropped. An unedited frame is pushed as it is where size
+ * and memory agree, else scaled. */
 static GstFlowReturn to_output(GstFluxKontextEdit *self, Frame *frame, GstBuffer **buffer) {
   gboolean edited = frame->image.data != NULL;
-  gboolean same_size = self->in.info.width == self->out.info.width && self->in.info.height == self->out.info.height;
-  if (!edited && same_size) {
+  gboolean same = self->in.info.width == self->out.info.width && self->in.info.height == self->out.info.height &&
+                  self->in.cuda == self->out.cuda;
+  if (frame->out) {
+    gst_flux_kontext_result_add(frame->out, frame->result);
+    *buffer = g_steal_pointer(&frame->out);
+    return GST_FLOW_OK;
+  }
+  if (!edited && same) {
     *buffer = g_steal_pointer(&frame->buffer);
     return GST_FLOW_OK;
   }
@@ -167,6 +186,8 @@ static GstFlowReturn settle(GstFluxKontextEdit *self, Frame *taken, const GError
   warn_not_edited(self, "A frame was not edited", error);
   if (mode == GST_FLUX_KONTEXT_ON_ERROR_PASSTHROUGH && readable) {
     gst_flux_kontext_image_clear(&frame->image);
+    leave_device(frame);
+    gst_clear_buffer(&frame->out);
     g_queue_push_tail(&self->done, g_steal_pointer(&frame));
     return GST_FLOW_OK;
   }
@@ -230,40 +251,6 @@ static gboolean edit(GstFluxKontextEdit *self, FkEngine *engine, FkJob *jobs, gi
   return edited;
 }
 
-/* ---- Prompts that are longer than the model reads ---- */
-
-#define SHOWN_CHARACTERS 40 /* of the words that are not read: enough to find them */
-
-/* "T5 reads the first 512 of 700 tokens, not "and a moon..."", or that it reads all of it. */
-static void append_reading(GString *text, const gchar *encoder, const gchar *prompt, const FkTextRead *read) {
-  if (read->read >= read->tokens) {
-    g_string_append_printf(text, "%s reads all of it", encoder);
-    return;
-  }
-  gsize length = strlen(prompt), from = MIN(read->read_bytes, length);
-  while (from < length && (prompt[from] == ' ' || (prompt[from] & 0xc0) == 0x80)) from++; /* to a word's beginning */
-  glong rest = g_utf8_strlen(prompt + from, -1);
-  g_autofree gchar *shown = g_utf8_substring(prompt + from, 0, MIN(rest, SHOWN_CHARACTERS));
-  g_string_append_printf(text, "%s reads the first %d of %d tokens, not \"%s%s\"", encoder, read->read, read->tokens,
-                         shown, rest > SHOWN_CHARACTERS ? "..." : "");
-}
-
-/* Once for each text. `property`: the one that holds it. */
-static void warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings, const gchar *property,
-                           const FkTextRead *clip, const FkTextRead *t5) {
-  const char *prompt = fk_settings_get(settings, property);
-  gboolean t5_cut = t5->read < t5->tokens, clip_cut = clip->read < clip->tokens;
-  if (!prompt || (!t5_cut && !clip_cut)) return;
-  g_autofree gchar *key = g_strconcat(property, " ", prompt, NULL);
-  g_autoptr(GString) text = g_string_new("Not all of ");
-  g_string_append_printf(text, "%s is read: ", property);
-  append_reading(text, t5_cut ? "T5" : "CLIP", prompt, t5_cut ? t5 : clip);
-  g_string_append(text, "; ");
-  append_reading(text, t5_cut ? "CLIP" : "T5", prompt, t5_cut ? clip : t5);
-  g_string_append_c(text, '.');
-  gst_flux_kontext_edit_warn_once(self, key, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text->str, NULL);
-}
-
 /* ---- The end of a batch ---- */
 
 /* Frames that the edit left unedited, each as on-error says. */
@@ -297,25 +284,53 @@ static GstFlowReturn finish_batch(GstFluxKontextEdit *self, FkEngine *engine, GQ
   Frame *frame;
   for (guint i = 0; (frame = g_queue_pop_head(frames)); i++) {
     const FkResult *r = &jobs[i].result;
-    if (!record(self, engine, &jobs[i])) {
+    if (!frame->on_device && !record(self, engine, &jobs[i])) {
       frame_free(frame);
       return GST_FLOW_ERROR;
     }
     frame->result = gst_flux_kontext_result_new(&jobs[i]);
-    if (g_queue_is_empty(frames)) gst_flux_kontext_similar_keep(&self->similar, &jobs[i].out, frame->result);
-    if (r->truncated) {
-      warn_truncated(self, frame->settings->values, "prompt", &r->clip, &r->t5);
-      warn_truncated(self, frame->settings->values, "negative-prompt", &r->negative_clip, &r->negative_t5);
-    }
+    if (frame->compared) gst_flux_kontext_similar_keep(&self->similar, &jobs[i].out, frame->result);
+    if (r->truncated) gst_flux_kontext_edit_warn_truncated(self, frame->settings->values, r);
     if (gst_flux_kontext_mask_asked(frame->settings->values))
       frame->before = frame->image;
     else
       gst_flux_kontext_image_clear(&frame->image);
-    frame->image = jobs[i].out;
+    frame->image = frame->out ? (FkImage){0} : jobs[i].out;
     jobs[i].out = (FkImage){0};
+    leave_device(frame);
     g_queue_push_tail(&self->done, frame);
   }
   return GST_FLOW_OK;
+}
+
+/* Where the result of a frame is written. GST_FLOW_OK with error, or another flow return, posted: there is no room. */
+static GstFlowReturn make_room(GstFluxKontextEdit *self, Frame *frame, FkImage *image, GError **error) {
+  if (!frame->on_device || !self->out.cuda) {
+    gst_flux_kontext_format_new_image(&self->out, image, error);
+    return GST_FLOW_OK;
+  }
+  GstFlowReturn flow = new_buffer(self, frame->buffer, &frame->out);
+  if (flow == GST_FLOW_OK)
+    gst_flux_kontext_picture_open(&frame->to, &self->out.info, frame->out, gst_flux_kontext_device_home(self), TRUE,
+                                  image, error);
+  return flow;
+}
+
+/* Results on the device into their buffers. */
+static gboolean finish_pictures(GQueue *frames, GError **error) {
+  for (const GList *item = frames->head; item; item = item->next) {
+    Frame *frame = item->data;
+    if (frame->out && !gst_flux_kontext_picture_finish(&frame->to, error)) return FALSE;
+  }
+  return TRUE;
+}
+
+static void fill_job(FkJob *job, const Frame *frame) {
+  job->in = frame->image;
+  job->settings = frame->settings->values;
+  job->mask = frame->mask.data ? &frame->mask : NULL;
+  job->references = frame->references.images;
+  job->n_references = frame->references.n;
 }
 
 /* Edits the frames, which are of one size and batchable; empties the queue unless cancelled. */
@@ -324,26 +339,22 @@ static GstFlowReturn edit_frames(GstFluxKontextEdit *self, FkEngine *engine, GQu
   g_autofree FkJob *jobs = g_new0(FkJob, n);
   g_autofree GstFluxKontextPreview *previews = g_new0(GstFluxKontextPreview, n);
   g_autoptr(GError) error = NULL;
-  gboolean room = TRUE;
-  for (const GList *item = frames->head; item && room; item = item->next, i++) {
-    const Frame *frame = item->data;
-    jobs[i].in = frame->image;
-    jobs[i].settings = frame->settings->values;
-    jobs[i].mask = frame->mask.data ? &frame->mask : NULL;
-    jobs[i].references = frame->references.images;
-    jobs[i].n_references = frame->references.n;
+  GstFlowReturn flow = GST_FLOW_OK;
+  for (const GList *item = frames->head; item && flow == GST_FLOW_OK && !error; item = item->next, i++) {
+    Frame *frame = item->data;
+    fill_job(&jobs[i], frame);
     gst_flux_kontext_preview_ask(self, &jobs[i], &previews[i], frame->buffer);
-    room = gst_flux_kontext_format_new_image(&self->out, &jobs[i].out, &error);
+    flow = make_room(self, frame, &jobs[i].out, &error);
   }
   gint64 began = g_get_monotonic_time();
-  gboolean edited = room && edit(self, engine, jobs, (gint)n, &error);
+  gboolean edited =
+      flow == GST_FLOW_OK && !error && edit(self, engine, jobs, (gint)n, &error) && finish_pictures(frames, &error);
   gdouble ms = (gdouble)(g_get_monotonic_time() - began) / 1000.0;
-  GstFlowReturn flow = GST_FLOW_OK;
   if (edited) {
     gst_flux_kontext_edit_count(self, &jobs[n - 1].result, n, ms);
     if (jobs[0].result.unmatched) gst_flux_kontext_edit_warn_unmatched(self, engine, jobs[0].settings);
     flow = finish_batch(self, engine, frames, jobs);
-  } else {
+  } else if (flow == GST_FLOW_OK) {
     flow = settle_batch(self, frames, error);
   }
   for (i = 0; i < n; i++) gst_flux_kontext_image_clear(&jobs[i].out);
@@ -483,6 +494,7 @@ static gboolean repeat(GstFluxKontextEdit *self, Frame *frame, GstFlowReturn *fl
     }
   }
   gst_flux_kontext_similar_start(&self->similar, &frame->image, frame->settings->values, g_steal_pointer(&luma));
+  frame->compared = TRUE;
   return FALSE;
 }
 
@@ -498,6 +510,27 @@ static GstFlowReturn refuse(GstFluxKontextEdit *self, Frame *frame, const GError
   return g_queue_is_empty(&self->done) ? GST_BASE_TRANSFORM_FLOW_DROPPED : GST_FLOW_OK;
 }
 
+/* Whether pixels in CUDA memory stay on the device. What a mask keeps of a frame's own format, similar frames and the
+ * hashes of records are made on the CPU. */
+static gboolean stays_on_device(GstFluxKontextEdit *self, const Frame *frame) {
+  GST_OBJECT_LOCK(self);
+  gboolean compared = self->props.similar_frame && !g_str_equal(self->props.similar_frame, "off");
+  gboolean recorded = self->props.manifest_path && *self->props.manifest_path;
+  GST_OBJECT_UNLOCK(self);
+  return (self->in.cuda || self->out.cuda) && gst_flux_kontext_device_is_open(self) &&
+         gst_flux_kontext_pixels_planes(&self->in.info, NULL) &&
+         gst_flux_kontext_pixels_planes(&self->out.info, NULL) && !compared && !recorded &&
+         !gst_flux_kontext_mask_asked(frame->settings->values);
+}
+
+static gboolean read_frame(GstFluxKontextEdit *self, Frame *frame, GError **error) {
+  frame->on_device = stays_on_device(self, frame);
+  if (!frame->on_device || !self->in.cuda)
+    return gst_flux_kontext_format_read(&self->in, frame->buffer, &frame->image, error);
+  return gst_flux_kontext_picture_open(&frame->from, &self->in.info, frame->buffer, gst_flux_kontext_device_home(self),
+                                       FALSE, &frame->image, error);
+}
+
 /* Takes the buffer. GST_FLOW_OK: it waits, or its unedited result does; DROPPED: it is gone. */
 static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   g_autoptr(GError) error = NULL;
@@ -507,7 +540,7 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   if (!frame->settings) return refuse(self, g_steal_pointer(&frame), error, TRUE);
   if (self->unfit) return refuse(self, g_steal_pointer(&frame), self->unfit, TRUE);
   warn_idle(self, frame->settings);
-  if (!gst_flux_kontext_format_read(&self->in, buffer, &frame->image, &error)) {
+  if (!read_frame(self, frame, &error)) {
     gboolean readable = !g_error_matches(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT);
     return refuse(self, g_steal_pointer(&frame), error, readable);
   }
@@ -516,7 +549,7 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   GstFlowReturn flow = gst_flux_kontext_reference_take(self, &frame->references);
   if (flow != GST_FLOW_OK) return flow;
   /* What a mask keeps is this frame's own, and other pictures make another result. */
-  gboolean alone = gst_flux_kontext_mask_asked(frame->settings->values) || frame->references.n > 0;
+  gboolean alone = frame->on_device || gst_flux_kontext_mask_asked(frame->settings->values) || frame->references.n > 0;
   if (!alone && repeat(self, frame, &flow, &error)) {
     GST_OBJECT_LOCK(self);
     self->stats.repeated++;

@@ -162,17 +162,21 @@ static gboolean check_planes(const GstVideoInfo *info, const gsize *offset, cons
   return TRUE;
 }
 
+gboolean gst_flux_kontext_frame_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize size, gsize *offset,
+                                       gint *stride, GError **error) {
+  return buffer_layout(info, buffer, offset, stride, error) && check_planes(info, offset, stride, size, error);
+}
+
 /* Copies all planes between a foreign buffer and memory laid out as `info` (to_buffer: which way). A buffer that is
  * written is set to 0 first: its padding goes to other programs and must not hold what its memory was used for. */
 static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 *plain, gboolean to_buffer,
                             GError **error) {
   gsize offset[GST_VIDEO_MAX_PLANES];
   gint stride[GST_VIDEO_MAX_PLANES];
-  if (!buffer_layout(info, buffer, offset, stride, error)) return FALSE;
   GstMapInfo map;
   if (!gst_buffer_map(buffer, &map, to_buffer ? GST_MAP_WRITE : GST_MAP_READ))
     return refuse(error, "The buffer's memory cannot be mapped.");
-  gboolean fits = check_planes(info, offset, stride, map.size, error);
+  gboolean fits = gst_flux_kontext_frame_layout(info, buffer, map.size, offset, stride, error);
   if (fits && to_buffer) memset(map.data, 0, map.size);
   for (guint plane = 0; fits && plane < GST_VIDEO_INFO_N_PLANES(info); plane++) {
     gsize row;

@@ -10,10 +10,12 @@
  *   gstfluxkontextschedule.c settings of one frame
  *   gstfluxkontextreference.c  pads of reference pictures
  *   gstfluxkontextreport.c  errors, warnings, progress, stats, latency
+ *   gstfluxkontextdevice.c  frames in CUDA memory: device, context, pools
  *   gstfluxkontextcancel.c  the engine in use, waiting for it, cancelling
  *   gstfluxkontextmask.c    masks of metas, bytes that a result keeps;
+ *   gstfluxkontextcuda.c    the libraries of CUDA memory, its buffers as pictures;
  *   gstfluxkontextframe.c   pixels; gstfluxkontextprops.c  property values;
- *   gstfluxkontextsimilar.c frames that hardly differ: all three without an instance
+ *   gstfluxkontextsimilar.c frames that hardly differ: all four without an instance
  *
  * Three owners of the fields: the object lock (properties, counts), `lock` (engine, loading, cancelling) and the sink
  * pad's stream lock (the stream itself). The two locks are never held together, nor over a push, a post, an edit or a
@@ -39,6 +41,20 @@ typedef enum {
   GST_FLUX_KONTEXT_LOAD_DONE,
   GST_FLUX_KONTEXT_LOAD_FAILED /* posted: frames return GST_FLOW_ERROR without another message */
 } GstFluxKontextLoad;
+
+typedef enum {
+  GST_FLUX_KONTEXT_DEVICE_UNKNOWN, /* not started */
+  GST_FLUX_KONTEXT_DEVICE_NONE,    /* system memory alone */
+  GST_FLUX_KONTEXT_DEVICE_OPEN
+} GstFluxKontextDeviceState;
+
+/* Of a start; `engine` and `ordinal` change while no stream runs, the rest under `lock`. */
+typedef struct {
+  GstFluxKontextDeviceState state;
+  GstObject *context; /* (nullable) GstCudaContext of the buffers that we make */
+  gpointer engine;    /* (nullable) CUcontext that the engine works in */
+  gint ordinal;       /* of the CUDA device */
+} GstFluxKontextDevice;
 
 typedef struct {
   guint64 frames, dropped, errors, repeated; /* since READY->PAUSED */
@@ -70,6 +86,7 @@ struct _GstFluxKontextEdit {
   GCancellable *flow, *loading; /* the running edit; the running load */
   GThread *loader;              /* touched by start() and stop() only */
   GList *references;            /* pads by number (gstfluxkontextreference.c) */
+  GstFluxKontextDevice device;
 
   /* stream lock */
   gint batch_size;                /* as start() found it */

@@ -9,6 +9,7 @@
 #include "gstfluxkontextload.h"
 
 #include "gstfluxkontextcancel.h"
+#include "gstfluxkontextdevice.h"
 #include "gstfluxkontextflow.h"
 #include "gstfluxkontextreference.h"
 #include "gstfluxkontextreport.h"
@@ -40,11 +41,13 @@ static gboolean take_context(GstFluxKontextEdit *self, GstContext *context) {
 }
 
 void gst_flux_kontext_edit_set_context(GstElement *element, GstContext *context) {
-  take_context(GST_FLUX_KONTEXT_EDIT(element), context);
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(element);
+  if (!take_context(self, context)) gst_flux_kontext_device_take_context(self, context);
 }
 
 gboolean gst_flux_kontext_edit_answer_context(GstFluxKontextEdit *self, GstQuery *query) {
   const gchar *type;
+  if (gst_flux_kontext_device_answer_context(self, query)) return TRUE;
   if (!gst_query_parse_context_type(query, &type) || !g_str_equal(type, GST_FLUX_KONTEXT_ENGINE_CONTEXT)) return FALSE;
   g_mutex_lock(&self->lock);
   g_autoptr(FkEngine) engine = self->engine ? fk_engine_ref(self->engine) : NULL;
@@ -71,24 +74,6 @@ static FkEngine *matching_offer(GstFluxKontextEdit *self, const FkOptions *optio
   return engine;
 }
 
-/* Looks among the contexts that were set on the element, then asks the neighbours, downstream first, then bins and the
- * application by message. */
-static void ask_for_context(GstFluxKontextEdit *self) {
-  GstContext *set = gst_element_get_context(GST_ELEMENT(self), GST_FLUX_KONTEXT_ENGINE_CONTEXT);
-  gboolean taken = take_context(self, set);
-  g_clear_pointer(&set, gst_context_unref);
-  if (taken) return;
-  GstPad *pads[] = {GST_BASE_TRANSFORM_SRC_PAD(self), GST_BASE_TRANSFORM_SINK_PAD(self)};
-  for (guint i = 0; i < G_N_ELEMENTS(pads); i++) {
-    g_autoptr(GstQuery) query = gst_query_new_context(GST_FLUX_KONTEXT_ENGINE_CONTEXT);
-    GstContext *context = NULL;
-    if (gst_pad_peer_query(pads[i], query)) gst_query_parse_context(query, &context);
-    if (take_context(self, context)) return;
-  }
-  gst_element_post_message(GST_ELEMENT(self),
-                           gst_message_new_need_context(GST_OBJECT(self), GST_FLUX_KONTEXT_ENGINE_CONTEXT));
-}
-
 /* (transfer full); NULL sets error. The only expensive part is fk_engine_new: it reads headers and configurations. */
 static FkEngine *find_engine(GstFluxKontextEdit *self, const FkOptions *options, GError **error) {
   GST_OBJECT_LOCK(self);
@@ -97,7 +82,7 @@ static FkEngine *find_engine(GstFluxKontextEdit *self, const FkOptions *options,
   if (engine) return engine;
   engine = matching_offer(self, options);
   if (engine) return engine;
-  ask_for_context(self);
+  gst_flux_kontext_edit_find_context(self, GST_FLUX_KONTEXT_ENGINE_CONTEXT, take_context);
   engine = matching_offer(self, options);
   return engine ? engine : fk_engine_new(options, error);
 }
@@ -244,6 +229,7 @@ static FkOptions *begin(GstFluxKontextEdit *self, gboolean *async, Loading *load
 /* A start that failed leaves nothing: the next one begins afresh. error NULL: posted already. */
 static gboolean fail_start(GstFluxKontextEdit *self, const GError *error) {
   if (error) gst_flux_kontext_edit_post_error(self, error, NULL);
+  gst_flux_kontext_device_stop(self);
   release_engine(self);
   release_offer(self);
   GST_OBJECT_LOCK(self);
@@ -307,6 +293,7 @@ gboolean gst_flux_kontext_edit_start(GstBaseTransform *trans) {
     return fail_start(self, error);
   }
   use_engine(self, engine, options);
+  gst_flux_kontext_device_start(self, engine);
   warn_fallback(self, engine);
   if (loading->progress)
     gst_flux_kontext_edit_post_progress(self, GST_PROGRESS_TYPE_START, "open", "Loading the model");
@@ -321,6 +308,7 @@ gboolean gst_flux_kontext_edit_stop(GstBaseTransform *trans) {
   if (self->loader) g_thread_join(g_steal_pointer(&self->loader));
   gst_flux_kontext_edit_reset_stream(self);
   gst_flux_kontext_reference_reset(self);
+  gst_flux_kontext_device_stop(self);
   GST_OBJECT_LOCK(self);
   gboolean keep = self->props.keep_loaded;
   gst_flux_kontext_props_stop(&self->props);

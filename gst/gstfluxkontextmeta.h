@@ -13,7 +13,8 @@
  *   truncated boolean      not all of a prompt was read
  *   text-ms, encode-ms, denoise-ms, decode-ms, edit-ms double; of a repeated frame those of the edit
  *   hash string            SHA-256 of the result's pixels, R G B (A) rows without padding, before they are converted to
- *                          the output's format; as "sha256" of "out" in the record of manifest-path
+ *                          the output's format; as "sha256" of "out" in the record of manifest-path;
+ *                          not of results in CUDA memory, which would have to be copied for it
  *   version string         of the element
  *
  * Settings of one frame: a structure whose fields are names of properties that may change while frames flow, with

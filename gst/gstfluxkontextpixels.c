@@ -45,6 +45,56 @@ GstVideoFormat gst_flux_kontext_pixels_middle(const GstVideoInfo *info, GstVideo
   return wide ? GST_VIDEO_FORMAT_ARGB64 : rgb;
 }
 
+/* ---- Planes ---- */
+
+/* Values of 8 bits, or of more in the upper bits of little-endian words. */
+static gboolean is_plain(const GstVideoFormatInfo *format) {
+  gint depth = (gint)GST_VIDEO_FORMAT_INFO_DEPTH(format, 0);
+  gboolean upper = GST_VIDEO_FORMAT_INFO_IS_LE(format) && (gint)GST_VIDEO_FORMAT_INFO_SHIFT(format, 0) == 16 - depth;
+  return !GST_VIDEO_FORMAT_INFO_IS_COMPLEX(format) && !GST_VIDEO_FORMAT_INFO_IS_TILED(format) &&
+         !GST_VIDEO_FORMAT_INFO_HAS_PALETTE(format) && (depth == 8 || (depth > 8 && upper));
+}
+
+static FkSample sample_of(const GstVideoFormatInfo *format, guint c) {
+  return (FkSample){.plane = (int)GST_VIDEO_FORMAT_INFO_PLANE(format, c),
+                    .offset = GST_VIDEO_FORMAT_INFO_POFFSET(format, c),
+                    .step = GST_VIDEO_FORMAT_INFO_PSTRIDE(format, c),
+                    .shift_x = (int)GST_VIDEO_FORMAT_INFO_W_SUB(format, c),
+                    .shift_y = (int)GST_VIDEO_FORMAT_INFO_H_SUB(format, c)};
+}
+
+/* The byte that RGBx and the like leave to nobody. */
+static FkSample filler_of(const FkSample *sample) {
+  if (sample[0].step != 4) return (FkSample){0};
+  return (FkSample){.offset = 0 + 1 + 2 + 3 - sample[0].offset - sample[1].offset - sample[2].offset, .step = 4};
+}
+
+static void chroma_of(const GstVideoInfo *info, FkPlanes *planes) {
+  GstVideoFormat format = GST_VIDEO_INFO_FORMAT(info);
+  gboolean whole = info->width % 2 == 0 && info->height % 2 == 0;
+  gboolean blocks = format == GST_VIDEO_FORMAT_I420 || format == GST_VIDEO_FORMAT_YV12;
+  planes->limited = info->colorimetry.range == GST_VIDEO_COLOR_RANGE_16_235;
+  if (!gst_video_color_matrix_get_Kr_Kb(info->colorimetry.matrix, &planes->kr, &planes->kb))
+    gst_video_color_matrix_get_Kr_Kb(GST_VIDEO_COLOR_MATRIX_BT601, &planes->kr, &planes->kb);
+  planes->up = blocks ? FK_CHROMA_BLOCK : FK_CHROMA_LINEAR;
+  planes->down = blocks && whole ? FK_CHROMA_BLOCK : FK_CHROMA_LINEAR;
+  planes->cosited_x = (info->chroma_site & GST_VIDEO_CHROMA_SITE_H_COSITED) != 0;
+  planes->cosited_y = (info->chroma_site & GST_VIDEO_CHROMA_SITE_V_COSITED) != 0;
+}
+
+gboolean gst_flux_kontext_pixels_planes(const GstVideoInfo *info, FkPlanes *planes) {
+  const GstVideoFormatInfo *format = info->finfo;
+  FkPlanes unused;
+  if (!planes) planes = &unused;
+  *planes = (FkPlanes){.depth = GST_VIDEO_FORMAT_INFO_DEPTH(format, 0), .ycbcr = GST_VIDEO_INFO_IS_YUV(info)};
+  if (!is_plain(format) || (!planes->ycbcr && !GST_VIDEO_INFO_IS_RGB(info))) return FALSE;
+  if (!planes->ycbcr && (planes->depth > 8 || info->colorimetry.range == GST_VIDEO_COLOR_RANGE_16_235)) return FALSE;
+  for (guint c = 0; c < GST_VIDEO_FORMAT_INFO_N_COMPONENTS(format); c++) planes->sample[c] = sample_of(format, c);
+  if (!planes->ycbcr && !GST_VIDEO_FORMAT_INFO_HAS_ALPHA(format)) planes->sample[3] = filler_of(planes->sample);
+  if (planes->ycbcr) chroma_of(info, planes);
+  return TRUE;
+}
+
 /* ---- Arithmetic ---- */
 
 /* Value i of 8 or, in the machine's order, of 16 bits. */

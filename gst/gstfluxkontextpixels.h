@@ -17,6 +17,9 @@ GstCaps *gst_flux_kontext_pixels_caps(void);
 gboolean gst_flux_kontext_pixels_convertible(const GstVideoInfo *info);
 /* The format that a converter makes of `info` and takes for it; `rgb` where that is what the engine takes. */
 GstVideoFormat gst_flux_kontext_pixels_middle(const GstVideoInfo *info, GstVideoFormat rgb);
+/* Where the values of pixels lie, for the engine's own conversion on its device; addresses and strides are left 0.
+ * FALSE: it has none for such frames. planes: nullable. */
+gboolean gst_flux_kontext_pixels_planes(const GstVideoInfo *info, FkPlanes *planes);
 /* middle: of the memory, never the engine's own; depth: bits of the format that it was made of, or that is made of it;
  * image: of the same size. */
 void gst_flux_kontext_pixels_to_rgb(const GstVideoInfo *middle, guint depth, const guint8 *data, FkImage *image);

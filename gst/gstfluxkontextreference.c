@@ -7,16 +7,25 @@
 #include "gstfluxkontextreference.h"
 
 #include "gstfluxkontextcancel.h"
+#include "gstfluxkontextcuda.h"
+#include "gstfluxkontextdevice.h"
+#include "gstfluxkontextpixels.h"
 #include "gstfluxkontextreport.h"
 
 #include <stdio.h>
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
+/* In a box of references counted by GLib. */
+typedef struct {
+  FkImage image;
+  GstFluxKontextPicture picture; /* of a buffer in CUDA memory; else none */
+} Picture;
+
 typedef struct {
   guint number;
   GstFluxKontextFormat format; /* of the pad's stream lock; empty before caps */
-  FkImage *latest;             /* of `lock`, as `ended`: a box of references counted by GLib; NULL: none yet */
+  Picture *latest;             /* of `lock`, as `ended`; NULL: none yet */
   gboolean ended;
 } Reference;
 
@@ -24,29 +33,51 @@ static Reference *reference_of(GstPad *pad) {
   return gst_pad_get_element_private(pad);
 }
 
-static void drop_image(FkImage *image) {
-  if (image) g_atomic_rc_box_release_full(image, (GDestroyNotify)gst_flux_kontext_image_clear);
+static void clear_picture(gpointer data) {
+  Picture *picture = data;
+  gst_flux_kontext_image_clear(&picture->image);
+  gst_flux_kontext_picture_clear(&picture->picture);
+}
+
+static void drop_picture(Picture *picture) {
+  if (picture) g_atomic_rc_box_release_full(picture, clear_picture);
 }
 
 static void reference_free(gpointer data) {
   Reference *reference = data;
-  drop_image(reference->latest);
+  drop_picture(reference->latest);
   gst_flux_kontext_format_clear(&reference->format);
   g_free(reference);
 }
 
-/* Takes the image, NULL: none. */
-static void replace(GstFluxKontextEdit *self, Reference *reference, FkImage *image, gboolean ended) {
+/* Takes the picture, NULL: none. */
+static void replace(GstFluxKontextEdit *self, Reference *reference, Picture *picture, gboolean ended) {
   g_mutex_lock(&self->lock);
-  FkImage *old = image || !ended ? g_steal_pointer(&reference->latest) : NULL;
-  if (image || !ended) reference->latest = image;
+  Picture *old = picture || !ended ? g_steal_pointer(&reference->latest) : NULL;
+  if (picture || !ended) reference->latest = picture;
   reference->ended = ended;
   g_cond_broadcast(&self->changed);
   g_mutex_unlock(&self->lock);
-  drop_image(old);
+  drop_picture(old);
 }
 
 /* ---- A pad's stream ---- */
+
+/* A record of a result needs its pictures on the CPU. */
+static gboolean stays_on_device(GstFluxKontextEdit *self, const GstFluxKontextFormat *format) {
+  GST_OBJECT_LOCK(self);
+  gboolean recorded = self->props.manifest_path && *self->props.manifest_path;
+  GST_OBJECT_UNLOCK(self);
+  return format->cuda && gst_flux_kontext_device_is_open(self) && !recorded &&
+         gst_flux_kontext_pixels_planes(&format->info, NULL);
+}
+
+static gboolean read_picture(GstFluxKontextEdit *self, const GstFluxKontextFormat *format, GstBuffer *buffer,
+                             Picture *picture, GError **error) {
+  if (!stays_on_device(self, format)) return gst_flux_kontext_format_read(format, buffer, &picture->image, error);
+  return gst_flux_kontext_picture_open(&picture->picture, &format->info, buffer, gst_flux_kontext_device_home(self),
+                                       FALSE, &picture->image, error);
+}
 
 static GstFlowReturn chain(GstPad *pad, GstObject *parent, GstBuffer *taken) {
   GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(parent);
@@ -54,12 +85,12 @@ static GstFlowReturn chain(GstPad *pad, GstObject *parent, GstBuffer *taken) {
   g_autoptr(GstBuffer) buffer = taken;
   g_autoptr(GError) error = NULL;
   if (reference->format.info.width == 0) return GST_FLOW_NOT_NEGOTIATED;
-  FkImage *image = g_atomic_rc_box_new0(FkImage);
-  if (gst_flux_kontext_format_read(&reference->format, buffer, image, &error)) {
-    replace(self, reference, image, FALSE);
+  Picture *picture = g_atomic_rc_box_new0(Picture);
+  if (read_picture(self, &reference->format, buffer, picture, &error)) {
+    replace(self, reference, picture, FALSE);
     return GST_FLOW_OK;
   }
-  drop_image(image);
+  drop_picture(picture);
   gst_flux_kontext_edit_post_error(self, error, GST_PAD_NAME(pad));
   return GST_FLOW_ERROR;
 }
@@ -69,8 +100,11 @@ static gboolean set_caps(Reference *reference, GstEvent *event) {
   GstVideoInfo info;
   gst_event_parse_caps(event, &caps);
   gst_flux_kontext_format_clear(&reference->format);
-  return gst_video_info_from_caps(&info, caps) && !GST_VIDEO_INFO_IS_INTERLACED(&info) &&
-         gst_flux_kontext_format_init(&reference->format, &info);
+  if (!gst_video_info_from_caps(&info, caps) || GST_VIDEO_INFO_IS_INTERLACED(&info) ||
+      !gst_flux_kontext_format_init(&reference->format, &info))
+    return FALSE;
+  reference->format.cuda = gst_flux_kontext_cuda_is(gst_caps_get_features(caps, 0));
+  return TRUE;
 }
 
 /* Nothing of a reference's stream goes downstream: times, tags and its end are its own. */
@@ -80,6 +114,22 @@ static gboolean handle_event(GstPad *pad, GstObject *parent, GstEvent *taken) {
   if (GST_EVENT_TYPE(event) == GST_EVENT_CAPS) return set_caps(reference_of(pad), event);
   if (GST_EVENT_TYPE(event) == GST_EVENT_EOS) replace(self, reference_of(pad), NULL, TRUE);
   return TRUE;
+}
+
+static gboolean answer_caps(GstFluxKontextEdit *self, GstPad *pad, GstQuery *query) {
+  GstCaps *filter;
+  gst_query_parse_caps(query, &filter);
+  g_autoptr(GstCaps) all = gst_flux_kontext_device_possible(self, gst_pad_get_pad_template_caps(pad));
+  g_autoptr(GstCaps) some = filter ? gst_caps_intersect_full(filter, all, GST_CAPS_INTERSECT_FIRST) : NULL;
+  gst_query_set_caps_result(query, some ? some : all);
+  return TRUE;
+}
+
+static gboolean handle_query(GstPad *pad, GstObject *parent, GstQuery *query) {
+  GstFluxKontextEdit *self = GST_FLUX_KONTEXT_EDIT(parent);
+  if (GST_QUERY_TYPE(query) == GST_QUERY_CAPS) return answer_caps(self, pad, query);
+  if (GST_QUERY_TYPE(query) == GST_QUERY_CONTEXT && gst_flux_kontext_device_answer_context(self, query)) return TRUE;
+  return gst_pad_query_default(pad, parent, query);
 }
 
 /* ---- Pads come and go ---- */
@@ -117,6 +167,7 @@ static GstPad *request_new_pad(GstElement *element, GstPadTemplate *template, co
     gst_pad_set_element_private(pad, reference);
     gst_pad_set_chain_function(pad, chain);
     gst_pad_set_event_function(pad, handle_event);
+    gst_pad_set_query_function(pad, handle_query);
     self->references = g_list_insert_sorted(self->references, pad, by_number);
   }
   g_mutex_unlock(&self->lock);
@@ -159,23 +210,23 @@ GstFlowReturn gst_flux_kontext_reference_take(GstFluxKontextEdit *self, GstFluxK
   while (!complete(self) && !g_cancellable_is_cancelled(self->flow)) g_cond_wait(&self->changed, &self->lock);
   gboolean cancelled = !complete(self);
   for (const GList *item = self->references; item && !cancelled; item = item->next) {
-    FkImage *latest = reference_of(item->data)->latest;
+    Picture *latest = reference_of(item->data)->latest;
     if (!latest) continue;
     references->held[references->n] = g_atomic_rc_box_acquire(latest);
-    references->images[references->n++] = *latest;
+    references->images[references->n++] = latest->image;
   }
   g_mutex_unlock(&self->lock);
   return cancelled ? GST_FLOW_FLUSHING : GST_FLOW_OK;
 }
 
 void gst_flux_kontext_references_clear(GstFluxKontextReferences *references) {
-  for (gint i = 0; i < references->n; i++) drop_image(references->held[i]);
+  for (gint i = 0; i < references->n; i++) drop_picture(references->held[i]);
   *references = (GstFluxKontextReferences){0};
 }
 
 void gst_flux_kontext_reference_reset(GstFluxKontextEdit *self) {
   g_mutex_lock(&self->lock);
-  g_autoptr(GPtrArray) dropped = g_ptr_array_new_with_free_func((GDestroyNotify)drop_image);
+  g_autoptr(GPtrArray) dropped = g_ptr_array_new_with_free_func((GDestroyNotify)drop_picture);
   for (const GList *item = self->references; item; item = item->next) {
     Reference *reference = reference_of(item->data);
     if (reference->latest) g_ptr_array_add(dropped, g_steal_pointer(&reference->latest));

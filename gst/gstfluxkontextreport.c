@@ -127,6 +127,47 @@ void gst_flux_kontext_edit_warn_unmatched(GstFluxKontextEdit *self, FkEngine *en
   gst_flux_kontext_edit_warn_once(self, message, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, message, NULL);
 }
 
+/* ---- Prompts that are longer than the model reads ---- */
+
+#define SHOWN_CHARACTERS 40 /* of the words that are not read: enough to find them */
+
+/* "T5 reads the first 512 of 700 tokens, not "and a moon..."", or that it reads all of it. */
+static void append_reading(GString *text, const gchar *encoder, const gchar *prompt, const FkTextRead *read) {
+  if (read->read >= read->tokens) {
+    g_string_append_printf(text, "%s reads all of it", encoder);
+    return;
+  }
+  gsize length = strlen(prompt), from = MIN(read->read_bytes, length);
+  while (from < length && (prompt[from] == ' ' || (prompt[from] & 0xc0) == 0x80)) from++; /* to a word's beginning */
+  glong rest = g_utf8_strlen(prompt + from, -1);
+  g_autofree gchar *shown = g_utf8_substring(prompt + from, 0, MIN(rest, SHOWN_CHARACTERS));
+  g_string_append_printf(text, "%s reads the first %d of %d tokens, not \"%s%s\"", encoder, read->read, read->tokens,
+                         shown, rest > SHOWN_CHARACTERS ? "..." : "");
+}
+
+/* Once for each text. `property`: the one that holds it. */
+static void warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings, const gchar *property,
+                           const FkTextRead *clip, const FkTextRead *t5) {
+  const char *prompt = fk_settings_get(settings, property);
+  gboolean t5_cut = t5->read < t5->tokens, clip_cut = clip->read < clip->tokens;
+  if (!prompt || (!t5_cut && !clip_cut)) return;
+  g_autofree gchar *key = g_strconcat(property, " ", prompt, NULL);
+  g_autoptr(GString) text = g_string_new("Not all of ");
+  g_string_append_printf(text, "%s is read: ", property);
+  append_reading(text, t5_cut ? "T5" : "CLIP", prompt, t5_cut ? t5 : clip);
+  g_string_append(text, "; ");
+  append_reading(text, t5_cut ? "CLIP" : "T5", prompt, t5_cut ? clip : t5);
+  g_string_append_c(text, '.');
+  gst_flux_kontext_edit_warn_once(self, key, GST_LIBRARY_ERROR, GST_LIBRARY_ERROR_SETTINGS, text->str, NULL);
+}
+
+void gst_flux_kontext_edit_warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings, const FkResult *r) {
+  warn_truncated(self, settings, "prompt", &r->clip, &r->t5);
+  warn_truncated(self, settings, "negative-prompt", &r->negative_clip, &r->negative_t5);
+}
+
+/* ---- Progress ---- */
+
 void gst_flux_kontext_edit_post_progress(GstFluxKontextEdit *self, GstProgressType type, const gchar *code,
                                          const gchar *text) {
   g_autofree gchar *valid = utf8(text);

@@ -18,6 +18,8 @@ void gst_flux_kontext_edit_warn_once(GstFluxKontextEdit *self, const gchar *key,
                                      const gchar *text, const gchar *debug);
 /* Adapters of which a part has no place in the model: once for each list. */
 void gst_flux_kontext_edit_warn_unmatched(GstFluxKontextEdit *self, FkEngine *engine, const FkSettings *settings);
+/* Prompts that were read in part: once for each text. */
+void gst_flux_kontext_edit_warn_truncated(GstFluxKontextEdit *self, const FkSettings *settings, const FkResult *result);
 void gst_flux_kontext_edit_post_progress(GstFluxKontextEdit *self, GstProgressType type, const gchar *code,
                                          const gchar *text);
 void gst_flux_kontext_edit_post_step(GstFluxKontextEdit *self, gint64 current, gint64 total);

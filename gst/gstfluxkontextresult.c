@@ -37,16 +37,17 @@ static GstStructure *settings_structure(const FkSettings *settings) {
 
 GstStructure *gst_flux_kontext_result_new(const FkJob *job) {
   const FkResult *r = &job->result;
-  g_autofree gchar *hash = pixel_hash(&job->out);
+  g_autofree gchar *hash = job->out.memory == FK_MEMORY_HOST ? pixel_hash(&job->out) : NULL;
   g_autoptr(GstStructure) settings = settings_structure(job->settings);
-  return gst_structure_new(GST_FLUX_KONTEXT_RESULT_META, "seed", G_TYPE_UINT64, (guint64)r->seed, "settings",
-                           GST_TYPE_STRUCTURE, settings, "width", G_TYPE_INT, r->width, "height", G_TYPE_INT, r->height,
-                           "evaluations", G_TYPE_INT, r->evaluations, "skipped", G_TYPE_INT, r->skipped, "step-mask",
-                           G_TYPE_STRING, r->mask, "repeated", G_TYPE_BOOLEAN, FALSE, "truncated", G_TYPE_BOOLEAN,
-                           (gboolean)r->truncated, "text-ms", G_TYPE_DOUBLE, r->text_ms, "encode-ms", G_TYPE_DOUBLE,
-                           r->encode_ms, "denoise-ms", G_TYPE_DOUBLE, r->denoise_ms, "decode-ms", G_TYPE_DOUBLE,
-                           r->decode_ms, "edit-ms", G_TYPE_DOUBLE, r->edit_ms, "hash", G_TYPE_STRING, hash, "version",
-                           G_TYPE_STRING, PACKAGE_VERSION, NULL);
+  GstStructure *result = gst_structure_new(
+      GST_FLUX_KONTEXT_RESULT_META, "seed", G_TYPE_UINT64, (guint64)r->seed, "settings", GST_TYPE_STRUCTURE, settings,
+      "width", G_TYPE_INT, r->width, "height", G_TYPE_INT, r->height, "evaluations", G_TYPE_INT, r->evaluations,
+      "skipped", G_TYPE_INT, r->skipped, "step-mask", G_TYPE_STRING, r->mask, "repeated", G_TYPE_BOOLEAN, FALSE,
+      "truncated", G_TYPE_BOOLEAN, (gboolean)r->truncated, "text-ms", G_TYPE_DOUBLE, r->text_ms, "encode-ms",
+      G_TYPE_DOUBLE, r->encode_ms, "denoise-ms", G_TYPE_DOUBLE, r->denoise_ms, "decode-ms", G_TYPE_DOUBLE, r->decode_ms,
+      "edit-ms", G_TYPE_DOUBLE, r->edit_ms, "version", G_TYPE_STRING, PACKAGE_VERSION, NULL);
+  if (hash) gst_structure_set(result, "hash", G_TYPE_STRING, hash, NULL);
+  return result;
 }
 
 static gboolean copy_field(GQuark field, const GValue *value, gpointer structure) {

@@ -330,6 +330,21 @@ static void test_similar_streams(void) {
   }
 }
 
+/* What is repeated is the result of the frame that was compared with, not of one that came after it. */
+static void test_similar_between(void) {
+  g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "seed=7 similar-frame=auto", SMALL);
+  g_autoptr(GstBuffer) a = edit(t, 1, 0);
+  g_object_set(t->element, "similar-frame", "off", "seed", (guint64)9, NULL);
+  g_autoptr(GstBuffer) b = edit(t, 2, 1);
+  g_object_set(t->element, "similar-frame", "auto", "seed", (guint64)7, NULL);
+  g_autoptr(GstBuffer) c = edit(t, 1, 2);
+  guint64 seed = 0;
+  g_assert_false(repeated(b));
+  g_assert_true(repeated(c));
+  g_assert_true(gst_structure_get_uint64(gst_flux_kontext_result(c), "seed", &seed));
+  g_assert_cmpuint(seed, ==, 7);
+}
+
 /* The frame that is repeated may still wait for its batch to fill. */
 static void test_similar_batch(void) {
   g_autoptr(Tester) t = tester_new_playing(NULL_ENGINE "similar-frame=auto batch-size=3", SMALL);
@@ -383,6 +398,7 @@ static void add(void) {
   g_test_add_func("/element/results/previews", test_previews);
   g_test_add_func("/element/results/similar", test_similar);
   g_test_add_func("/element/results/similar/streams", test_similar_streams);
+  g_test_add_func("/element/results/similar/between", test_similar_between);
   g_test_add_func("/element/results/similar/batch", test_similar_batch);
   g_test_add_func("/element/results/similar/refused", test_similar_refused);
   g_test_add_func("/element/results/stats", test_stats);
