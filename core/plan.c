@@ -24,7 +24,8 @@ static FkBackend *null_backend(FkDtype dtype, GError **error) {
 
 /* `edit` without pixels, tokenizers and callbacks. */
 static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, bool whole_last_block, GError **error) {
-  FkModel model = *edit->model;
+  const FkModel *asked = edit->model;
+  FkModel model = *asked;
   model.flux.whole_last_block = whole_last_block;
   model.clip_tokenizer = NULL;
   model.t5_tokenizer = NULL;
@@ -36,7 +37,9 @@ static bool walk(FkEdit *edit, FkBackend *be, FkArena *arena, bool whole_last_bl
   edit->bring = NULL;
   edit->progress = NULL;
   edit->dry_run = true;
-  return fk_arena_open(arena, be, 0) && fk_edit_run(edit, error);
+  const bool ok = fk_arena_open(arena, be, 0) && fk_edit_run(edit, error);
+  edit->model = asked;
+  return ok;
 }
 
 static size_t peak(const FkEdit *e) {
@@ -177,7 +180,6 @@ static bool walk_both(const FkEdit *start, FkBackend *be, int bytes_per_value, F
   edit.jobs = &job;
   whole.jobs = &whole_job;
   if (!walk(&edit, be, &arena, false, error)) return false;
-  edit.model = start->model;
   p->evaluations = job.result.evaluations;
   if (!fill(&edit, be, bytes_per_value, p, error) || !walk(&whole, be, &arena, true, error)) return false;
   p->whole_step_flop = whole.cost[FK_STAGE_DENOISE].flop / p->evaluations;

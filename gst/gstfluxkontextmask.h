@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Masks of frames: from the metas of a buffer, and what a result under one keeps of the frame's bytes. */
+/* What a result under a mask keeps of the frame's bytes; masks from metas: gstfluxkontextregions.h. */
 #ifndef GST_FLUX_KONTEXT_MASK_H
 #define GST_FLUX_KONTEXT_MASK_H
 

@@ -49,9 +49,9 @@ static GstBuffer *regions(GstVideoFormat format, gint w, gint h, guint (*value)(
   for (gint y = 0; y < h; y++)
     for (gint x = 0; x < w; x++) {
       guint8 *at = pixels + offset[0] + y * stride[0] + x * bytes;
-      if (format == GST_VIDEO_FORMAT_GRAY8) *at = (guint8)value(x, y);
-      if (format == GST_VIDEO_FORMAT_GRAY16_LE) GST_WRITE_UINT16_LE(at, value(x, y));
-      if (format == GST_VIDEO_FORMAT_GRAY16_BE) GST_WRITE_UINT16_BE(at, value(x, y));
+      guint v = value(x, y);
+      *at = (guint8)(format == GST_VIDEO_FORMAT_GRAY16_BE ? v >> 8 : v);
+      if (bytes == 2) at[1] = (guint8)(format == GST_VIDEO_FORMAT_GRAY16_BE ? v : v >> 8);
     }
   GstBuffer *buffer = gst_buffer_new_wrapped(pixels, size);
   gst_buffer_add_video_meta_full(buffer, GST_VIDEO_FRAME_FLAG_NONE, format, (guint)w, (guint)h, 1, offset, stride);

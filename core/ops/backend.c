@@ -61,7 +61,7 @@ static const FkOps *open_module(void **module, char *message, size_t size) {
   const uint32_t abi = ops ? ops->abi : 0;
   if (abi != FK_BACKEND_ABI)
     snprintf(message, size, "%s has backend interface %u, this program needs %u: install the two from one build", path,
-             abi, FK_BACKEND_ABI);
+             abi, (uint32_t)FK_BACKEND_ABI);
   else if (memcmp(ops->sizes, sizes, sizeof sizes) != 0)
     snprintf(message, size, "%s was built with other headers than this program: install the two from one build", path);
   else

@@ -26,20 +26,26 @@ typedef struct {
   int64_t head, row, rows, key, keys; /* of the block and of the tile */
 } FkQuantTile;
 
-/* Where each array of a task lies behind `scratch`; returns the floats of all, for which scratch may be NULL. Doubles
- * come first, so that they are aligned. */
-static size_t lay_out(FkQuantTile *t, float *scratch, int64_t rows, int64_t width) {
-  const int64_t doubles = rows * FK_QUANT_BLOCK + (FK_QUANT_BLOCK + rows) * width;
+static int64_t doubles_of(int64_t rows, int64_t width) {
+  return rows * FK_QUANT_BLOCK + (FK_QUANT_BLOCK + rows) * width;
+}
+
+/* Floats behind `scratch`, of all arrays of a task. */
+static size_t scratch_of(int64_t rows, int64_t width) {
+  return (size_t)(2 * doubles_of(rows, width) + (2 * rows + FK_QUANT_BLOCK) * width + rows * (FK_QUANT_BLOCK + 2));
+}
+
+/* Where each array of a task lies in `scratch`. Doubles come first, so that they are aligned. */
+static void lay_out(FkQuantTile *t, float *scratch, int64_t rows, int64_t width) {
   t->p = (double *)scratch;
   t->v = t->p + rows * FK_QUANT_BLOCK;
   t->acc = t->v + FK_QUANT_BLOCK * width;
-  t->q = scratch + 2 * doubles;
+  t->q = scratch + 2 * doubles_of(rows, width);
   t->k = t->q + rows * width;
   t->s = t->k + FK_QUANT_BLOCK * width;
   t->o = t->s + rows * FK_QUANT_BLOCK;
   t->max = t->o + rows * width;
   t->sum = t->max + rows;
-  return (size_t)(2 * doubles + (2 * rows + FK_QUANT_BLOCK) * width + rows * (FK_QUANT_BLOCK + 2));
 }
 
 /* Codes of rows x one head as integers in float32, dense. */
@@ -113,9 +119,8 @@ static void attention_task(const void *data, int64_t task, float *scratch) {
 
 void fk_cpu_attention_quantized(FkBackend *be, const FkAttention *a) {
   FkQuantAttentionOp op = {.a = a, .width = fk_tensor_cols(a->q) / a->heads, .factor = a->scale * 1.44269504f};
-  FkQuantTile t;
   for (int i = 0; i < 256; i++) op.table[i] = (double)fk_e4m3_to_f32((uint8_t)i);
   op.rows = fk_cpu_part(fk_tensor_rows(a->q), FK_QUANT_ROWS, 16);
   op.row_parts = fk_cpu_parts(fk_tensor_rows(a->q), op.rows);
-  fk_cpu_run(be, a->heads * op.row_parts, lay_out(&t, NULL, op.rows, op.width), attention_task, &op);
+  fk_cpu_run(be, a->heads * op.row_parts, scratch_of(op.rows, op.width), attention_task, &op);
 }

@@ -110,7 +110,7 @@ static gboolean answer(GThreadedSocketService *service, GSocketConnection *c, GO
 bool metrics_listen(const char *address, FkEngine *engine, GError **error) {
   g_autoptr(GSocketConnectable) at = g_network_address_parse(address, 0, error);
   if (!at) return false;
-  GSocketService *service = g_threaded_socket_service_new(4); /* as long as the process */
+  g_autoptr(GSocketService) service = g_threaded_socket_service_new(4);
   g_autoptr(GSocketAddressEnumerator) all = g_socket_connectable_enumerate(at);
   g_autoptr(GSocketAddress) first = g_socket_address_enumerator_next(all, NULL, error);
   if (!first) return false;
@@ -120,6 +120,6 @@ bool metrics_listen(const char *address, FkEngine *engine, GError **error) {
     return false;
   g_autofree char *shown = g_socket_connectable_to_string(G_SOCKET_CONNECTABLE(bound));
   fprintf(stderr, "metrics and readiness on http://%s\n", shown);
-  g_signal_connect(service, "run", G_CALLBACK(answer), fk_engine_ref(engine));
+  g_signal_connect(g_steal_pointer(&service), "run", G_CALLBACK(answer), fk_engine_ref(engine)); /* for good */
   return true;
 }
