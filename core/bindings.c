@@ -59,6 +59,9 @@
  * fk_layers_rows: (skip)
  */
 /**
+ * fk_layers_calibration: (skip)
+ */
+/**
  * FkMachine: (skip)
  */
 /**

@@ -272,7 +272,7 @@ static bool cut(const FkTextRead *r) {
 }
 
 /* result.flop holds what the loop spent on each frame alone; what they share is shared. */
-static void write_results(const FkEdit *e, const FkPrompt *positive, const FkPrompt *negative) {
+static void write_results(const FkEdit *e, const FkPrompt *positive, const FkPrompt *negative, int64_t saturated) {
   double shared = 0;
   for (int s = 0; s < FK_STAGES; s++) shared += e->cost[s].flop;
   for (int i = 0; i < e->n; i++) shared -= e->jobs[i].result.flop;
@@ -291,12 +291,14 @@ static void write_results(const FkEdit *e, const FkPrompt *positive, const FkPro
     r->denoise_ms = e->cost[FK_STAGE_DENOISE].ms;
     r->decode_ms = e->cost[FK_STAGE_DECODE].ms;
     r->edit_ms = r->text_ms + r->encode_ms + r->denoise_ms + r->decode_ms;
+    r->saturated = saturated;
     r->flop += shared / e->n;
   }
 }
 
 bool fk_edit_run(FkEdit *e, GError **error) {
   const size_t mark = fk_arena_mark(e->arena);
+  const int64_t before = e->be->count.saturated;
   FkPrompt positive = {0}, negative = {0};
   g_autofree FkDenoiseFrame *frames = g_try_new0(FkDenoiseFrame, (size_t)e->n);
   if (!frames) return no_memory(error, "frames", (size_t)e->n * sizeof *frames);
@@ -307,7 +309,7 @@ bool fk_edit_run(FkEdit *e, GError **error) {
          stage_end(&clock, error);
   }
   ok = ok && decode_images(e, frames, error);
-  if (ok) write_results(e, &positive, &negative);
+  if (ok) write_results(e, &positive, &negative, e->be->count.saturated - before);
   fk_arena_reset(e->arena, mark);
   return ok;
 }

@@ -12,6 +12,7 @@
 #include "engine.h"
 
 #include "budget.h"
+#include "calibration.h"
 #include "extras.h"
 #include "file.h"
 #include "frames.h"
@@ -102,6 +103,7 @@ static void engine_free(FkEngine *e) {
   g_free(e->why);
   g_free(e->files);
   g_free(e->hashes);
+  g_free(e->calibration);
   g_free(e->adapted);
   g_free(e->adapters);
   g_mutex_clear(&e->lock);
@@ -130,6 +132,13 @@ static FkEngine *engine_create(const FkOptions *options, const char *path, GErro
   return NULL;
 }
 
+/* Static scales, where the options ask for them and there is a model to have them. */
+static bool calibrate(FkEngine *e, GError **error) {
+  if (e->plan.quantization != FK_QUANTIZATION_FP8_STATIC || e->plan.backend == FK_ENGINE_NULL) return true;
+  return fk_calibration_apply(e->model, e->plan.calibration_path, e->files, e->options, &e->hashes, &e->calibration,
+                              error);
+}
+
 /* The engine that is the same as `e` in all but the spelling of its options, else `e` with its model. Takes `e`. */
 static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, GError **error) {
   g_autofree char *resolved = fk_load_identity(&e->plan), *name = g_strconcat(resolved, files, NULL);
@@ -141,7 +150,7 @@ static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, 
   e->files = g_strdup(files);
   const FkPaths paths = fk_load_paths(&e->plan, path);
   e->model = fk_model_open_paths(&paths, e->be, &e->plan.precision, e->plan.backend != FK_ENGINE_NULL, error);
-  if (e->model) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
+  if (e->model && calibrate(e, error)) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
   engine_free(e);
   return NULL;
 }

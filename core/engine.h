@@ -33,6 +33,7 @@ struct FkEngine {
   FkPlacing placing;        /* the model's, for who has not the turn */
   uint64_t max_vram;        /* the lowest of all users'; 0: none has a limit */
   char *adapted, *adapters; /* the list of adapters that the weights have, and what of it there is; NULL: none yet */
+  char *calibration;        /* hash of the file with static scales; NULL: none */
   char *hashes;             /* of the model's files as a manifest has them; NULL: not asked for yet */
 
   /* Who has the turn owns all below, and the backend. */
@@ -42,7 +43,6 @@ struct FkEngine {
   FkPlanned planned;
   int plans; /* walks of an edit to plan its memory, so far */
 };
-
 
 /* fk_engine_edit with every matrix product shown to `observer` (nullable) before it runs, graphs off. */
 bool fk_engine_edit_observed(FkEngine *engine, FkObserver *observer, FkJob *jobs, int n, GCancellable *cancellable,

@@ -244,6 +244,7 @@ typedef struct {
   FkTextRead clip, t5, negative_clip, negative_t5; /* of prompt and, with true CFG, of negative-prompt */
   int unmatched;      /* tensors of the files in `loras` that have no place in the model; fk_engine_active names them */
   double adapters_ms; /* taken to exchange the adapters, before the edit's own time; 0: they were in */
+  int64_t saturated;  /* of all frames of the call: numbers that the scales of quantization=fp8-static cut off */
   double flop;        /* spent in this edit */
   double text_ms, encode_ms, denoise_ms, decode_ms, edit_ms;
 } FkResult;
@@ -338,6 +339,12 @@ FK_API void fk_layers_free(FkLayers *layers); /* (nullable) */
 FK_API bool fk_layers_edit(FkLayers *layers, FkJob *jobs, int n, GCancellable *cancellable, GError **error);
 /* Layers that have been used, in the model's order. (transfer full): g_free */
 FK_API FkLayerRow *fk_layers_rows(const FkLayers *layers, size_t *count);
+/* The file that quantization=fp8-static takes (calibration-path): JSON with a scale for each matrix of the
+ * transformer's blocks, four times what the largest number so far needs, and the model's hash. FK_ERROR_OPTION_BAD: no
+ * edit yet; errors of fk_manifest. (transfer full): g_free */
+FK_API char *fk_layers_calibration(const FkLayers *layers, GError **error);
+/* Where that file is looked for while calibration-path is not set. (transfer full): g_free */
+FK_API char *fk_calibration_path(const char *model_path);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkLayers, fk_layers_free)
 
 /* "decided (asked; why)" for what the engine was opened with (backend, precision, device or threads) and for each

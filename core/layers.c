@@ -96,6 +96,7 @@ struct FkLayers {
   FkBackend *cpu; /* that makes products twice */
   GPtrArray *named;
   Layer *layers; /* [named->len] */
+  int edits;
   GError *error; /* the first one inside an edit */
 };
 
@@ -275,7 +276,8 @@ static void observe(FkObserver *observer, FkBackend *be, const FkLinear *l) {
 FkLayers *fk_layers_new(FkEngine *engine, GError **error) {
   char message[256];
   FkFailure failure;
-  if (engine->plan.quantization != FK_QUANTIZATION_NONE || engine->plan.text_quantization != FK_QUANTIZATION_NONE) {
+  if (engine->plan.quantization != FK_QUANTIZATION_NONE ||
+      engine->plan.text_quantization != FK_TEXT_QUANTIZATION_NONE) {
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
                         "layers are measured where nothing is quantised: expected quantization=none and "
                         "text-quantization=none");
@@ -309,9 +311,15 @@ void fk_layers_free(FkLayers *all) {
 
 bool fk_layers_edit(FkLayers *all, FkJob *jobs, int n, GCancellable *cancellable, GError **error) {
   if (!fk_engine_edit_observed(all->engine, &all->observer, jobs, n, cancellable, NULL, NULL, error)) return false;
+  all->edits += n;
   if (!all->error) return true;
   g_propagate_error(error, g_steal_pointer(&all->error));
   return false;
+}
+
+const FkEngine *fk_layers_source(const FkLayers *all, int *edits) {
+  *edits = all->edits;
+  return all->engine;
 }
 
 static void fill_means(FkLayerRow *row, const Layer *l) {

@@ -16,5 +16,7 @@ typedef struct {
 
 /* FkNamedLayer of T5 and the transformer, in the model's order. (transfer full) */
 GPtrArray *fk_layers_list(const FkModel *model);
+/* What was measured, and how many frames of it. */
+const FkEngine *fk_layers_source(const FkLayers *layers, int *edits);
 
 #endif

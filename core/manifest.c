@@ -107,9 +107,7 @@ static bool hash_path(GString *list, GChecksum *all, const char *path, GError **
   return true;
 }
 
-/* {"sha256": of names and hashes, "files": [...]}: what the engine opened, or an error. NULL path: a published
- * configuration without files. (transfer full) */
-static char *hash_model(const char *path, const char *opened, const FkOptions *options, GError **error) {
+char *fk_manifest_model(const char *path, const char *opened, const FkOptions *options, char **sum, GError **error) {
   static const char *const others[] = {"vae-path", "clip-path", "t5-path", "tokenizer-path"};
   g_autoptr(GChecksum) all = g_checksum_new(G_CHECKSUM_SHA256);
   g_autoptr(GString) list = g_string_new("[");
@@ -126,6 +124,7 @@ static char *hash_model(const char *path, const char *opened, const FkOptions *o
   }
   GString *s = g_string_new("{");
   member(s, "sha256", g_checksum_get_string(all));
+  if (sum) *sum = g_strdup(g_checksum_get_string(all));
   key(s, "files");
   g_string_append_printf(s, "%s]}", list->str);
   return g_string_free(s, FALSE);
@@ -137,7 +136,7 @@ static const char *model_hashes(FkEngine *e, GError **error) {
   const char *known = e->hashes;
   g_mutex_unlock(&e->lock);
   if (known) return known;
-  g_autofree char *hashes = hash_model(e->model->path, e->files, e->options, error);
+  g_autofree char *hashes = fk_manifest_model(e->model->path, e->files, e->options, NULL, error);
   if (!hashes) return NULL;
   g_mutex_lock(&e->lock);
   if (!e->hashes) e->hashes = g_steal_pointer(&hashes);
@@ -224,6 +223,7 @@ static char *make_id(FkEngine *e, const FkJob *job, const char *pixels, const ch
     g_string_append_printf(s, "reference %dx%dx%d %s\n", job->references[i].width, job->references[i].height,
                            job->references[i].channels, picture ? picture : "none");
   }
+  if (e->calibration) g_string_append_printf(s, "calibration %s\n", e->calibration);
   append_values(s, e, fk_options_values(e->options), FK_SCOPE_OPTION, ID);
   append_values(s, e, fk_settings_values(job->settings), FK_SCOPE_SETTING, ID);
   g_string_append(s, adapters);
@@ -331,7 +331,7 @@ static void write_properties(GString *s, FkEngine *e, const FkJob *job) {
   g_string_append_c(s, '}');
 }
 
-static void write_ran(GString *s, const FkResult *r) {
+static void write_ran(GString *s, const FkResult *r, bool calibrated) {
   top(s, "ran");
   g_string_append_c(s, '{');
   number(s, "width", r->width);
@@ -340,6 +340,7 @@ static void write_ran(GString *s, const FkResult *r) {
   number(s, "skipped", r->skipped);
   member(s, "mask", r->mask);
   if (*r->region) member(s, "region", r->region);
+  if (calibrated) number(s, "saturated", r->saturated);
   write_read(s, "clip", &r->clip);
   write_read(s, "t5", &r->t5);
   write_read(s, "negative-clip", &r->negative_clip);
@@ -410,9 +411,13 @@ char *fk_manifest(FkEngine *e, const FkJob *given, GError **error) {
   }
   if (job->n_references) write_references(s, job);
   write_properties(s, e, job);
-  write_ran(s, &job->result);
+  write_ran(s, &job->result, e->calibration != NULL);
   top(s, "model");
   g_string_append(s, model);
+  if (e->calibration) {
+    top(s, "calibration");
+    quote(s, e->calibration);
+  }
   top(s, "loras");
   write_adapters(s, adapters);
   write_machine(s, e, class);

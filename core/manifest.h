@@ -10,5 +10,9 @@
 
 /* SHA-256 of the pixels, rows without gaps; NULL: there are none. (transfer full) */
 char *fk_manifest_pixels(const FkImage *image);
+/* {"sha256": of names and hashes, "files": [...]}: what an engine opened at `path` (NULL: a published configuration
+ * without files) when it noted `opened` (fk_registry_files), or an error. *sum: the first member alone (transfer full);
+ * sum may be NULL. (transfer full) */
+char *fk_manifest_model(const char *path, const char *opened, const FkOptions *options, char **sum, GError **error);
 
 #endif

@@ -199,7 +199,7 @@ static char *sources(const Writer *w, GError **error) {
 static char *options_text(const FkLoadPlan *plan) {
   GString *s = g_string_new(NULL);
   static const char *const names[] = {"quantization", "text-quantization"};
-  const FkQuantization values[] = {plan->quantization, plan->text_quantization};
+  const int values[] = {(int)plan->quantization, (int)plan->text_quantization};
   for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
     g_string_append_printf(s, "%s=%s\n", names[i], fk_properties_find(names[i])->values[1 + values[i]]);
   if (plan->twins)

@@ -112,8 +112,16 @@ CHOICES(forecast, FORECASTS, 2 + FK_FORECAST_ORDER);
 #define QUANTIZATIONS(X)                                                                                               \
   X(0, "auto", "The preset decides")                                                                                   \
   X(1 + FK_QUANTIZATION_NONE, "none", "The backend's own type")                                                        \
-  X(1 + FK_QUANTIZATION_FP8, "fp8", "E4M3 weights and inputs, a scale for each row of both, measured as they come")
+  X(1 + FK_QUANTIZATION_FP8, "fp8", "E4M3 weights and inputs, a scale for each row of both, measured as they come")    \
+  X(1 + FK_QUANTIZATION_FP8_STATIC, "fp8-static",                                                                      \
+    "The same with one scale for all inputs of a matrix, from a file of fluxkontext-calibrate")
 CHOICES(quantization, QUANTIZATIONS, 1 + FK_QUANTIZATIONS);
+
+#define TEXT_QUANTIZATIONS(X)                                                                                          \
+  X(0, "auto", "The preset decides")                                                                                   \
+  X(1 + FK_TEXT_QUANTIZATION_NONE, "none", "The backend's own type")                                                   \
+  X(1 + FK_TEXT_QUANTIZATION_FP8, "fp8", "E4M3 weights and inputs, a scale for each row of both, measured as they come")
+CHOICES(text_quantization, TEXT_QUANTIZATIONS, 1 + FK_TEXT_QUANTIZATIONS);
 
 #define ATTENTION_PRECISIONS(X)                                                                                        \
   X(0, "auto", "The preset decides")                                                                                   \
@@ -199,9 +207,13 @@ static const FkProperty table[] = {
      OPTION(ENUM, offload), .initial = "auto", CHOICE(offload), MEMORY},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
+    {"calibration-path", "Calibration's path",
+     "File of fluxkontext-calibrate that quantization=fp8-static takes; unset: fluxkontext-calibration.json in the "
+     "model's folder, or the model's file with .calibration.json behind its name",
+     OPTION(STRING, calibration_path), .initial = NULL, MEMORY, A_FILE},
     {"text-quantization", "Quantisation of T5",
      "Type of the weights and inputs of the T5 text encoder's blocks: fp8 halves their memory",
-     OPTION(ENUM, text_quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
+     OPTION(ENUM, text_quantization), LOSSY, .initial = "auto", CHOICE(text_quantization), ALL("none"), MEMORY},
 
     {"prompt", "Prompt", "Edit instruction, passed to the model unchanged", SETTING(STRING, prompt), .initial = "",
      PLAYING},

@@ -3,6 +3,7 @@
  * options resolve to (tune.c). */
 #include "registry.h"
 
+#include "calibration.h"
 #include "properties.h"
 #include "values.h"
 
@@ -74,6 +75,17 @@ static void append_checkpoint(GString *s, const char *folder) {
   }
 }
 
+/* The file that is read though no option names it. */
+static void append_calibration(GString *s, const FkValues *v) {
+  const char *quantization = fk_values_get(v, fk_properties_find("quantization"));
+  const char *model = fk_values_get(v, fk_properties_find("model-path"));
+  const char *given = fk_values_get(v, fk_properties_find("calibration-path"));
+  if (strcmp(quantization, "fp8-static") || !model || (given && *given)) return;
+  g_autofree char *path = fk_calibration_path(model);
+  g_string_append(s, "calibration ");
+  append_file(s, path);
+}
+
 char *fk_registry_files(const FkOptions *options) {
   const FkValues *v = fk_options_values(options);
   size_t n;
@@ -88,6 +100,7 @@ char *fk_registry_files(const FkOptions *options) {
     if (real) append_checkpoint(s, real);
     free(real);
   }
+  append_calibration(s, v);
   return g_string_free(s, FALSE);
 }
 

@@ -16,7 +16,8 @@ typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;
 typedef enum { FK_MASK_NONE, FK_MASK_ALPHA, FK_MASK_META, FK_MASK_PATH, FK_MASKS } FkMaskSource;
 typedef enum { FK_REFERENCE_IDS_OFFSET, FK_REFERENCE_IDS_INDEX, FK_REFERENCE_IDS_KINDS } FkReferenceIds;
 typedef enum { FK_REGION_WHOLE, FK_REGION_CROP, FK_REGIONS } FkRegion;
-typedef enum { FK_QUANTIZATION_NONE, FK_QUANTIZATION_FP8, FK_QUANTIZATIONS } FkQuantization;
+typedef enum { FK_QUANTIZATION_NONE, FK_QUANTIZATION_FP8, FK_QUANTIZATION_FP8_STATIC, FK_QUANTIZATIONS } FkQuantization;
+typedef enum { FK_TEXT_QUANTIZATION_NONE, FK_TEXT_QUANTIZATION_FP8, FK_TEXT_QUANTIZATIONS } FkTextQuantization;
 typedef enum { FK_ATTENTION_BF16, FK_ATTENTION_FP8, FK_ATTENTION_PRECISIONS } FkAttentionPrecision;
 typedef enum { FK_OFFLOAD_NONE, FK_OFFLOAD_MODEL, FK_OFFLOAD_SEQUENTIAL, FK_OFFLOADS } FkOffload;
 typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEngineKind;
@@ -28,14 +29,16 @@ typedef struct {
   const char *model_path;                                      /* NULL: none; the same of the others */
   const char *vae_path, *clip_path, *t5_path, *tokenizer_path; /* parts instead of the model's own */
   FkEngineKind backend;
-  int device;                                     /* index of the GPU; -1: not one of several */
-  int threads;                                    /* of the CPU backend; 0 on others */
-  uint64_t max_vram;                              /* bytes; 0: no limit */
-  int offload;                                    /* FkOffload; -1: not decided yet: by the plan of the first edit */
-  int streamed;                                   /* blocks that stream, with FK_OFFLOAD_SEQUENTIAL; for reports */
-  FkQuantization quantization, text_quantization; /* of the transformer's blocks; of T5 */
-  bool twins;                                     /* the blocks' matrices are held unquantised too */
-  FkPrecision precision;                          /* of each kind of matrix; follows from the rest */
+  int device;                           /* index of the GPU; -1: not one of several */
+  int threads;                          /* of the CPU backend; 0 on others */
+  uint64_t max_vram;                    /* bytes; 0: no limit */
+  int offload;                          /* FkOffload; -1: not decided yet: by the plan of the first edit */
+  int streamed;                         /* blocks that stream, with FK_OFFLOAD_SEQUENTIAL; for reports */
+  FkQuantization quantization;          /* of the transformer's blocks */
+  FkTextQuantization text_quantization; /* of T5 */
+  const char *calibration_path;         /* with FK_QUANTIZATION_FP8_STATIC; NULL: beside the model */
+  bool twins;                           /* the blocks' matrices are held unquantised too */
+  FkPrecision precision;                /* of each kind of matrix; follows from the rest */
 } FkLoadPlan;
 
 /* What one edit runs with. Strings belong to the settings. */

@@ -234,12 +234,14 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
 }
 
 /* The forms of roles from..to as the option `name` has them. */
-static bool quantize_roles(FkLoadPlan *plan, const FkBackend *be, const char *name, FkQuantization quantization,
-                           FkRole from, FkRole to, GError **error) {
-  if (quantization == FK_QUANTIZATION_NONE) return true;
-  if (!(be->can & FK_CAN_FP8)) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=fp8: backend %s on %s has no 8-bit products", name,
-                be->ops->name, be->machine);
+static bool quantize_roles(FkLoadPlan *plan, const FkBackend *be, const char *name, int value, FkRole from, FkRole to,
+                           GError **error) {
+  const char *nick = fk_properties_find(name)->values[1 + value];
+  const uint32_t need = FK_CAN_FP8 | (strcmp(nick, "fp8-static") ? 0 : FK_CAN_GIVEN_SCALE);
+  if (!strcmp(nick, "none")) return true;
+  if ((be->can & need) != need) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=%s: backend %s on %s has no %s", name, nick, be->ops->name,
+                be->machine, be->can & FK_CAN_FP8 ? "codes under scales that are given" : "8-bit products");
     return false;
   }
   for (FkRole role = from; role <= to; role++)
@@ -258,8 +260,8 @@ bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *
   plan->threads = plan->backend == FK_ENGINE_CPU ? be->threads : 0;
   plan->precision = fk_precision_uniform(be->dtype);
   plan->twins = plan->quantization != FK_QUANTIZATION_NONE && (plan->precision_first > 0 || plan->precision_last > 0);
-  return quantize_roles(plan, be, "quantization", plan->quantization, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT, error) &&
-         quantize_roles(plan, be, "text-quantization", plan->text_quantization, FK_ROLE_T5, FK_ROLE_T5, error);
+  return quantize_roles(plan, be, "quantization", (int)plan->quantization, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT, error) &&
+         quantize_roles(plan, be, "text-quantization", (int)plan->text_quantization, FK_ROLE_T5, FK_ROLE_T5, error);
 }
 
 /* ---- Comparing ---- */

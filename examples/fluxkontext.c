@@ -18,6 +18,7 @@ static const char *const tools[][2] = {
     {"worker", "takes edits from a queue, for many machines"},
     {"doctor", "reports on machine and model; what an edit costs"},
     {"pack", "makes one file of a model, which opens as fast as it can be read"},
+    {"calibrate", "makes the scales of quantization=fp8-static from edits of your pictures"},
     {"bench", "times edits, their ops, and what each optimization gains"},
     {"quality", "measures what settings cost in quality"}};
 

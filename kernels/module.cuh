@@ -114,7 +114,7 @@ cudaError_t fk_cuda_group_norm(FkCuda *cu, const FkGroupNorm *n); /* without sil
 cudaError_t fk_cuda_group_norm_silu(FkCuda *cu, const FkGroupNorm *n);
 
 /* quant.cu */
-cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x);
+cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x, float given);
 cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups);
 
 /* elementwise.cu */

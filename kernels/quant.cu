@@ -282,8 +282,9 @@ cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int co
 }
 
 /* Rows to E4M3 from bf16 that lie as vectors ask for, or anything. */
-cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x) {
+cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x, float given) {
   const int64_t rows = fk_tensor_rows(x), cols = fk_tensor_cols(x);
+  if (given != 0) return cudaErrorNotSupported; /* without FK_CAN_GIVEN_SCALE nobody asks */
   if ((y.dtype != FK_E4M3 && y.dtype != FK_I8) || !fk_view_known(x) || y_scale.dtype != FK_F32)
     return cudaErrorNotSupported;
   if (rows == 0 || cols == 0) return cudaSuccess;

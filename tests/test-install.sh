@@ -31,7 +31,7 @@ fi
 model=$FK_SOURCE/examples/demo-model/checkpoint
 photo=$FK_SOURCE/examples/demo-model/photos/coffee_256.png
 bare() { env -i PATH="$PATH" HOME="$scratch" LC_ALL=C.UTF-8 "$@"; }
-for tool in edit-image batch verify doctor pack bench quality; do
+for tool in edit-image batch verify doctor pack calibrate bench quality; do
   expect "/install/tool/$tool" bare "$prefix/bin/fluxkontext-$tool" --version
 done
 [ -s "$prefix/share/man/man1/fluxkontext-batch.1" ] && [ -s "$prefix/share/man/man7/fluxkontext-properties.7" ] &&

@@ -7,6 +7,7 @@
 
 #include "number-reference.h"
 
+#include <math.h>
 #include <string.h>
 
 static FkBackend *open_cpu(int threads) {
@@ -273,6 +274,40 @@ static void round_span(void) {
   g_assert_true(isnan(y[0]) && !isfinite(y[1]));
 }
 
+/* A scale that is given: the same arithmetic with it, in any grouping; what it cuts off is counted, what is no number
+ * stays none. */
+static void given(void) {
+  enum { ROWS = 5, COLS = 256 };
+  static const float scales[] = {0.01f, 1.0f, 0.3f, 3e-20f};
+  FkBackend *be = open_cpu(2);
+  GRand *rand = g_rand_new_with_seed(7);
+  float x[ROWS * COLS], scale[ROWS * 2];
+  guint8 codes[ROWS * COLS];
+  for (int i = 0; i < ROWS * COLS; i++) x[i] = (float)(g_rand_double_range(rand, -1, 1) * pow(10, i % 7 - 3));
+  x[3] = INFINITY;
+  x[COLS + 1] = -INFINITY;
+  x[COLS + 2] = NAN;
+  x[9] = -0.0f;
+  for (size_t s = 0; s < G_N_ELEMENTS(scales); s++)
+    for (int across = 1; across <= 2; across++) {
+      const FkTensor y = fk_tensor_2d(codes, FK_E4M3, ROWS, COLS), numbers = fk_tensor_2d(x, FK_F32, ROWS, COLS);
+      const FkTensor y_scale = across == 1 ? fk_tensor_1d(scale, FK_F32, ROWS) : fk_tensor_2d(scale, FK_F32, ROWS, 2);
+      const gint64 before = be->count.saturated;
+      gint64 cut = 0;
+      fk_op_quantize_given(be, y, y_scale, numbers, scales[s]);
+      for (int i = 0; i < ROWS * across; i++) g_assert_true(scale[i] == scales[s]);
+      for (int i = 0; i < ROWS * COLS; i++) {
+        const float inverse = 1.0f / scales[s], value = x[i] * inverse;
+        const guint8 want = isfinite(x[i]) ? fk_f32_to_e4m3(value) : 0x7f;
+        cut += isfinite(x[i]) && fabsf(value) > 448;
+        g_assert_cmpint(codes[i] & (isfinite(x[i]) ? 0xff : 0x7f), ==, want);
+      }
+      g_assert_cmpint(be->count.saturated - before, ==, cut);
+    }
+  g_rand_free(rand);
+  fk_backend_close(be);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -283,5 +318,6 @@ int main(int argc, char **argv) {
   g_test_add_func("/quant/round-span", round_span);
   g_test_add_func("/quant/attention/near", attention_is_near);
   g_test_add_func("/quant/attention/broken", attention_broken);
+  g_test_add_func("/quant/given", given);
   return g_test_run();
 }

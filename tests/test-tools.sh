@@ -31,7 +31,7 @@ check /tools/inspect/opens-no-driver $?
 
 # ---- All tools ----
 
-for tool in edit-image batch verify doctor pack bench quality; do
+for tool in edit-image batch verify doctor pack calibrate bench quality; do
   [ "$("$FK_BUILD/examples/fluxkontext-$tool" --version 2>"$log")" = "fluxkontext-$tool $FK_TOOL_VERSION" ]
   check "/tools/$tool/version" $?
   # Whatever the locale, the text is UTF-8 and whole.
@@ -234,6 +234,23 @@ for words in "-m $model -s 64" "-m $model -n 0" "-m $model again" "steps=2"; do
   [ $? -eq 1 ] && [ "$(grep -c '^fluxkontext-bench: ' "$log")" -eq 1 ]
   check "/tools/bench/refuses ${words##*/}" $?
 done
+
+# ---- fluxkontext-calibrate ----
+
+calibrate=$FK_BUILD/examples/fluxkontext-calibrate
+mkdir pictures
+cp "$photo" pictures/
+echo 'make it night' >pictures/coffee_256.txt
+expect /tools/calibrate/writes "$calibrate" -o scales.json "$model" pictures steps=1 backend=cpu
+expect /tools/calibrate/edits "$edit" -m "$model" -p 'make it night' "$photo" static.png steps=1 backend=cpu \
+  quantization=fp8-static calibration-path=scales.json
+"$edit" -m "$model" -p 'make it night' "$photo" static.png steps=1 backend=cpu quantization=fp8-static >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'needs a file of fluxkontext-calibrate' "$log"
+check /tools/calibrate/without $?
+mkdir empty
+"$calibrate" "$model" empty backend=cpu >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'empty: no PNG or JPEG files' "$log"
+check /tools/calibrate/no-pictures $?
 
 # ---- fluxkontext-quality ----
 

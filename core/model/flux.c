@@ -122,7 +122,9 @@ static FkTensor codes_scale(const FkFluxRun *r, int64_t first, int64_t n) {
 static FkLayerNorm norm_for(const Rows *rows, FkWeight w, int64_t first, int64_t n, int64_t offset, int shift) {
   const FkFluxRun *r = rows->run;
   FkLayerNorm norm = modulated(r, first, n, offset, shift);
-  if (!takes_codes(weight(rows, w))) return norm;
+  w = weight(rows, w);
+  if (!takes_codes(w)) return norm;
+  norm.given = w.x_scale;
   norm.y = codes(r, first, n, r->flux->width);
   norm.y_scale = codes_scale(r, first, n);
   return norm;
@@ -168,7 +170,7 @@ static FkLinear gated_out(const Rows *rows, int64_t from, int64_t n, int64_t col
   const FkTensor numbers = l.x;
   l.x = codes(r, from, n, w.in);
   l.x_scale = codes_scale(r, from, n);
-  fk_op_quantize(r->be, l.x, l.x_scale, numbers);
+  fk_op_quantize_given(r->be, l.x, l.x_scale, numbers, l.w.x_scale);
   return l;
 }
 
@@ -320,8 +322,10 @@ static void issue(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) 
 
 /* A replayed recording issues no ops, so what it spends is counted by issuing them to a backend that only counts. */
 static void count_replay(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) {
-  FkBackend counter = {
-      .ops = &fk_null_ops, .dtype = run->be->dtype, .use = FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FLASH};
+  FkBackend counter = {.ops = &fk_null_ops,
+                       .can = run->be->can,
+                       .dtype = run->be->dtype,
+                       .use = FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FLASH};
   FkFluxRun shadow = *run;
   FkCount *sum = &run->be->count;
   shadow.be = &counter;

@@ -12,7 +12,7 @@
 
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 8
+#define FK_BACKEND_ABI 10
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -37,7 +37,8 @@ enum {
   FK_CAN_GRAPH = 1u << 5,            /* graph_begin and graph_end */
   FK_CAN_FP8 = 1u << 6,              /* products of E4M3 codes in linear and linear_fused */
   FK_CAN_QUANT_ATTENTION = 1u << 7,  /* attention of codes */
-  FK_CAN_DEVICE_IMAGES = 1u << 8     /* pictures in its memory that somebody else allocated */
+  FK_CAN_DEVICE_IMAGES = 1u << 8,    /* pictures in its memory that somebody else allocated */
+  FK_CAN_GIVEN_SCALE = 1u << 9       /* quantize and layer_norm with a given scale */
 };
 
 typedef enum {
@@ -82,10 +83,10 @@ typedef struct {
 } FkLinear;
 
 /* y = LN(x) * (1 + scale) + shift, or LN(x) * weight + bias; vectors [D] float32; biased variance; y may be x.
- * y_scale as in FkLinear: y is codes. */
+ * y_scale as in FkLinear: y is codes, of the scale `given` where that is not 0 (FkOps.quantize). */
 typedef struct {
   FkTensor x, y, weight, bias, scale, shift, y_scale;
-  float eps;
+  float eps, given;
 } FkLayerNorm;
 
 /* clang-format off */
@@ -200,9 +201,12 @@ typedef struct {
    *   amax = max |x|, NaN passed over; inverse = limit / amax, scale = amax / limit; amax < 2^-100: 0 and 1
    *   code = round(x * inverse) to nearest even, saturated
    * An infinite amax gives inverse 0 and scale infinity, so that nothing of the group stays a number. E4M3: subnormals
-   * and -0 kept, NaN gives 0x7F. I8 has no NaN: one in the group makes the scale NaN and the group's codes 0. */
+   * and -0 kept, NaN gives 0x7F. I8 has no NaN: one in the group makes the scale NaN and the group's codes 0.
+   * given, of E4M3 alone and not 0: the scale of every group; y_scale is filled with it, so that products need not know.
+   *   inverse = 1 / given; codes as above, but an infinite x gives NaN; each finite x whose |x * inverse| is above 448
+   *   adds 1 to be->count.saturated, at the latest when sync returns */
   /* clang-format on */
-  void (*quantize)(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x);
+  void (*quantize)(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given);
   void (*conv)(FkBackend *be, const FkConv *c);            /* without upsample and residual */
   void (*group_norm)(FkBackend *be, const FkGroupNorm *n); /* without silu */
   void (*upsample)(FkBackend *be, FkTensor y, FkTensor x); /* nearest, x2 */
@@ -239,6 +243,7 @@ typedef struct {
   double bytes;                                  /* operands read and written once */
   double streamed;                               /* by stream_copy */
   int64_t ops;
+  int64_t saturated; /* numbers that a given scale was too small for */
 } FkCount;
 
 /* Sees every group of every matrix product before it is run (fk_op_linear), with its operands in backend memory as they

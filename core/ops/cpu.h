@@ -171,7 +171,7 @@ void fk_cpu_check(FkBackend *be, FkTensor x, const char *stage);
 void fk_cpu_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, FkTensor dst);
 void fk_cpu_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
 void fk_cpu_copy(FkBackend *be, FkTensor y, FkTensor x);
-void fk_cpu_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x);
+void fk_cpu_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given);
 void fk_cpu_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
 void fk_cpu_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index);
 void fk_cpu_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);

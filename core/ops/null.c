@@ -56,7 +56,7 @@ static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
-  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION;
+  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE;
   snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
   return true;
 }
@@ -158,6 +158,7 @@ NULL_OP(act, FkTensor y, FkTensor x, FkAct act)
 NULL_OP(two, FkTensor y, FkTensor x)
 NULL_OP(three, FkTensor y, FkTensor a, FkTensor b)
 NULL_OP(four, FkTensor a, FkTensor b, FkTensor c, FkTensor d)
+NULL_OP(quantize, FkTensor y, FkTensor y_scale, FkTensor x, float given)
 NULL_OP(embed, FkTensor y, FkWeight table, FkTensor ids)
 NULL_OP(conv, const FkConv *c)
 NULL_OP(group_norm, const FkGroupNorm *n)
@@ -212,7 +213,7 @@ const FkOps fk_null_ops = {
     .copy = null_two,
     .embed = null_embed,
     .gather_rows = null_three,
-    .quantize = null_three,
+    .quantize = null_quantize,
     .conv = null_conv,
     .group_norm = null_group_norm,
     .upsample = null_two,

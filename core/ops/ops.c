@@ -126,7 +126,7 @@ static void compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) {
     compose_qkv(be, l);
   else if (l->act != FK_ACT_NONE)
     be->ops->act(be, plain.y, plain.y, l->act);
-  if (codes) be->ops->quantize(be, l->y, l->y_scale, plain.y);
+  if (codes) be->ops->quantize(be, l->y, l->y_scale, plain.y, 0);
   fk_arena_reset(arena, mark);
 }
 
@@ -181,7 +181,7 @@ static void compose_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm 
   plain.y = fk_arena_2d(arena, FK_F32, fk_tensor_rows(n->x), fk_tensor_cols(n->x));
   plain.y_scale = fk_tensor_none();
   if (be->failure == FK_FAIL_NONE) be->ops->layer_norm(be, &plain, 1);
-  if (be->failure == FK_FAIL_NONE) be->ops->quantize(be, n->y, n->y_scale, plain.y);
+  if (be->failure == FK_FAIL_NONE) be->ops->quantize(be, n->y, n->y_scale, plain.y, n->given);
   fk_arena_reset(arena, mark);
 }
 
@@ -196,6 +196,7 @@ void fk_op_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n, int g
     assert(!fk_tensor_given(n[i].weight) || !fk_tensor_given(n[i].scale));
     assert(!fk_tensor_given(n[i].y_scale) || is_scale(n[i].y_scale, n[i].y));
     assert(fk_tensor_given(n[i].y_scale) == fk_tensor_given(n[0].y_scale));
+    assert(n[i].given >= 0 && (n[i].given <= 0 || (n[i].y.dtype == FK_E4M3 && (be->can & FK_CAN_GIVEN_SCALE))));
     bytes += bytes_of(n[i].x) + bytes_of(n[i].y) + bytes_of(n[i].y_scale);
     (void)cols;
   }
@@ -272,7 +273,7 @@ static void compose_attention(FkBackend *be, FkArena *arena, const FkAttention *
   }
   if (be->failure != FK_FAIL_NONE) return;
   be->ops->attention(be, &plain);
-  if (fk_tensor_given(a->o_scale)) be->ops->quantize(be, a->o, a->o_scale, plain.o);
+  if (fk_tensor_given(a->o_scale)) be->ops->quantize(be, a->o, a->o_scale, plain.o, 0);
 }
 
 void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *attention) {
@@ -322,8 +323,14 @@ void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x) {
 }
 
 void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x) {
+  fk_op_quantize_given(be, y, y_scale, x, 0);
+}
+
+void fk_op_quantize_given(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given) {
   assert(same_shape(x, y) && is_any_scale(y_scale, y) && (x.dtype == FK_F32 || x.dtype == FK_BF16));
-  if (BEGIN(be, bytes_of(x) + bytes_of(y) + bytes_of(y_scale))) be->ops->quantize(be, y, y_scale, x);
+  assert(given >= 0 && (given <= 0 || (y.dtype == FK_E4M3 && (be->can & FK_CAN_GIVEN_SCALE))));
+  if (begin_op(be, "quantize", bytes_of(x) + bytes_of(y) + bytes_of(y_scale)))
+    be->ops->quantize(be, y, y_scale, x, given);
 }
 
 void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {

@@ -42,6 +42,8 @@ void fk_op_gate_add(FkBackend *be, FkTensor y, FkTensor x, FkTensor gate);
 void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x);
 /* y [rows, cols] codes as x; y_scale [rows], [rows, cols / C] or [ceil(rows / 128), cols / C]. */
 void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x);
+/* given not 0: E4M3 codes under this scale, with FK_CAN_GIVEN_SCALE. */
+void fk_op_quantize_given(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given);
 /* y [S, D], table [words, D] without scales, ids [S] int32. */
 void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
 /* y [A, D], x [B, D], index [A] int32. */

@@ -38,6 +38,14 @@ static inline uint8_t fk_quant_code(FkDtype codes, float value, float inverse) {
   return (uint8_t)(int8_t)(rounded > 127.0f ? 127.0f : rounded < -127.0f ? -127.0f : rounded);
 }
 
+/* The code under a scale that was given. Infinity is no large number: it stays visible. */
+static inline uint8_t fk_quant_given(float value, float inverse, int64_t *saturated) {
+  const float x = value * inverse;
+  if (isinf(value)) return 0x7f;
+  *saturated += fabsf(x) > 448.0f;
+  return fk_f32_to_e4m3(x);
+}
+
 /* n numbers under one scale, which is returned. */
 static inline float fk_quant_row(uint8_t *to, FkDtype codes, const float *x, int64_t n) {
   FkQuantGroup group = {0};
