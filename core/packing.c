@@ -358,6 +358,11 @@ static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellab
   w->be.ops = &w->ops;
   w->be.priv = w;
   if (!fk_load_resolve(options, &w->be, &plan, error)) return false;
+  if (plan.quantization == FK_QUANTIZATION_FP8_STATIC) { /* a calibration is of the model's own files */
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "packing: quantization=fp8-static: its scales are of a model that is not packed");
+    return false;
+  }
   w->paths = fk_load_paths(&plan, fk_options_get(options, "model-path"));
   w->model = fk_model_open_paths(&w->paths, &w->be, &plan.precision, true, error);
   const bool ok = w->model && adapt(w, error) && write_file(w, &plan, cancellable, error);

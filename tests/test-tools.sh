@@ -69,6 +69,9 @@ expect /tools/pack/for-the-cpu/as-float32 cmp packed.safetensors cpu.safetensors
 "$pack" --float32 "$model" cuda.safetensors backend=cuda >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'is for the CPU, and backend=cuda is given' "$log"
 check /tools/pack/contradiction $?
+"$pack" "$model" static.safetensors backend=cpu quantization=fp8-static >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'packing: quantization=fp8-static' "$log"
+check /tools/pack/static-scales $?
 "$pack" "$model" >"$log" 2>&1
 [ $? -eq 2 ] && grep -q 'expected MODEL and FILE' "$log"
 check /tools/pack/no-file $?
