@@ -115,20 +115,29 @@ static void solve(const Loop *l, FkTensor *o, int i) {
   combine(l, o, FK_OPERAND_X, s.advance, s.n_advance, i, ADVANCE);
 }
 
-/* The edited tokens alone, and the straight lines of the others. */
-static void forward_edited(Loop *l, FkFluxPass pass, int frame, int branch) {
+/* The edited tokens alone, and the straight lines of the others; or, where it is time and the blocks run, all tokens.
+ * True in that case. */
+static bool forward_edited(Loop *l, FkFluxPass pass, int frame, int branch) {
+  const int i = pass.evaluation;
   const FkDenoiseFrame *f = &l->frames[frame];
-  FkFluxRun *sub = fk_edited_begin(l->region, &l->run, &l->branch[branch], frame, pass.evaluation);
-  pass.reuse_context = true;
+  const bool due = fk_edited_due(l->region, frame, i);
+  FkFluxRun *sub = fk_edited_begin(l->region, &l->run, &l->branch[branch], frame, i);
+  const FkStepWhole whole = {&l->run, fk_edited_places(l->region, frame)};
+  bool computed = true;
+  pass.reuse_context = l->cache || !due;
+  if (due) fk_flux_load(&l->run, &l->branch[branch], i);
   if (l->cache)
-    fk_stepcache_forward(l->cache, sub, &pass, NULL, l->region, frame, branch);
+    computed = fk_stepcache_forward(l->cache, sub, &pass, NULL, due ? &whole : NULL, frame, branch);
   else
-    fk_edited_forward(l->region, sub, &pass);
-  fk_edited_end(l->region, &l->run, f->latent, f->context, frame, pass.evaluation);
+    fk_flux_forward(due ? &l->run : sub, &pass);
+  if (due && computed) return true;
+  fk_edited_end(l->region, &l->run, f->latent, f->context, frame, i);
+  return false;
 }
 
-/* The keys and values of the context are as old as the last evaluation that computed all blocks with its rows. */
-static void forward(Loop *l, int frame, int branch, int i) {
+/* True where all rows were computed. The keys and values of the context are as old as the last evaluation that computed
+ * all blocks with its rows. */
+static bool forward(Loop *l, int frame, int branch, int i) {
   const int sequence = frame * l->branches + branch, every = l->edit->tune->context_reuse;
   const bool reuse = l->run.saved_kv && l->refreshed[sequence] >= 0 && i - l->refreshed[sequence] < every &&
                      l->first + i >= l->edit->tune->context_reuse_warmup;
@@ -138,10 +147,7 @@ static void forward(Loop *l, int frame, int branch, int i) {
                            .reuse_context = reuse,
                            .full = fk_range_full(unquantised, l->first + i, l->total)};
   bool computed = true;
-  if (fk_edited_active(l->region, frame)) {
-    forward_edited(l, pass, frame, branch);
-    return;
-  }
+  if (fk_edited_active(l->region, frame)) return forward_edited(l, pass, frame, branch);
   fk_flux_load(&l->run, &l->branch[branch], i);
   if (l->cache)
     computed = fk_stepcache_forward(l->cache, &l->run, &pass, l->merge, NULL, frame, branch);
@@ -150,6 +156,7 @@ static void forward(Loop *l, int frame, int branch, int i) {
   else
     fk_flux_forward(&l->run, &pass);
   if (computed && !reuse) l->refreshed[sequence] = i;
+  return computed;
 }
 
 /* Branches of evaluation i: guidance-start and -end as diffusers' control_guidance_start and _end. */
@@ -159,21 +166,24 @@ static int branches_at(const Loop *l, int i) {
   return k / n < t->guidance_start || (k + 1) / n > t->guidance_end ? 1 : l->branches;
 }
 
-/* Velocity of one frame at evaluation i, with true CFG if there is a negative branch (spec 8). */
-static void evaluate(Loop *l, int f, int i) {
+/* Velocity of one frame at evaluation i, with true CFG if there is a negative branch (spec 8). True where all rows were
+ * computed, of both. */
+static bool evaluate(Loop *l, int f, int i) {
   FkBackend *be = l->edit->be;
   FkFluxRun *r = &l->run;
   const FkDenoiseFrame *frame = &l->frames[f];
   const double before = fk_job_flop(be);
   const int branches = branches_at(l, i);
+  bool whole = true;
   for (int b = 0; b < branches; b++) {
     fk_op_copy(be, fk_tensor_slice_rows(r->tokens, 0, r->target), frame->latent);
     if (r->context) fk_op_copy(be, fk_tensor_slice_rows(r->tokens, r->target, r->context), frame->context);
-    forward(l, f, b, i);
+    whole &= forward(l, f, b, i);
     if (branches == 2 && b == 0) fk_op_copy(be, l->positive, r->velocity);
   }
   if (branches == 2) fk_op_combine(be, r->velocity, 2, (const FkTensor[]){r->velocity, l->positive}, l->cfg_coefs);
   l->edit->jobs[f].result.flop += fk_job_flop(be) - before;
+  return whole;
 }
 
 /* A preview of the picture's own size: none while a draft runs. */
@@ -182,14 +192,16 @@ static bool show(const Loop *l, int f, int i, GError **error) {
                                     fk_schedule_sigma(l->schedule, i), error);
 }
 
-/* After evaluation i, where it is time: which tokens go on. */
-static bool decide_region(Loop *l, int f, int i, GError **error) {
+/* After evaluation i, where it is time: which tokens go on. whole: it computed all rows. */
+static bool decide_region(Loop *l, int f, int i, bool whole, GError **error) {
   const FkDenoiseFrame *frame = &l->frames[f];
   bool narrowed;
   if (!l->region) return true;
-  if (!fk_edited_decide(l->region, f, i, frame->latent, l->run.velocity, frame->context, &narrowed, error))
+  if (!fk_edited_decide(l->region, f, i, frame->latent, l->run.velocity, frame->context, whole, &narrowed, error))
     return false;
-  if (narrowed && l->cache) fk_stepcache_narrow(l->cache, l->edit->be, l->edit->arena, f, fk_edited_rows(l->region, f));
+  if (narrowed && l->cache)
+    fk_stepcache_narrow(l->cache, l->edit->be, l->edit->arena, f, fk_edited_rows(l->region, f),
+                        fk_edited_known(l->region, f));
   return true;
 }
 
@@ -217,11 +229,11 @@ static bool loop(Loop *l, GError **error) {
     fk_op_range(e->be, "evaluation");
     for (int b = 0; b < branches_at(l, i); b++) fk_flux_modulate(&l->run, &l->branch[b], i);
     for (int f = 0; f < e->n; f++) {
-      evaluate(l, f, i);
+      const bool whole = evaluate(l, f, i);
       if (f == 0) fk_debug_dump(e->be, "velocity", l->run.velocity);
       if (l->ends && i == n - 1)
         find_ends(l, f);
-      else if (show(l, f, i, error) && decide_region(l, f, i, error))
+      else if (show(l, f, i, error) && decide_region(l, f, i, whole, error))
         solve(l, l->operands[f], i);
       else
         return false;

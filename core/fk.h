@@ -81,6 +81,7 @@ typedef struct {
   /* The library's own: the field of the resolved value, and what the backend must be able to do for "on". */
   size_t offset;
   uint32_t needs;
+  bool (*check)(const char *text, GError **error); /* FK_KIND_STRING: of a text that is not empty; NULL: any */
 } FkProperty;
 
 /* (transfer none): static, in the order in which they are shown. */
@@ -237,7 +238,8 @@ typedef struct {
   int skipped;       /* of these, answered by a step cache */
   char mask[128];    /* one character for each of the first 127 evaluations: 1 computed, 0 skipped; replayable */
   /* Which tokens (16x16 pixels) region-tokens found edited, replayable as region-mask: "WxH:" and a hexadecimal digit
-   * for each four of them, row by row, edited = 1, the first in the highest bit; "" where it is off. */
+   * for each four of them, row by row, edited = 1, the first in the highest bit; "" where it is off. Where
+   * region-refresh decided again: "v2:", that, and what changed at each later decision (docs/model.md). */
   char region[FK_REGION_TEXT];
   bool prompt_cached;                              /* the text was not encoded again */
   bool truncated;                                  /* any of these four is shorter than its text */

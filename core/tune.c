@@ -161,6 +161,15 @@ static bool check_guidance(const FkValues *v, GError **error) {
   return false;
 }
 
+/* Several masks have several decisions. */
+static bool check_region_mask(const FkValues *v, GError **error) {
+  const char *mask = get(v, "region-mask");
+  if (!mask || !fk_edited_several(mask) || strcmp(get(v, "region-refresh"), "0")) return true;
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                      "region-mask: masks of several decisions, and with region-refresh=0 there is one");
+  return false;
+}
+
 /* A mask from a file has a file, and there are not too many references. */
 static bool check_files(const FkValues *v, GError **error) {
   g_auto(GStrv) names = fk_pictures_names(get(v, "references"), error);
@@ -172,7 +181,8 @@ static bool check_files(const FkValues *v, GError **error) {
 
 bool fk_settings_check(const FkSettings *settings, GError **error) {
   return fk_tune_check_mask(settings, error) && check_guidance(fk_settings_values(settings), error) &&
-         check_files(fk_settings_values(settings), error) && check_interactions(fk_settings_values(settings), error);
+         check_files(fk_settings_values(settings), error) && check_region_mask(fk_settings_values(settings), error) &&
+         check_interactions(fk_settings_values(settings), error);
 }
 
 /* ---- What has no effect ---- */

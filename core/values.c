@@ -99,7 +99,7 @@ bool fk_values_parse(const FkProperty *p, const char *value, GError **error) {
   case FK_KIND_UINT64:
     if (g_ascii_string_to_unsigned(value, 10, 0, G_MAXUINT64, NULL, NULL)) return true;
     return bad(error, p, value, "an integer from 0 to 18446744073709551615");
-  case FK_KIND_STRING: return short_text(p, value, error);
+  case FK_KIND_STRING: return short_text(p, value, error) && (!p->check || !*value || p->check(value, error));
   }
   return false;
 }

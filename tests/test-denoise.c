@@ -124,6 +124,10 @@ static const char *const active[] = {
     "region-tokens=0.5 region-warmup=2 step-cache=first-block step-cache-threshold=0.3 step-cache-forecast=taylor",
     "region-tokens=100 step-cache=teacache step-cache-warmup=2 step-cache-forecast=taylor2 region-refresh=2",
     "draft=2 region-tokens=100 region-warmup=1 context-reuse=2",
+    "region-tokens=0.8 region-warmup=1 region-refresh=1 step-cache=first-block step-cache-last=1 "
+    "step-cache-forecast=taylor",
+    "region-tokens=1.3 region-warmup=1 region-refresh=1 step-cache=teacache step-cache-threshold=100 "
+    "step-cache-warmup=2 step-cache-last=1 step-cache-forecast=taylor negative-prompt=blur true-cfg-scale=2",
     "draft=2",
     "draft=3 draft-share=0.7 scheduler=unipc",
     "draft=2 draft-share=0.4 step-cache=teacache step-cache-warmup=1 step-cache-forecast=taylor context-reuse=2",
@@ -170,13 +174,14 @@ static void replay(void) {
 
 /* The tokens of a run, replayed under a threshold that would find others; and a mask that is none of this size. */
 static void region_replay(void) {
-  int partly = 0;
+  int partly = 0, changed = 0;
   for (size_t i = 0; i < G_N_ELEMENTS(active); i++) {
     g_autoptr(FkSettings) s = settings_of(active[i]);
     if (!strstr(active[i], "region-tokens=")) continue;
+    const bool again_found = strstr(active[i], "region-refresh") != NULL;
     g_free(edit(active[i]));
     g_autofree Edit *first = edit(active[i]);
-    g_assert_true(g_str_has_prefix(first->r.region, "5x3:"));
+    g_assert_true(g_str_has_prefix(first->r.region, again_found ? "v2:5x3:" : "5x3:"));
     fk_settings_set(s, "region-tokens", "0.001", NULL);
     fk_settings_set(s, "region-mask", first->r.region, NULL);
     g_autofree Edit *again = edit_settings(s, 0);
@@ -184,8 +189,12 @@ static void region_replay(void) {
     g_assert_cmpstr(first->r.region, ==, again->r.region);
     g_assert_cmpfloat(first->r.flop, ==, again->r.flop);
     partly += strcmp(first->r.region, "5x3:fffe") != 0;
+    for (const char *later = strchr(first->r.region, '+'); later; later = strchr(later + 1, '+'))
+      changed += strncmp(strchr(later, ':'), ":i", 2) != 0;
+    g_test_message("%s: %s", active[i], first->r.region);
   }
   g_assert_cmpint(partly, >=, 4);
+  g_assert_cmpint(changed, >=, 2);
   g_autoptr(GError) error = NULL;
   g_autoptr(FkSettings) wrong = settings_of("region-tokens=1 region-mask=4x4:ffff");
   g_autofree uint8_t *memory = g_malloc0(2 * BYTES);
@@ -281,6 +290,7 @@ static void refusals(void) {
   refuse("region-tokens=1 task=generate", "region-tokens", "task=generate");
   refuse("region-tokens=1 token-merge=0.2", "region-tokens", "token-merge");
   refuse("region-mask=4x4:ffff", "region-tokens=0", "region-mask");
+  refuse("region-tokens=1 region-mask=v2:4x4:ffff+2:i", "region-mask", "region-refresh=0");
   refuse("draft=2 scheduler=heun", "draft", "scheduler=heun");
   refuse("draft=2 draft-share=0.5 step-cache=dbcache step-cache-mask=11110111", "evaluation 5 is skipped", "first 5");
   refuse("step-cache=dbcache step-cache-mask=01111111", "step-cache-mask: the first", NULL);

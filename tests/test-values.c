@@ -172,6 +172,17 @@ static void long_and_strange(void) {
   }
 }
 
+/* A text with a form of its own is refused when it is set, whatever the other settings are; the value stays. */
+static void form(void) {
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_autoptr(GError) error = NULL;
+  g_assert_true(fk_settings_set(s, "region-mask", "5x3:a0fa", &error));
+  g_assert_false(fk_settings_set(s, "region-mask", "5x3:a0f", &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "region-mask", "expected 4 hexadecimal digits for 5x3, found 3");
+  g_assert_cmpstr(fk_settings_get(s, "region-mask"), ==, "5x3:a0fa");
+  g_assert_true(fk_settings_set(s, "region-mask", "", &error) && fk_settings_set(s, "region-mask", NULL, &error));
+}
+
 /* One door for both: by scope, and preset in both. */
 static void either(void) {
   g_autoptr(FkOptions) o = fk_options_new();
@@ -204,6 +215,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/values/copies", copies);
   g_test_add_func("/values/batchable", batchable);
   g_test_add_func("/values/long-and-strange", long_and_strange);
+  g_test_add_func("/values/form", form);
   g_test_add_func("/values/either", either);
   return g_test_run();
 }

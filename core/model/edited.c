@@ -6,14 +6,11 @@
 
 #include <string.h>
 
-/* All rows, where a step cache records its pieces under other numbers (stepcache.c). */
-enum { PART_ALL = 7 };
-
 typedef struct {
-  int count;      /* edited tokens; 0: all are computed */
-  int refreshed;  /* evaluation that last computed all rows */
-  FkTensor lists; /* int32: rows [S] | kept [S + context] | back [S] | last [S] */
-  uint8_t *edited;
+  int count;       /* edited tokens; 0: all are computed */
+  int decided;     /* evaluation of the last decision */
+  FkTensor lists;  /* int32: rows [S] | kept [S + context] | back [S] | last [S] | known [S] | places [S] */
+  uint8_t *edited; /* [S]; NULL: not decided yet */
   char text[FK_EDITED_TEXT];
 } Frame;
 
@@ -22,9 +19,7 @@ struct FkEdited {
   bool plan;
   int h, w, frames;
   FkBackend *be;
-  FkFluxRun sub;  /* the edited rows, as many as the frame at hand has */
-  FkFluxRun *all; /* the run of all rows, where this evaluation computes them; else NULL */
-  Frame *now;     /* whose evaluation runs */
+  FkFluxRun sub; /* the edited rows, as many as the frame at hand has */
   FkTensor hidden, rope, tokens;
   FkTensor both;     /* [2 S, C] float32: the edited tokens' velocity, then the straight lines' */
   FkTensor lines;    /* [evaluations, 2] float32: 1 / sigma, -1 / sigma */
@@ -39,7 +34,7 @@ static int64_t tokens_of(const FkEdited *r) {
 }
 
 static int64_t context_of(const FkEdited *r) {
-  return r->frame[0].lists.dim[0] - 4 * tokens_of(r);
+  return r->frame[0].lists.dim[0] - 6 * tokens_of(r);
 }
 
 /* How many keys come from the last evaluation of all rows. */
@@ -107,7 +102,7 @@ FkEdited *fk_edited_open(const FkFluxRun *run, const FkFluxShape *shape, const F
     lines[2 * i + 1] = -1 / sigmas[i];
   }
   fk_op_upload(be, r->lines, lines);
-  for (int i = 0; i < frames; i++) r->frame[i].lists = fk_arena_1d(a, FK_I32, 4 * s + run->context);
+  for (int i = 0; i < frames; i++) r->frame[i].lists = fk_arena_1d(a, FK_I32, 6 * s + run->context);
   if (plan) plan_sizes(r, run);
   return r;
 }
@@ -124,7 +119,18 @@ bool fk_edited_active(const FkEdited *r, int frame) {
 }
 
 FkTensor fk_edited_rows(const FkEdited *r, int frame) {
-  return list(&r->frame[frame], 0, r->frame[frame].count);
+  const int count = r->frame[frame].count;
+  return list(&r->frame[frame], 0, count ? count : tokens_of(r));
+}
+
+FkTensor fk_edited_known(const FkEdited *r, int frame) {
+  const int64_t s = tokens_of(r), from = 4 * s + context_of(r), count = r->frame[frame].count;
+  return list(&r->frame[frame], from, count ? count : s);
+}
+
+FkTensor fk_edited_places(const FkEdited *r, int frame) {
+  const int64_t s = tokens_of(r);
+  return list(&r->frame[frame], 5 * s + context_of(r), s);
 }
 
 const char *fk_edited_text(const FkEdited *r, int frame) {
@@ -148,51 +154,86 @@ static float *changes(FkEdited *r, int i, FkTensor x, FkTensor v, FkTensor refer
   return change;
 }
 
-/* Gather lists in rising order, and what the run of the edited rows needs beside them. */
-static void narrow(FkEdited *r, Frame *f, int count) {
+/* Number of edited tokens. */
+static int set_back(uint8_t *edited, const uint8_t *before, int tokens) {
+  int count = 0;
+  for (int t = 0; t < tokens; t++) count += edited[t] = before[t];
+  return count;
+}
+
+/* Gather lists in rising order, and what the run of the edited rows needs beside them. before: the mask until now. */
+static void narrow(FkEdited *r, Frame *f, const uint8_t *before, int count) {
   const int s = (int)tokens_of(r), context = (int)context_of(r);
-  g_autofree int32_t *lists = g_new0(int32_t, (size_t)(4 * s + context));
-  int32_t *rows = lists, *kept = lists + s, *back = kept + s + context, *last = back + s;
+  g_autofree int32_t *lists = g_new0(int32_t, (size_t)(6 * s + context));
+  int32_t *rows = lists, *kept = lists + s, *back = kept + s + context, *last = back + s, *known = last + s,
+          *places = known + s;
   int n = 0, keys = 0;
   for (int t = 0; t < s; t++) {
     if (!f->edited[t] && r->tune.keys != FK_EDITED_KEYS_REFERENCE) kept[keys++] = t;
     back[t] = f->edited[t] ? n : count + t;
     last[t] = f->edited[t] ? t : s + t;
+    places[t] = f->edited[t] ? n : 0;
+    known[n] = before[t] ? t : s;
     if (f->edited[t]) rows[n++] = t;
   }
   for (int t = 0; t < context; t++)
     if (r->tune.keys != FK_EDITED_KEYS_TARGET || t >= s || f->edited[t]) kept[keys++] = s + t;
-  f->count = count;
+  f->count = count < s ? count : 0;
   fk_op_upload(r->be, f->lists, lists);
 }
 
-bool fk_edited_decide(FkEdited *r, int frame, int i, FkTensor x, FkTensor v, FkTensor reference, bool *narrowed,
-                      GError **error) {
-  Frame *f = &r->frame[frame];
+/* The mask after evaluation i, filled up to a bucket; `edited` holds the one before, decided at `last` (-1: none). */
+static bool find(FkEdited *r, int i, int last, FkTensor x, FkTensor v, FkTensor reference, uint8_t *edited, int *count,
+                 GError **error) {
   const int s = (int)tokens_of(r);
-  *narrowed = false;
-  if (r->plan || f->edited || i + 1 < r->tune.warmup) return true;
-  f->edited = g_new0(uint8_t, (size_t)s);
-  f->refreshed = i;
   g_autofree float *change = NULL;
-  if (r->tune.mask && *r->tune.mask) {
-    if (!fk_edited_read(r->tune.mask, f->edited, r->h, r->w, error)) return false;
+  const char *mask = r->tune.mask;
+  const bool first = last < 0;
+  if (mask && *mask) {
+    if (first && !fk_edited_read(mask, edited, r->h, r->w, error)) return false;
+    if (!first && !fk_edited_follow(mask, last, i, edited, s, error)) return false;
   } else {
     change = changes(r, i, x, v, reference);
-    fk_edited_find(f->edited, change, r->h, r->w, r->tune.threshold);
+    fk_edited_find(edited, change, r->h, r->w, r->tune.threshold);
   }
-  const int count = fk_edited_fill(f->edited, change, s);
-  fk_edited_write(f->text, f->edited, r->h, r->w);
-  if ((*narrowed = count < s)) narrow(r, f, count);
+  *count = fk_edited_fill(edited, change, s);
+  return true;
+}
+
+bool fk_edited_decide(FkEdited *r, int frame, int i, FkTensor x, FkTensor v, FkTensor reference, bool whole,
+                      bool *narrowed, GError **error) {
+  Frame *f = &r->frame[frame];
+  const int s = (int)tokens_of(r);
+  const bool first = !f->edited;
+  int count;
+  *narrowed = false;
+  if (r->plan || (first ? i + 1 < r->tune.warmup : !whole || !fk_edited_due(r, frame, i))) return true;
+  g_autofree uint8_t *before = first ? g_malloc((size_t)s) : g_memdup2(f->edited, (size_t)s);
+  if (first) {
+    memset(before, 1, (size_t)s);
+    f->edited = g_new0(uint8_t, (size_t)s);
+  }
+  if (!find(r, i, first ? -1 : f->decided, x, v, reference, f->edited, &count, error)) return false;
+  if (first)
+    fk_edited_write(f->text, f->edited, r->h, r->w);
+  else if (!fk_edited_append(f->text, i, before, f->edited, s))
+    count = set_back(f->edited, before, s);
+  f->decided = i;
+  const bool was_all = !f->count;
+  if (!was_all || count < s) narrow(r, f, before, count);
+  *narrowed = !was_all || count < s;
   return true;
 }
 
 /* ---- One evaluation ---- */
 
+bool fk_edited_due(const FkEdited *r, int frame, int i) {
+  return r->tune.refresh > 0 && i - r->frame[frame].decided >= r->tune.refresh;
+}
+
 FkFluxRun *fk_edited_begin(FkEdited *r, FkFluxRun *run, FkFluxCond *cond, int frame, int i) {
   Frame *f = &r->frame[frame];
   const FkTensor rows = fk_edited_rows(r, frame);
-  r->now = f;
   set_run(r, run, f, f->count);
   fk_flux_load(&r->sub, cond, i);
   fk_op_copy(r->be, fk_tensor_slice_rows(r->rope, 0, run->text), fk_tensor_slice_rows(run->rope, 0, run->text));
@@ -200,38 +241,7 @@ FkFluxRun *fk_edited_begin(FkEdited *r, FkFluxRun *run, FkFluxCond *cond, int fr
                     fk_tensor_slice_rows(run->rope, run->text, run->target), rows);
   fk_op_gather_rows(r->be, fk_tensor_slice_rows(r->tokens, 0, f->count),
                     fk_tensor_slice_rows(run->tokens, 0, run->target), rows);
-  const bool due = r->tune.refresh > 0 && i - f->refreshed >= r->tune.refresh;
-  r->all = due ? run : NULL;
-  if (due) fk_flux_load(run, cond, i);
   return &r->sub;
-}
-
-/* All rows through the blocks up to `last`; the edited ones' hidden rows are taken over. */
-static void run_all(FkEdited *r, FkFluxRun *sub, const FkFluxPass *pass, int last) {
-  FkFluxPass whole = *pass;
-  whole.reuse_context = false;
-  fk_flux_embed(r->all, &whole);
-  fk_flux_run_blocks(r->all, &whole, PART_ALL, 0, last);
-  fk_op_gather_rows(r->be, fk_tensor_slice_rows(sub->hidden, sub->text, sub->target),
-                    fk_tensor_slice_rows(r->all->hidden, sub->text, r->all->target), list(r->now, 0, sub->target));
-  r->now->refreshed = pass->evaluation;
-}
-
-void fk_edited_run_blocks(FkEdited *r, FkMerge *merge, FkFluxRun *run, const FkFluxPass *pass, int part, int first,
-                          int last) {
-  if (r && r->all)
-    run_all(r, run, pass, last);
-  else
-    fk_merge_run_blocks(merge, run, pass, part, first, last);
-}
-
-void fk_edited_forward(FkEdited *r, FkFluxRun *sub, const FkFluxPass *pass) {
-  if (!r->all) {
-    fk_flux_forward(sub, pass);
-    return;
-  }
-  run_all(r, sub, pass, fk_flux_blocks(sub->flux));
-  fk_flux_output(sub);
 }
 
 void fk_edited_end(FkEdited *r, FkFluxRun *run, FkTensor x, FkTensor reference, int frame, int i) {

@@ -139,6 +139,16 @@ struct FkStepCache {
   FkStepState *state;     /* per frame */
 };
 
+/* [rows, D]; behind them, where rows may leave and come back, one of zeros. */
+static FkTensor term_open(const FkFluxRun *run, FkArena *a, int64_t rows) {
+  const int64_t d = run->flux->width;
+  const FkTensor t = fk_arena_2d(a, FK_F32, rows + (run->kept_target > 0), d);
+  if (!run->kept_target) return t;
+  g_autofree float *zeros = g_new0(float, (size_t)d);
+  fk_op_upload(run->be, fk_tensor_slice_rows(t, rows, 1), zeros);
+  return t;
+}
+
 FkStepCache *fk_stepcache_open(const FkStepPolicy *policy, const FkFluxRun *run, FkArena *a, int frames, int branches,
                                bool plan) {
   FkStepCache *c = g_new0(FkStepCache, 1);
@@ -154,7 +164,7 @@ FkStepCache *fk_stepcache_open(const FkStepPolicy *policy, const FkFluxRun *run,
   c->middle = fk_arena_2d(a, run->be->dtype, rows, d);
   for (int i = 0; i < frames * branches; i++) {
     c->residual[i].order = policy->order;
-    for (int k = 0; k <= policy->order; k++) c->residual[i].term[k] = fk_arena_2d(a, FK_F32, rows, d);
+    for (int k = 0; k <= policy->order; k++) c->residual[i].term[k] = term_open(run, a, rows);
   }
   if (policy->mask) return c;
   c->entry = fk_arena_2d(a, run->be->dtype, run->target, d);
@@ -200,52 +210,71 @@ static void keep(const FkFluxRun *run, FkTensor t, FkTensor rows) {
   fk_op_copy(run->be, rows_of(t, rows), rows);
 }
 
-/* The front, and on the leading branch the decision. */
-static bool run_front(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, int frame, int branch) {
+/* signal: what the decision looks at; NULL: nobody asks. */
+static void run_front(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, const FkTensor *signal) {
   const FkStepPolicy *p = &c->policy;
-  const bool asks = branch == 0 && !p->mask;
   const FkTensor target = target_rows(run);
   fk_flux_embed(run, pass);
-  if (asks && p->kind == FK_CACHE_TEACACHE) keep(run, c->signal, fk_flux_probe(run));
-  if (asks && p->kind != FK_CACHE_TEACACHE) keep(run, c->entry, target_rows(run));
+  if (signal && p->kind == FK_CACHE_TEACACHE) keep(run, *signal, fk_flux_probe(run));
+  if (signal && p->kind != FK_CACHE_TEACACHE) keep(run, c->entry, target_rows(run));
   fk_flux_run_blocks(run, pass, PART_FRONT, 0, p->front);
-  if (asks && p->kind != FK_CACHE_TEACACHE)
-    difference(run->be, c->coefs, rows_of(c->signal, target), target, rows_of(c->entry, target), 1);
-  return branch == 0 ? decide(c, run, frame, pass->evaluation) : c->state[frame].compute;
+  if (signal && p->kind != FK_CACHE_TEACACHE)
+    difference(run->be, c->coefs, rows_of(*signal, target), target, rows_of(c->entry, target), 1);
 }
 
-static void narrow(FkBackend *be, FkTensor t, FkTensor scratch, FkTensor rows) {
+/* ---- Fewer rows, and all of them again ---- */
+
+static void pick(FkBackend *be, FkTensor t, FkTensor scratch, FkTensor rows) {
   fk_op_gather_rows(be, scratch, t, rows);
   fk_op_copy(be, rows_of(t, scratch), scratch);
 }
 
-void fk_stepcache_narrow(FkStepCache *c, FkBackend *be, FkArena *arena, int frame, FkTensor rows) {
+void fk_stepcache_narrow(FkStepCache *c, FkBackend *be, FkArena *arena, int frame, FkTensor rows, FkTensor known) {
   const size_t mark = fk_arena_mark(arena);
   const FkForecast *first = &c->residual[frame * c->branches];
   const FkTensor scratch = fk_arena_2d(arena, FK_F32, rows.dim[0], fk_tensor_cols(first->term[0]));
   for (int b = 0; b < c->branches; b++)
-    for (int k = 0; k < first[b].terms; k++) narrow(be, first[b].term[k], scratch, rows);
-  if (!c->policy.mask) narrow(be, c->previous[frame], scratch, rows);
+    for (int k = 0; k < first[b].terms; k++) pick(be, first[b].term[k], scratch, k ? known : rows);
+  if (!c->policy.mask) pick(be, c->previous[frame], scratch, rows);
   fk_arena_reset(arena, mark);
 }
 
-bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, FkEdited *region,
-                          int frame, int branch) {
+/* The front of all rows; what is remembered is brought to their places. */
+static FkFluxRun *widen(FkStepCache *c, const FkStepWhole *whole, const FkFluxPass *pass, int frame, int branch) {
+  FkFluxRun *run = whole->run;
+  const size_t mark = fk_arena_mark(run->arena);
+  const FkForecast *f = &c->residual[frame * c->branches + branch];
+  const FkTensor scratch = fk_arena_2d(run->arena, FK_F32, run->target, fk_tensor_cols(f->term[0]));
+  for (int k = 0; k < f->terms; k++) pick(run->be, f->term[k], scratch, whole->places);
+  fk_arena_reset(run->arena, mark);
+  run_front(c, run, pass, branch == 0 && !c->policy.mask ? &c->previous[frame] : NULL);
+  return run;
+}
+
+bool fk_stepcache_forward(FkStepCache *c, FkFluxRun *run, const FkFluxPass *given, FkMerge *merge,
+                          const FkStepWhole *whole, int frame, int branch) {
   const FkStepPolicy *p = &c->policy;
-  const int blocks = fk_flux_blocks(run->flux), i = pass->evaluation;
+  const int blocks = fk_flux_blocks(run->flux), i = given->evaluation;
   FkForecast *residual = &c->residual[frame * c->branches + branch];
-  FkTensor hidden = p->back ? fk_tensor_slice_rows(run->hidden, 0, fk_flux_active(run, pass)) : target_rows(run);
-  FkTensor middle = rows_of(c->middle, hidden);
+  FkFluxPass pass = *given;
+  run_front(c, run, &pass, branch == 0 && !p->mask ? &c->signal : NULL);
+  const bool decided = branch == 0 ? decide(c, run, frame, i) : c->state[frame].compute;
   /* A branch that joins late (guidance-start) has nothing yet to take the middle from. */
-  const bool decided = run_front(c, run, pass, frame, branch), compute = decided || residual->terms == 0;
+  const bool compute = decided || residual->terms == 0;
+  if (compute && whole) {
+    pass.reuse_context = false;
+    run = widen(c, whole, &pass, frame, branch);
+  }
+  const FkTensor hidden = p->back ? fk_tensor_slice_rows(run->hidden, 0, fk_flux_active(run, &pass)) : target_rows(run);
+  const FkTensor middle = rows_of(c->middle, hidden);
   if (compute) {
     fk_op_copy(run->be, middle, hidden);
-    fk_edited_run_blocks(region, merge, run, pass, PART_MIDDLE, p->front, blocks - p->back);
+    fk_merge_run_blocks(merge, run, &pass, PART_MIDDLE, p->front, blocks - p->back);
     fk_forecast_store(residual, run->be, c->coefs, hidden, middle, i);
   } else {
     fk_forecast_add(residual, run->be, c->coefs, hidden, i);
   }
-  fk_flux_run_blocks(run, pass, PART_BACK, blocks - p->back, blocks);
+  fk_flux_run_blocks(run, &pass, PART_BACK, blocks - p->back, blocks);
   fk_flux_output(run);
   return compute;
 }

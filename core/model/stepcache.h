@@ -92,13 +92,21 @@ typedef struct FkStepCache FkStepCache;
 FkStepCache *fk_stepcache_open(const FkStepPolicy *policy, const FkFluxRun *run, FkArena *arena, int frames,
                                int branches, bool plan);
 void fk_stepcache_free(FkStepCache *cache); /* (nullable) */
-/* fk_flux_forward with the policy: branch 0 of a frame first. True when the middle was computed. merge, region:
+/* All target rows of a frame whose run has only some of them. */
+typedef struct {
+  FkFluxRun *run;  /* loaded */
+  FkTensor places; /* [target] int32: where each row is among those of the frame's run; 0 where it is not */
+} FkStepWhole;
+
+/* fk_flux_forward with the policy: branch 0 of a frame first. True when the middle was computed; then, with `whole`, on
+ * its rows: whole->run has the velocity, and what is remembered is of all rows until fk_stepcache_narrow. merge, whole:
  * nullable */
-bool fk_stepcache_forward(FkStepCache *cache, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge, FkEdited *region,
-                          int frame, int branch);
-/* From here on this frame's run has only the target rows `rows` [n]: what is remembered becomes that of these. Scratch
- * from `arena` is given back. */
-void fk_stepcache_narrow(FkStepCache *cache, FkBackend *be, FkArena *arena, int frame, FkTensor rows);
+bool fk_stepcache_forward(FkStepCache *cache, FkFluxRun *run, const FkFluxPass *pass, FkMerge *merge,
+                          const FkStepWhole *whole, int frame, int branch);
+/* From here on this frame's run has only the target rows `rows` [n]: what is remembered becomes that of these; the
+ * derivatives are those of `known` [n], where the number of target rows stands for none. Scratch from `arena` is given
+ * back. */
+void fk_stepcache_narrow(FkStepCache *cache, FkBackend *be, FkArena *arena, int frame, FkTensor rows, FkTensor known);
 const FkStepState *fk_stepcache_state(const FkStepCache *cache, int frame);
 
 #endif
