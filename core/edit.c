@@ -150,6 +150,9 @@ static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **
   copy_channels(&job->out, 0, 3, sized, false);
   if (job->out.channels == 4 && !write_alpha(e, job, error)) return false;
   const FkExtras *extras = e->extras ? &e->extras[job - e->jobs] : NULL;
+  if (e->tune->edited.keep &&
+      !fk_extras_keep(job->result.region, e->height / 16, e->width / 16, &job->in, &job->out, error))
+    return false;
   if (extras && extras->mask) fk_extras_mix(extras, e->region, &job->in, &job->out);
   return true;
 }

@@ -183,3 +183,16 @@ void fk_extras_mix(const FkExtras *x, FkMaskBox r, const FkImage *in, const FkIm
     fk_mask_mix(out->data + (size_t)y * out->stride, in->data + (size_t)y * in->stride,
                 fade + (size_t)y * (size_t)x->width, r.w, in->channels);
 }
+
+bool fk_extras_keep(const char *tokens, int rows, int columns, const FkImage *in, const FkImage *out, GError **error) {
+  const size_t n = (size_t)rows * (size_t)columns;
+  g_autofree uint8_t *edited = g_try_malloc0(n), *fade = g_try_malloc((size_t)out->width);
+  if (!edited || !fade) return no_memory(error, "region-keep", n + (size_t)out->width);
+  if (!fk_edited_last(tokens, edited, rows, columns)) return true;
+  for (int64_t y = 0; y < out->height; y++) {
+    const uint8_t *row = edited + y * rows / out->height * columns;
+    for (int64_t x = 0; x < out->width; x++) fade[x] = row[x * columns / out->width] ? 255 : 0;
+    fk_mask_mix(out->data + (size_t)y * out->stride, in->data + (size_t)y * in->stride, fade, out->width, in->channels);
+  }
+  return true;
+}

@@ -26,6 +26,7 @@ static const FkInteraction table[] = {
     {"region-tokens", ">0", "token-merge", ">0", "groups of tokens would be edited in part"},
     {"region-tokens", ">0", "step-cache-back", ">0", "the blocks after the skipped ones need all rows"},
     {"region-tokens", ">0", "guidance-start", ">0", "the negative branch would have no keys of the unedited tokens"},
+    {"region-keep", "=true", "size-mode", "=native", "the result has another size than the frame that is kept"},
     {"region-tokens", "=0", "region-mask", "!",
      "a mask is replayed by region-tokens: give the threshold that wrote it"},
     {"step-cache", "=none", "step-cache-mask", "!", "a mask is replayed by a step cache: name the one that wrote it"},
@@ -72,6 +73,7 @@ static const FkInteraction idle[] = {
     {"region-warmup", NULL, "region-tokens", "<=0", "all tokens are computed"},
     {"region-refresh", NULL, "region-tokens", "<=0", "all tokens are computed"},
     {"region-keys", NULL, "region-tokens", "<=0", "all tokens are computed"},
+    {"region-keep", NULL, "region-tokens", "<=0", "all tokens are computed"},
     {"draft-share", NULL, "draft", "<=1", "there is no draft"},
     {"step-cache-growth", NULL, "step-cache-last", "<=-1", "runs have no limit that could grow (step-cache-last)"},
 };

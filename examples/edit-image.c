@@ -3,6 +3,7 @@
  *
  *   fluxkontext-edit-image -m MODEL -p "make it night" in.jpg out.png [property=value ...]
  *   fluxkontext-edit-image -m MODEL -p "..." --mask mask.png --reference other.jpg in.jpg out.png
+ *   fluxkontext-edit-image -m MODEL -p "add a hat" -p "make the hat red" in.jpg out.png    one after the other
  *
  * Ownership: FkImage never owns its pixels; this program allocates and frees them. Everything else is freed by autoptr.
  * Threads: the edit runs on the main thread. A second thread waits for Ctrl-C and cancels, which fk_engine_open and
@@ -73,7 +74,8 @@ static void tell_adapters(FkEngine *engine, const FkJob *job) {
     if (!strcmp(p[0], "loras")) fprintf(stderr, "%s: loras: %s\n", name, p[1]);
 }
 
-static bool edit_and_write(FkEngine *engine, FkJob *job, const char *out, GError **error) {
+/* job->out is the result; (transfer full) its data. */
+static bool edit_one(FkEngine *engine, FkJob *job, GError **error) {
   job->out = job->in;
   if (!fk_engine_output_size(engine, job->settings, job->in.width, job->in.height, &job->out.width, &job->out.height,
                              error))
@@ -84,19 +86,37 @@ static bool edit_and_write(FkEngine *engine, FkJob *job, const char *out, GError
     g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "no memory for a result of %dx%d", job->out.width, job->out.height);
     return false;
   }
-  if (!fk_engine_edit(engine, job, 1, cancellable, show, NULL, error) || !picture_write(out, &job->out, error))
-    return false;
-  fprintf(stderr, "\r%s: %dx%d on %s, text %.0f ms, encode %.0f ms, %d evaluation%s %.0f ms, decode %.0f ms\n", out,
+  if (!fk_engine_edit(engine, job, 1, cancellable, show, NULL, error)) return false;
+  g_steal_pointer(&pixels);
+  return true;
+}
+
+static void tell_edit(FkEngine *engine, const FkJob *job, const char *what) {
+  fprintf(stderr, "\r%s: %dx%d on %s, text %.0f ms, encode %.0f ms, %d evaluation%s %.0f ms, decode %.0f ms\n", what,
           job->result.width, job->result.height, fk_engine_machine(engine), job->result.text_ms, job->result.encode_ms,
           job->result.evaluations, job->result.evaluations == 1 ? "" : "s", job->result.denoise_ms,
           job->result.decode_ms);
   tell(job);
   tell_adapters(engine, job);
-  return true;
+}
+
+/* Each prompt on the result of the one before, without files between. job->in owns its data. */
+static bool edit_and_write(FkEngine *engine, FkJob *job, FkSettings *settings, char **prompts, const char *out,
+                           GError **error) {
+  const bool chained = prompts && prompts[0] && prompts[1];
+  for (int i = 0; !i || (chained && prompts[i]); i++) {
+    if (chained && !fk_settings_set(settings, "prompt", prompts[i], error)) return false;
+    if (!edit_one(engine, job, error)) return false;
+    tell_edit(engine, job, chained && prompts[i + 1] ? prompts[i] : out);
+    g_free(job->in.data);
+    job->in = job->out;
+  }
+  return picture_write(out, &job->out, error);
 }
 
 /* What costs little goes first: names and the pictures before the model. */
-static bool edit(FkOptions *options, FkSettings *settings, const char *in, const char *out, GError **error) {
+static bool edit(FkOptions *options, FkSettings *settings, char **prompts, const char *in, const char *out,
+                 GError **error) {
   FkJob job = {.settings = settings};
   if (!picture_check_name(out, false, error) || !fk_settings_check(settings, error) ||
       !fk_image_read(in, &job.in, error))
@@ -105,19 +125,26 @@ static bool edit(FkOptions *options, FkSettings *settings, const char *in, const
   g_atomic_int_set(&editing, 1);
   const bool done = picture_check_name(out, job.in.channels == 4, error) && (engine = fk_engine_new(options, error)) &&
                     fk_engine_load_for(engine, settings, cancellable, show, NULL, error) &&
-                    edit_and_write(engine, &job, out, error);
+                    edit_and_write(engine, &job, settings, prompts, out, error);
   g_free(job.in.data);
   return done;
 }
 
-static bool run(const char *model, const char *prompt, const char *mask, char **references, char **arguments,
+static bool run(const char *model, char **prompts, const char *mask, char **references, char **arguments,
                 GError **error) {
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();
-  g_autofree char *text = prompt ? tool_utf8(prompt, error) : NULL;
-  if (prompt && !text) return false;
-  if (!fk_options_set(options, "model-path", model, error) || !fk_settings_set(settings, "prompt", text, error))
+  g_autoptr(GPtrArray) texts = g_ptr_array_new_with_free_func(g_free);
+  for (char **p = prompts; p && *p; p++) {
+    char *text = tool_utf8(*p, error);
+    if (!text) return false;
+    g_ptr_array_add(texts, text);
+    if (!fk_settings_set(settings, "prompt", text, error)) return false; /* each can be one */
+  }
+  if (!fk_options_set(options, "model-path", model, error) ||
+      (texts->len && !fk_settings_set(settings, "prompt", texts->pdata[0], error)))
     return false;
+  g_ptr_array_add(texts, NULL);
   for (char **file = references; file && *file; file++)
     if (strchr(*file, ';')) {
       g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--reference %s: a name with a semicolon cannot be given",
@@ -132,14 +159,15 @@ static bool run(const char *model, const char *prompt, const char *mask, char **
     if (!tool_set(options, settings, *pair, error)) return false;
   g_auto(GStrv) idle = fk_settings_idle(settings);
   for (char **p = idle; *p; p += 2) fprintf(stderr, "%s: %s changes nothing: %s\n", name, p[0], p[1]);
-  return edit(options, settings, arguments[0], arguments[1], error);
+  return edit(options, settings, (char **)texts->pdata, arguments[0], arguments[1], error);
 }
 
 int main(int argc, char **argv) {
-  g_autofree char *model = NULL, *prompt = NULL, *mask = NULL;
-  g_auto(GStrv) references = NULL;
+  g_autofree char *model = NULL, *mask = NULL;
+  g_auto(GStrv) references = NULL, prompts = NULL;
   const GOptionEntry entries[] = {{"model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Folder of the model", "FOLDER"},
-                                  {"prompt", 'p', 0, G_OPTION_ARG_FILENAME, &prompt, "What to change", "TEXT"},
+                                  {"prompt", 'p', 0, G_OPTION_ARG_FILENAME_ARRAY, &prompts,
+                                   "What to change; given again, each changes the result of the one before", "TEXT"},
                                   {"mask", 0, 0, G_OPTION_ARG_FILENAME, &mask,
                                    "The setting mask-path: white is edited, black keeps its bytes", "FILE"},
                                   {"reference", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &references,
@@ -160,7 +188,7 @@ int main(int argc, char **argv) {
     return 2;
   }
   watch_signals();
-  const bool done = run(model, prompt, mask, references, argv + 1, &error);
+  const bool done = run(model, prompts, mask, references, argv + 1, &error);
   if (done) return tool_end(name, 0);
   fprintf(stderr, "%s: %s\n", name, error->message);
   return g_error_matches(error, FK_ERROR, FK_ERROR_CANCELLED) ? 130 : 1;

@@ -3,6 +3,7 @@
  * one hash, decisions replay, a frame's bytes do not depend on its batch, pairs combine or are refused as the
  * table of interactions says. That the results are right is tested where each policy lives. */
 #include "backend.h"
+#include "edited.h"
 #include "fk.h"
 #include "interactions.h"
 #include "properties.h"
@@ -204,6 +205,28 @@ static void region_replay(void) {
   g_assert_false(fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error));
   g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
   g_assert_nonnull(strstr(error->message, "region-mask"));
+}
+
+/* Tokens that are not edited keep their pixels, to the byte; all else is as without. */
+static void region_keep(void) {
+  g_autofree Edit *plain = edit("region-tokens=100 region-warmup=2");
+  g_autofree Edit *kept = edit("region-tokens=100 region-warmup=2 region-keep=true");
+  g_autofree Edit *off = edit("region-keep=true"), *nothing = edit("");
+  g_autofree uint8_t *in = g_malloc(BYTES);
+  int changed = 0;
+  uint8_t edited[15] = {0};
+  paint(in, 0);
+  assert_same(off, nothing);
+  g_assert_cmpstr(plain->r.region, ==, kept->r.region);
+  g_assert_true(fk_edited_last(kept->r.region, edited, 3, 5));
+  for (int y = 0; y < HEIGHT; y++)
+    for (int x = 0; x < WIDTH; x++) {
+      const size_t at = (size_t)(y * WIDTH + x) * 3;
+      const bool here = edited[y * 3 / HEIGHT * 5 + x * 5 / WIDTH];
+      g_assert_cmpmem(kept->pixels + at, 3, (here ? plain->pixels : in) + at, 3);
+      changed += memcmp(kept->pixels + at, in + at, 3) != 0;
+    }
+  g_assert_cmpint(changed, >, 0);
 }
 
 /* Frames of a batch decide for themselves: bytes, decisions and FLOP of each are those it has alone. */
@@ -418,6 +441,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/denoise/hashes", hashes);
   g_test_add_func("/denoise/replay", replay);
   g_test_add_func("/denoise/region-replay", region_replay);
+  g_test_add_func("/denoise/region-keep", region_keep);
   g_test_add_func("/denoise/batches", batches);
   g_test_add_func("/denoise/batch-flop", batch_flop);
   g_test_add_func("/denoise/guidance", guidance);

@@ -15,6 +15,7 @@ static char *holding(const FkProperty *p, const char *when) {
   }
   if (*when == '<') return g_strdup(when + 2);
   if (!strcmp(p->name, "step-cache-mask")) return g_strnfill(28, '1'); /* one for each evaluation of the default */
+  if (!strcmp(p->name, "region-mask")) return g_strdup("1x1:8");
   for (int i = 0; p->values && p->values[i]; i++)
     if (strcmp(p->values[i], when + 1) && strcmp(p->values[i], "auto")) return g_strdup(p->values[i]);
   return g_strdup("x");

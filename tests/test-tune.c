@@ -77,7 +77,7 @@ static const char *another(const FkProperty *p) {
   case FK_KIND_INT:
   case FK_KIND_UINT64: return "17";
   case FK_KIND_DOUBLE: return p->max <= 1 ? "0.5" : "1.25";
-  case FK_KIND_STRING: return "1";
+  case FK_KIND_STRING: return p->check ? "1x1:8" : "1"; /* a mask */
   }
   return NULL;
 }

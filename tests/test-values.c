@@ -66,7 +66,10 @@ static void one_row(FkOptions *o, FkSettings *s, const FkProperty *p) {
     refused(o, s, p, "1");
     break;
   case FK_KIND_STRING:
-    taken(o, s, p, "\xc3\xa9\xf0\x9f\x98\x80");
+    if (p->check)
+      refused(o, s, p, "\xc3\xa9\xf0\x9f\x98\x80");
+    else
+      taken(o, s, p, "\xc3\xa9\xf0\x9f\x98\x80");
     refused(o, s, p, "ab\xff");
     refused(o, s, p, "\xed\xa0\x80"); /* a surrogate */
     break;
@@ -125,7 +128,8 @@ static void batchable(void) {
   for (size_t i = 0; i < n; i++) {
     if (p[i].scope != FK_SCOPE_SETTING) continue;
     g_autoptr(FkSettings) a = fk_settings_new(), b = fk_settings_new();
-    const char *other = p[i].kind == FK_KIND_STRING   ? "1"
+    const char *other = p[i].check                    ? "1x1:8"
+                        : p[i].kind == FK_KIND_STRING ? "1"
                         : p[i].kind == FK_KIND_ENUM   ? p[i].values[g_strcmp0(p[i].values[0], p[i].initial) ? 0 : 1]
                         : p[i].kind == FK_KIND_SWITCH ? "on"
                         : p[i].kind == FK_KIND_BOOL   ? (g_str_equal(p[i].initial, "true") ? "false" : "true")

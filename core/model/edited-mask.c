@@ -201,6 +201,14 @@ bool fk_edited_follow(const char *text, int last, int i, uint8_t *edited, int to
   return true;
 }
 
+bool fk_edited_last(const char *text, uint8_t *edited, int h, int w) {
+  Reader r;
+  if (!begin(&r, text, NULL) || r.width != w || r.height != h || !read_first(&r, edited, NULL)) return false;
+  for (int at; *r.at && *r.at++ == '+' && number(&r.at, EVALUATIONS, ':', &at);)
+    if (!read_next(&r, edited, h * w)) return false;
+  return true;
+}
+
 bool fk_edited_several(const char *text) {
   return g_str_has_prefix(text, SEVERAL);
 }

@@ -49,6 +49,7 @@ typedef struct {
   int refresh;      /* all tokens again, and another decision, every so many evaluations; 0: never */
   FkEditedKeys keys;
   const char *mask; /* NULL or "": find it */
+  bool keep;        /* pixels of unedited tokens are the frame's */
 } FkEditedTune;
 
 /* ---- The decision: host arrays of h w tokens ---- */
@@ -73,6 +74,8 @@ bool fk_edited_read(const char *text, uint8_t *edited, int h, int w, GError **er
 /* The mask before -> that of evaluation i, where a checked text has one; otherwise it stays. False with
  * FK_ERROR_OPTION_BAD where it has one between the decisions `last` and i. */
 bool fk_edited_follow(const char *text, int last, int i, uint8_t *edited, int tokens, GError **error);
+/* Its last mask. False: it is of another size. */
+bool fk_edited_last(const char *text, uint8_t *edited, int h, int w);
 /* Whether a checked text has several masks. */
 bool fk_edited_several(const char *text);
 
