@@ -20,8 +20,9 @@ static void case_free(gpointer data) {
   g_free(c);
 }
 
-static void setting_free(gpointer data) {
+void quality_setting_free(gpointer data) {
   QualitySetting *s = data;
+  if (!s) return;
   g_free(s->name);
   g_free(s->text);
   g_free(s->options);
@@ -130,8 +131,7 @@ bool quality_options_apply(const char *text, FkOptions *options, GError **error)
   return true;
 }
 
-/* The line is "name: pairs". */
-static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **error) {
+QualitySetting *quality_setting_parse(const char *line, unsigned tiers, GError **error) {
   const char *colon = strchr(line, ':');
   if (!colon || colon == line) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\": expected \"name: property=value ...\"", line);
@@ -152,7 +152,7 @@ static QualitySetting *setting_parse(const char *line, unsigned tiers, GError **
   g_free(s->options);
   s->options = g_strdup(options->str);
   if (ok) return s;
-  setting_free(s);
+  quality_setting_free(s);
   return NULL;
 }
 
@@ -160,7 +160,7 @@ GPtrArray *quality_settings_read(const char *path, GError **error) {
   g_autofree char *text = NULL;
   if (!g_file_get_contents(path, &text, NULL, error)) return NULL;
   g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-  g_autoptr(GPtrArray) settings = g_ptr_array_new_with_free_func(setting_free);
+  g_autoptr(GPtrArray) settings = g_ptr_array_new_with_free_func(quality_setting_free);
   unsigned tiers = (1u << QUALITY_TIERS) - 1;
   for (char **p = lines; *p; p++) {
     const char *line = g_strstrip(*p);
@@ -171,7 +171,7 @@ GPtrArray *quality_settings_read(const char *path, GError **error) {
       if (!(tiers = quality_tiers_parse(inside, error))) return NULL;
       continue;
     }
-    QualitySetting *s = setting_parse(line, tiers, error);
+    QualitySetting *s = quality_setting_parse(line, tiers, error);
     if (!s) return NULL;
     g_ptr_array_add(settings, s);
   }

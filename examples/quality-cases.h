@@ -31,6 +31,9 @@ GPtrArray *quality_cases_read(const char *path, GError **error);
 /* Lines "name: property=value ..."; "[named vague]" says for which tiers the following lines are; # comments.
  * (transfer full): array of QualitySetting. */
 GPtrArray *quality_settings_read(const char *path, GError **error);
+/* A line "name: property=value ...". (transfer full) */
+QualitySetting *quality_setting_parse(const char *line, unsigned tiers, GError **error);
+void quality_setting_free(gpointer setting); /* (nullable) */
 /* Without pairs: what has results and is not run. (transfer full) */
 QualitySetting *quality_setting_new(const char *name, const char *text, unsigned tiers);
 /* Settings of an edit of `c`: preset=exact, the case's prompt and seed, then the pairs. setting NULL: none. */

@@ -15,6 +15,10 @@ typedef struct {
   FkImage image; /* 8-bit RGB; owns data */
 } QualityTile;
 
+/* (transfer full): no tiles yet. */
+GPtrArray *quality_tiles_new(void);
+/* The picture of a file; the tile takes the label. */
+bool quality_tiles_add(GPtrArray *tiles, const char *path, char *label, GError **error);
 /* tiles: QualityTile; [0] the original, [1] the exact result, then the settings' results, each with its difference from
  * [1] times 8 (grey: none) beside it. All of one size, drawn with `cell` pixels on the longer side. */
 bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, int cell, GError **error);

@@ -11,6 +11,24 @@
 #define PAIRS 5    /* of result and difference in one row */
 #define HEAD 24
 
+static void tile_free(gpointer data) {
+  QualityTile *t = data;
+  g_free(t->label);
+  g_free(t->image.data);
+  g_free(t);
+}
+
+GPtrArray *quality_tiles_new(void) {
+  return g_ptr_array_new_with_free_func(tile_free);
+}
+
+bool quality_tiles_add(GPtrArray *tiles, const char *path, char *label, GError **error) {
+  QualityTile *t = g_new0(QualityTile, 1);
+  t->label = label;
+  g_ptr_array_add(tiles, t);
+  return quality_picture_read(path, &t->image, error);
+}
+
 /* 8-bit RGB as cairo holds it. (transfer full) */
 static cairo_surface_t *surface_of(const uint8_t *rgb, int width, int height) {
   cairo_surface_t *s = cairo_image_surface_create(CAIRO_FORMAT_RGB24, width, height);

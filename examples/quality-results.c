@@ -3,6 +3,7 @@
 #include "quality-results.h"
 
 #include "json.h"
+#include "quality-metrics.h"
 
 #include <errno.h>
 #include <json-glib/json-glib.h>
@@ -40,6 +41,26 @@ QualityRow *quality_row_copy(const QualityRow *row, const QualitySetting *settin
 
 bool quality_success(double answer, double ceiling) {
   return answer > ceiling - 6 || answer > 26;
+}
+
+bool quality_row_measure(QualityRow *row, const QualityCase *c, const FkImage *image, const FkImage *exact,
+                         GError **error) {
+  row->psnr = quality_psnr(image->data, exact->data, exact->width, exact->height);
+  row->ssim = quality_ssim(image->data, exact->data, exact->width, exact->height);
+  row->edges = quality_edges(image->data, exact->data, exact->width, exact->height);
+  row->answer = row->success = -1;
+  if (!c->target) return true;
+  FkImage target;
+  if (!quality_picture_read(c->target, &target, error)) return false;
+  const bool fits = target.width == exact->width && target.height == exact->height;
+  if (fits) {
+    row->answer = quality_psnr(image->data, target.data, target.width, target.height);
+    row->success = quality_success(row->answer, c->ceiling);
+  } else {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: not of the input's size", c->target);
+  }
+  g_free(target.data);
+  return fits;
 }
 
 char *quality_row_to_json(const QualityRow *row) {

@@ -23,6 +23,9 @@ void quality_row_free(gpointer row);
 QualityRow *quality_row_copy(const QualityRow *row, const QualitySetting *setting);
 /* The demo checkpoint's measure: within 6 dB of what the autoencoder alone makes of the right answer, or over 26. */
 bool quality_success(double answer, double ceiling);
+/* Fills in what the picture is like: against the exact result, of the same size, and the case's right answer. */
+bool quality_row_measure(QualityRow *row, const QualityCase *c, const FkImage *image, const FkImage *exact,
+                         GError **error);
 /* One line without its end. (transfer full) */
 char *quality_row_to_json(const QualityRow *row);
 /* NULL where the line is no result. (transfer full) */

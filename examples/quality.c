@@ -12,7 +12,7 @@
 #include "picture.h"
 #include "quality-draw.h"
 #include "quality-layers.h"
-#include "quality-metrics.h"
+#include "quality-search.h"
 #include "tool.h"
 
 #include <gio/gio.h>
@@ -28,7 +28,8 @@ static const char name[] = "fluxkontext-quality";
 typedef struct {
   char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit, *other, *shard;
   gboolean full, resume, report, layers, json;
-  int jobs;
+  int jobs, search, seed;
+  double floor, by;
 } Arguments;
 
 typedef struct {
@@ -192,25 +193,6 @@ static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const Qua
   return row;
 }
 
-static bool measure(QualityRow *row, const QualityCase *c, const FkImage *image, const FkImage *exact, GError **error) {
-  row->psnr = quality_psnr(image->data, exact->data, exact->width, exact->height);
-  row->ssim = quality_ssim(image->data, exact->data, exact->width, exact->height);
-  row->edges = quality_edges(image->data, exact->data, exact->width, exact->height);
-  row->answer = row->success = -1;
-  if (!c->target) return true;
-  FkImage target;
-  if (!quality_picture_read(c->target, &target, error)) return false;
-  const bool fits = target.width == exact->width && target.height == exact->height;
-  if (fits) {
-    row->answer = quality_psnr(image->data, target.data, target.width, target.height);
-    row->success = quality_success(row->answer, c->ceiling);
-  } else {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: not of the input's size", c->target);
-  }
-  g_free(target.data);
-  return fits;
-}
-
 /* Edits, measures, keeps. exact: NULL for the exact edit itself, whose picture is handed out in *image. */
 static bool run_one(Lab *lab, const QualitySetting *setting, const QualityCase *c, const FkImage *exact, FkImage *image,
                     GError **error) {
@@ -218,7 +200,7 @@ static bool run_one(Lab *lab, const QualitySetting *setting, const QualityCase *
   show_progress(lab, c, setting ? setting->name : "exact");
   QualityRow *row = edit(lab, setting, c, image, error);
   if (!row) return false;
-  bool ok = measure(row, c, image, exact ? exact : image, error);
+  bool ok = quality_row_measure(row, c, image, exact ? exact : image, error);
   if (ok && (!setting || c == first_case(lab, c->tier))) {
     g_autofree char *path = picture_path(lab, c, row->setting);
     ok = picture_write(path, image, error);
@@ -255,32 +237,51 @@ static bool run_case(Lab *lab, const QualityCase *c, GError **error) {
   return ok;
 }
 
+/* ---- The search ---- */
+
+/* The row that is there, or a new one. */
+static const QualityRow *judge(void *data, const QualitySetting *setting, const QualityCase *c, GError **error) {
+  Lab *lab = data;
+  FkImage exact = {0}, image = {0};
+  const QualityRow *row = quality_rows_find(lab->rows, setting->text, c->id);
+  if (row) return row;
+  if (exact_result(lab, c, &exact, error) && run_one(lab, setting, c, &exact, &image, error))
+    row = lab->rows->pdata[lab->rows->len - 1];
+  g_free(image.data);
+  g_free(exact.data);
+  return row;
+}
+
+/* In place of the settings' file: what the search finds, beside plain Euler with the steps of the file. */
+static bool search(Lab *lab, GError **error) {
+  const Arguments *a = lab->arguments;
+  const QualityCase *first = lab->cases->pdata[0];
+  FkImage exact = {0};
+  QualitySearch s = {lab->cases, judge, lab, a->search, (guint32)a->seed, a->floor, a->by, 0};
+  if (!exact_result(lab, first, &exact, error)) return false;
+  g_free(exact.data);
+  s.exact = quality_rows_find(lab->rows, "", first->id)->model_flop;
+  g_autoptr(GPtrArray) found = quality_search(&s, error);
+  if (!found) return false;
+  for (guint i = lab->settings->len; i-- > 0;)
+    if (!((const QualitySetting *)lab->settings->pdata[i])->plain_steps) g_ptr_array_remove_index(lab->settings, i);
+  if (!found->len) fprintf(stderr, "%s: no setting passes all cases\n", name);
+  g_ptr_array_extend_and_steal(lab->settings, g_steal_pointer(&found));
+  return true;
+}
+
 /* ---- What comes out ---- */
-
-static void tile_free(gpointer data) {
-  QualityTile *t = data;
-  g_free(t->label);
-  g_free(t->image.data);
-  g_free(t);
-}
-
-static bool add_tile(GPtrArray *tiles, const char *path, char *label, GError **error) {
-  QualityTile *t = g_new0(QualityTile, 1);
-  t->label = label;
-  g_ptr_array_add(tiles, t);
-  return quality_picture_read(path, &t->image, error);
-}
 
 /* few: only settings that run in every tier, smaller: for the document. */
 static bool write_grid(const Lab *lab, QualityTier tier, const char *path, bool few, GError **error) {
   const QualityCase *c = first_case(lab, tier);
-  g_autoptr(GPtrArray) tiles = g_ptr_array_new_with_free_func(tile_free);
+  g_autoptr(GPtrArray) tiles = quality_tiles_new();
   g_autofree char *exact = picture_path(lab, c, "exact");
   g_autofree char *title = g_strdup_printf("%s tier, case %s: \"%s\"; beside each result its difference from the exact "
                                            "one, times 8",
                                            quality_tier_names[tier], c->id, c->prompt);
-  if (!add_tile(tiles, c->input, g_strdup("original"), error) ||
-      !add_tile(tiles, exact, g_strdup("exact: 28 steps"), error))
+  if (!quality_tiles_add(tiles, c->input, g_strdup("original"), error) ||
+      !quality_tiles_add(tiles, exact, g_strdup("exact: 28 steps"), error))
     return false;
   for (guint i = 0; i < lab->settings->len; i++) {
     const QualitySetting *s = lab->settings->pdata[i];
@@ -289,7 +290,7 @@ static bool write_grid(const Lab *lab, QualityTier tier, const char *path, bool 
     if (!row || !takes(lab, s, c) || (few && s->tiers != (1u << QUALITY_TIERS) - 1) ||
         !g_file_test(picture, G_FILE_TEST_EXISTS))
       continue;
-    if (!add_tile(tiles, picture, g_strdup_printf("%s  %.1f dB", s->name, row->psnr), error)) return false;
+    if (!quality_tiles_add(tiles, picture, g_strdup_printf("%s  %.1f dB", s->name, row->psnr), error)) return false;
   }
   return quality_grid(path, tiles, title, few ? 104 : 160, error);
 }
@@ -435,6 +436,7 @@ static bool open_engine(Lab *lab, GError **error) {
 static bool run_cases(Lab *lab, GError **error) {
   if (!open_engine(lab, error)) return false;
   lab->began = g_get_monotonic_time();
+  if (lab->arguments->search && !search(lab, error)) return false;
   for (guint i = 0; i < lab->cases->len; i++) {
     if (!own_case(lab, i)) continue;
     if (!run_case(lab, lab->cases->pdata[i], error)) return false;
@@ -482,7 +484,7 @@ static bool join_elsewhere(Lab *lab, GError **error) {
     bool ok = quality_picture_read(here, &a, error) && quality_picture_read(there, &b, error);
     if (ok) {
       QualityRow *row = quality_row_copy(own, s);
-      ok = measure(row, c, &b, &a, error);
+      ok = quality_row_measure(row, c, &b, &a, error);
       g_ptr_array_add(lab->rows, row);
     }
     g_free(a.data);
@@ -550,7 +552,7 @@ static void defaults(Arguments *a) {
 }
 
 int main(int argc, char **argv) {
-  Arguments a = {0};
+  Arguments a = {.floor = 25, .by = 3};
   const GOptionEntry entries[] = {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"backend", 'b', 0, G_OPTION_ARG_FILENAME, &a.backend, "auto, cpu or cuda", "NAME"},
@@ -563,6 +565,11 @@ int main(int argc, char **argv) {
       {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures from --out", NULL},
       {"jobs", 'j', 0, G_OPTION_ARG_INT, &a.jobs, "Processes that share the cases out (default 1)", "N"},
       {"shard", 0, 0, G_OPTION_ARG_FILENAME, &a.shard, "Only share I of N, without a report", "I/N"},
+      {"search", 0, 0, G_OPTION_ARG_INT, &a.search,
+       "Try N settings that are drawn at random or from the best so far, and report the front", "N"},
+      {"seed", 0, 0, G_OPTION_ARG_INT, &a.seed, "With --search: of its random numbers (default 0)", "N"},
+      {"floor", 0, 0, G_OPTION_ARG_DOUBLE, &a.floor, "With --search: dB of the worst case (default 25)", "DB"},
+      {"by", 0, 0, G_OPTION_ARG_DOUBLE, &a.by, "With --search: times fewer FLOP at least (default 3)", "N"},
       {"elsewhere", 0, 0, G_OPTION_ARG_FILENAME, &a.other, "Another machine's --out, to compare with", "FOLDER"},
       {"layers", 'l', 0, G_OPTION_ARG_NONE, &a.layers,
        "Measure the inputs of the model's layers and what 8 bits cost each, on the first case of each tier or --limit",
@@ -580,6 +587,7 @@ int main(int argc, char **argv) {
   if (!tool_begin(name, NULL,
                   "  fluxkontext-quality -m MODEL --tiers named --limit 4\n"
                   "  fluxkontext-quality -m MODEL --layers\n"
+                  "  fluxkontext-quality -m MODEL --limit 6 --search 100 --resume\n"
                   "Measures what settings cost in quality, against the exact result.\n"
                   "Exit: 0 done, 1 an error or results that are missing, 2 usage.",
                   entries, &argc, &argv, &status))
@@ -587,6 +595,8 @@ int main(int argc, char **argv) {
   defaults(&a);
   if (argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
   if (a.json && !a.layers) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "--json is for --layers; see --help");
+  if (a.search && (a.jobs > 1 || a.report || a.shard))
+    g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "--search runs in one process: no --jobs, --shard or --report");
   const bool ok = !error && (a.layers ? run_layers(&a, &error) : run(&a, command, &error));
   if (error) fprintf(stderr, "%s: %s\n", name, error->message);
   char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only,

@@ -4,6 +4,7 @@
  * says of the model is docs/quality.md, not a test. */
 #include "json.h"
 #include "quality-metrics.h"
+#include "quality-search.h"
 #include "quality-table.h"
 
 #include <glib/gstdio.h>
@@ -292,6 +293,74 @@ static void elsewhere(void) {
   quality_row_free(copy);
 }
 
+/* ---- The search ---- */
+
+/* A made-up model: steps cost and help, a bad setting falls in case y. Notes what was asked. */
+typedef struct {
+  GPtrArray *rows, *asked;
+} Oracle;
+
+static const QualityRow *oracle(void *data, const QualitySetting *s, const QualityCase *c, GError **error) {
+  (void)error;
+  Oracle *o = data;
+  g_autoptr(GError) problem = NULL;
+  g_autoptr(FkSettings) settings = quality_settings_apply(s, c, &problem);
+  g_assert_no_error(problem);
+  const double steps = g_ascii_strtod(fk_settings_get(settings, "steps"), NULL);
+  const bool cached = !strcmp(fk_settings_get(settings, "step-cache"), "teacache"), hard = !strcmp(c->id, "y");
+  QualityRow *row = row_new(s->name, s->text, c->id, 10 + 2 * steps - (hard && cached ? 20 : 0), steps);
+  g_ptr_array_add(o->rows, row);
+  g_ptr_array_add(o->asked, g_strdup_printf("%s on %s", s->text, c->id));
+  return row;
+}
+
+static GPtrArray *find(Oracle *o, guint32 seed) {
+  QualityCase x = {.id = (char *)"x", .prompt = (char *)"a", .seed = (char *)"1"},
+              y = {.id = (char *)"y", .prompt = (char *)"b", .seed = (char *)"2"};
+  g_autoptr(GPtrArray) cases = g_ptr_array_new();
+  g_ptr_array_add(cases, &x);
+  g_ptr_array_add(cases, &y);
+  const QualitySearch search = {cases, oracle, o, 60, seed, 22, 2, 28};
+  g_autoptr(GError) error = NULL;
+  o->rows = g_ptr_array_new_with_free_func(quality_row_free);
+  o->asked = g_ptr_array_new_with_free_func(g_free);
+  return quality_search(&search, &error);
+}
+
+static void oracle_clear(Oracle *o) {
+  g_ptr_array_unref(o->rows);
+  g_ptr_array_unref(o->asked);
+}
+
+/* The same seed asks the same questions and finds the same front; no setting of it fails a case or is beaten by
+ * another; no question is asked twice. */
+static void searches(void) {
+  Oracle a, b, c;
+  g_autoptr(GPtrArray) front = find(&a, 3), again = find(&b, 3), other = find(&c, 4);
+  double least = 0, worst = 0;
+  g_assert_cmpuint(front->len, >=, 2);
+  g_assert_cmpuint(front->len, ==, again->len);
+  g_assert_cmpuint(a.asked->len, ==, b.asked->len);
+  g_assert_cmpuint(a.asked->len, <, 120); /* bad ones stop at the first case */
+  for (guint i = 0; i < a.asked->len; i++) {
+    g_assert_cmpstr(a.asked->pdata[i], ==, b.asked->pdata[i]);
+    for (guint k = 0; k < i; k++) g_assert_cmpstr(a.asked->pdata[i], !=, a.asked->pdata[k]);
+  }
+  for (guint i = 0; i < front->len; i++) {
+    const QualitySetting *s = front->pdata[i];
+    const QualityRow *x = quality_rows_find(a.rows, s->text, "x"), *y = quality_rows_find(a.rows, s->text, "y");
+    g_assert_cmpstr(s->text, ==, ((const QualitySetting *)again->pdata[i])->text);
+    g_assert_true(x && y && MIN(x->psnr, y->psnr) >= 22 && x->model_flop <= 14);
+    g_assert_true(x->model_flop >= least && MIN(x->psnr, y->psnr) >= worst);
+    least = x->model_flop;
+    worst = MIN(x->psnr, y->psnr);
+  }
+  g_assert_true(a.asked->len != c.asked->len || strcmp(a.asked->pdata[9], c.asked->pdata[9]));
+  oracle_clear(&a);
+  oracle_clear(&b);
+  oracle_clear(&c);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/quality/metrics", metrics);
@@ -305,5 +374,6 @@ int main(int argc, char **argv) {
   g_test_add_func("/quality/settings-options", settings_options);
   g_test_add_func("/quality/rival", rival);
   g_test_add_func("/quality/elsewhere", elsewhere);
+  g_test_add_func("/quality/search", searches);
   return g_test_run();
 }
