@@ -311,6 +311,64 @@ static void numbers_of_product(void) {
     }
 }
 
+/* (transfer full) */
+static float *random_numbers(int64_t n) {
+  float *numbers = g_new(float, (gsize)n);
+  for (int64_t i = 0; i < n; i++) numbers[i] = (float)g_test_rand_double_range(-1, 1);
+  return numbers;
+}
+
+/* What a run gives to rows at..at+n of a [p, q] product in rows of `cols` numbers: the definition, one rounding for
+ * each product and each sum, in the order of the rank, whatever the rows come with and however wide vectors are. */
+static void bytes_of_product(void) {
+  static const struct {
+    int64_t p, q, cols, rank, at, n;
+  } sizes[] = {{9, 7, 7, 1, 0, 9},
+               {16, 300, 300, 5, 0, 16},
+               {21, 129, 131, 32, 2, 18},
+               {8, 64, 64, 3, 1, 7},
+               {13, 1040, 1040, 8, 0, 13}};
+  for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+    const int64_t p = sizes[i].p, q = sizes[i].q, cols = sizes[i].cols, rank = sizes[i].rank, n = sizes[i].n;
+    g_autoptr(GError) error = NULL;
+    g_autofree float *up = random_numbers(p * rank), *down = random_numbers(rank * q);
+    g_autofree float *values = random_numbers(n * cols),
+                     *expected = g_memdup2(values, (gsize)(n * cols) * sizeof(float));
+    g_autofree char *high = g_strdup_printf("[%d,%d]", (int)p, (int)rank),
+                    *low = g_strdup_printf("[%d,%d]", (int)rank, (int)q);
+    LoraFile f = lora_file_new();
+    lora_put(&f, "up", high, up, (size_t)(p * rank));
+    lora_put(&f, "down", low, down, (size_t)(rank * q));
+    g_autofree char *path = lora_write(&f, "product.safetensors");
+    g_autoptr(FkSafetensors) file = fk_safetensors_open(path, &error);
+    g_assert_no_error(error);
+    const FkDelta delta = {.kind = FK_DELTA_PRODUCT,
+                           .file = file,
+                           .rows = p,
+                           .cols = cols,
+                           .weight = 0.7,
+                           .scale = 1.3,
+                           .part = {fk_safetensors_find(file, "up"), fk_safetensors_find(file, "down")}};
+    g_autoptr(GArray) deltas = g_array_new(FALSE, FALSE, sizeof delta);
+    g_array_append_val(deltas, delta);
+    g_array_append_val(deltas, delta); /* one after the other */
+    g_autoptr(FkDeltaRun) run = fk_delta_begin(deltas, sizes[i].at, n, &error);
+    g_assert_no_error(error);
+    fk_delta_rows(run, 0, n, values);
+    for (int64_t k = 0; k < 2 * n * q; k++) {
+      const int64_t r = k / 2 / q, j = k / 2 % q;
+      volatile float sum = 0, term; /* each is rounded */
+      for (int64_t l = 0; l < rank; l++) {
+        term = up[(sizes[i].at + r) * rank + l] * down[l * q + j];
+        sum = sum + term;
+      }
+      term = (float)(0.7 * 1.3) * sum;
+      expected[r * cols + j] += term;
+    }
+    g_assert_cmpmem(values, (gsize)(n * cols) * sizeof(float), expected, (gsize)(n * cols) * sizeof(float));
+  }
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
@@ -326,6 +384,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/lora/xlabs", xlabs);
   g_test_add_func("/lora/text-encoders", text_encoders);
   g_test_add_func("/lora/product", numbers_of_product);
+  g_test_add_func("/lora/bytes", bytes_of_product);
   const int failed = g_test_run();
   fk_model_free(model);
   fk_backend_close(be);

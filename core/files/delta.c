@@ -14,11 +14,19 @@
 #endif
 
 #define BLOCK 1024 /* columns at a time: a row of sums stays in the first-level cache */
-#define ROWS 4     /* of a product at a time: what is right of it is read once for them, in blocks of SHORT columns */
-#define SHORT 256
+#define ROWS 4     /* of a product at a time */
+#define PANEL 128  /* columns: what is right of them stays in the first-level cache up to rank 64 */
 #define NUMBERS 4096
 
 /* ---- Numbers of files ---- */
+
+FK_CPU_CLONES static void widen(float *to, const void *from, FkDtype type, int64_t n) {
+  const uint16_t *half = from;
+  const uint8_t *code = from;
+  for (int64_t i = 0; type == FK_F16 && i < n; i++) to[i] = fk_f16_to_f32(half[i]);
+  for (int64_t i = 0; type == FK_BF16 && i < n; i++) to[i] = fk_bf16_to_f32(half[i]);
+  for (int64_t i = 0; type == FK_E4M3 && i < n; i++) to[i] = fk_e4m3_to_f32(code[i]);
+}
 
 bool fk_delta_numbers(const FkSafetensors *file, const FkStTensor *tensor, int64_t first, int64_t n, float *to,
                       GError **error) {
@@ -28,16 +36,12 @@ bool fk_delta_numbers(const FkSafetensors *file, const FkStTensor *tensor, int64
   assert(usable);
   (void)usable;
   if (type == FK_F32) return fk_safetensors_read(file, tensor, (uint64_t)first * size, to, (size_t)n * size, error);
-  uint16_t half[NUMBERS];
-  const uint8_t *code = (const uint8_t *)half;
+  uint16_t raw[NUMBERS];
   for (int64_t at = 0; at < n; at += NUMBERS) {
     const int64_t count = MIN(NUMBERS, n - at);
-    if (!fk_safetensors_read(file, tensor, (uint64_t)(first + at) * size, half, (size_t)count * size, error))
+    if (!fk_safetensors_read(file, tensor, (uint64_t)(first + at) * size, raw, (size_t)count * size, error))
       return false;
-    for (int64_t i = 0; i < count; i++)
-      to[at + i] = type == FK_F16    ? fk_f16_to_f32(half[i])
-                   : type == FK_BF16 ? fk_bf16_to_f32(half[i])
-                                     : fk_e4m3_to_f32(code[i]);
+    widen(to + at, raw, type, count);
   }
   return true;
 }
@@ -57,7 +61,7 @@ struct FkDeltaRun {
   Loaded *loaded;
   guint count;
   int64_t cols;
-  float *base, *sum, *other; /* [cols], [ROWS, cols], [cols + 1]; base: where a delta needs what the checkpoint has */
+  float *base, *sum, *other; /* [cols], [cols], [cols + 1]; base: where a delta needs what the checkpoint has */
   int64_t first, n;
 };
 
@@ -122,10 +126,10 @@ FkDeltaRun *fk_delta_begin(const FkDeltas *deltas, int64_t first, int64_t n, GEr
     keeps |= run->loaded[i].delta->magnitude != NULL;
     if (!load_delta(run, &run->loaded[i], error)) return NULL;
   }
-  run->sum = numbers((ROWS + 1) * run->cols + 1, error);
+  run->sum = numbers(2 * run->cols + 1, error);
   run->base = keeps ? numbers(run->cols, error) : NULL;
   if (!run->sum || (keeps && !run->base)) return NULL;
-  run->other = run->sum + ROWS * run->cols;
+  run->other = run->sum + run->cols;
   return g_steal_pointer(&run);
 }
 
@@ -164,34 +168,66 @@ FK_CPU_CLONES static void product(float *restrict sum, const float *restrict lef
   }
 }
 
-/* The same for ROWS rows, with the same bytes: sum [ROWS, q], left [ROWS, rank]. */
-FK_CPU_CLONES static void product_rows(float *restrict sum, const float *restrict left, const float *restrict right,
-                                       int64_t rank, int64_t q) {
-  memset(sum, 0, (size_t)(ROWS * q) * sizeof *sum);
-  for (int64_t from = 0; from < q; from += SHORT) {
-    const int64_t n = MIN(SHORT, q - from);
-    float *restrict s = sum + from, *restrict t = s + q, *restrict u = t + q, *restrict v = u + q;
-    int64_t k = 0;
-    for (; k + 4 <= rank; k += 4) {
-      const float *restrict a = right + k * q + from, *restrict b = a + q, *restrict c = b + q, *restrict d = c + q;
-      const float *l = left + k, *m = l + rank, *o = m + rank, *p = o + rank;
-      for (int64_t j = 0; j < n; j++) {
-        s[j] = s[j] + l[0] * a[j] + l[1] * b[j] + l[2] * c[j] + l[3] * d[j];
-        t[j] = t[j] + m[0] * a[j] + m[1] * b[j] + m[2] * c[j] + m[3] * d[j];
-        u[j] = u[j] + o[0] * a[j] + o[1] * b[j] + o[2] * c[j] + o[3] * d[j];
-        v[j] = v[j] + p[0] * a[j] + p[1] * b[j] + p[2] * c[j] + p[3] * d[j];
-      }
-    }
-    for (; k < rank; k++) {
-      const float *restrict a = right + k * q + from, *l = left + k;
-      for (int64_t j = 0; j < n; j++) {
-        s[j] += l[0] * a[j];
-        t[j] += l[rank] * a[j];
-        u[j] += l[2 * rank] * a[j];
-        v[j] += l[3 * rank] * a[j];
-      }
-    }
+/* values [n, stride] += scale * left [n, rank] right [rank, q], n a multiple of ROWS, with the same bytes: sums stay in
+ * registers, and what is right of them, a panel of columns, in the first-level cache for all rows. A version for each
+ * width of vectors, because those of the compiler are made before it clones functions. */
+typedef void (*AddProduct)(float *values, int64_t stride, int64_t n, const float *left, const float *right,
+                           int64_t rank, int64_t q, float scale);
+
+#define ADD_PRODUCT(name, attributes, wide)                                                                            \
+  attributes static void name(float *values, int64_t stride, int64_t n, const float *left, const float *right,         \
+                              int64_t rank, int64_t q, float scale) {                                                  \
+    typedef float Vector __attribute__((vector_size(4 * wide), aligned(4), may_alias));                                \
+    for (int64_t from = 0; from < q; from += PANEL) {                                                                  \
+      const int64_t end = MIN(from + PANEL, q);                                                                        \
+      for (int64_t i = 0; i < n; i += ROWS) {                                                                          \
+        float *row = values + i * stride;                                                                              \
+        const float *l = left + i * rank;                                                                              \
+        int64_t j = from;                                                                                              \
+        for (; j + 2 * wide <= end; j += 2 * wide) {                                                                   \
+          Vector s[ROWS][2] = {{{0}}};                                                                                 \
+          for (int64_t k = 0; k < rank; k++) {                                                                         \
+            const Vector *a = (const Vector *)(right + k * q + j);                                                     \
+            const Vector b = a[0], c = a[1];                                                                           \
+            for (int r = 0; r < ROWS; r++) {                                                                           \
+              s[r][0] += l[r * rank + k] * b;                                                                          \
+              s[r][1] += l[r * rank + k] * c;                                                                          \
+            }                                                                                                          \
+          }                                                                                                            \
+          for (int r = 0; r < ROWS; r++) {                                                                             \
+            Vector *to = (Vector *)(row + r * stride + j);                                                             \
+            to[0] += scale * s[r][0];                                                                                  \
+            to[1] += scale * s[r][1];                                                                                  \
+          }                                                                                                            \
+        }                                                                                                              \
+        add_rest(row, stride, j, end, l, right, rank, q, scale);                                                       \
+      }                                                                                                                \
+    }                                                                                                                  \
   }
+
+/* Columns j..end that no vector has, of ROWS rows. */
+static void add_rest(float *values, int64_t stride, int64_t j, int64_t end, const float *left, const float *right,
+                     int64_t rank, int64_t q, float scale) {
+  for (; j < end; j++)
+    for (int r = 0; r < ROWS; r++) {
+      float sum = 0;
+      for (int64_t k = 0; k < rank; k++) sum += left[r * rank + k] * right[k * q + j];
+      values[r * stride + j] += scale * sum;
+    }
+}
+
+ADD_PRODUCT(add_product_4, , 4)
+#ifdef __x86_64__
+ADD_PRODUCT(add_product_8, __attribute__((target("avx2"))), 8)
+ADD_PRODUCT(add_product_16, __attribute__((target("avx512f"))), 16)
+#endif
+
+static AddProduct add_product(void) {
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx512f")) return add_product_16;
+  if (__builtin_cpu_supports("avx2")) return add_product_8;
+#endif
+  return add_product_4;
 }
 
 FK_CPU_CLONES static void add_scaled(float *restrict values, const float *restrict sum, float scale, int64_t n) {
@@ -255,26 +291,24 @@ static void add_row(const FkDeltaRun *run, const Loaded *l, int64_t i, float *va
     add_scaled(values, sum, (float)(l->delta->weight * l->delta->scale), cols);
 }
 
-/* ROWS rows from row i on, where no delta needs what the checkpoint has. */
-static void add_rows(const FkDeltaRun *run, int64_t i, float *values) {
+/* n rows from row i on, a multiple of ROWS, where no delta needs what the checkpoint has. */
+static void add_rows(const FkDeltaRun *run, int64_t i, int64_t n, float *values) {
   for (guint k = 0; k < run->count; k++) {
     const Loaded *l = &run->loaded[k];
-    const bool plain = l->delta->kind == FK_DELTA_PRODUCT;
     const float scale = (float)(l->delta->weight * l->delta->scale);
-    if (plain) product_rows(run->sum, l->left[0] + i * l->rank[0], l->right[0], l->rank[0], l->q[0]);
-    for (int r = 0; r < ROWS; r++)
-      if (plain)
-        add_scaled(values + r * run->cols, run->sum + r * l->q[0], scale, l->q[0]);
-      else
-        add_row(run, l, i + r, values + r * run->cols);
+    if (l->delta->kind == FK_DELTA_PRODUCT) {
+      add_product()(values, run->cols, n, l->left[0] + i * l->rank[0], l->right[0], l->rank[0], l->q[0], scale);
+      continue;
+    }
+    for (int64_t r = 0; r < n; r++) add_row(run, l, i + r, values + r * run->cols);
   }
 }
 
 void fk_delta_rows(const FkDeltaRun *run, int64_t at, int64_t n, float *values) {
-  const int64_t end = at + n;
-  int64_t i = at;
-  for (; !run->base && i + ROWS <= end; i += ROWS, values += ROWS * run->cols) add_rows(run, i, values);
-  for (; i < end; i++, values += run->cols) {
+  const int64_t whole = run->base ? 0 : n - n % ROWS;
+  if (whole) add_rows(run, at, whole, values);
+  values += whole * run->cols;
+  for (int64_t i = at + whole; i < at + n; i++, values += run->cols) {
     if (run->base) memcpy(run->base, values, (size_t)run->cols * sizeof *values);
     for (guint k = 0; k < run->count; k++) add_row(run, &run->loaded[k], i, values);
   }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes of a checkpoint into backend memory. The work is a list of chunks: whole rows, up to about 16 MiB. Readers
- * fill up to WINDOW of them at once, the calling thread places them in order, reports and looks for cancellation.
+ * fill up to WINDOW of them at once, several one chunk where it has to be computed; the calling thread places them in
+ * order, reports and looks for cancellation.
  *
  * A backend with stage and commit gets the file's own bytes in its pinned staging buffers and converts on its side. One
  * without has its memory in the host's address space (CPU): readers convert through a small buffer straight into place.
@@ -9,6 +10,7 @@
  * the file become numbers (numbers.h); and adapters are added to the numbers in float32. */
 #include "weights-internal.h"
 
+#include "cpu.h" /* FK_CPU_CLONES */
 #include "file.h"
 #include "fk-error.h"
 #include "ops.h"
@@ -17,11 +19,17 @@
 
 #include <string.h>
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("O3")
+#endif
+
 #define CHUNK_BYTES (16 << 20)
 #define BUFFERS 8               /* staging buffers of a backend, see FkOps.stage */
 #define WINDOW (BUFFERS - 1)    /* one buffer is being copied while the others are read */
 #define BLOCK_BYTES (256 << 10) /* of conversion: stays in the second-level cache */
 #define PROGRESS_BYTES (8 << 20)
+#define PIECE_ROWS 64
+#define PIECES 4 /* of a chunk that readers make: sums of adapters and codes take longer than reading */
 
 _Static_assert(CHUNK_BYTES == FK_SUM_CHUNK, "a packed group is read in the chunks that its sums are of");
 
@@ -34,15 +42,24 @@ typedef struct {
   int64_t first, rows; /* of the item */
 } Chunk;
 
-/* A chunk under way from the file to its place. */
+typedef struct Transfer Transfer;
+
+/* Rows of a chunk for one reader. */
 typedef struct {
+  Transfer *of;
+  int64_t at, rows; /* of the chunk */
+} Piece;
+
+/* A chunk under way from the file to its place. */
+struct Transfer {
   const Chunk *chunk;
   void *to;      /* staging buffer, or the chunk's place in host memory */
   FkDtype as;    /* of `to` */
   float *scales; /* of codes: where they go, or a buffer of the transfer's own until they are uploaded */
-  bool ready;
-  GError *error;
-} Transfer;
+  Piece pieces[PIECES];
+  int left;      /* pieces that are not there */
+  GError *error; /* the first piece's that has one */
+};
 
 typedef struct {
   FkBinder *b;
@@ -65,7 +82,7 @@ static bool staged(const FkBackend *be) {
 /* ---- Numbers ---- */
 
 /* n elements; `to` and `from` do not overlap and are aligned to their types. */
-static void convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64_t n) {
+FK_CPU_CLONES static void convert(void *restrict to, FkDtype as, const void *restrict from, FkDtype dtype, int64_t n) {
   const uint16_t *half = from;
   assert(as == FK_F32 || as == FK_BF16);
   if (as == FK_F32) {
@@ -192,16 +209,36 @@ static bool read_rows(const Transfer *t, GError **error) {
   return whole ? read_whole(t, error) : read_blocks(t, error);
 }
 
-static void read_chunk(gpointer data, gpointer user_data) {
-  Transfer *t = data;
+static void read_piece(gpointer data, gpointer user_data) {
+  const Piece *piece = data;
+  Transfer *t = piece->of;
   Loader *loader = user_data;
   GError *error = NULL;
-  if (!g_atomic_int_get(&loader->stop)) read_rows(t, &error); /* else nobody waits for this chunk any more */
+  const Chunk chunk = {t->chunk->item, t->chunk->first + piece->at, piece->rows};
+  const size_t row = (size_t)chunk.item->cols * fk_dtype_size(t->as);
+  const Transfer own = {.chunk = &chunk,
+                        .to = (char *)t->to + (size_t)piece->at * row,
+                        .as = t->as,
+                        .scales = t->scales ? t->scales + piece->at : NULL};
+  if (!g_atomic_int_get(&loader->stop)) read_rows(&own, &error); /* else nobody waits for this chunk any more */
   g_mutex_lock(&loader->lock);
-  t->error = error;
-  t->ready = true;
-  g_cond_signal(&loader->done);
+  if (!t->error)
+    t->error = error;
+  else
+    g_clear_error(&error);
+  if (--t->left == 0) g_cond_signal(&loader->done);
   g_mutex_unlock(&loader->lock);
+}
+
+/* To the readers, whole or in pieces of whole groups of rows. */
+static void push_pieces(GThreadPool *pool, Transfer *t) {
+  const int64_t rows = t->chunk->rows;
+  const bool cut = fk_item_made_by_reader(t->chunk->item) && rows >= PIECES * PIECE_ROWS;
+  const int64_t each = cut ? (rows / PIECES + PIECE_ROWS - 1) / PIECE_ROWS * PIECE_ROWS : rows;
+  int n = 0;
+  for (int64_t at = 0; at < rows; at += each) t->pieces[n++] = (Piece){t, at, MIN(each, rows - at)};
+  t->left = n; /* nobody looks at it before the first is pushed */
+  for (int i = 0; i < n; i++) g_thread_pool_push(pool, &t->pieces[i], NULL);
 }
 
 /* ---- The calling thread ---- */
@@ -250,7 +287,7 @@ static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError *
   *t = (Transfer){.chunk = c, .to = chunk_place(loader, c), .as = c->item->as};
   if (!staged(be)) {
     t->scales = codes ? scales_place(loader, c) : NULL;
-    return g_thread_pool_push(pool, t, NULL), true;
+    return push_pieces(pool, t), true;
   }
   t->as = fk_item_made_by_reader(c->item) ? c->item->as : c->item->from;
   /* Always the largest size, so that a buffer is made once. */
@@ -262,7 +299,7 @@ static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError *
                 fk_part_name(loader->b->part), (size_t)c->rows * sizeof(float));
     return false;
   }
-  return g_thread_pool_push(pool, t, NULL), true;
+  return push_pieces(pool, t), true;
 }
 
 /* Waits for a chunk and places it. */
@@ -271,7 +308,7 @@ static bool finish_chunk(Loader *loader, guint index, GError **error) {
   Transfer *t = &loader->transfers[index % BUFFERS];
   const Chunk *c = t->chunk;
   g_mutex_lock(&loader->lock);
-  while (!t->ready) g_cond_wait(&loader->done, &loader->lock);
+  while (t->left) g_cond_wait(&loader->done, &loader->lock);
   g_mutex_unlock(&loader->lock);
   if (t->error) {
     g_autofree char *shown = fk_shown_name(c->item->source.tensor->name);
@@ -333,8 +370,9 @@ static void clear_transfers(Loader *loader) {
 static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress,
                       void *user_data, GError **error) {
   Loader loader = {.b = b, .only = only, .group = group};
-  /* Exclusive: its threads start here, and fewer than WINDOW will do. */
-  GThreadPool *pool = g_thread_pool_new(read_chunk, &loader, WINDOW, TRUE, NULL);
+  /* Exclusive: its threads start here, and fewer will do. */
+  const int threads = CLAMP((int)g_get_num_processors(), WINDOW, WINDOW * PIECES);
+  GThreadPool *pool = g_thread_pool_new(read_piece, &loader, threads, TRUE, NULL);
   if (g_thread_pool_get_num_threads(pool) == 0) {
     g_thread_pool_free(pool, TRUE, FALSE);
     g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no thread can be started to read the weights",
