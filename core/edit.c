@@ -11,6 +11,7 @@
 #include "latent.h"
 #include "preview.h"
 #include "profile.h"
+#include "surface.h"
 
 #include <string.h>
 
@@ -89,16 +90,27 @@ static uint8_t *resized(const FkImage *in, int first, int count, int width, int 
   return g_steal_pointer(&out);
 }
 
-/* Pixels -> normalised, packed context tokens of a picture of this size. */
-static bool encode_frame(const FkEdit *e, const FkImage *in, int width, int height, FkTensor tokens, GError **error) {
-  const FkVaeConfig *c = &e->model->config.vae;
-  g_autofree uint8_t *pixels = e->dry_run ? NULL : resized(in, 0, 3, width, height, error);
+/* A picture's colours at the size of `bytes`. region: of a picture in device memory what is taken; of others it is what
+ * their pixels are. NULL: all. */
+static bool take_pixels(const FkEdit *e, const FkImage *in, const FkMaskBox *region, FkTensor bytes, GError **error) {
+  if (in && in->memory == FK_MEMORY_DEVICE)
+    return fk_surface_take(e, in, region && region->w ? *region : (FkMaskBox){0, 0, in->width, in->height}, 0, bytes,
+                           error);
+  g_autofree uint8_t *pixels = e->dry_run ? NULL : resized(in, 0, 3, (int)bytes.dim[1], (int)bytes.dim[0], error);
   if (!pixels && !e->dry_run) return false;
+  fk_op_upload(e->be, bytes, pixels);
+  return true;
+}
+
+/* Pixels -> normalised, packed context tokens of a picture of this size. */
+static bool encode_frame(const FkEdit *e, const FkImage *in, const FkMaskBox *region, int width, int height,
+                         FkTensor tokens, GError **error) {
+  const FkVaeConfig *c = &e->model->config.vae;
   const size_t mark = fk_arena_mark(e->arena);
   FkTensor bytes = fk_arena_3d(e->arena, FK_U8, height, width, 3);
   FkTensor image = fk_arena_3d(e->arena, e->be->dtype, height, width, 3);
   FkTensor moments = fk_arena_3d(e->arena, e->be->dtype, height / 8, width / 8, 2 * c->latent_channels);
-  fk_op_upload(e->be, bytes, pixels);
+  if (!take_pixels(e, in, region, bytes, error)) return false;
   fk_op_from_u8(e->be, image, bytes);
   fk_vae_encode(&e->model->vae, e->be, e->arena, image, moments, e->tune->vae_tiling);
   FkTensor mean = moments; /* the first half of the channels */
@@ -131,18 +143,20 @@ static bool decode_frame(const FkEdit *e, FkTensor latent, FkJob *job, GError **
   FkTensor map = fk_arena_3d(e->arena, e->be->dtype, e->height / 8, e->width / 8, c->latent_channels);
   FkTensor image = fk_arena_3d(e->arena, e->be->dtype, e->height, e->width, 3);
   FkTensor bytes = fk_arena_3d(e->arena, FK_U8, e->height, e->width, 3);
-  g_autofree uint8_t *pixels = e->dry_run ? NULL : g_try_malloc(n);
-  if (!pixels && !e->dry_run) return no_memory(error, "decode", n);
+  const bool device = job->out.memory == FK_MEMORY_DEVICE;
+  g_autofree uint8_t *pixels = e->dry_run || device ? NULL : g_try_malloc(n);
+  if (!pixels && !e->dry_run && !device) return no_memory(error, "decode", n);
   fk_op_check(e->be, latent, "latents");
   fk_op_unpack(e->be, map, latent, (float)c->scaling_factor, (float)c->shift_factor);
   fk_vae_decode(&e->model->vae, e->be, e->arena, map, image, e->tune->vae_tiling);
   fk_op_check(e->be, image, "decoded image");
   fk_op_to_u8(e->be, bytes, image);
-  if (!e->dry_run) fk_op_download(e->be, pixels, bytes);
+  if (device && !fk_surface_give(e, job, bytes, error)) return false;
+  if (pixels) fk_op_download(e->be, pixels, bytes);
   fk_debug_dump(e->be, "final_latents", map);
   fk_debug_dump(e->be, "decoded", image);
   fk_arena_reset(e->arena, mark);
-  if (e->dry_run || !fk_job_sync(e->be, error)) return e->dry_run;
+  if (!pixels || !fk_job_sync(e->be, error)) return !pixels;
 
   const FkImage model = {pixels, e->width, e->height, 3, (size_t)e->width * 3};
   g_autofree uint8_t *sized = resized(&model, 0, 3, job->out.width, job->out.height, error);
@@ -204,7 +218,7 @@ static bool encode_draft(const FkEdit *e, const FkImage *in, FkTensor context, F
   if (others)
     fk_op_copy(e->be, fk_tensor_slice_rows(*tokens, own, others),
                fk_tensor_slice_rows(context, fk_tensor_rows(context) - others, others));
-  return encode_frame(e, in, g.small_w * 16, g.small_h * 16, fk_tensor_slice_rows(*tokens, 0, own), error);
+  return encode_frame(e, in, &e->region, g.small_w * 16, g.small_h * 16, fk_tensor_slice_rows(*tokens, 0, own), error);
 }
 
 /* What of a frame's latents is edited; all of it where the frame has no mask and others of its batch do. */
@@ -228,11 +242,12 @@ static bool upload_mask(const FkEdit *e, int i, FkTensor *mask, GError **error) 
 static bool encode_context(const FkEdit *e, int i, FkTensor context, GError **error) {
   const FkFluxReferences *r = &e->references;
   int64_t at = (int64_t)(e->height / 16) * (e->width / 16);
-  if (!encode_frame(e, &e->jobs[i].in, e->width, e->height, fk_tensor_slice_rows(context, 0, at), error)) return false;
+  if (!encode_frame(e, &e->jobs[i].in, &e->region, e->width, e->height, fk_tensor_slice_rows(context, 0, at), error))
+    return false;
   for (int k = 0; k < r->n; k++) {
     const FkImage *image = e->extras ? &e->extras[i].references[k] : NULL; /* a plan needs no pixels */
     const int64_t n = (int64_t)r->rows[k] * r->columns[k];
-    if (!encode_frame(e, image, r->columns[k] * 16, r->rows[k] * 16, fk_tensor_slice_rows(context, at, n), error))
+    if (!encode_frame(e, image, NULL, r->columns[k] * 16, r->rows[k] * 16, fk_tensor_slice_rows(context, at, n), error))
       return false;
     at += n;
   }

@@ -99,6 +99,7 @@ static void engine_free(FkEngine *e) {
   fk_model_free(e->model);
   fk_backend_close(e->be);
   fk_settings_free(e->planned.settings);
+  g_free(e->planned.surfaces);
   fk_options_free(e->options);
   g_free(e->why);
   g_free(e->files);
@@ -350,6 +351,13 @@ static bool check_call(const FkJob *jobs, int n, GError **error) {
   return true;
 }
 
+static bool leave_frame(FkEngine *e, const FkJob *job, GError **error) {
+  fk_surface_leave(e->be, job);
+  const bool ok = fk_job_sync(e->be, error);
+  if (!ok) fk_backend_clear(e->be);
+  return ok;
+}
+
 /* Frames that are fit for it at this size. profile not NULL: every op is timed, and *profile is (transfer full): free.
  */
 static bool edit_frames(FkEngine *e, FkEdit *edit, const FkFrameSize *size, struct FkProfile **profile,
@@ -361,7 +369,7 @@ static bool edit_frames(FkEngine *e, FkEdit *edit, const FkFrameSize *size, stru
   edit->width = size->width;
   edit->height = size->height;
   if (!engine_enter(e, edit->cancellable, error)) return false;
-  const bool ok = run(e, edit, profile, error);
+  const bool ok = edit->leave ? leave_frame(e, edit->jobs, error) : run(e, edit, profile, error);
   engine_leave(e);
   return ok;
 }
@@ -381,6 +389,16 @@ static bool run_given(void *engine, FkEdit *edit, const FkFrameSize *size, GErro
   return edit_frames(engine, edit, size, NULL, error);
 }
 
+static bool read_alpha(void *engine, const FkImage *image, uint8_t *alpha, GCancellable *cancellable, GError **error) {
+  FkEngine *e = engine;
+  if (!engine_enter(e, cancellable, error)) return false;
+  fk_surface_download(e->be, image, 3, alpha);
+  const bool ok = fk_job_sync(e->be, error);
+  if (!ok) fk_backend_clear(e->be);
+  engine_leave(e);
+  return ok;
+}
+
 bool fk_engine_edit_observed(FkEngine *e, FkObserver *observer, FkJob *jobs, int n, GCancellable *cancellable,
                              FkProgress progress, void *user_data, GError **error) {
   FkTune tune;
@@ -393,10 +411,11 @@ bool fk_engine_edit_observed(FkEngine *e, FkObserver *observer, FkJob *jobs, int
                  .progress = progress,
                  .user_data = user_data,
                  .observer = observer};
+  const FkGivenEngine given = {run_given, read_alpha, e};
   if (n == 0) return true;
-  return check_call(jobs, n, error) && fk_surface_check(e->be, jobs, n, error) &&
-         fk_tune_resolve(jobs[0].settings, e->be, &tune, error) && check_precision(e, &tune, error) &&
-         fk_frames_check(e->model, &tune, jobs, n, &size, error) && fk_given_edit(&edit, &size, run_given, e, error);
+  return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
+         fk_surface_check(e->be, jobs, n, tune.task == FK_TASK_EDIT, error) && check_precision(e, &tune, error) &&
+         fk_frames_check(e->model, &tune, jobs, n, &size, error) && fk_given_edit(&edit, &size, &given, error);
 }
 
 bool fk_engine_edit(FkEngine *e, FkJob *jobs, int n, GCancellable *cancellable, FkProgress progress, void *user_data,

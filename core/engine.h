@@ -14,6 +14,7 @@ typedef struct {
   int n, width, height;
   bool masked;
   FkFluxReferences references;
+  char *surfaces; /* fk_surface_shape */
 } FkPlanned;
 
 struct FkEngine {

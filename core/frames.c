@@ -3,6 +3,7 @@
 #include "frames.h"
 
 #include "image.h"
+#include "surface.h"
 
 enum {
   LAST_SIDE = 65535,                 /* of an input */
@@ -84,6 +85,7 @@ static bool extent(const FkImage *i, size_t *bytes) {
 
 static bool check_image(const FkImage *i, int frame, const char *which, GError **error) {
   size_t bytes;
+  if (i->memory == FK_MEMORY_DEVICE) return true; /* fk_surface_check */
   if (!i->data) return refuse(error, "frame %d: the %s image has no data", frame, which);
   if (i->stride < (size_t)i->width * (size_t)i->channels || !extent(i, &bytes))
     return refuse(error, "frame %d: %s image: stride %zu does not fit %d pixels of %d channels in %d rows", frame,
@@ -91,19 +93,26 @@ static bool check_image(const FkImage *i, int frame, const char *which, GError *
   return true;
 }
 
-/* Whether two images share a pixel's byte. Two parts of one larger picture have equal strides and may lie in each
- * other's range without that. */
-static bool overlap(const FkImage *a, const FkImage *b) {
-  size_t a_bytes = 0, b_bytes = 0;
+/* Whether two planes share a byte. Two parts of one larger picture have equal strides and may lie in each other's range
+ * without that. */
+static bool spans_overlap(const FkSpan *a, const FkSpan *b) {
   const uintptr_t at = (uintptr_t)a->data, bt = (uintptr_t)b->data;
-  extent(a, &a_bytes);
-  extent(b, &b_bytes);
+  const size_t a_bytes = ((size_t)a->rows - 1) * a->stride + a->row,
+               b_bytes = ((size_t)b->rows - 1) * b->stride + b->row;
   if (at + a_bytes <= bt || bt + b_bytes <= at) return false;
   if (a->stride != b->stride) return true;
-  const size_t a_row = (size_t)a->width * (size_t)a->channels, b_row = (size_t)b->width * (size_t)b->channels;
   /* The first row of the later one lies `column` bytes behind the start of a row of the earlier one. */
-  const size_t column = (at < bt ? bt - at : at - bt) % a->stride, first = at < bt ? a_row : b_row;
-  return column < first || column + (at < bt ? b_row : a_row) > a->stride;
+  const size_t column = (at < bt ? bt - at : at - bt) % a->stride, first = at < bt ? a->row : b->row;
+  return column < first || column + (at < bt ? b->row : a->row) > a->stride;
+}
+
+static bool overlap(const FkImage *a, const FkImage *b) {
+  FkSpan s[4], t[4];
+  const int n = fk_surface_spans(a, s), m = fk_surface_spans(b, t);
+  for (int i = 0; i < n; i++)
+    for (int k = 0; k < m; k++)
+      if (spans_overlap(&s[i], &t[k])) return true;
+  return false;
 }
 
 /* What is written may not be what another image of the batch is or is written to: frames are read and written in an

@@ -10,9 +10,12 @@
 typedef struct {
   const FkEdit *all;
   const FkFrameSize *size;
-  FkGivenRun run;
-  void *data;
+  const FkGivenEngine *engine;
 } Call;
+
+static bool run(const Call *c, FkEdit *edit, const FkFrameSize *size, GError **error) {
+  return c->engine->run(c->engine->data, edit, size, error);
+}
 
 static void copy_frame(const FkJob *job) {
   const size_t row = (size_t)job->in.width * (size_t)job->in.channels;
@@ -20,11 +23,17 @@ static void copy_frame(const FkJob *job) {
     memcpy(job->out.data + (size_t)y * job->out.stride, job->in.data + (size_t)y * job->in.stride, row);
 }
 
-static void leave(const Call *c, FkJob *job) {
-  copy_frame(job);
+static bool leave(const Call *c, FkJob *job, GError **error) {
+  FkEdit edit = *c->all;
+  edit.jobs = job;
+  edit.n = 1;
+  edit.leave = true;
+  if (job->in.memory == FK_MEMORY_DEVICE && !run(c, &edit, c->size, error)) return false;
+  if (job->in.memory == FK_MEMORY_HOST) copy_frame(job);
   job->result = (FkResult){.seed = g_ascii_strtoull(fk_settings_get(job->settings, "seed"), NULL, 10),
                            .width = c->size->width,
                            .height = c->size->height};
+  return true;
 }
 
 static FkImage part(const FkImage *image, FkMaskBox r) {
@@ -41,14 +50,16 @@ static bool edit_region(const Call *c, FkJob *job, const FkExtras *extras, GErro
       !fk_extras_references(extras, edit.model, edit.tune, &edit.references, error))
     return false;
   FkJob inner = *job;
-  inner.in = part(&job->in, edit.region);
-  inner.out = part(&job->out, edit.region);
+  if (job->in.memory == FK_MEMORY_HOST) {
+    inner.in = part(&job->in, edit.region);
+    inner.out = part(&job->out, edit.region);
+    copy_frame(job);
+  }
   edit.jobs = &inner;
   edit.n = 1;
   edit.extras = extras;
   edit.masked = true;
-  copy_frame(job);
-  const bool ok = c->run(c->data, &edit, &size, error);
+  const bool ok = run(c, &edit, &size, error);
   job->result = inner.result;
   return ok;
 }
@@ -61,8 +72,7 @@ static bool edit_together(const Call *c, FkJob *jobs, const FkExtras *extras, in
   edit.n = n;
   edit.region = (FkMaskBox){0, 0, extras->width, extras->height};
   for (int i = 0; i < n; i++) edit.masked |= extras[i].mask != NULL;
-  return fk_extras_references(extras, edit.model, edit.tune, &edit.references, error) &&
-         c->run(c->data, &edit, c->size, error);
+  return fk_extras_references(extras, edit.model, edit.tune, &edit.references, error) && run(c, &edit, c->size, error);
 }
 
 static bool same_sizes(const FkExtras *a, const FkExtras *b) {
@@ -83,7 +93,7 @@ static bool edit_sorted(const Call *c, const FkExtras *extras, GError **error) {
     FkJob *job = &c->all->jobs[i];
     const FkExtras *x = &extras[i];
     if (x->mask && !x->box.w) {
-      leave(c, job);
+      if (!leave(c, job, error)) return false;
     } else if (x->mask && c->all->tune->region == FK_REGION_CROP) {
       if (!edit_region(c, job, x, error)) return false;
     } else if (n && !same_sizes(x, theirs)) {
@@ -99,13 +109,33 @@ static bool edit_sorted(const Call *c, const FkExtras *extras, GError **error) {
   return true;
 }
 
-bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, FkGivenRun run, void *data, GError **error) {
-  const Call call = {all, size, run, data};
+/* Masks are prepared on the host: of a picture in device memory mask=alpha reads that one value of each pixel back. */
+static bool init_extras(const Call *c, FkExtras *x, const FkPictures *files, int i, GError **error) {
+  FkJob job = c->all->jobs[i];
+  const FkImage *in = &job.in;
+  const bool alpha = !job.mask && c->all->tune->mask == FK_MASK_ALPHA && in->channels == 4;
+  if (!alpha || in->memory == FK_MEMORY_HOST || c->all->tune->task == FK_TASK_GENERATE)
+    return fk_extras_init(x, c->all->tune, files, &job, i, error);
+  const size_t n = (size_t)in->width * (size_t)in->height;
+  g_autofree uint8_t *plane = g_try_malloc(n);
+  if (!plane) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "mask: %zu bytes of host memory could not be had", n);
+    return false;
+  }
+  if (!c->engine->alpha(c->engine->data, in, plane, c->all->cancellable, error)) return false;
+  for (size_t k = 0; k < n; k++) plane[k] = (uint8_t)(255 - plane[k]);
+  const FkImage mask = {plane, in->width, in->height, 1, (size_t)in->width};
+  job.mask = &mask;
+  return fk_extras_init(x, c->all->tune, files, &job, i, error);
+}
+
+bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, const FkGivenEngine *engine, GError **error) {
+  const Call call = {all, size, engine};
   FkPictures files;
   if (!fk_pictures_take(&files, all->tune->mask_path, all->tune->references, error)) return false;
   g_autofree FkExtras *extras = g_new0(FkExtras, (size_t)all->n);
   bool ok = true;
-  for (int i = 0; ok && i < all->n; i++) ok = fk_extras_init(&extras[i], all->tune, &files, &all->jobs[i], i, error);
+  for (int i = 0; ok && i < all->n; i++) ok = init_extras(&call, &extras[i], &files, i, error);
   ok = ok && edit_sorted(&call, extras, error);
   for (int i = 0; i < all->n; i++) fk_extras_clear(&extras[i]);
   fk_pictures_drop(&files);

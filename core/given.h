@@ -9,9 +9,17 @@
 
 /* Runs frames of one size together. */
 typedef bool (*FkGivenRun)(void *data, FkEdit *edit, const FkFrameSize *size, GError **error);
+/* Alpha of a picture in device memory to the host's, rows without gaps. */
+typedef bool (*FkGivenAlpha)(void *data, const FkImage *image, uint8_t *alpha, GCancellable *cancellable,
+                             GError **error);
+typedef struct {
+  FkGivenRun run;
+  FkGivenAlpha alpha;
+  void *data;
+} FkGivenEngine;
 
 /* all: frames that are fit for an edit at this size, with model and settings. Writes their results. */
-bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, FkGivenRun run, void *data, GError **error);
+bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, const FkGivenEngine *engine, GError **error);
 
 /* What is known of an edit of this size before there is a frame: whether it has a mask, the references' sizes, and with
  * region=crop the part that a mask of a file leaves, which changes *size. Errors as of reading the files. */

@@ -77,18 +77,11 @@ void fk_size_plan(FkSizeMode mode, int w, int h, int64_t max_area, int *mw, int 
 
 #define PRECISION_BITS 22
 
-/* Output pixel i is the sum over k < count[i] of weight[i * taps + k] * input[first[i] + k]. */
-typedef struct {
-  int taps;
-  int *first, *count;
-  int32_t *weight;
-} Axis;
-
-static void axis_clear(Axis *axis) {
+void fk_image_axis_clear(FkImageAxis *axis) {
   free(axis->first);
   free(axis->count);
   free(axis->weight);
-  *axis = (Axis){0};
+  *axis = (FkImageAxis){0};
 }
 
 static double sinc(double x) {
@@ -110,21 +103,22 @@ typedef struct {
   double support;
 } Filter;
 
-static const Filter LANCZOS = {lanczos, 3.0}, TRIANGLE = {triangle, 1.0};
+static const Filter filters[] = {[FK_FILTER_LANCZOS] = {lanczos, 3.0}, [FK_FILTER_TRIANGLE] = {triangle, 1.0}};
 
-static bool axis_init(Axis *axis, const Filter *filter, int in, int out) {
+bool fk_image_axis_init(FkImageAxis *axis, FkFilter which, int in, int out) {
+  const Filter *filter = &filters[which];
   double scale = (double)in / out;
   double filter_scale = scale > 1.0 ? scale : 1.0;
   double support = filter->support * filter_scale, inverse = 1.0 / filter_scale;
   int taps = (int)ceil(support) * 2 + 1;
   double *exact = malloc((size_t)taps * sizeof *exact);
-  *axis = (Axis){.taps = taps,
-                 .first = malloc((size_t)out * sizeof(int)),
-                 .count = malloc((size_t)out * sizeof(int)),
-                 .weight = calloc((size_t)out * (size_t)taps, sizeof(int32_t))};
+  *axis = (FkImageAxis){.taps = taps,
+                        .first = malloc((size_t)out * sizeof(int32_t)),
+                        .count = malloc((size_t)out * sizeof(int32_t)),
+                        .weight = calloc((size_t)out * (size_t)taps, sizeof(int32_t))};
   if (!exact || !axis->first || !axis->count || !axis->weight) {
     free(exact);
-    axis_clear(axis);
+    fk_image_axis_clear(axis);
     return false;
   }
   for (int i = 0; i < out; i++) {
@@ -170,7 +164,7 @@ FK_INLINE void weigh_strip(uint8_t *dst, const uint8_t *src, size_t step, const 
 
 /* Everything one resize needs; `strip` holds STRIP transposed rows of input and of output of the horizontal pass. */
 typedef struct {
-  Axis x, y;
+  FkImageAxis x, y;
   uint8_t *middle, *strip_in, *strip_out;
 } Resize;
 
@@ -257,39 +251,42 @@ static void passes(const Resize *r, Plane d, const uint8_t *src, size_t src_stri
 }
 
 static void resize_clear(Resize *r) {
-  axis_clear(&r->x);
-  axis_clear(&r->y);
+  fk_image_axis_clear(&r->x);
+  fk_image_axis_clear(&r->y);
   free(r->middle);
   free(r->strip_in);
   free(r->strip_out);
 }
 
 /* Only what the passes that will run need. */
-static bool resize_init(Resize *r, const Filter *filter, int dw, int dh, int sw, int sh, int channels,
-                        bool vertical_first) {
+static bool resize_init(Resize *r, FkFilter filter, int dw, int dh, int sw, int sh, int channels, bool vertical_first) {
   *r = (Resize){0};
   if (sw != dw) {
     r->strip_in = calloc((size_t)sw * (size_t)channels, STRIP); /* cleared: a last strip may have fewer rows */
     r->strip_out = malloc((size_t)dw * (size_t)channels * STRIP);
-    if (!r->strip_in || !r->strip_out || !axis_init(&r->x, filter, sw, dw)) return false;
+    if (!r->strip_in || !r->strip_out || !fk_image_axis_init(&r->x, filter, sw, dw)) return false;
   }
-  if (sh != dh && !axis_init(&r->y, filter, sh, dh)) return false;
+  if (sh != dh && !fk_image_axis_init(&r->y, filter, sh, dh)) return false;
   if (sw == dw || sh == dh) return true;
   size_t pixels = vertical_first ? (size_t)sw * (size_t)dh : (size_t)dw * (size_t)sh;
   r->middle = malloc(pixels * (size_t)channels);
   return r->middle != NULL;
 }
 
-static bool resize(const Filter *filter, uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw,
-                   int sh, size_t src_stride, int channels) {
+/* The intermediate image is rounded to bytes, so the order of the passes shows in the result. */
+bool fk_image_rows_first(int dw, int dh, int sw, int sh) {
+  return sh > dh && sh - dh > 2 * (int64_t)(sw - dw);
+}
+
+static bool resize(FkFilter filter, uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
+                   size_t src_stride, int channels) {
   assert(dw > 0 && dh > 0 && sw > 0 && sh > 0 && (channels == 1 || channels == 3 || channels == 4));
   if (sw == dw && sh == dh) {
     for (int y = 0; y < dh; y++)
       memcpy(dst + (size_t)y * dst_stride, src + (size_t)y * src_stride, (size_t)dw * (size_t)channels);
     return true;
   }
-  /* The intermediate image is rounded to bytes, so the order of the passes shows in the result. */
-  bool vertical_first = sh > dh && sh - dh > 2 * (int64_t)(sw - dw);
+  bool vertical_first = fk_image_rows_first(dw, dh, sw, sh);
   Resize r;
   bool ok = resize_init(&r, filter, dw, dh, sw, sh, channels, vertical_first);
   if (ok) passes(&r, (Plane){dst, dst_stride, dw, dh}, src, src_stride, sw, sh, channels, vertical_first);
@@ -299,10 +296,10 @@ static bool resize(const Filter *filter, uint8_t *dst, int dw, int dh, size_t ds
 
 bool fk_image_resize_lanczos(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
                              size_t src_stride, int channels) {
-  return resize(&LANCZOS, dst, dw, dh, dst_stride, src, sw, sh, src_stride, channels);
+  return resize(FK_FILTER_LANCZOS, dst, dw, dh, dst_stride, src, sw, sh, src_stride, channels);
 }
 
 bool fk_image_resize_triangle(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
                               size_t src_stride, int channels) {
-  return resize(&TRIANGLE, dst, dw, dh, dst_stride, src, sw, sh, src_stride, channels);
+  return resize(FK_FILTER_TRIANGLE, dst, dw, dh, dst_stride, src, sw, sh, src_stride, channels);
 }

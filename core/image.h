@@ -39,4 +39,16 @@ bool fk_image_resize_lanczos(uint8_t *dst, int dw, int dh, size_t dst_stride, co
 bool fk_image_resize_triangle(uint8_t *dst, int dw, int dh, size_t dst_stride, const uint8_t *src, int sw, int sh,
                               size_t src_stride, int channels);
 
+/* For who resizes elsewhere with the same bytes: columns and rows apart, rounded to bytes between, sides that do not
+ * change left out, rows first where this says so. */
+typedef enum { FK_FILTER_LANCZOS, FK_FILTER_TRIANGLE } FkFilter;
+bool fk_image_rows_first(int dw, int dh, int sw, int sh);
+/* Output pixel i is the sum over k < count[i] of weight[i * taps + k] * input[first[i] + k], of 2^22. */
+typedef struct {
+  int taps;
+  int32_t *first, *count, *weight;
+} FkImageAxis;
+bool fk_image_axis_init(FkImageAxis *axis, FkFilter filter, int in, int out); /* false: out of memory, *axis is zero */
+void fk_image_axis_clear(FkImageAxis *axis);
+
 #endif

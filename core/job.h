@@ -25,9 +25,9 @@ typedef struct {
   struct FkPreviewMap *previews; /* where a job wants them; see preview.h */
   const FkTune *tune;
   const struct FkExtras *extras; /* per frame; NULL: no frame has any */
-  FkMaskBox region;              /* of the frames that have them; the jobs' images are of it alone */
-  bool masked;                   /* a frame may have a mask: it takes memory */
-  FkFluxReferences references;   /* of every frame; the pictures are its extras' */
+  FkMaskBox region; /* of the frames that have them; the jobs' images are of it alone, but for those in device memory */
+  bool masked;      /* a frame may have a mask: it takes memory */
+  FkFluxReferences references; /* of every frame; the pictures are its extras' */
   FkJob *jobs;
   int n;
   int width, height; /* at which the model works; multiples of 16 */
@@ -38,6 +38,7 @@ typedef struct {
   bool (*bring)(void *owner, bool text, GCancellable *cancellable, GError **error);
   void *owner;
   FkObserver *observer;        /* of the products while it runs; nullable */
+  bool leave;                  /* nothing is edited: results are their frames, which lie in device memory */
   bool dry_run;                /* a plan's walk on the null backend: no pixels, no noise, no text */
   FkStageCost cost[FK_STAGES]; /* written */
 } FkEdit;

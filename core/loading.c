@@ -8,6 +8,7 @@
 #include "given.h"
 #include "placement.h"
 #include "plan.h"
+#include "surface.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,9 +19,10 @@ static bool same_references(const FkFluxReferences *a, const FkFluxReferences *b
 }
 
 static bool same_plan(const FkPlanned *p, const FkEdit *edit) {
+  g_autofree char *surfaces = fk_surface_shape(edit);
   return p->settings && p->n == edit->n && p->width == edit->width && p->height == edit->height &&
-         p->masked == edit->masked && same_references(&p->references, &edit->references) &&
-         fk_tune_same_memory(&p->tune, edit->tune);
+         p->masked == edit->masked && !strcmp(p->surfaces, surfaces) &&
+         same_references(&p->references, &edit->references) && fk_tune_same_memory(&p->tune, edit->tune);
 }
 
 /* Work memory of this edit, and whether all that it needs can be had: before the first byte of it is allocated. */
@@ -111,6 +113,7 @@ static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **e
   FkPlanned *p = &e->planned;
   if (e->be->ops->graph_forget) e->be->ops->graph_forget(e->be);
   g_clear_pointer(&p->settings, fk_settings_free);
+  g_clear_pointer(&p->surfaces, g_free);
   if (e->arena.size < work) {
     fk_arena_close(&e->arena);
     if (!fk_arena_open(&e->arena, e->be, work)) {
@@ -125,7 +128,8 @@ static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **e
                    edit->width,
                    edit->height,
                    edit->masked,
-                   edit->references};
+                   edit->references,
+                   fk_surface_shape(edit)};
   return true;
 }
 

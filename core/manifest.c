@@ -245,7 +245,7 @@ static bool whole_init(Whole *w, const FkEngine *e, const FkJob *job, GError **e
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "the job has no settings");
     return false;
   }
-  if (!fk_surface_check(NULL, job, 1, error) || !fk_tune_resolve(job->settings, e->be, &tune, error) ||
+  if (!fk_surface_check(NULL, job, 1, true, error) || !fk_tune_resolve(job->settings, e->be, &tune, error) ||
       !fk_pictures_take(&w->files, job->mask ? NULL : tune.mask_path, tune.references, error))
     return false;
   w->job = *job;

@@ -195,11 +195,7 @@ bool select_device(FkBackend *be, FkCuda *cu, int device, char *message, size_t 
                   "%s has compute capability %d.%d; this build supports %s and newer ones of 8.x and 10.x", prop.name,
                   prop.major, prop.minor, archs);
   }
-  cudaDriverEntryPointQueryResult found;
-  status =
-      cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &cu->encode_map, 12000, cudaEnableDefault, &found);
-  if (status != cudaSuccess || found != cudaDriverEntryPointSuccess) cu->encode_map = NULL;
-  cudaGetLastError();
+  cu->encode_map = fk_cuda_driver("cuTensorMapEncodeTiled", 12000);
   return true;
 }
 
@@ -293,19 +289,9 @@ bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   }
   be->device = cu->device;
   be->dtype = FK_BF16;
-  if (cu->arch == 90) be->can |= FK_CAN_FP8; /* elsewhere products of codes would be slower than those of numbers */
+  /* Elsewhere products of codes would be slower than those of numbers. */
+  be->can |= FK_CAN_DEVICE_IMAGES | (cu->arch == 90 ? FK_CAN_FP8 : 0);
   return true;
-}
-
-/* The device's primary context, current since `enter`; the runtime holds it until the process ends. */
-void *cuda_context(FkBackend *be) {
-  void *entry = NULL, *context = NULL;
-  cudaDriverEntryPointQueryResult found;
-  enter(be);
-  if (!ok(be, "context", cudaGetDriverEntryPointByVersion("cuCtxGetCurrent", &entry, 4000, cudaEnableDefault, &found)))
-    return NULL;
-  if (found != cudaDriverEntryPointSuccess || ((int (*)(void **))entry)(&context) != 0) return NULL;
-  return context;
 }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -544,7 +530,8 @@ const FkOps table = {
     .name = "cuda",
     .open = cuda_open,
     .close = cuda_close,
-    .context = cuda_context,
+    .context = [](FkBackend *be) { return fk_cuda_context((const FkCuda *)be->priv); },
+    .reach = [](FkBackend *be, auto... span) { return fk_cuda_reach((const FkCuda *)be->priv, span...); },
     .memory = cuda_memory,
     .alloc = cuda_alloc,
     .release = cuda_release,
@@ -585,6 +572,11 @@ const FkOps table = {
     .unpack = MUST(unpack),
     .from_u8 = MUST(from_u8),
     .to_u8 = MUST(to_u8),
+    .resize = MUST(resize),
+    .frame_read = MUST(frame_read),
+    .frame_write = MUST(frame_write),
+    .frame_keep = MUST(frame_keep),
+    .mix = MUST(mix),
     .combine = MUST(combine),
     .distance = MUST(distance),
     .check = MUST(check),

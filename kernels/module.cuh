@@ -84,6 +84,15 @@ int fk_cuda_clusters(FkCuda *cu, const void *kernel, const cudaLaunchConfig_t *c
 /* cudaErrorNotSupported, with a sentence for the failure that it may become; `format` as printf. */
 cudaError_t fk_cuda_decline(FkCuda *cu, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A function of the driver, which is not linked, as this version of it has it. NULL: there is none. */
+static inline void *fk_cuda_driver(const char *name, unsigned version) {
+  void *entry = NULL;
+  cudaDriverEntryPointQueryResult found;
+  const cudaError_t status = cudaGetDriverEntryPointByVersion(name, &entry, version, cudaEnableDefault, &found);
+  cudaGetLastError();
+  return status == cudaSuccess && found == cudaDriverEntryPointSuccess ? entry : NULL;
+}
+
 /* bf16 rows that begin at multiples of 16 bytes, as vector accesses and tensor maps ask for. */
 static inline bool fk_cuda_rows16(FkTensor t) {
   return t.dtype == FK_BF16 && (uintptr_t)t.data % 16 == 0 && t.ld % 8 == 0;
@@ -133,6 +142,15 @@ cudaError_t fk_cuda_from_u8(FkCuda *cu, FkTensor y, FkTensor x);
 cudaError_t fk_cuda_to_u8(FkCuda *cu, FkTensor y, FkTensor x);
 cudaError_t fk_cuda_combine(FkCuda *cu, FkTensor y, int n, const FkTensor *x, FkTensor coef);
 cudaError_t fk_cuda_mean_rows(FkCuda *cu, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
+
+/* frame.cu; the first two from any thread, while another one works. */
+void *fk_cuda_context(const FkCuda *cu);
+bool fk_cuda_reach(const FkCuda *cu, const void *memory, size_t bytes);
+cudaError_t fk_cuda_resize(FkCuda *cu, const FkResize *r);
+cudaError_t fk_cuda_frame_read(FkCuda *cu, FkTensor y, const FkFrame *f, int left, int top, int first);
+cudaError_t fk_cuda_frame_write(FkCuda *cu, const FkFrame *f, FkTensor x);
+cudaError_t fk_cuda_frame_keep(FkCuda *cu, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
+cudaError_t fk_cuda_mix(FkCuda *cu, FkTensor y, FkTensor x, FkTensor fade);
 
 /* reduce.cu */
 cudaError_t fk_cuda_distance(FkCuda *cu, FkTensor out, FkTensor a, FkTensor b);

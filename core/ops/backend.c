@@ -86,6 +86,13 @@ static uint32_t capabilities(const FkOps *ops) {
          (ops->graph_begin && ops->graph_end ? FK_CAN_GRAPH : 0u);
 }
 
+uint32_t fk_backend_host_device(FkBackend *be) {
+  const char *text = secure_getenv("FK_HOST_IS_DEVICE");
+  if (!text || strcmp(text, "1") != 0) return 0;
+  be->device = 0;
+  return FK_CAN_DEVICE_IMAGES;
+}
+
 FkBackend *fk_backend_open(const char *name, int device, int threads, FkFailure *failure, char *message, size_t size) {
   void *module = NULL;
   *failure = FK_FAIL_UNSUPPORTED;

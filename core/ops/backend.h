@@ -10,9 +10,10 @@
 #ifndef FK_BACKEND_H
 #define FK_BACKEND_H
 
+#include "frame.h"
 #include "tensor.h"
 
-#define FK_BACKEND_ABI 10
+#define FK_BACKEND_ABI 11
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -129,10 +130,19 @@ typedef struct {
   bool silu;
 } FkGroupNorm;
 
+/* One pass of a resize of bytes, x [H, W, C] to y: along rows (columns change) or, with `rows`, along columns (rows
+ * change). Value i of the axis is the sum over k < count[i] of weight[i, k] * x[first[i] + k] and 2^21, shifted right
+ * by FK_RESIZE_BITS, in 0..255: exact in 32 bits. first, count [n], weight [n, taps] int32. Dense tensors. */
+#define FK_RESIZE_BITS 22
+typedef struct {
+  FkTensor x, y, first, count, weight;
+  bool rows;
+} FkResize;
+
 /* The table of a backend. A module is compiled apart from the program that opens it, so both must see the same structs:
  * whoever changes one of them, or the meaning of a slot, raises FK_BACKEND_ABI; FK_BACKEND_SIZES catches most of what
  * is forgotten. A module of another number or size is not used. */
-#define FK_BACKEND_STRUCTS 7
+#define FK_BACKEND_STRUCTS 9
 typedef struct {
   uint32_t abi;
   uint32_t sizes[FK_BACKEND_STRUCTS]; /* FK_BACKEND_SIZES, as the backend was compiled */
@@ -141,8 +151,11 @@ typedef struct {
   /* Machine. open returns false with a sentence in `message`. */
   bool (*open)(FkBackend *be, int device, char *message, size_t size);
   void (*close)(FkBackend *be);
-  /* The CUcontext that its addresses belong to, kept by the backend. NULL slot: there is none. */
+  /* These two from any thread, while another one works. The CUcontext that its addresses belong to, kept by the
+   * backend; NULL slot: there is none. */
   void *(*context)(FkBackend *be);
+  /* Whether ops may follow `memory`, which somebody else allocated, for `bytes`. Asked where FK_CAN_DEVICE_IMAGES. */
+  bool (*reach)(FkBackend *be, const void *memory, size_t bytes);
   void (*memory)(FkBackend *be, size_t *free_bytes, size_t *total_bytes);
   void *(*alloc)(FkBackend *be, size_t bytes); /* 256-byte aligned; NULL when refused, without marking a failure */
   void (*release)(FkBackend *be, void *memory);
@@ -216,6 +229,15 @@ typedef struct {
   void (*unpack)(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift);
   void (*from_u8)(FkBackend *be, FkTensor y, FkTensor x); /* 2 * x / 255 - 1 */
   void (*to_u8)(FkBackend *be, FkTensor y, FkTensor x);   /* clamp(x / 2 + 1/2) * 255, half to even */
+  void (*resize)(FkBackend *be, const FkResize *r);
+  /* Pictures in memory that somebody else laid out; pixels of tensors are bytes, dense. Arithmetic: frame.h. read: y
+   * [H, W, n], values first.. of R G B A of the part at left, top. write: x [H, W, channels], the whole of f. keep: the
+   * bytes of `from` in `to`, of the same layout, where before and after (as x) agree in all pixels that share them. */
+  void (*frame_read)(FkBackend *be, FkTensor y, const FkFrame *f, int left, int top, int first);
+  void (*frame_write)(FkBackend *be, const FkFrame *f, FkTensor x);
+  void (*frame_keep)(FkBackend *be, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
+  /* y = (fade y + (255 - fade) x) / 255, nearest, halves up; bytes, fade [rows]. */
+  void (*mix)(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade);
   /* y = sum of coef[i] * x[i], coef [n] float32 in backend memory (so a recording serves all steps); y may be an x. */
   void (*combine)(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
   /* out[0] = mean |a - b|, out[1] = mean |b|, float32 in backend memory, fixed reduction order. */
@@ -279,7 +301,8 @@ struct FkBackend {
 #define FK_BACKEND_SIZES                                                                                               \
   {                                                                                                                    \
     (uint32_t)sizeof(FkOps), (uint32_t)sizeof(FkBackend), (uint32_t)sizeof(FkLinear), (uint32_t)sizeof(FkLayerNorm),   \
-        (uint32_t)sizeof(FkAttention), (uint32_t)sizeof(FkConv), (uint32_t)sizeof(FkGroupNorm)                         \
+        (uint32_t)sizeof(FkAttention), (uint32_t)sizeof(FkConv), (uint32_t)sizeof(FkGroupNorm),                        \
+        (uint32_t)sizeof(FkResize), (uint32_t)sizeof(FkFrame)                                                          \
   }
 
 static inline bool fk_backend_uses(const FkBackend *be, uint32_t what) {
@@ -296,6 +319,10 @@ void fk_backend_fail(FkBackend *be, FkFailure failure, const char *format, ...);
 /* Waits; true when nothing has failed since the last fk_backend_clear. */
 bool fk_backend_sync(FkBackend *be);
 void fk_backend_clear(FkBackend *be);
+
+/* For tests: with FK_HOST_IS_DEVICE=1 in the environment the CPU and null backends take pictures in "device memory",
+ * which is the host's, as that of device 0. FK_CAN_DEVICE_IMAGES or 0. */
+uint32_t fk_backend_host_device(FkBackend *be);
 
 extern const FkOps fk_cpu_ops, fk_null_ops;
 

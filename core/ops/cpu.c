@@ -60,7 +60,7 @@ static bool cpu_open(FkBackend *be, int device, char *message, size_t size) {
   }
   be->priv = cpu;
   be->threads = threads;
-  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE;
+  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | fk_backend_host_device(be);
   be->dtype = FK_F32;
   snprintf(be->machine, sizeof be->machine, "cpu (%d thread%s)", threads, threads == 1 ? "" : "s");
   return true;
@@ -120,6 +120,12 @@ void fk_cpu_block_free(void *memory) {
   munmap(block, *block);
 }
 #endif
+
+static bool cpu_reach(FkBackend *be, const void *memory, size_t bytes) {
+  (void)be;
+  (void)bytes;
+  return memory != NULL;
+}
 
 static void *cpu_alloc(FkBackend *be, size_t bytes) {
   (void)be;
@@ -192,6 +198,7 @@ const FkOps fk_cpu_ops = {
     .name = "cpu",
     .open = cpu_open,
     .close = cpu_close,
+    .reach = cpu_reach,
     .memory = cpu_memory,
     .alloc = cpu_alloc,
     .release = cpu_release,
@@ -226,6 +233,11 @@ const FkOps fk_cpu_ops = {
     .unpack = fk_cpu_unpack,
     .from_u8 = fk_cpu_from_u8,
     .to_u8 = fk_cpu_to_u8,
+    .resize = fk_cpu_resize,
+    .frame_read = fk_cpu_frame_read,
+    .frame_write = fk_cpu_frame_write,
+    .frame_keep = fk_cpu_frame_keep,
+    .mix = fk_cpu_mix,
     .combine = fk_cpu_combine,
     .distance = fk_cpu_distance,
     .check = fk_cpu_check,

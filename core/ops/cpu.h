@@ -178,5 +178,10 @@ void fk_cpu_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, f
 void fk_cpu_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, float shift);
 void fk_cpu_from_u8(FkBackend *be, FkTensor y, FkTensor x);
 void fk_cpu_to_u8(FkBackend *be, FkTensor y, FkTensor x);
+void fk_cpu_resize(FkBackend *be, const FkResize *r);
+void fk_cpu_frame_read(FkBackend *be, FkTensor y, const FkFrame *f, int left, int top, int first);
+void fk_cpu_frame_write(FkBackend *be, const FkFrame *f, FkTensor x);
+void fk_cpu_frame_keep(FkBackend *be, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
+void fk_cpu_mix(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade);
 
 #endif

@@ -56,7 +56,7 @@ static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
-  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE;
+  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | fk_backend_host_device(be);
   snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
   return true;
 }
@@ -163,8 +163,26 @@ NULL_OP(embed, FkTensor y, FkWeight table, FkTensor ids)
 NULL_OP(conv, const FkConv *c)
 NULL_OP(group_norm, const FkGroupNorm *n)
 NULL_OP(pack, FkTensor to, FkTensor from, float scale, float shift)
+NULL_OP(resize, const FkResize *r)
+NULL_OP(frame_read, FkTensor y, const FkFrame *f, int left, int top, int first)
+NULL_OP(frame_keep, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after)
 NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
 NULL_OP(check, FkTensor x, const char *stage)
+
+/* A fixed pattern, as download; a plan's frame has no memory. */
+static void null_frame_write(FkBackend *be, const FkFrame *f, FkTensor x) {
+  for (int s = 0; s < 4; s++) {
+    const FkFrameSample *p = &f->sample[s];
+    if (!p->step || !f->data[p->plane]) continue;
+    for (int row = 0; row << p->shift_y < f->height; row++)
+      for (int i = 0; i << p->shift_x < f->width; i++)
+        fk_frame_put(f, s, i, row, ((i + row + s) * 37 + 11) % 256 * (f->depth > 8 ? 257 : 1));
+  }
+}
+
+static bool null_reach(FkBackend *be, const void *memory, size_t bytes) {
+  return memory != NULL;
+}
 
 /* Fused ops are taken, so that a plan does not count the scratch of compositions; but not layer_norm_quantized, which
  * backends have for some widths or not at all. */
@@ -187,6 +205,7 @@ const FkOps fk_null_ops = {
     .name = "null",
     .open = null_open,
     .close = null_close,
+    .reach = null_reach,
     .memory = null_memory,
     .alloc = null_alloc,
     .release = null_release,
@@ -221,6 +240,11 @@ const FkOps fk_null_ops = {
     .unpack = null_pack,
     .from_u8 = null_two,
     .to_u8 = null_two,
+    .resize = null_resize,
+    .frame_read = null_frame_read,
+    .frame_write = null_frame_write,
+    .frame_keep = null_frame_keep,
+    .mix = null_three,
     .combine = null_combine,
     .distance = null_three,
     .check = null_check,

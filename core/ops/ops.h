@@ -58,6 +58,14 @@ void fk_op_unpack(FkBackend *be, FkTensor latent, FkTensor tokens, float scale, 
 /* Pixels: one of the two is FK_U8, y as x. */
 void fk_op_from_u8(FkBackend *be, FkTensor y, FkTensor x);
 void fk_op_to_u8(FkBackend *be, FkTensor y, FkTensor x);
+/* FkResize. */
+void fk_op_resize(FkBackend *be, const FkResize *r);
+/* y [H, W, n] inside f from left, top; x, before, after [height, width, channels] of f. */
+void fk_op_frame_read(FkBackend *be, FkTensor y, const FkFrame *f, int left, int top, int first);
+void fk_op_frame_write(FkBackend *be, const FkFrame *f, FkTensor x);
+void fk_op_frame_keep(FkBackend *be, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
+/* y, x alike, bytes; fade [rows of y]. */
+void fk_op_mix(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade);
 /* x[0..n), all as y; coef [n or more] float32 in backend memory; n up to FK_MAX_TERMS. */
 void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
 /* out [2] float32 in backend memory, a as b. */
