@@ -289,9 +289,11 @@ fi
 
 step test-cuda-ops 120 test-cuda-ops
 step test-cuda-moves 60 test-cuda-moves
+step test-cuda-frames 60 test-cuda-frames
 step test-cuda-weights 60 test-cuda-weights --tap
 step test-cuda-repeat 90 test-cuda-repeat
 step test-gpu-edit 60 test-gpu-edit --tap
+step test-gpu-frames 60 test-gpu-frames --tap
 step test-gpu-steps 60 test-gpu-steps --tap
 step test-gpu-devices 60 test-gpu-devices --tap
 step test-gpu-machine 60 test-gpu-machine --tap
