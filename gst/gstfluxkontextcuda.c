@@ -7,7 +7,7 @@
  * streams of others, the engine's or downstream's, may begin at once. */
 #include "gstfluxkontextcuda.h"
 
-#include "gstfluxkontextframe.h"
+#include "gstfluxkontextlayout.h"
 #include "gstfluxkontextpixels.h"
 
 #include <dlfcn.h>
@@ -37,6 +37,8 @@ typedef struct {
   gint (*alloc)(guint64 *address, gsize bytes);
   gint (*release)(guint64 address);
   gint (*set)(guint64 address, guchar value, gsize bytes);
+  gint (*copy_up)(guint64 to, gconstpointer from, gsize bytes);
+  gint (*copy_down)(gpointer to, guint64 from, gsize bytes);
   gint (*copy_peer)(guint64 to, gpointer to_context, guint64 from, gpointer from_context, gsize bytes);
 } Driver;
 
@@ -71,6 +73,8 @@ static const Symbol driver_symbols[] = {
     {"cuMemAlloc_v2", G_STRUCT_OFFSET(Driver, alloc), FALSE},
     {"cuMemFree_v2", G_STRUCT_OFFSET(Driver, release), FALSE},
     {"cuMemsetD8_v2", G_STRUCT_OFFSET(Driver, set), FALSE},
+    {"cuMemcpyHtoD_v2", G_STRUCT_OFFSET(Driver, copy_up), FALSE},
+    {"cuMemcpyDtoH_v2", G_STRUCT_OFFSET(Driver, copy_down), FALSE},
     {"cuMemcpyPeer", G_STRUCT_OFFSET(Driver, copy_peer), FALSE},
 };
 
@@ -97,10 +101,13 @@ static gpointer open_libraries(gpointer unused) {
   return NULL;
 }
 
+static gint opened; /* atomic */
+
 gboolean gst_flux_kontext_cuda_open(const gchar **why) {
   static GOnce once = G_ONCE_INIT;
   const gchar *reason = g_once(&once, open_libraries, NULL);
   if (why) *why = reason;
+  if (!reason) g_atomic_int_set(&opened, TRUE);
   return !reason;
 }
 
@@ -179,7 +186,7 @@ gboolean gst_flux_kontext_cuda_pool_is(GstBufferPool *pool, GstObject *context) 
   return G_OBJECT_TYPE(pool) == library.pool_type() && ((Pool *)pool)->context == context;
 }
 
-/* ---- Pictures ---- */
+/* ---- Memory ---- */
 
 /* The beginning of a GstCudaMemory. */
 typedef struct {
@@ -195,6 +202,72 @@ static gboolean fail(GError **error, FkError code, const gchar *what, gsize byte
   g_set_error(error, FK_ERROR, (gint)code, "%s, %" G_GSIZE_FORMAT " bytes: CUDA error %d.", what, bytes, result);
   return FALSE;
 }
+
+/* The one memory of a buffer, if it is of CUDA. (transfer none, nullable) */
+static Memory *memory_of(GstBuffer *buffer) {
+  GstMemory *memory = gst_buffer_n_memory(buffer) == 1 ? gst_buffer_peek_memory(buffer, 0) : NULL;
+  return memory && g_atomic_int_get(&opened) && library.is_memory(memory) ? (Memory *)memory : NULL;
+}
+
+/* Maps for the device, once the producer's work is done. */
+static gboolean map_device(Memory *memory, GstBuffer *buffer, gboolean write, GstMapInfo *map, GError **error) {
+  if (library.memory_sync && GST_MEMORY_FLAG_IS_SET(memory, NEED_SYNC)) library.memory_sync(&memory->parent);
+  if (gst_buffer_map(buffer, map, (write ? GST_MAP_WRITE : GST_MAP_READ) | MAP_DEVICE)) return TRUE;
+  g_set_error_literal(error, FK_ERROR, FK_ERROR_DEVICE, "A buffer of CUDA memory cannot be mapped for the device.");
+  return FALSE;
+}
+
+/* ---- Bytes for the CPU ---- */
+
+/* Between the device and `data`. */
+static gboolean copy_bytes(const GstFluxKontextBytes *bytes, gboolean up, GError **error) {
+  guint64 address = (guint64)(guintptr)bytes->map.data;
+  gint result = driver.push(bytes->context);
+  if (!result) {
+    result =
+        up ? driver.copy_up(address, bytes->data, bytes->size) : driver.copy_down(bytes->data, address, bytes->size);
+    if (!result) result = driver.synchronize();
+    driver.pop(NULL);
+  }
+  return !result || fail(error, FK_ERROR_DEVICE,
+                         up ? "A frame cannot be copied to the device" : "A frame cannot be copied from the device",
+                         bytes->size, result);
+}
+
+static gboolean open_copy(GstFluxKontextBytes *bytes, Memory *memory, GstBuffer *buffer, GError **error) {
+  if (!map_device(memory, buffer, bytes->written, &bytes->map, error)) return FALSE;
+  bytes->size = bytes->map.size;
+  bytes->context = library.context_handle(memory->context);
+  bytes->data = g_try_malloc(bytes->size);
+  if (!bytes->data)
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "No memory for a frame's copy, %" G_GSIZE_FORMAT " bytes.",
+                bytes->size);
+  if (bytes->data && (bytes->written || copy_bytes(bytes, FALSE, error))) return TRUE;
+  gst_flux_kontext_bytes_close(bytes, buffer, FALSE, NULL);
+  return FALSE;
+}
+
+gboolean gst_flux_kontext_bytes_open(GstFluxKontextBytes *bytes, GstBuffer *buffer, gboolean write, GError **error) {
+  Memory *memory = memory_of(buffer);
+  *bytes = (GstFluxKontextBytes){.written = write};
+  if (memory) return open_copy(bytes, memory, buffer, error);
+  if (!gst_buffer_map(buffer, &bytes->map, write ? GST_MAP_WRITE : GST_MAP_READ)) {
+    g_set_error_literal(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, "The buffer's memory cannot be mapped.");
+    return FALSE;
+  }
+  bytes->data = bytes->map.data;
+  bytes->size = bytes->map.size;
+  return TRUE;
+}
+
+gboolean gst_flux_kontext_bytes_close(GstFluxKontextBytes *bytes, GstBuffer *buffer, gboolean keep, GError **error) {
+  gboolean kept = !bytes->context || !bytes->written || !keep || copy_bytes(bytes, TRUE, error);
+  gst_buffer_unmap(buffer, &bytes->map);
+  if (bytes->context) g_free(bytes->data);
+  return kept;
+}
+
+/* ---- Pictures ---- */
 
 /* 0, or the driver's error. */
 static gint copy_between(guint64 to, gpointer to_context, guint64 from, gpointer from_context, gsize bytes) {
@@ -250,7 +323,7 @@ static gboolean place_planes(GstFluxKontextPicture *picture, const GstVideoInfo 
   gint stride[GST_VIDEO_MAX_PLANES];
   memcpy(laid.offset, memory->info.offset, sizeof laid.offset);
   memcpy(laid.stride, memory->info.stride, sizeof laid.stride);
-  if (!gst_flux_kontext_frame_layout(&laid, picture->buffer, picture->map.size, offset, stride, error)) return FALSE;
+  if (!gst_flux_kontext_layout_of(&laid, picture->buffer, picture->map.size, offset, stride, error)) return FALSE;
   for (guint plane = 0; plane < GST_VIDEO_INFO_N_PLANES(info); plane++) {
     gboolean whole_words = picture->planes.depth <= 8 || (offset[plane] % 2 == 0 && stride[plane] % 2 == 0);
     if (stride[plane] < 0 || !whole_words) {
@@ -269,21 +342,17 @@ static gboolean place_planes(GstFluxKontextPicture *picture, const GstVideoInfo 
 /* TRUE: mapped. */
 static gboolean map(GstFluxKontextPicture *picture, GstBuffer *buffer, gpointer engine, gboolean write,
                     GError **error) {
-  GstMemory *memory = gst_buffer_n_memory(buffer) == 1 ? gst_buffer_peek_memory(buffer, 0) : NULL;
-  if (!memory || !library.is_memory(memory)) {
+  Memory *memory = memory_of(buffer);
+  if (!memory) {
     g_set_error(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
-                "The caps say CUDA memory, but the buffer has %u memories, the first of \"%s\".",
-                gst_buffer_n_memory(buffer), memory ? memory->allocator->mem_type : "");
+                "The caps say CUDA memory: expected a buffer of one such memory, found %u of another kind.",
+                gst_buffer_n_memory(buffer));
     return FALSE;
   }
-  if (library.memory_sync && GST_MEMORY_FLAG_IS_SET(memory, NEED_SYNC)) library.memory_sync(memory);
-  if (!gst_buffer_map(buffer, &picture->map, (write ? GST_MAP_WRITE : GST_MAP_READ) | MAP_DEVICE)) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_DEVICE, "A buffer of CUDA memory cannot be mapped for the device.");
-    return FALSE;
-  }
+  if (!map_device(memory, buffer, write, &picture->map, error)) return FALSE;
   picture->buffer = gst_buffer_ref(buffer);
   picture->written = write;
-  picture->away = library.context_handle(((const Memory *)memory)->context);
+  picture->away = library.context_handle(memory->context);
   picture->home = engine ? engine : picture->away;
   return TRUE;
 }

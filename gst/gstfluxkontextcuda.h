@@ -45,6 +45,24 @@ GstBufferPool *gst_flux_kontext_cuda_pool_new(GstObject *context, GstCaps *caps,
 /* Whether it is such a pool, of this context. */
 gboolean gst_flux_kontext_cuda_pool_is(GstBufferPool *pool, GstObject *context);
 
+/* ---- Bytes for the CPU ---- */
+
+/* All bytes of a buffer. Of CUDA memory a copy, made by the driver: libgstcuda 1.22 maps only as many bytes of a row as
+ * the first plane has, which of I420 with an odd number of rows is not the third plane. */
+typedef struct {
+  guint8 *data;
+  gsize size;
+  GstMapInfo map;
+  gpointer context; /* CUcontext of CUDA memory; NULL: the bytes are the buffer's own */
+  gboolean written;
+} GstFluxKontextBytes;
+
+/* write: for writing alone, all of it. FALSE sets error: GST_STREAM_ERROR_FORMAT, FK_ERROR_MEMORY or FK_ERROR_DEVICE.
+ */
+gboolean gst_flux_kontext_bytes_open(GstFluxKontextBytes *bytes, GstBuffer *buffer, gboolean write, GError **error);
+/* Always closes. keep: what was written goes to the buffer; FALSE sets error where it does not. */
+gboolean gst_flux_kontext_bytes_close(GstFluxKontextBytes *bytes, GstBuffer *buffer, gboolean keep, GError **error);
+
 /* ---- Pictures ---- */
 
 /* A buffer of CUDA memory, mapped for the device. Zero-initialised is none. It may not be moved: an FkImage points into

@@ -3,14 +3,16 @@
  *
  * gst_video_frame_map() is not used on foreign buffers: it succeeds where a GstVideoMeta's stride runs past the memory,
  * reports the meta's size where that is larger than the caps', and prints criticals for other lies. So the buffer is
- * mapped as a whole, each plane is checked against the mapped bytes, and rows are copied into memory of our own, which
- * the converter then reads. The copy costs about 1 ms per megapixel, an edit at least a hundred times that.
+ * mapped as a whole, each plane is checked against the mapped bytes (gstfluxkontextlayout.c), and rows are copied into
+ * memory of our own, which the converter then reads. The copy costs about 1 ms per megapixel, an edit at least a
+ * hundred times that.
  *
  * Not here: sizes that the engine chooses, alpha arithmetic (the engine resizes alpha and passes it on). */
 #include "gstfluxkontextframe.h"
 
+#include "gstfluxkontextcuda.h"
+#include "gstfluxkontextlayout.h"
 #include "gstfluxkontextmask.h"
-
 #include "gstfluxkontextpixels.h"
 
 #include <string.h>
@@ -94,104 +96,29 @@ static void frame_over(GstVideoFrame *frame, const GstVideoInfo *info, guint8 *d
     frame->data[plane] = data + GST_VIDEO_INFO_PLANE_OFFSET(info, plane);
 }
 
-/* Bytes of a row and rows of a plane: what its components reach; of formats whose pixels are no whole bytes the
- * stride. */
-static void plane_size(const GstVideoInfo *info, guint plane, gsize *row, gint *rows) {
-  *row = 0;
-  *rows = 0;
-  for (guint c = 0; c < GST_VIDEO_INFO_N_COMPONENTS(info); c++) {
-    if (GST_VIDEO_FORMAT_INFO_PLANE(info->finfo, c) != plane) continue;
-    gsize pixel = (gsize)GST_VIDEO_INFO_COMP_PSTRIDE(info, c);
-    gsize bytes =
-        pixel ? (gsize)GST_VIDEO_INFO_COMP_WIDTH(info, c) * pixel : (gsize)GST_VIDEO_INFO_PLANE_STRIDE(info, plane);
-    *row = MAX(*row, bytes);
-    *rows = MAX(*rows, GST_VIDEO_INFO_COMP_HEIGHT(info, c));
-  }
-}
-
-/* Does the plane lie inside `size` bytes? Strides may be negative (bottom-up), rows may not overlap. */
-static gboolean plane_fits(gsize offset, gint stride, gsize row, gint rows, gsize size) {
-  if (offset > size || offset > G_MAXINT64 || (gsize)ABS((gint64)stride) < row) return FALSE;
-  gint64 last = (gint64)offset + (gint64)stride * (rows - 1);
-  gint64 low = MIN((gint64)offset, last), high = MAX((gint64)offset, last);
-  return low >= 0 && (gsize)high <= size && row <= size - (gsize)high;
-}
-
-/* FALSE, with an error about the buffer. */
-static gboolean refuse(GError **error, const gchar *format, ...) G_GNUC_PRINTF(2, 3);
-static gboolean refuse(GError **error, const gchar *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  g_propagate_error(error, g_error_new_valist(GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT, format, arguments));
-  va_end(arguments);
-  return FALSE;
-}
-
-/* The layout of this buffer: the caps', or its GstVideoMeta's if consistent with the caps. */
-static gboolean buffer_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize *offset, gint *stride,
-                              GError **error) {
-  const GstVideoMeta *meta = gst_buffer_get_video_meta(buffer);
-  guint n_planes = GST_VIDEO_INFO_N_PLANES(info);
-  if (meta && (meta->format != GST_VIDEO_INFO_FORMAT(info) || meta->n_planes != n_planes))
-    return refuse(error, "The buffer's video meta says %s and planes: %u; its caps say %s and planes: %u.",
-                  gst_video_format_to_string(meta->format), meta->n_planes,
-                  gst_video_format_to_string(GST_VIDEO_INFO_FORMAT(info)), n_planes);
-  if (meta && (meta->width < (guint)info->width || meta->height < (guint)info->height))
-    return refuse(error, "The buffer's video meta says %ux%u, less than the %dx%d of its caps.", meta->width,
-                  meta->height, info->width, info->height);
-  for (guint plane = 0; plane < n_planes; plane++) {
-    offset[plane] = meta ? meta->offset[plane] : GST_VIDEO_INFO_PLANE_OFFSET(info, plane);
-    stride[plane] = meta ? meta->stride[plane] : GST_VIDEO_INFO_PLANE_STRIDE(info, plane);
-  }
-  return TRUE;
-}
-
-/* Whether all planes lie inside a buffer of `size` bytes. */
-static gboolean check_planes(const GstVideoInfo *info, const gsize *offset, const gint *stride, gsize size,
-                             GError **error) {
-  for (guint plane = 0; plane < GST_VIDEO_INFO_N_PLANES(info); plane++) {
-    gsize row;
-    gint rows;
-    plane_size(info, plane, &row, &rows);
-    if (!plane_fits(offset[plane], stride[plane], row, rows, size))
-      return refuse(error,
-                    "Plane %u (rows: %d of %" G_GSIZE_FORMAT " bytes, stride %d, offset %" G_GSIZE_FORMAT
-                    ") does not lie inside the %" G_GSIZE_FORMAT " bytes of the buffer.",
-                    plane, rows, row, stride[plane], offset[plane], size);
-  }
-  return TRUE;
-}
-
-gboolean gst_flux_kontext_frame_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize size, gsize *offset,
-                                       gint *stride, GError **error) {
-  return buffer_layout(info, buffer, offset, stride, error) && check_planes(info, offset, stride, size, error);
-}
-
 /* Copies all planes between a foreign buffer and memory laid out as `info` (to_buffer: which way). A buffer that is
  * written is set to 0 first: its padding goes to other programs and must not hold what its memory was used for. */
 static gboolean copy_planes(const GstVideoInfo *info, GstBuffer *buffer, guint8 *plain, gboolean to_buffer,
                             GError **error) {
   gsize offset[GST_VIDEO_MAX_PLANES];
   gint stride[GST_VIDEO_MAX_PLANES];
-  GstMapInfo map;
-  if (!gst_buffer_map(buffer, &map, to_buffer ? GST_MAP_WRITE : GST_MAP_READ))
-    return refuse(error, "The buffer's memory cannot be mapped.");
-  gboolean fits = gst_flux_kontext_frame_layout(info, buffer, map.size, offset, stride, error);
-  if (fits && to_buffer) memset(map.data, 0, map.size);
+  GstFluxKontextBytes bytes;
+  if (!gst_flux_kontext_bytes_open(&bytes, buffer, to_buffer, error)) return FALSE;
+  gboolean fits = gst_flux_kontext_layout_of(info, buffer, bytes.size, offset, stride, error);
+  if (fits && to_buffer) memset(bytes.data, 0, bytes.size);
   for (guint plane = 0; fits && plane < GST_VIDEO_INFO_N_PLANES(info); plane++) {
     gsize row;
     gint rows;
-    plane_size(info, plane, &row, &rows);
+    gst_flux_kontext_layout_plane(info, plane, &row, &rows);
     guint8 *ours = plain + GST_VIDEO_INFO_PLANE_OFFSET(info, plane);
-    guint8 *theirs = map.data + offset[plane];
+    guint8 *theirs = bytes.data + offset[plane];
     for (gint y = 0; y < rows; y++) {
       guint8 *our_row = ours + (gssize)y * GST_VIDEO_INFO_PLANE_STRIDE(info, plane);
       guint8 *their_row = theirs + (gssize)y * stride[plane];
       memcpy(to_buffer ? their_row : our_row, to_buffer ? our_row : their_row, row);
     }
   }
-  gst_buffer_unmap(buffer, &map);
-  return fits;
+  return gst_flux_kontext_bytes_close(&bytes, buffer, fits, error) && fits;
 }
 
 guint8 *gst_flux_kontext_frame_bytes(const GstVideoInfo *info, GstBuffer *buffer, GError **error) {
@@ -270,15 +197,21 @@ gboolean gst_flux_kontext_format_write_kept(const GstFluxKontextFormat *format, 
   return write_image(format, image, before, in, out, error);
 }
 
+static gboolean refuse_scale(GError **error) {
+  g_set_error_literal(error, GST_STREAM_ERROR, GST_STREAM_ERROR_FORMAT,
+                      "The frame cannot be scaled to the output's size.");
+  return FALSE;
+}
+
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,
                                        GstBuffer *out, GError **error) {
   if (!gst_flux_kontext_pixels_convertible(&from->info) || !gst_flux_kontext_pixels_convertible(&to->info))
-    return refuse(error, "The frame cannot be scaled to the output's size.");
+    return refuse_scale(error);
   g_autofree guint8 *source = frame_memory(&from->info, error), *result = NULL;
   if (!source || !(result = frame_memory(&to->info, error)) || !copy_planes(&from->info, in, source, FALSE, error))
     return FALSE;
   GstVideoConverter *scaler = gst_video_converter_new(&from->info, &to->info, NULL);
-  if (!scaler) return refuse(error, "The frame cannot be scaled to the output's size.");
+  if (!scaler) return refuse_scale(error);
   GstVideoFrame source_frame, result_frame;
   frame_over(&source_frame, &from->info, source);
   frame_over(&result_frame, &to->info, result);

@@ -43,10 +43,6 @@ void gst_flux_kontext_image_clear(FkImage *image);
  * error. */
 guint8 *gst_flux_kontext_frame_bytes(const GstVideoInfo *info, GstBuffer *buffer, GError **error);
 
-/* Where the planes of a buffer of `size` bytes lie: as `info` says, or the buffer's GstVideoMeta. FALSE sets error:
- * they do not fit the caps or the bytes. offset, stride: GST_VIDEO_MAX_PLANES. */
-gboolean gst_flux_kontext_frame_layout(const GstVideoInfo *info, GstBuffer *buffer, gsize size, gsize *offset,
-                                       gint *stride, GError **error);
 /* Scales a buffer of one format into one of another (on-error=passthrough where the sizes differ). */
 gboolean gst_flux_kontext_format_scale(const GstFluxKontextFormat *from, GstBuffer *in, const GstFluxKontextFormat *to,
                                        GstBuffer *out, GError **error);

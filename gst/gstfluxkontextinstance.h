@@ -13,9 +13,10 @@
  *   gstfluxkontextdevice.c  frames in CUDA memory: device, context, pools
  *   gstfluxkontextcancel.c  the engine in use, waiting for it, cancelling
  *   gstfluxkontextmask.c    masks of metas, bytes that a result keeps;
- *   gstfluxkontextcuda.c    the libraries of CUDA memory, its buffers as pictures;
- *   gstfluxkontextframe.c   pixels; gstfluxkontextprops.c  property values;
- *   gstfluxkontextsimilar.c frames that hardly differ: all four without an instance
+ *   gstfluxkontextcuda.c    the libraries of CUDA memory, bytes and pictures of buffers;
+ *   gstfluxkontextlayout.c  where a buffer's planes are; gstfluxkontextframe.c   pixels;
+ *   gstfluxkontextprops.c   property values;
+ *   gstfluxkontextsimilar.c frames that hardly differ: all five without an instance
  *
  * Three owners of the fields: the object lock (properties, counts), `lock` (engine, loading, cancelling) and the sink
  * pad's stream lock (the stream itself). The two locks are never held together, nor over a push, a post, an edit or a

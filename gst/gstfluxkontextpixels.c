@@ -56,8 +56,10 @@ static gboolean is_plain(const GstVideoFormatInfo *format) {
 }
 
 static FkSample sample_of(const GstVideoFormatInfo *format, guint c) {
+  gint offset = (gint)GST_VIDEO_FORMAT_INFO_POFFSET(format, c);
+  gboolean in_words = GST_VIDEO_FORMAT_INFO_DEPTH(format, c) > 8 && offset == 1; /* P010's and P016's V */
   return (FkSample){.plane = (int)GST_VIDEO_FORMAT_INFO_PLANE(format, c),
-                    .offset = GST_VIDEO_FORMAT_INFO_POFFSET(format, c),
+                    .offset = in_words ? 2 : offset,
                     .step = GST_VIDEO_FORMAT_INFO_PSTRIDE(format, c),
                     .shift_x = (int)GST_VIDEO_FORMAT_INFO_W_SUB(format, c),
                     .shift_y = (int)GST_VIDEO_FORMAT_INFO_H_SUB(format, c)};

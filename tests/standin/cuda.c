@@ -287,6 +287,22 @@ FK_EXPORT CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t byt
   return SUCCESS;
 }
 
+FK_EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
+  if (!depth) return INVALID_CONTEXT;
+  if (fails() || !belongs(to, bytes, stack[depth - 1])) return INVALID_VALUE;
+  memcpy((void *)(uintptr_t)to, from, bytes);
+  __atomic_add_fetch(&uploads, 1, __ATOMIC_RELAXED);
+  return SUCCESS;
+}
+
+FK_EXPORT CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
+  if (!depth) return INVALID_CONTEXT;
+  if (fails() || !belongs(from, bytes, stack[depth - 1])) return INVALID_VALUE;
+  memcpy(to, (const void *)(uintptr_t)from, bytes);
+  __atomic_add_fetch(&downloads, 1, __ATOMIC_RELAXED);
+  return SUCCESS;
+}
+
 FK_EXPORT CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdeviceptr from, CUcontext from_context,
                                 size_t bytes) {
   if (!depth) return INVALID_CONTEXT;
