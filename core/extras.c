@@ -105,7 +105,9 @@ static bool init_mask(FkExtras *x, const FkTune *t, const FkPictures *files, con
 
 /* ---- Pictures beside the frame ---- */
 
+/* Pictures in device memory have been looked at (fk_surface_check). */
 static bool check_reference(const FkImage *i, int frame, int number, GError **error) {
+  if (i->memory == FK_MEMORY_DEVICE) return true;
   const bool fits = i->data && (i->channels == 3 || i->channels == 4) && i->width >= 1 && i->height >= 1 &&
                     i->width <= 65535 && i->height <= 65535 && i->stride >= (size_t)i->width * (size_t)i->channels;
   if (fits) return true;
