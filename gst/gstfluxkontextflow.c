@@ -31,7 +31,7 @@ typedef struct {
   FkImage mask;                   /* from metas; else empty */
   FkImage before;                 /* what came, of a result under a mask; else empty */
   gboolean compared;              /* what similar frames are compared with */
-  gboolean on_device;             /* pixels in CUDA memory stay there */
+  gboolean on_device;             /* edited where it is, in CUDA memory */
   GstFluxKontextPicture from, to; /* of `buffer` and of `out`, until the edit is done */
   GstBuffer *out;                 /* (nullable) the result, where it is written on the device */
 } Frame;
@@ -291,7 +291,7 @@ static GstFlowReturn finish_batch(GstFluxKontextEdit *self, FkEngine *engine, GQ
     frame->result = gst_flux_kontext_result_new(&jobs[i]);
     if (frame->compared) gst_flux_kontext_similar_keep(&self->similar, &jobs[i].out, frame->result);
     if (r->truncated) gst_flux_kontext_edit_warn_truncated(self, frame->settings->values, r);
-    if (gst_flux_kontext_mask_asked(frame->settings->values))
+    if (!frame->on_device && gst_flux_kontext_mask_asked(frame->settings->values))
       frame->before = frame->image;
     else
       gst_flux_kontext_image_clear(&frame->image);
@@ -305,7 +305,7 @@ static GstFlowReturn finish_batch(GstFluxKontextEdit *self, FkEngine *engine, GQ
 
 /* Where the result of a frame is written. GST_FLOW_OK with error, or another flow return, posted: there is no room. */
 static GstFlowReturn make_room(GstFluxKontextEdit *self, Frame *frame, FkImage *image, GError **error) {
-  if (!frame->on_device || !self->out.cuda) {
+  if (!frame->on_device) {
     gst_flux_kontext_format_new_image(&self->out, image, error);
     return GST_FLOW_OK;
   }
@@ -510,25 +510,26 @@ static GstFlowReturn refuse(GstFluxKontextEdit *self, Frame *frame, const GError
   return g_queue_is_empty(&self->done) ? GST_BASE_TRANSFORM_FLOW_DROPPED : GST_FLOW_OK;
 }
 
-/* Whether pixels in CUDA memory stay on the device. What a mask keeps of a frame's own format, similar frames and the
- * hashes of records are made on the CPU. */
-static gboolean stays_on_device(GstFluxKontextEdit *self, const Frame *frame) {
+/* Whether a frame in CUDA memory is edited where it is: the result has to be in such memory too, and similar frames are
+ * compared, records hashed on the CPU. */
+static gboolean stays_on_device(GstFluxKontextEdit *self) {
   GST_OBJECT_LOCK(self);
   gboolean compared = self->props.similar_frame && !g_str_equal(self->props.similar_frame, "off");
   gboolean recorded = self->props.manifest_path && *self->props.manifest_path;
   GST_OBJECT_UNLOCK(self);
-  return (self->in.cuda || self->out.cuda) && gst_flux_kontext_device_is_open(self) &&
-         gst_flux_kontext_pixels_planes(&self->in.info, NULL) &&
-         gst_flux_kontext_pixels_planes(&self->out.info, NULL) && !compared && !recorded &&
-         !gst_flux_kontext_mask_asked(frame->settings->values);
+  return self->in.cuda && self->out.cuda && !compared && !recorded && gst_flux_kontext_device_is_open(self) &&
+         gst_flux_kontext_pixels_planes(&self->in.info, NULL);
 }
 
 static gboolean read_frame(GstFluxKontextEdit *self, Frame *frame, GError **error) {
-  frame->on_device = stays_on_device(self, frame);
-  if (!frame->on_device || !self->in.cuda)
-    return gst_flux_kontext_format_read(&self->in, frame->buffer, &frame->image, error);
+  frame->on_device = stays_on_device(self);
+  if (!frame->on_device) return gst_flux_kontext_format_read(&self->in, frame->buffer, &frame->image, error);
   return gst_flux_kontext_picture_open(&frame->from, &self->in.info, frame->buffer, gst_flux_kontext_device_home(self),
                                        FALSE, &frame->image, error);
+}
+
+static gboolean share_batch(const Frame *a, const Frame *b) {
+  return a->on_device == b->on_device && gst_flux_kontext_settings_batchable(a->settings, b->settings);
 }
 
 /* Takes the buffer. GST_FLOW_OK: it waits, or its unedited result does; DROPPED: it is gone. */
@@ -559,8 +560,7 @@ static GstFlowReturn enter(GstFluxKontextEdit *self, GstBuffer *buffer) {
   }
   if (error) return refuse(self, g_steal_pointer(&frame), error, TRUE);
   const Frame *first = g_queue_peek_head(&self->waiting);
-  if (flow == GST_FLOW_OK && first && !gst_flux_kontext_settings_batchable(first->settings, frame->settings))
-    flow = gst_flux_kontext_edit_drain(self);
+  if (flow == GST_FLOW_OK && first && !share_batch(first, frame)) flow = gst_flux_kontext_edit_drain(self);
   if (flow == GST_FLOW_OK) g_queue_push_tail(&self->waiting, g_steal_pointer(&frame));
   return flow;
 }
