@@ -7,35 +7,10 @@ import subprocess
 import sys
 import tempfile
 
+from frames_util import planes, seen
+
 FRAMES = 3
 SIZES = [(319, 241), (33, 17), (641, 359)]
-
-
-def up(value, multiple):
-    return (value + multiple - 1) // multiple * multiple
-
-
-def planes(name, w, h):
-    """(bytes that are seen, rows that are seen, stride, rows) of each plane, as GstVideoInfo lays them out."""
-    cw, ch = (w + 1) // 2, (h + 1) // 2
-    if name == 'RGB':
-        return [(3 * w, h, up(3 * w, 4), h)]
-    if name in ('RGBA', 'BGRx'):
-        return [(4 * w, h, 4 * w, h)]
-    if name == 'I420':
-        return [(w, h, up(w, 4), up(h, 2))] + [(cw, ch, up(up(w, 2) // 2, 4), ch)] * 2
-    depth = {'NV12': 1, 'P010_10LE': 2}[name]
-    return [(w * depth, h, up(w * depth, 4), up(h, 2)), (2 * cw * depth, ch, up(w * depth, 4), ch)]
-
-
-def seen(data, layout):
-    """What of the frames is picture: padding may be anything."""
-    rows, at = [], 0
-    for _ in range(FRAMES):
-        for width, height, stride, allocated in layout:
-            rows += [data[at + y * stride:at + y * stride + width] for y in range(height)]
-            at += stride * allocated
-    return rows if at == len(data) else None
 
 
 def play(env, path, caps, *elements):
@@ -63,8 +38,8 @@ def main():
                 copies = FRAMES * len(layout)  # one for each plane and direction
                 counts = f'stand-in: {copies} uploads, {copies} downloads, 0 on the device, '\
                     '0 between contexts, 0 allocations live'
-                rows = seen(system, layout)
-                cases = {'pixels': rows is not None and rows == seen(device, layout), 'copies': counts in log}
+                rows = seen(system, layout, FRAMES)
+                cases = {'pixels': rows is not None and rows == seen(device, layout, FRAMES), 'copies': counts in log}
                 for case, ok in cases.items():
                     n += 1
                     failed += not ok

@@ -57,6 +57,11 @@ part_launch() {
     "$PYTHON" "$HERE/summary.py" psnr "$OUT/launch-1.png" "$GOLDEN/square-1.png" 40
 }
 
+part_cuda_memory() {
+  command -v gst-launch-1.0 || return 77
+  "$PYTHON" "$HERE/cuda_memory.py" "$DEMO"
+}
+
 # Three steps: the first evaluation is issued op by op, the second recorded, the third replayed.
 part_sanitizer() { # TOOL STEPS
   tool=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
@@ -310,6 +315,7 @@ fi
 part demo-stages 40
 part three-processes 40
 part launch 40
+part cuda-memory 300
 part refusals 20
 part broken-device 60
 part nvtx 20
