@@ -127,8 +127,13 @@ static const char *form_text(FkForm form, FkDtype plain) {
   if (form.dtype == FK_F32) return "float32";
   if (form.dtype == FK_BF16) return "bfloat16";
   assert(form.dtype == FK_E4M3 && form.scale == FK_SCALE_ROW);
-  if (!form.twin) return "e4m3, a scale for each row";
-  return wide ? "e4m3, a scale for each row; and float32" : "e4m3, a scale for each row; and bfloat16";
+  static const char *const roundings[] = {"", " that is a power of two, of mxfp8", " that is a power of two, of mxfp4"};
+  g_autofree char *text =
+      g_strdup_printf("e4m3, a scale for each row%s%s%s", roundings[form.mx], form.dither ? "; twice" : "",
+                      !form.twin ? ""
+                      : wide     ? "; and float32"
+                                 : "; and bfloat16");
+  return g_intern_string(text);
 }
 
 static void fill_weights(const FkModel *m, const FkPrecision *precision, FkDtype plain, FkPlan *p) {

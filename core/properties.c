@@ -114,7 +114,10 @@ CHOICES(forecast, FORECASTS, 2 + FK_FORECAST_ORDER);
   X(1 + FK_QUANTIZATION_NONE, "none", "The backend's own type")                                                        \
   X(1 + FK_QUANTIZATION_FP8, "fp8", "E4M3 weights and inputs, a scale for each row of both, measured as they come")    \
   X(1 + FK_QUANTIZATION_FP8_STATIC, "fp8-static",                                                                      \
-    "The same with one scale for all inputs of a matrix, from a file of fluxkontext-calibrate")
+    "The same with one scale for all inputs of a matrix, from a file of fluxkontext-calibrate")                        \
+  X(1 + FK_QUANTIZATION_MXFP8, "mxfp8", "Weights rounded to MXFP8, then as fp8 with powers of two as their scales")    \
+  X(1 + FK_QUANTIZATION_MXFP4, "mxfp4",                                                                                \
+    "Weights rounded to MXFP4, held and computed as fp8: 4 bits' quality with 8 bits' memory and time")
 CHOICES(quantization, QUANTIZATIONS, 1 + FK_QUANTIZATIONS);
 
 #define TEXT_QUANTIZATIONS(X)                                                                                          \
@@ -207,6 +210,10 @@ static const FkProperty table[] = {
      OPTION(ENUM, offload), .initial = "auto", CHOICE(offload), MEMORY},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
+    {"weight-dither", "Weight dithering",
+     "Holds the quantised weights of the transformer a second time, rounded to the other side, for evaluations of odd "
+     "number, so that their errors do not add up over the steps: takes the memory of the weights again, and no time",
+     OPTION(SWITCH, weight_dither), LOSSY, .initial = "auto", ALL("off"), MEMORY},
     {"calibration-path", "Calibration's path",
      "File of fluxkontext-calibrate that quantization=fp8-static takes; unset: fluxkontext-calibration.json in the "
      "model's folder, or the model's file with .calibration.json behind its name",

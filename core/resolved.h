@@ -16,7 +16,14 @@ typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;
 typedef enum { FK_MASK_NONE, FK_MASK_ALPHA, FK_MASK_META, FK_MASK_PATH, FK_MASKS } FkMaskSource;
 typedef enum { FK_REFERENCE_IDS_OFFSET, FK_REFERENCE_IDS_INDEX, FK_REFERENCE_IDS_KINDS } FkReferenceIds;
 typedef enum { FK_REGION_WHOLE, FK_REGION_CROP, FK_REGIONS } FkRegion;
-typedef enum { FK_QUANTIZATION_NONE, FK_QUANTIZATION_FP8, FK_QUANTIZATION_FP8_STATIC, FK_QUANTIZATIONS } FkQuantization;
+typedef enum {
+  FK_QUANTIZATION_NONE,
+  FK_QUANTIZATION_FP8,
+  FK_QUANTIZATION_FP8_STATIC,
+  FK_QUANTIZATION_MXFP8,
+  FK_QUANTIZATION_MXFP4,
+  FK_QUANTIZATIONS
+} FkQuantization;
 typedef enum { FK_TEXT_QUANTIZATION_NONE, FK_TEXT_QUANTIZATION_FP8, FK_TEXT_QUANTIZATIONS } FkTextQuantization;
 typedef enum { FK_ATTENTION_BF16, FK_ATTENTION_FP8, FK_ATTENTION_PRECISIONS } FkAttentionPrecision;
 typedef enum { FK_OFFLOAD_NONE, FK_OFFLOAD_MODEL, FK_OFFLOAD_SEQUENTIAL, FK_OFFLOADS } FkOffload;
@@ -37,6 +44,7 @@ typedef struct {
   FkQuantization quantization;          /* of the transformer's blocks */
   FkTextQuantization text_quantization; /* of T5 */
   const char *calibration_path;         /* with FK_QUANTIZATION_FP8_STATIC; NULL: beside the model */
+  bool weight_dither;                   /* the blocks' codes are held twice, rounded to either side */
   bool twins;                           /* the blocks' matrices are held unquantised too */
   FkPrecision precision;                /* of each kind of matrix; follows from the rest */
 } FkLoadPlan;

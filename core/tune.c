@@ -254,9 +254,13 @@ static bool quantize_roles(FkLoadPlan *plan, const FkBackend *be, const char *na
                 be->machine, be->can & FK_CAN_FP8 ? "codes under scales that are given" : "8-bit products");
     return false;
   }
+  const FkMx mx = !strcmp(nick, "mxfp8") ? FK_MX_FP8 : !strcmp(nick, "mxfp4") ? FK_MX_FP4 : FK_MX_NONE;
   for (FkRole role = from; role <= to; role++)
-    plan->precision.form[role] =
-        (FkForm){.dtype = FK_E4M3, .scale = FK_SCALE_ROW, .twin = plan->twins && role != FK_ROLE_T5};
+    plan->precision.form[role] = (FkForm){.dtype = FK_E4M3,
+                                          .scale = FK_SCALE_ROW,
+                                          .mx = mx,
+                                          .twin = plan->twins && role != FK_ROLE_T5,
+                                          .dither = plan->weight_dither && role != FK_ROLE_T5};
   return true;
 }
 
@@ -270,6 +274,11 @@ bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *
   plan->threads = plan->backend == FK_ENGINE_CPU ? be->threads : 0;
   plan->precision = fk_precision_uniform(be->dtype);
   plan->twins = plan->quantization != FK_QUANTIZATION_NONE && (plan->precision_first > 0 || plan->precision_last > 0);
+  if (plan->weight_dither && plan->quantization == FK_QUANTIZATION_NONE) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "weight-dither=on: with quantization=none no weight is rounded");
+    return false;
+  }
   return quantize_roles(plan, be, "quantization", (int)plan->quantization, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT, error) &&
          quantize_roles(plan, be, "text-quantization", (int)plan->text_quantization, FK_ROLE_T5, FK_ROLE_T5, error);
 }
@@ -417,7 +426,14 @@ char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const Fk
   GPtrArray *list = g_ptr_array_new();
   g_autofree char *precision = precision_text(&plan->precision), *precision_why = NULL;
   report(list, "backend", be->ops->name, get(v, "backend"), why);
-  precision_why = g_strdup_printf("what backend %s computes in", be->ops->name);
+  const char *quantization = fk_tune_decided(v, fk_properties_find("quantization"));
+  precision_why =
+      g_str_has_prefix(quantization, "mx")
+          ? g_strdup_printf(
+                "weights rounded to %s, held and computed in fp8: %s has no %s units, so that it is no faster "
+                "and no smaller than fp8",
+                quantization, be->machine, quantization)
+          : g_strdup_printf("what backend %s computes in", be->ops->name);
   report(list, "precision", precision, "auto", precision_why);
   if (plan->backend == FK_ENGINE_CUDA) {
     g_autofree char *device = g_strdup_printf("%d", plan->device);

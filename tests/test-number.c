@@ -111,6 +111,27 @@ static void e8m0(void) {
   g_assert_true(isnan(fk_e8m0_to_f32(255)));
 }
 
+/* E2M1 by search: the nearest of its 8 sizes, of two as near the even code, saturated; every code back. */
+static void e2m1(void) {
+  static const double sizes[8] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+  for (guint code = 0; code < 16; code++) {
+    g_assert_true((double)fk_e2m1_to_f32((uint8_t)code) == (code & 8 ? -sizes[code & 7] : sizes[code & 7]));
+    g_assert_cmphex(fk_f32_to_e2m1(fk_e2m1_to_f32((uint8_t)code)), ==, code);
+  }
+  for (int i = -4000; i <= 4000; i++) {
+    const double x = i / 512.0;
+    guint want = 0;
+    for (guint k = 1; k < 8; k++) {
+      const double apart = fabs(fabs(x) - sizes[k]), before = fabs(fabs(x) - sizes[want]);
+      if (apart < before || (apart == before && k % 2 == 0)) want = k;
+    }
+    g_assert_cmphex(fk_f32_to_e2m1((float)x), ==, want | (signbit(x) ? 8 : 0));
+  }
+  g_assert_cmphex(fk_f32_to_e2m1(INFINITY), ==, 7);
+  g_assert_cmphex(fk_f32_to_e2m1(-0.0f), ==, 8);
+  g_assert_cmphex(fk_f32_to_e2m1(NAN), ==, 0);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   static const struct {
@@ -127,5 +148,6 @@ int main(int argc, char **argv) {
       g_test_add_data_func(path, formats[f].conversion, tests[t].run);
     }
   g_test_add_func("/number/e8m0", e8m0);
+  g_test_add_func("/number/e2m1", e2m1);
   return g_test_run();
 }

@@ -145,6 +145,13 @@ static void quantised(void) {
   fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
   g_assert_no_error(error);
   g_assert_cmpfloat(p.weight_bytes, <, before - 4.5e9);
+  g_assert_true(fk_options_set(options, "weight-dither", "on", NULL));
+  const double once = p.weight_bytes;
+  fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
+  g_assert_no_error(error);
+  g_assert_cmpfloat(p.weight_bytes - once, >, saved); /* 8.6 GB of codes, and their scales */
+  g_assert_cmpfloat(p.weight_bytes - once, <, 1.01 * saved);
+  g_assert_true(fk_options_set(options, "weight-dither", "off", NULL));
   g_assert_true(fk_options_set(options, "precision-first", "2", NULL));
   fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
   g_assert_no_error(error);

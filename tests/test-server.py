@@ -400,6 +400,17 @@ def life():
         assert server.process.wait(60) == 0
     check('life/exit-idle', idle)
 
+    def mxfp4():
+        server = Server('quantization=mxfp4', backend='null')
+        body = {'prompt': 'make it night', 'image': b64(png()), 'steps': 1, 'max_area': 4096}
+        for wish in ({}, {'use_mxfp4': True}):
+            answer = server.post('/inference', {**body, **wish})
+            assert answer.status == 200 and answer.json['optimizations']['mxfp4'] == 'active', answer
+        answer = server.post('/inference', {**body, 'use_mxfp4': False})
+        assert answer.status == 400 and b'opened with quantization=mxfp4' in answer.body, answer
+        server.end()
+    check('life/mxfp4', mxfp4)
+
     def refuses():
         (SCRATCH / 'token').write_text('0123456789abcdef\n')
         (SCRATCH / 'short').write_text('x\n')

@@ -55,7 +55,7 @@ static void weight_rows(void) {
                         .scale = {cases[i].kind ? scales : NULL, cases[i].scale, cases[i].kind, cases[i].block},
                         .x_scale = 0.5f,
                         .full = &full,
-                        .full_first = 7};
+                        .first = 7};
     const FkWeight rows = fk_weight_rows(w, 3, 5);
     g_assert_true((const char *)rows.data == matrix + cases[i].data_at);
     g_assert_true(rows.out == 5 && rows.in == 64 && rows.dtype == w.dtype && rows.x_scale == 0.5f);

@@ -2,6 +2,7 @@
 /* Matrices quantised while they are read: codes and scales are those of the op, on the host and by staging buffers; and
  * files whose numbers are codes. */
 #include "test-weights-specs.h"
+#include "number.h"
 #include "number-reference.h"
 #include "ops.h"
 
@@ -104,6 +105,113 @@ static void test_quantised_edges(gconstpointer device) {
     fk_bind_matrix(b, &w, FK_ROLE_QKV, 8, 4, "m");
     g_assert_true(fk_binder_finish(b, NULL) && fk_binder_load(b, NULL, NULL, NULL, NULL));
     assert_quantised(&w, codes, &rows[0][0]);
+    fk_binder_free(b);
+    backend_free(t);
+  }
+}
+
+/* ---- MX ---- */
+
+/* The nearest number of a format of `mantissa` bits whose smallest step is 2^least, of two as near the even one. */
+static double nearest(double x, int mantissa, int least) {
+  int exponent;
+  if (x == 0) return x;
+  frexp(x, &exponent);
+  const double step = ldexp(1, MAX(exponent - 1 - mantissa, least));
+  return nearbyint(x / step) * step;
+}
+
+/* The smallest power of two s with amax <= limit s. */
+static double power_over(double amax, double limit) {
+  double s = 1;
+  while (limit * s < amax) s *= 2;
+  while (limit * s / 2 >= amax) s /= 2;
+  return s;
+}
+
+static double largest(const double *x, int64_t n) {
+  double most = 0;
+  for (int64_t i = 0; i < n; i++) most = fmax(most, fabs(x[i]));
+  return most;
+}
+
+/* In double precision, from the definition: blocks of 32 under a power of two that is rounded up. */
+static void mx_by_definition(double *x, int64_t n, FkMx mx) {
+  for (int64_t first = 0; first < n; first += 32) {
+    const int64_t count = MIN(32, n - first);
+    const double amax = largest(x + first, count), scale = amax > 0 ? power_over(amax, mx == FK_MX_FP4 ? 6 : 448) : 1;
+    for (int64_t i = first; i < first + count; i++)
+      x[i] = (mx == FK_MX_FP4 ? nearest(x[i] / scale, 1, -1) : nearest(x[i] / scale, 3, -9)) * scale;
+  }
+}
+
+/* Codes and scales are powers of two times what the definition says; MXFP4 exactly. first: of a dithered pair. */
+static void assert_mx(const FkWeight *w, const FkWeight *first, const float *numbers, FkMx mx) {
+  g_autofree double *x = g_new(double, (size_t)w->in);
+  for (int64_t r = 0; r < w->out; r++) {
+    const uint8_t *codes = (const uint8_t *)w->data + r * w->in;
+    const float scale = ((const float *)w->scale.data)[r];
+    int exponent;
+    for (int64_t c = 0; c < w->in; c++) {
+      x[c] = (double)numbers[r * w->in + c];
+      if (first)
+        x[c] = (double)(2 * numbers[r * w->in + c] - fk_e4m3_to_f32(((const uint8_t *)first->data)[r * w->in + c]) *
+                                                         ((const float *)first->scale.data)[r]);
+    }
+    if (mx) mx_by_definition(x, w->in, mx);
+    const double amax = largest(x, w->in), want = amax > 0 ? power_over(amax, 448) : 1;
+    g_assert_true((double)scale == want && frexp((double)scale, &exponent) == 0.5);
+    for (int64_t c = 0; c < w->in; c++) {
+      const double found = (double)fk_e4m3_to_f32(codes[c]) * (double)scale;
+      g_assert_true(found == nearest(x[c] / want, 3, -9) * want);
+      if (mx == FK_MX_FP4) g_assert_true(found == x[c]);
+    }
+  }
+}
+
+/* Rows of whole and of broken blocks, blocks that differ much, and their other copies. */
+static void test_mx(gconstpointer device) {
+  enum { ROWS = 6, COLS = 77 };
+  float numbers[ROWS][COLS];
+  for (int r = 0; r < ROWS; r++)
+    for (int c = 0; c < COLS; c++)
+      numbers[r][c] = (float)(sin(r * 91 + c * 1.7) * pow(2, c / 32 * (r - 2)) * (r == 5 ? 0 : 1));
+  const char *header = "{\"m\":{\"dtype\":\"F32\",\"shape\":[6,77],\"data_offsets\":[0,1848]}}";
+  g_free(write_safetensors("mx/model.safetensors", header, numbers, sizeof numbers));
+  g_autoptr(FkComponent) c = open_part("mx");
+  for (int i = 0; i < 6; i++) {
+    const FkMx mx = i % 3 == 0 ? FK_MX_NONE : i % 3 == 1 ? FK_MX_FP8 : FK_MX_FP4;
+    const bool dither = i / 3;
+    TestBackend *t = backend_new(device != NULL);
+    FkPrecision precision = fk_precision_uniform(t->be.dtype);
+    FkWeight w;
+    g_autoptr(GError) error = NULL;
+    precision.form[FK_ROLE_QKV] = (FkForm){.dtype = FK_E4M3, .scale = FK_SCALE_ROW, .mx = mx, .dither = dither};
+    FkBinder *b = binder_of(t, &precision, c, &plain);
+    fk_bind_matrix(b, &w, FK_ROLE_QKV, ROWS, COLS, "m");
+    g_assert_true(fk_binder_finish(b, NULL) && fk_binder_load(b, NULL, NULL, NULL, &error));
+    g_assert_no_error(error);
+    g_assert_true((w.odd != NULL) == dither);
+    if (mx) assert_mx(&w, NULL, &numbers[0][0], mx);
+    if (!mx) assert_quantised(&w, FK_E4M3, &numbers[0][0]);
+    if (mx && dither) assert_mx(w.odd, &w, &numbers[0][0], mx);
+    if (dither) {
+      const FkWeight part = fk_weight_odd(fk_weight_rows(w, 2, 3));
+      g_assert_true(part.out == 3 && part.data == (const char *)w.odd->data + 2 * COLS);
+      double one = 0, both = 0;
+      for (int r = 0; r < ROWS; r++)
+        for (int k = 0; k < COLS; k++) {
+          const double a =
+              (double)(fk_e4m3_to_f32(((const uint8_t *)w.data)[r * COLS + k]) * ((const float *)w.scale.data)[r]);
+          const double o = (double)(fk_e4m3_to_f32(((const uint8_t *)w.odd->data)[r * COLS + k]) *
+                                    ((const float *)w.odd->scale.data)[r]);
+          one += pow(a - (double)numbers[r][k], 2);
+          both += pow((a + o) / 2 - (double)numbers[r][k], 2);
+        }
+      g_assert_cmpfloat(both, <, 0.5 * one); /* the mean of both roundings is nearer */
+    }
+    fk_binder_release(b);
+    g_assert_true(!dither || (w.odd->data == NULL && w.odd->scale.data == NULL));
     fk_binder_free(b);
     backend_free(t);
   }
@@ -220,6 +328,8 @@ int main(int argc, char **argv) {
   g_test_add_data_func("/weights-quant/edges/device", "", test_quantised_edges);
   g_test_add_data_func("/weights-quant/codes/host", NULL, test_codes);
   g_test_add_data_func("/weights-quant/codes/device", "", test_codes);
+  g_test_add_data_func("/weights-quant/mx/host", NULL, test_mx);
+  g_test_add_data_func("/weights-quant/mx/device", "", test_mx);
   g_test_add_func("/weights-quant/bad-scales", test_bad_scales);
   int status = g_test_run();
   scratch_close();

@@ -15,6 +15,8 @@ typedef struct {
   int64_t rows, cols; /* source.first_row is the first */
   int taps;           /* kernel * kernel; a row is [cols / taps, taps] in the file and transposed in memory. 1: as is */
   size_t place, scale;    /* bytes of the store's memory; scale: of codes alone */
+  FkMx mx;                /* of codes: what the numbers are rounded to first */
+  bool odd;               /* codes of 2 x less what the first codes say */
   const char *name;       /* canonical: the bound tensor's */
   int64_t row;            /* of that tensor, the item's first */
   const uint64_t *sums;   /* of a group of a packed model (pack.h); NULL: none. (transfer none) */
@@ -29,6 +31,9 @@ typedef struct {
   size_t place, scale; /* scale: of codes alone */
   FkWeight *full;      /* the weight's twin, NULL: none */
   size_t full_place;
+  FkWeight *odd; /* its other codes, NULL: none */
+  size_t odd_place, odd_scale;
+  FkMx mx;
 } FkTarget;
 
 struct FkBinder {

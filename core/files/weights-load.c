@@ -122,6 +122,24 @@ static float *widen(void *raw, FkDtype from, int64_t n, float *work) {
   return work;
 }
 
+/* Scale and codes of a row; MX changes it. */
+static float quantise(const FkItem *item, uint8_t *to, float *row) {
+  const bool mx = item->mx || (item->source.scaling == FK_SCALING_MXFP8 && !item->deltas);
+  if (item->mx) fk_quant_mx(row, item->mx, item->cols);
+  if (mx && item->as == FK_E4M3) return fk_quant_row_power(to, row, item->cols);
+  return fk_quant_row(to, item->as, row, item->cols);
+}
+
+/* A row as the item has it. Odd codes are of what the first ones left over, once more added: the mean of both is nearer
+ * than either. */
+static float quantise_row(const FkItem *item, uint8_t *to, float *row) {
+  if (!item->odd) return quantise(item, to, row);
+  g_autofree float *first = g_memdup2(row, (gsize)item->cols * sizeof *row);
+  const float scale = quantise(item, to, first);
+  for (int64_t i = 0; i < item->cols; i++) row[i] = 2 * row[i] - fk_e4m3_to_f32(to[i]) * scale;
+  return quantise(item, to, row);
+}
+
 /* The same as finish_rows for rows that adapters change; never of kernels. */
 static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, void *work, const FkDeltaRun *run) {
   const FkItem *item = t->chunk->item;
@@ -130,7 +148,7 @@ static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, 
   float *wide = widen(raw, item->from, n * cols, work);
   fk_delta_rows(run, at, n, wide);
   for (int64_t r = 0; t->scales && r < n; r++)
-    t->scales[at + r] = fk_quant_row((uint8_t *)to + r * cols, t->as, wide + r * cols, cols);
+    t->scales[at + r] = quantise_row(item, (uint8_t *)to + r * cols, wide + r * cols);
   if (t->scales) return;
   if (t->as == FK_F32)
     memcpy(to, wide, (size_t)(n * cols) * sizeof *wide);
@@ -139,7 +157,7 @@ static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, 
 }
 
 /* Rows at..at+n of the chunk from `raw`, as the file has them, to their place. `work`: for n rows in between. */
-static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *raw, void *work) {
+static void finish_rows(const Transfer *t, int64_t at, int64_t n, void *raw, void *work) {
   const FkItem *item = t->chunk->item;
   const size_t size = fk_dtype_size(t->as);
   const int64_t cols = item->cols;
@@ -155,7 +173,7 @@ static void finish_rows(const Transfer *t, int64_t at, int64_t n, const void *ra
   if (last) return;
   for (int64_t r = 0; r < n; r++)
     if (t->scales)
-      t->scales[at + r] = fk_quant_row((uint8_t *)to + r * cols, t->as, (const float *)raw + r * cols, cols);
+      t->scales[at + r] = quantise_row(item, (uint8_t *)to + r * cols, (float *)raw + r * cols);
     else
       transpose_row(to + (size_t)(r * cols) * size, (const char *)raw + (size_t)(r * cols) * size, cols / item->taps,
                     item->taps, size);
@@ -480,6 +498,8 @@ static void set_targets(FkBinder *b) {
     if (t->weight) t->weight->data = address(b, t->place);
     if (t->weight && t->weight->scale.kind) t->weight->scale.data = address(b, t->scale);
     if (t->full) t->full->data = address(b, t->full_place);
+    if (t->odd) t->odd->data = address(b, t->odd_place);
+    if (t->odd) t->odd->scale.data = address(b, t->odd_scale);
   }
 }
 

@@ -78,6 +78,15 @@ static size_t matrix_bytes(FkDtype dtype, int64_t out, int64_t in) {
   return (size_t)out * (size_t)in * fk_dtype_size(dtype); /* config.c bounds every size: at most 10^12 * kernel^2 */
 }
 
+/* The same codes once more. */
+static void place_odd(FkBinder *b, FkWeight *w, FkTarget *t) {
+  t->odd = g_memdup2(w, sizeof *w);
+  t->odd_place = place(b, t->role, matrix_bytes(w->dtype, w->out, w->in));
+  t->odd_scale = place(b, t->role, (size_t)w->out * sizeof(float));
+  g_ptr_array_add(b->twins, t->odd);
+  w->odd = t->odd;
+}
+
 /* A weight at the next aligned place; behind it its scales, and its twin where there are to be two. */
 static const FkTarget *place_weight(FkBinder *b, FkWeight *w, int role, FkForm form, int64_t out, int64_t in) {
   const bool codes = form.dtype == FK_E4M3 || form.dtype == FK_I8;
@@ -88,6 +97,8 @@ static const FkTarget *place_weight(FkBinder *b, FkWeight *w, int role, FkForm f
   if (!codes) return t;
   w->scale.dtype = FK_F32;
   t->scale = place(b, role, (size_t)out * sizeof(float));
+  t->mx = form.mx;
+  if (form.dither) place_odd(b, w, t);
   if (!form.twin) return t;
   t->full = g_new(FkWeight, 1);
   *t->full = (FkWeight){.dtype = b->be->dtype, .out = out, .in = in};
@@ -173,8 +184,13 @@ static void need(FkBinder *b, const FkTarget *t, const Need *n) {
   for (int i = 0; i < n->rank; i++) count *= n->dim[i];
   assert(count > 0);
   const FkDtype as = t->weight ? t->weight->dtype : FK_F32;
-  FkItem item = {
-      .as = as, .rows = n->dim[0], .cols = count / n->dim[0], .taps = n->taps, .place = t->place, .scale = t->scale};
+  FkItem item = {.as = as,
+                 .rows = n->dim[0],
+                 .cols = count / n->dim[0],
+                 .taps = n->taps,
+                 .place = t->place,
+                 .scale = t->scale,
+                 .mx = t->mx};
   b->parameters += count;
   b->share[t->role].parameters += count;
   item.name = add_bound(b, n, t, item.cols, fk_dtype_size(as));
@@ -189,8 +205,16 @@ static void need(FkBinder *b, const FkTarget *t, const Need *n) {
   g_hash_table_add(b->known, (gpointer)item.source.tensor);
   if (!check_source(b, n, &item.source, &item.from)) return;
   add_item(b, item, n->first);
+  if (t->odd) {
+    FkItem odd = item;
+    odd.odd = true;
+    odd.place = t->odd_place;
+    odd.scale = t->odd_scale;
+    add_item(b, odd, n->first);
+  }
   if (!t->full) return;
   item.as = t->full->dtype;
+  item.mx = FK_MX_NONE;
   item.place = t->full_place;
   add_item(b, item, n->first);
 }
@@ -300,6 +324,7 @@ void fk_binder_layout(const FkBinder *b, GString *text) {
     g_string_append_printf(text, "%zu %d %d %d %" G_GINT64_FORMAT "x%" G_GINT64_FORMAT " %zu %d %zu\n", t->place,
                            (int)w->dtype, (int)w->layout, (int)w->scale.kind, w->out, w->in, t->scale, (int)full->dtype,
                            t->full_place);
+    if (t->mx || t->odd) g_string_append_printf(text, "mx %d odd %zu %zu\n", (int)t->mx, t->odd_place, t->odd_scale);
   }
 }
 

@@ -15,9 +15,12 @@ int64_t fk_flux_mod_offset(const FkFlux *f, int block) {
 }
 
 /* Every block has the forms of the first. */
+static FkWeight a_block_weight(const FkFlux *f) {
+  return f->config.single_layers ? f->singles[0].out : f->doubles[0].image.out;
+}
+
 static bool quantised(const FkFlux *f) {
-  const FkWeight w = f->config.single_layers ? f->singles[0].out : f->doubles[0].image.out;
-  return w.scale.kind != FK_SCALE_NONE;
+  return a_block_weight(f).scale.kind != FK_SCALE_NONE;
 }
 
 /* Rotary rows of the pictures beside the frame. */
@@ -80,12 +83,19 @@ typedef struct {
   const FkFluxRun *run;
   const FkTensor *saved_kv;   /* [blocks], the slot's; NULL: no context reuse */
   bool full;                  /* weights in full precision where they have a twin */
+  bool odd;                   /* else their other codes, where they have some */
   int64_t text, active, rows; /* active: rows computed; rows: active and reused context */
 } Rows;
 
+/* Which of two recordings, where codes alternate. */
+static bool is_odd(const FkFlux *f, const FkFluxPass *pass) {
+  return pass->evaluation % 2 && a_block_weight(f).odd;
+}
+
 static Rows rows_of(const FkFluxRun *r, const FkFluxPass *pass) {
   const FkTensor *saved = r->saved_kv ? r->saved_kv + (size_t)pass->slot * (size_t)fk_flux_blocks(r->flux) : NULL;
-  return (Rows){r, saved, pass->full, r->text, fk_flux_active(r, pass), r->text + r->target + r->context};
+  return (Rows){
+      r, saved, pass->full, is_odd(r->flux, pass), r->text, fk_flux_active(r, pass), r->text + r->target + r->context};
 }
 
 static FkTensor mod_chunk(const FkFluxRun *r, int64_t offset, int chunk) {
@@ -102,7 +112,7 @@ static FkLayerNorm modulated(const FkFluxRun *r, int64_t first, int64_t n, int64
 
 /* The weight as this evaluation uses it. */
 static FkWeight weight(const Rows *rows, FkWeight w) {
-  return rows->full ? fk_weight_full(w) : w;
+  return rows->full ? fk_weight_full(w) : rows->odd ? fk_weight_odd(w) : w;
 }
 
 static bool takes_codes(FkWeight w) {
@@ -342,7 +352,8 @@ enum { SLOTS = 1024 };
 /* The slot is part of a recording's key only where addresses depend on it. */
 static void run_piece(const FkFluxRun *run, const FkFluxPass *pass, int part, const Piece *p) {
   const int slot = run->recordings * SLOTS + (run->saved_kv ? pass->slot : 0);
-  const int key = ((slot * 2 + pass->reuse_context) * 2 + pass->full) * 8 + part;
+  const int variant = pass->full ? 1 : is_odd(run->flux, pass) ? 2 : 0;
+  const int key = ((slot * 2 + pass->reuse_context) * 3 + variant) * 8 + part;
   if (fk_op_graph_begin(run->be, key))
     issue(run, pass, p);
   else

@@ -65,6 +65,22 @@ static inline uint8_t fk_f32_to_e4m3(float value) {
   return sign | (uint8_t)((size - 0x3c000000u + 0x7ffffu + (size >> 20 & 1)) >> 20);
 }
 
+/* E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6, the sign in bit 3. */
+static inline float fk_e2m1_to_f32(uint8_t code) {
+  static const float values[8] = {0.0f, 0.5f, 1.0f, 1.5f, 2.0f, 3.0f, 4.0f, 6.0f};
+  return code & 8 ? -values[code & 7] : values[code & 7];
+}
+
+/* To nearest even, saturated to +-6; NaN, which it has not, gives 0. */
+static inline uint8_t fk_f32_to_e2m1(float value) {
+  const float size = fabsf(value);
+  const uint8_t sign = signbit(value) ? 8 : 0;
+  if (isnan(value)) return 0;
+  if (size >= 6.0f) return sign | 7;
+  if (size < 2.0f) return sign | (uint8_t)lrintf(size * 2.0f);                       /* steps of 0.5 */
+  return sign | (uint8_t)(size < 4.0f ? 2 + lrintf(size) : 4 + lrintf(size * 0.5f)); /* of 1, of 2 */
+}
+
 /* 2^(code - 127); 0xFF is NaN. */
 static inline float fk_e8m0_to_f32(uint8_t code) {
   if (code == 0xff) return fk_bits_float(0x7fc00000u);

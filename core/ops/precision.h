@@ -24,12 +24,17 @@ typedef enum {
   FK_ROLES
 } FkRole;
 
+/* Rounding to an MX format before the codes are made: blocks of 32 with a power of two each, in E4M3 or E2M1. */
+typedef enum { FK_MX_NONE, FK_MX_FP8, FK_MX_FP4 } FkMx;
+
 typedef struct {
   FkDtype dtype;
   FkScaleKind scale;
   int block; /* FK_SCALE_BLOCK: elements of a row under one scale */
   FkLayout layout;
-  bool twin; /* quantised matrices are held in the backend's own type too (FkWeight.full) */
+  FkMx mx;     /* of E4M3 by rows; their scales are powers of two then */
+  bool twin;   /* quantised matrices are held in the backend's own type too (FkWeight.full) */
+  bool dither; /* and a second time, rounded the other way (FkWeight.odd) */
 } FkForm;
 
 typedef struct {

@@ -143,7 +143,8 @@ typedef struct FkWeight {
   FkScale scale;
   float x_scale; /* the input's scale where that is fixed by calibration; 0: measured per row at run time */
   const struct FkWeight *full; /* the same matrix unquantised, for evaluations in full precision; NULL: not held */
-  int64_t full_first;          /* row of `full` that is this one's row 0 */
+  const struct FkWeight *odd;  /* the matrix in other codes, for evaluations of odd number; NULL: not held */
+  int64_t first;               /* row of `full` and `odd` that is this one's row 0 */
 } FkWeight;
 
 /* Output rows first..first+n of a weight: fused projections are stored one below the other. */
@@ -152,14 +153,22 @@ static inline FkWeight fk_weight_rows(FkWeight w, int64_t first, int64_t n) {
   const int64_t per_row = w.scale.kind == FK_SCALE_ROW ? 1 : w.scale.kind == FK_SCALE_BLOCK ? w.in / w.scale.block : 0;
   if (w.data) w.data = (const char *)w.data + first * w.in * fk_dtype_bits(w.dtype) / 8;
   if (w.scale.data) w.scale.data = (const char *)w.scale.data + first * per_row * fk_dtype_bits(w.scale.dtype) / 8;
-  w.full_first += first;
+  w.first += first;
   w.out = n;
   return w;
 }
 
 /* The weight in full precision: itself, or its twin. */
 static inline FkWeight fk_weight_full(FkWeight w) {
-  return w.full ? fk_weight_rows(*w.full, w.full_first, w.out) : w;
+  return w.full ? fk_weight_rows(*w.full, w.first, w.out) : w;
+}
+
+/* The weight of evaluations of odd number: its other codes, where it has some. */
+static inline FkWeight fk_weight_odd(FkWeight w) {
+  if (!w.odd) return w;
+  FkWeight odd = fk_weight_rows(*w.odd, w.first, w.out);
+  odd.x_scale = w.x_scale;
+  return odd;
 }
 
 #endif

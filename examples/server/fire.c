@@ -25,7 +25,9 @@ static bool read_switches(const Server *server, Form *form, Ask *ask, Failure *f
   bool want = have;
   if (!form_bool(form, "use_mxfp4", &want, f)) return false;
   if (want == have) return true;
-  return fail(f, 400, "unsupported", "use_mxfp4", "use_mxfp4: the model was opened with quantization=%s", quantization);
+  return fail(f, 400, "unsupported", "use_mxfp4",
+              "use_mxfp4=%s: weights are not exchanged between requests, and the model was opened with quantization=%s",
+              want ? "true" : "false", quantization);
 }
 
 static bool read_number(Form *form, Ask *ask, const char *field, const char *property, double max, Failure *f) {
