@@ -355,6 +355,34 @@ static void quantised(void) {
   g_free(inputs[1].data);
 }
 
+/* Codes that alternate between evaluations are two recordings, and MX is made while weights are read: batches and
+ * graphs give the same bytes. A scale that is given has no kernel. */
+static void other_codes(void) {
+  static const char *const forms[][2] = {{"fp8", "on"}, {"mxfp4", "off"}};
+  g_autofree char *model = demo();
+  g_autoptr(GError) refusal = NULL;
+  if (!gpu) {
+    g_test_skip("the CPU's are in test-quantization");
+    return;
+  }
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = options_of(model, "quantization", forms[i][0]);
+    fk_options_set(options, "weight-dither", forms[i][1], NULL);
+    g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
+    if (!engine) {
+      g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
+      g_test_skip(error ? error->message : "not opened");
+      return;
+    }
+    check_batches(engine);
+    check_graphs(engine);
+  }
+  g_assert_null(open_with(model, "quantization", "fp8-static", &refusal));
+  g_assert_error(refusal, FK_ERROR, FK_ERROR_OPTION_BAD);
+  g_assert_nonnull(strstr(refusal->message, "codes under scales that are given"));
+}
+
 /* ---- Cancelling ---- */
 
 typedef struct {
@@ -564,6 +592,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/gpu-edit/switches", switches);
   g_test_add_func("/gpu-edit/graphs", graphs);
   g_test_add_func("/gpu-edit/quantised", quantised);
+  g_test_add_func("/gpu-edit/other-codes", other_codes);
   g_test_add_func("/gpu-edit/cancel", cancel);
   g_test_add_func("/gpu-edit/memory-limit", memory_limit);
   g_test_add_func("/gpu-edit/devices", devices);
