@@ -70,6 +70,7 @@ struct QuantArgs {
   uint8_t *v_codes;           /* [heads * 128, keys padded to 128] */
   float *q_scale, *k_scale, *v_scale;
   int sq, sk, heads, ld_q_scale;
+  int first; /* of blockIdx.z: what the first layer of blocks makes */
 };
 
 /* A thread's share of a 128 x 128 block: two items of 4 rows x 8 columns. The rows of an item are those whose codes
@@ -122,7 +123,7 @@ FK_DEVICE uint2 codes_s8(const float (&x)[8], float inverse) {
 /* One block of 128 rows of one head: blockIdx.z 0 keys (one scale), 1 values (one scale, transposed), 2 queries (a
  * scale for each row). 256 threads; reads 32 KB, writes 16 KB; bound by memory. */
 __global__ void __launch_bounds__(256) attention_codes_kernel(const QuantArgs a) {
-  const int block = blockIdx.x, head = blockIdx.y, what = blockIdx.z, tiles = (a.sk + 127) / 128;
+  const int block = blockIdx.x, head = blockIdx.y, what = blockIdx.z + a.first, tiles = (a.sk + 127) / 128;
   const int rows = min(128, (what == 2 ? a.sq : a.sk) - block * 128);
   if (rows <= 0) return;
   const __nv_bfloat16 *from = (what == 0 ? a.k : what == 1 ? a.v : a.q) + (int64_t)block * 128 * a.ld + head * 128;

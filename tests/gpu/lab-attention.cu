@@ -142,13 +142,13 @@ static long check_codes(const Problem *p, std::vector<uint8_t> &s, QuantArgs *a)
 
 /* Some rows: against attention of the codes in float64 (P rounded to codes of 256 p under the row's true maximum), and
  * of the numbers. */
-static void check(int sq, int sk, int heads, double v_mean, double peak) {
+template <bool Codes> static void check(int sq, int sk, int heads, double v_mean, double peak) {
   Problem p;
   std::vector<uint8_t> s;
   QuantArgs a = {};
   make(&p, sq, sk, heads, v_mean, peak);
-  TRY(lab_codes(&p.x));
-  TRY(lab_attention(&device, &p.x));
+  TRY(lab_codes(&p.x, false)); /* all three: the check of codes wants them */
+  TRY(lab_attention<Codes>(&device, &p.x));
   TRY(cudaDeviceSynchronize());
   const long bad = check_codes(&p, s, &a);
   const int width = heads * 128, tiles = (sk + 127) / 128;
@@ -171,8 +171,9 @@ static void check(int sq, int sk, int heads, double v_mean, double peak) {
         d +=
             (double)bf(p.host[(size_t)r * p.ld + 2 * width + h * 128 + c]) * bf(p.host[(size_t)k * p.ld + h * 128 + c]);
       }
-      w[k] = dot * (double)a.q_scale[(size_t)h * a.ld_q_scale + r] * a.k_scale[h * tiles + k / 128] * p.x.scale,
       v[k] = d * p.x.scale;
+      w[k] = Codes ? dot * (double)a.q_scale[(size_t)h * a.ld_q_scale + r] * a.k_scale[h * tiles + k / 128] * p.x.scale
+                   : v[k];
       top = fmax(top, w[k]), nt = fmax(nt, v[k]);
     }
     for (int k = 0; k < sk; k++) w[k] = exp(w[k] - top), sum += w[k], v[k] = exp(v[k] - nt), ns += v[k];
@@ -190,12 +191,12 @@ static void check(int sq, int sk, int heads, double v_mean, double peak) {
     }
   }
   TRY(cudaMemset(p.o, 0xff, o.size() * 2));
-  TRY(lab_attention(&device, &p.x));
+  TRY(lab_attention<Codes>(&device, &p.x));
   TRY(cudaMemcpy(again.data(), p.o, o.size() * 2, cudaMemcpyDeviceToHost));
-  printf("%5d x %5d x %2d mean %.1f peak %.0f: codes differ %ld, NaN %ld, to own codes %.4f %%, "
+  printf("%s scores, %5d x %5d x %2d mean %.1f peak %.0f: codes differ %ld, NaN %ld, to own codes %.4f %%, "
          "to numbers %.3f %%, gain %+.4f %%, again %s\n",
-         sq, sk, heads, v_mean, peak, bad, nan, 100 * sqrt(ec / size), 100 * sqrt(en / size), 100 * gain / size,
-         memcmp(o.data(), again.data(), o.size() * 2) ? "DIFFERS" : "equal");
+         Codes ? "int8" : "bf16", sq, sk, heads, v_mean, peak, bad, nan, 100 * sqrt(ec / size), 100 * sqrt(en / size),
+         100 * gain / size, memcmp(o.data(), again.data(), o.size() * 2) ? "DIFFERS" : "equal");
   fflush(stdout);
   drop(&p);
 }
@@ -219,24 +220,36 @@ template <class F> static double timed(F run, double seconds) {
   return ms / n;
 }
 
+template <bool Codes> static void check_all() {
+  check<Codes>(300, 777, 3, 0, 1), check<Codes>(1, 1, 1, 0, 1), check<Codes>(129, 128, 2, 1, 1);
+  check<Codes>(64, 129, 1, 0, 3), check<Codes>(700, 640, 2, 2, 1), check<Codes>(2560, 2560, 4, 0, 1);
+  check<Codes>(512, 8704, 2, 0, 1), check<Codes>(512, 8704, 2, 2, 3);
+}
+
+template <bool Codes> static void time_one(Problem *p, double seconds) {
+  const double flop = 4.0 * p->sq * p->sk * 3072, codes = timed([&] { lab_codes(&p->x, !Codes); }, 0.1);
+  const double ms = timed([&] { lab_attention<Codes>(&device, &p->x); }, seconds);
+  printf("%5d x %5d, %s scores: codes %.3f ms; attention %.3f ms = %.0f TFLOP/s\n", p->sq, p->sk,
+         Codes ? "int8" : "bf16", codes, ms, flop / ms * 1e-9);
+  fflush(stdout);
+}
+
 int main(int argc, char **argv) {
   const double seconds = argc > 1 ? atof(argv[1]) : 0.5;
   cudaDriverEntryPointQueryResult found;
   TRY(cudaDeviceGetAttribute(&device.sms, cudaDevAttrMultiProcessorCount, 0));
   TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&device.encode_map, 12000, cudaEnableDefault,
                                        &found));
-  check(300, 777, 3, 0, 1), check(1, 1, 1, 0, 1), check(129, 128, 2, 1, 1), check(64, 129, 1, 0, 3),
-      check(700, 640, 2, 2, 1), check(2560, 2560, 4, 0, 1), check(512, 8704, 2, 0, 1), check(512, 8704, 2, 2, 3);
+  check_all<true>();
+  check_all<false>();
   const int sizes[][2] = {{8704, 8704}, {4608, 8704}, {2560, 2560}};
   for (auto &z : sizes) {
     Problem p;
     make(&p, z[0], z[1], 24, 0, 1);
-    const double flop = 4.0 * z[0] * z[1] * 3072, quant = timed([&] { lab_codes(&p.x); }, 0.1);
-    const double fp8 = timed([&] { lab_attention(&device, &p.x); }, seconds);
-    const double again = timed([&] { lab_attention(&device, &p.x); }, seconds);
-    printf("%5d x %5d: codes %.3f ms; fp8 %.3f / %.3f ms = %.0f / %.0f TFLOP/s\n", z[0], z[1], quant, fp8, again,
-           flop / fp8 * 1e-9, flop / again * 1e-9);
-    fflush(stdout);
+    time_one<true>(&p, seconds);
+    time_one<false>(&p, seconds);
+    time_one<true>(&p, seconds);
+    time_one<false>(&p, seconds);
     drop(&p);
   }
   return 0;

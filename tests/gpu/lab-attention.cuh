@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention forward in 8 bits for Hopper, head width 128: scores of int8 codes (exact in 32 bits), values of e4m3 codes
- * with float32 sums promoted after every 128 keys. Tiles of 128 keys are part of the format
- * (core/ops/backend.h), so a row's result depends on its own operands alone. Not part of the module: with the pass that
- * makes its codes it is no faster than bfloat16 (docs/speed.md, "8 bits").
+/* Attention forward in 8 bits for Hopper, head width 128: values of e4m3 codes with float32 sums promoted after every
+ * 128 keys, and scores of int8 codes (exact in 32 bits; Codes) or of bfloat16 numbers. Tiles of 128 keys are part of
+ * the format (core/ops/backend.h), so a row's result depends on its own operands alone. Not part of the module: with
+ * int8 scores and the pass that makes its codes it is no faster than bfloat16, with bfloat16 scores it was not run yet
+ * (docs/speed.md, "8 bits").
  *
  * The scheme is that of attention_sm90.cu: two warpgroups of 64 query rows and one that only starts copies; the scores
  * of the next tile and the products of this one are in flight while the other warpgroup computes its softmax; tiles go
  * from the end of the keys to the front. What differs:
  * - An accumulator of int32 plus 0x4B400000 is the float 12582912 + s: the conversion costs one addition and folds into
  *   the softmax' multiply-add.
+ * - Queries that are numbers stay in shared memory, until the scores of their last keys are there: beside the second
+ *   accumulator there are no registers for them.
  * - The reference of a row is its running maximum, not a lazy bound: e4m3 holds 256 p up to 448 only.
  * - P leaves the softmax as e4m3 in the order of its registers; the keys of V stand in that order (fk_attn_key_place).
  */
@@ -19,15 +22,20 @@
 
 namespace {
 
-constexpr int kKeys = 128, kGroups = 2, kStages = 4, kCluster = 2;
+constexpr int kKeys = 128, kGroups = 2, kCluster = 2;
 constexpr int kThreads = (kGroups + 1) * 128, kRows = kGroups * 64;
-constexpr int kQBytes = 64 * 128, kTileBytes = 128 * 128; /* one warpgroup's queries; one tile of K or of V^T */
-constexpr int kK = kGroups * kQBytes, kV = kK + kStages * kTileBytes, kBars = kV + kStages * kTileBytes;
-/* Barriers, 8 bytes each: Q full, Q free [kGroups each], K full, K free, V full, V free [kStages each]. */
-constexpr int kShared = kBars + 8 * (2 * kGroups + 4 * kStages) + 1024; /* 1024: room to align the base */
-constexpr float kMagic = 12582912.f;                                    /* 1.5 * 2^23 = bits 0x4B400000 */
-constexpr float kPShift = 8.f;                                          /* codes are of 2^8 p */
-static_assert(kShared <= 232448, "shared memory");
+constexpr int kVBytes = 128 * 128; /* one tile of V^T */
+template <bool Codes> struct Plan {
+  static constexpr int kQBytes = 64 * 128 * (Codes ? 1 : 2); /* one warpgroup's queries */
+  static constexpr int kKBytes = 128 * 128 * (Codes ? 1 : 2), kKStages = Codes ? 4 : 3, kVStages = 4;
+  static constexpr int kK = kGroups * kQBytes, kV = kK + kKStages * kKBytes, kBars = kV + kVStages * kVBytes;
+  /* Barriers, 8 bytes each: Q full, Q free [kGroups each], K full, K free, V full, V free [stages each]. 1024: room to
+   * align the base. */
+  static constexpr int kShared = kBars + 8 * (2 * kGroups + 2 * kKStages + 2 * kVStages) + 1024;
+  static_assert(kShared <= 232448, "shared memory");
+};
+constexpr float kMagic = 12582912.f; /* 1.5 * 2^23 = bits 0x4B400000 */
+constexpr float kPShift = 8.f;       /* codes are of 2^8 p */
 
 struct Args {
   __nv_bfloat16 *o;
@@ -55,6 +63,13 @@ FK_DEVICE void wgmma_e4m3(float (&d)[64], const uint32_t *a, uint64_t b, int kee
                : FK_REGS_128
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));
 }
+/* m64n128k16, float32 bits in d: A and B K-major in shared memory. */
+FK_DEVICE void wgmma_bf16(int (&d)[64], uint64_t a, uint64_t b, int keep) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" FK_LIST_128 "}, %64, %65, p, 1, 1, 0, 0;\n}"
+               : FK_R8(0), FK_R8(8), FK_R8(16), FK_R8(24), FK_R8(32), FK_R8(40), FK_R8(48), FK_R8(56)
+               : "l"(a), "l"(b), "r"(keep));
+}
 FK_DEVICE void hold(int (&d)[64]) {
 #pragma unroll
   for (int i = 0; i < 64; i++) asm volatile("" : "+r"(d[i])::"memory");
@@ -77,32 +92,51 @@ struct Walk {
   __device__ __forceinline__ int row() const { return (tile % tiles * kCluster + rank) * kRows; }
 };
 
-/* Copies of every K tile (rows are keys) or V^T tile (rows are columns of V); each block of the pair brings one half of
- * the rows to both. One thread. */
-FK_DEVICE void load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles,
-                          bool values) {
-  FkRing<kStages> ring;
+/* Copies of every K tile (rows are keys); each block of the pair brings one half of it to both: half of the keys'
+ * codes, or half of the columns of their numbers. One thread. */
+template <bool Codes>
+FK_DEVICE void load_keys(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles) {
+  using P = Plan<Codes>;
+  FkRing<P::kKStages> ring;
   for (; walk.valid(); walk.next()) {
     const int head = walk.head();
     for (int j = tiles - 1; j >= 0; j--, ring.next()) {
-      const uint32_t at = to + ring.stage * kTileBytes + walk.rank * (kTileBytes / 2), bar = full + 8 * ring.stage;
+      const uint32_t at = to + ring.stage * P::kKBytes + walk.rank * (P::kKBytes / 2), bar = full + 8 * ring.stage;
       fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
-      fk_mbar_expect(bar, kTileBytes);
-      if (values)
-        fk_tma_multicast_3d(at, map, bar, 3, j * kKeys, walk.rank * 64, head, FK_L2_EVICT_LAST);
-      else
+      fk_mbar_expect(bar, P::kKBytes);
+      if (Codes)
         fk_tma_multicast_3d(at, map, bar, 3, 0, j * kKeys + walk.rank * 64, head, FK_L2_EVICT_LAST);
+      else
+        fk_tma_multicast_3d(at, map, bar, 3, 0, j * kKeys, 2 * head + walk.rank, FK_L2_EVICT_LAST);
     }
   }
 }
 
-/* Copies of the queries, one warpgroup's rows at a time, as soon as it has taken the last ones into registers. */
+/* The same of V^T tiles (rows are columns of V). */
+template <int Stages>
+FK_DEVICE void load_values(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles) {
+  FkRing<Stages> ring;
+  for (; walk.valid(); walk.next()) {
+    const int head = walk.head();
+    for (int j = tiles - 1; j >= 0; j--, ring.next()) {
+      const uint32_t at = to + ring.stage * kVBytes + walk.rank * (kVBytes / 2), bar = full + 8 * ring.stage;
+      fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
+      fk_mbar_expect(bar, kVBytes);
+      fk_tma_multicast_3d(at, map, bar, 3, j * kKeys, walk.rank * 64, head, FK_L2_EVICT_LAST);
+    }
+  }
+}
+
+/* Copies of the queries, one warpgroup's rows at a time, as soon as it has done with the last ones. */
+template <bool Codes>
 FK_DEVICE void load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk) {
+  constexpr int kQBytes = Plan<Codes>::kQBytes;
   for (int parity = 0; walk.valid(); walk.next(), parity ^= 1) {
     for (int w = 0; w < kGroups; w++) {
       fk_mbar_wait(empty + 8 * w, parity ^ 1);
       fk_mbar_expect(full + 8 * w, kQBytes);
-      fk_tma_load_3d(to + w * kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, walk.head(), FK_L2_EVICT_FIRST);
+      fk_tma_load_3d(to + w * kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, (Codes ? 1 : 2) * walk.head(),
+                     FK_L2_EVICT_FIRST);
     }
   }
 }
@@ -121,11 +155,49 @@ struct Rows {
   float scale[2], top[2], sum[2];
 };
 
-/* s: int32 scores become 2^8 p, float. alpha: what earlier sums and products are to be multiplied with; returns
- * whether any of a warp's rows has another alpha than 1. valid: keys of this tile that exist. */
-template <bool Fresh> FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&alpha)[2], float k_scale, int valid) {
+/* The new reference of row r, whose scores in this tile reach `top`, in units of log2. alpha: what earlier sums and
+ * products are to be multiplied with; returns whether it is another than 1. */
+template <bool Fresh> FK_DEVICE bool raise(Rows &rows, float (&alpha)[2], int r, float top) {
+  if (Fresh) {
+    rows.top[r] = top, rows.sum[r] = 0.f, alpha[r] = 1.f;
+    return false;
+  }
+  const float higher = fmaxf(rows.top[r], top);
+  const bool moved = higher > rows.top[r];
+  alpha[r] = fk_exp2(rows.top[r] - higher);
+  rows.top[r] = higher;
+  return moved;
+}
+
+/* The greatest of row r's words as integers: of floats that of the greatest, where any is positive. */
+FK_DEVICE int top_word(const int (&s)[64], int r) {
+  int a = s[2 * r], b = s[2 * r + 1];
 #pragma unroll
-  for (int i = 0; i < 64; i++) s[i] += 0x4B400000;
+  for (int i = 4; i < 64; i += 8) {
+    a = __vimax3_s32(a, s[i + 2 * r], s[i + 2 * r + 1]);
+    if (i + 4 < 64) b = __vimax3_s32(b, s[i + 4 + 2 * r], s[i + 5 + 2 * r]);
+  }
+  return max(a, b);
+}
+
+FK_DEVICE float top_float(const int (&s)[64], int r) {
+  float a = __int_as_float(s[2 * r]), b = __int_as_float(s[2 * r + 1]);
+#pragma unroll
+  for (int i = 4; i < 64; i += 4) {
+    a = fmaxf(a, __int_as_float(s[i + 2 * r]));
+    b = fmaxf(b, __int_as_float(s[i + 2 * r + 1]));
+  }
+  return fmaxf(a, b);
+}
+
+/* s: scores, int32 or the bits of float32, become 2^8 p, float. Returns whether any of a warp's rows has another alpha
+ * than 1. valid: keys of this tile that exist. */
+template <bool Codes, bool Fresh>
+FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&alpha)[2], float k_scale, int valid) {
+  if (Codes) {
+#pragma unroll
+    for (int i = 0; i < 64; i++) s[i] += 0x4B400000;
+  }
   if (Fresh && valid < kKeys) {
     const int column = 2 * (threadIdx.x % 4);
 #pragma unroll
@@ -134,28 +206,17 @@ template <bool Fresh> FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&a
   }
   bool moved = false;
   float scale[2], bias[2];
+  int word[2] = {top_word(s, 0), top_word(s, 1)};
+  if (!Codes && __any_sync(~0u, word[0] <= 0 || word[1] <= 0)) /* negative floats have the order of integers reversed */
+    word[0] = __float_as_int(top_float(s, 0)), word[1] = __float_as_int(top_float(s, 1));
 #pragma unroll
-  for (int r = 0; r < 2; r++) { /* positive floats compare as integers; -infinity is a negative one */
-    int a = s[2 * r], b = s[2 * r + 1];
-#pragma unroll
-    for (int i = 4; i < 64; i += 8) {
-      a = __vimax3_s32(a, s[i + 2 * r], s[i + 2 * r + 1]);
-      if (i + 4 < 64) b = __vimax3_s32(b, s[i + 4 + 2 * r], s[i + 5 + 2 * r]);
-    }
-    a = max(a, b);
-    a = max(a, __shfl_xor_sync(~0u, a, 1));
-    a = max(a, __shfl_xor_sync(~0u, a, 2));
-    scale[r] = rows.scale[r] * k_scale;
-    const float top = (__int_as_float(a) - kMagic) * scale[r];
-    if (Fresh) {
-      rows.top[r] = top, rows.sum[r] = 0.f, alpha[r] = 1.f;
-    } else {
-      const float higher = fmaxf(rows.top[r], top);
-      alpha[r] = fk_exp2(rows.top[r] - higher);
-      moved |= higher > rows.top[r];
-      rows.top[r] = higher;
-    }
-    bias[r] = fmaf(-kMagic, scale[r], kPShift - rows.top[r]);
+  for (int r = 0; r < 2; r++) {
+    float a = __int_as_float(word[r]);
+    a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
+    a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
+    scale[r] = Codes ? rows.scale[r] * k_scale : rows.scale[r];
+    moved |= raise<Fresh>(rows, alpha, r, Codes ? (a - kMagic) * scale[r] : a * scale[r]);
+    bias[r] = Codes ? fmaf(-kMagic, scale[r], kPShift - rows.top[r]) : kPShift - rows.top[r];
   }
   if (!Fresh) {
     moved = __any_sync(~0u, moved);
@@ -219,27 +280,31 @@ FK_DEVICE void store(const Args &args, const float (&o)[64], const float (&sums)
   }
 }
 
-/* Tile 128 queries x 128 keys in clusters of 2; 384 threads; 148,640 bytes shared; registers 168 at entry, then 240 in
- * the two warpgroups that compute and 24 in the one that copies. Products and exponentials both take 1024 clocks a
- * tile, everything else of the softmax about 800 issue slots: bound by how well the two warpgroups cover each other. */
+/* Tile 128 queries x 128 keys in clusters of 2; 384 threads; registers 168 at entry, then 240 in the two warpgroups
+ * that compute and 24 in the one that copies. Exponentials take 1024 clocks a tile, products 1024 with int8 and 1536
+ * with bfloat16 scores, everything else of the softmax about 800 issue slots: bound by how well the two warpgroups
+ * cover each other. */
+template <bool Codes>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_fp8_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
                               const __grid_constant__ CUtensorMap map_v, const Args args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using P = Plan<Codes>;
   extern __shared__ char shared[];
-  const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, bars = base + kBars;
+  const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, bars = base + P::kBars;
   const uint32_t q_full = bars, q_free = q_full + 8 * kGroups, k_full = q_free + 8 * kGroups,
-                 k_free = k_full + 8 * kStages, v_full = k_free + 8 * kStages, v_free = v_full + 8 * kStages;
+                 k_free = k_full + 8 * P::kKStages, v_full = k_free + 8 * P::kKStages,
+                 v_free = v_full + 8 * P::kVStages;
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
   const int lane = threadIdx.x % 32, tiles = (args.sk + kKeys - 1) / kKeys;
   Walk walk(args, fk_cluster_rank());
 
   if (threadIdx.x == 0) {
     for (int w = 0; w < kGroups; w++) fk_mbar_init(q_full + 8 * w, 1), fk_mbar_init(q_free + 8 * w, 4);
-    for (int i = 0; i < kStages; i++) {
+    for (int i = 0; i < P::kKStages; i++)
       fk_mbar_init(k_full + 8 * i, 1), fk_mbar_init(k_free + 8 * i, 4 * kGroups * kCluster);
+    for (int i = 0; i < P::kVStages; i++)
       fk_mbar_init(v_full + 8 * i, 1), fk_mbar_init(v_free + 8 * i, 4 * kGroups * kCluster);
-    }
     fk_fence_mbar_init();
   }
   __syncthreads();
@@ -247,29 +312,36 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   if (group == kGroups) {
     fk_regs_dec<24>();
-    if (warp == 0 && lane == 0) load_tiles(&map_k, base + kK, k_full, k_free, walk, tiles, false);
-    if (warp == 1 && lane == 0) load_tiles(&map_v, base + kV, v_full, v_free, walk, tiles, true);
-    if (warp == 2 && lane == 0) load_queries(&map_q, base, q_full, q_free, walk);
+    if (warp == 0 && lane == 0) load_keys<Codes>(&map_k, base + P::kK, k_full, k_free, walk, tiles);
+    if (warp == 1 && lane == 0) load_values<P::kVStages>(&map_v, base + P::kV, v_full, v_free, walk, tiles);
+    if (warp == 2 && lane == 0) load_queries<Codes>(&map_q, base, q_full, q_free, walk);
     __syncwarp();
   } else {
     fk_regs_inc<240>();
-    const uint64_t k_desc = fk_desc(base + kK), v_desc = fk_desc(base + kV);
+    const uint64_t q_desc = fk_desc(base + group * P::kQBytes), k_desc = fk_desc(base + P::kK),
+                   v_desc = fk_desc(base + P::kV);
     const int last = args.sk - (tiles - 1) * kKeys, turn = 1 + group, other = 1 + (group + 1) % kGroups;
     float o[64], acc[64], alpha[2];
     int s[64];
-    uint32_t p[16], q[4][4];
+    uint32_t p[16], q[4][4]; /* q: Codes alone */
     Rows rows;
-    FkRing<kStages> k_ring, v_ring;
+    FkRing<P::kKStages> k_ring;
+    FkRing<P::kVStages> v_ring;
     int q_parity = 0;
 
     auto release = [&](uint32_t bar) {
       if (lane < kCluster) fk_mbar_arrive_cluster(bar, lane);
     };
+    auto queries_free = [&]() {
+      if (lane == 0) fk_mbar_arrive(q_free + 8 * group);
+    };
     auto queries_take = [&]() {
       fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
-      take_queries(q, base + group * kQBytes);
+      rows.scale[0] = rows.scale[1] = args.scale;
+      if (!Codes) return;
+      take_queries(q, base + group * P::kQBytes);
       fk_fence_async(), __syncwarp(); /* every lane has read before the next copy may write here */
-      if (lane == 0) fk_mbar_arrive(q_free + 8 * group);
+      queries_free();
       const int row = walk.row() + group * 64 + warp * 16 + lane / 4;
 #pragma unroll
       for (int r = 0; r < 2; r++)
@@ -279,12 +351,20 @@ __global__ void __launch_bounds__(kThreads, 1)
     };
     auto scores_start = [&]() {
       hold(s);
+      const uint64_t k = k_desc + k_ring.stage * (P::kKBytes >> 4);
+      if (Codes) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) fk_wgmma_hold(q[i]);
-      fk_wgmma_fence();
+        for (int i = 0; i < 4; i++) fk_wgmma_hold(q[i]);
+        fk_wgmma_fence();
 #pragma unroll
-      for (int i = 0; i < 4; i++)
-        wgmma_s8(s, q[i], k_desc + k_ring.stage * (kTileBytes >> 4) + i * FK_DESC_K_STEP, i > 0);
+        for (int i = 0; i < 4; i++) wgmma_s8(s, q[i], k + i * FK_DESC_K_STEP, i > 0);
+      } else {
+        fk_wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+          wgmma_bf16(s, q_desc + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP,
+                     k + (i / 4) * (kKeys * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
+      }
       fk_wgmma_commit();
     };
     auto scores_done = [&]() {
@@ -298,7 +378,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       fk_wgmma_fence();
 #pragma unroll
       for (int i = 0; i < 4; i++)
-        wgmma_e4m3(acc, p + 4 * i, v_desc + v_ring.stage * (kTileBytes >> 4) + i * FK_DESC_K_STEP, i > 0);
+        wgmma_e4m3(acc, p + 4 * i, v_desc + v_ring.stage * (kVBytes >> 4) + i * FK_DESC_K_STEP, i > 0);
       fk_wgmma_commit();
     };
     auto products_done = [&]() {
@@ -342,7 +422,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       scores_start();
       fk_wgmma_wait<0>();
       scores_done();
-      softmax<true>(s, rows, alpha, __ldg(args.k_scale + walk.head() * tiles + tiles - 1), last);
+      if (!Codes && tiles == 1) queries_free();
+      softmax<Codes, true>(s, rows, alpha, Codes ? __ldg(args.k_scale + walk.head() * tiles + tiles - 1) : 1.f, last);
       pack(p, s);
       clear();
     }
@@ -350,9 +431,10 @@ __global__ void __launch_bounds__(kThreads, 1)
       int head = walk.head();
       const float *k_scale = args.k_scale + head * tiles, *v_scale = args.v_scale + head * tiles;
       for (int left = tiles - 1; left > 0; left--) {
-        const float ks = __ldg(k_scale + left - 1), vs = __ldg(v_scale + left);
+        const float ks = Codes ? __ldg(k_scale + left - 1) : 1.f, vs = __ldg(v_scale + left);
         step();
-        const bool moved = softmax<false>(s, rows, alpha, ks, kKeys);
+        if (!Codes && left == 1) queries_free(); /* these were the scores of their last keys */
+        const bool moved = softmax<Codes, false>(s, rows, alpha, ks, kKeys);
         rescale(moved);
         products_done();
         pack(p, s);
@@ -362,10 +444,11 @@ __global__ void __launch_bounds__(kThreads, 1)
       const float sum[2] = {rows.sum[0], rows.sum[1]}, vs = __ldg(v_scale);
       walk.next();
       if (walk.valid()) {
-        const float ks = __ldg(args.k_scale + walk.head() * tiles + tiles - 1);
+        const float ks = Codes ? __ldg(args.k_scale + walk.head() * tiles + tiles - 1) : 1.f;
         queries_take();
         step();
-        softmax<true>(s, rows, alpha, ks, last);
+        if (!Codes && tiles == 1) queries_free();
+        softmax<Codes, true>(s, rows, alpha, ks, last);
         products_done();
         pack(p, s);
       } else {
@@ -411,27 +494,32 @@ static void places(uint8_t *scratch, int sq, int sk, int heads, QuantArgs *a) {
   a->sq = sq, a->sk = sk, a->heads = heads, a->ld_q_scale = (int)rows;
 }
 
-static cudaError_t lab_codes(const FkAttnFp8 *x) {
+/* values_alone: of v; scores are of numbers. */
+static cudaError_t lab_codes(const FkAttnFp8 *x, bool values_alone) {
   QuantArgs a = {x->q, x->k, x->v, x->ld};
   places((uint8_t *)x->scratch, x->sq, x->sk, x->heads, &a);
+  a.first = values_alone ? 1 : 0;
   const int blocks = (max(x->sq, x->sk) + 127) / 128;
-  attention_codes_kernel<<<dim3(blocks, x->heads, 3), 256>>>(a);
+  attention_codes_kernel<<<dim3(blocks, x->heads, values_alone ? 1 : 3), 256>>>(a);
   return cudaGetLastError();
 }
 
-static cudaError_t lab_attention(const FkCuda *cu, const FkAttnFp8 *x) {
+template <bool Codes> static cudaError_t lab_attention(const FkCuda *cu, const FkAttnFp8 *x) {
   QuantArgs a = {};
   CUtensorMap map_q, map_k, map_v;
   if (x->sq < 1 || x->sk < 1 || x->heads < 1 || !(x->scale > 0.f)) return cudaErrorNotSupported;
   places((uint8_t *)x->scratch, x->sq, x->sk, x->heads, &a);
   const int tiles = (x->sk + 127) / 128;
+  const auto kernel = attention_fp8_sm90_kernel<Codes>;
   const cudaError_t status =
-      cudaFuncSetAttribute(attention_fp8_sm90_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Plan<Codes>::kShared);
   if (status != cudaSuccess) return status;
-  if (!codes_map(cu, &map_q, a.q_codes, (int64_t)x->heads * 128, x->sq, x->heads, 64) ||
-      !codes_map(cu, &map_k, a.k_codes, (int64_t)x->heads * 128, x->sk, x->heads, 64) ||
-      !values_map(cu, &map_v, a.v_codes, (int64_t)tiles * 128, x->heads))
-    return cudaErrorInvalidValue;
+  const bool maps =
+      Codes ? codes_map(cu, &map_q, a.q_codes, (int64_t)x->heads * 128, x->sq, x->heads, 64) &&
+                  codes_map(cu, &map_k, a.k_codes, (int64_t)x->heads * 128, x->sk, x->heads, 64)
+            : fk_tensor_map_heads(cu, &map_q, x->q, x->ld, x->sq, 2 * x->heads, 64, 2) == cudaSuccess &&
+                  fk_tensor_map_heads(cu, &map_k, x->k, x->ld, x->sk, 2 * x->heads, kKeys, 2 / kCluster) == cudaSuccess;
+  if (!maps || !values_map(cu, &map_v, a.v_codes, (int64_t)tiles * 128, x->heads)) return cudaErrorInvalidValue;
   const Args args = {x->o,         x->ld_o, a.q_scale, a.k_scale, a.v_scale,
                      a.ld_q_scale, x->sq,   x->sk,     x->heads,  x->scale * 1.4426950408889634f};
   const int work = (x->sq + kRows * kCluster - 1) / (kRows * kCluster) * x->heads * kCluster;
@@ -440,6 +528,6 @@ static cudaError_t lab_attention(const FkCuda *cu, const FkAttnFp8 *x) {
   attribute.val.clusterDim.x = kCluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(min(work, cu->sms / kCluster * kCluster)), config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kShared, config.attrs = &attribute, config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, attention_fp8_sm90_kernel, map_q, map_k, map_v, args);
+  config.dynamicSmemBytes = Plan<Codes>::kShared, config.attrs = &attribute, config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args);
 }
