@@ -316,7 +316,7 @@ static bool run_stage(Loop *l, FkFluxShape shape, const FkPrompt *positive, cons
   shape.text = positive->states.dim[0];
   shape.keep_target = e->tune->edited.threshold > 0 && !l->ends;
   shape.keep_context = e->tune->context_reuse > 1 || shape.keep_target ? e->n * l->branches : 0;
-  shape.attention_codes = e->tune->attention_precision == FK_ATTENTION_FP8;
+  shape.attention = e->tune->attention_precision;
   if (e->tune->task != FK_TASK_EDIT) shape.context_h = shape.context_w = 0;
   shape.references = e->references;
   fk_flux_run_open(&l->run, &e->model->flux, e->be, e->arena, &shape);

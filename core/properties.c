@@ -129,7 +129,8 @@ CHOICES(text_quantization, TEXT_QUANTIZATIONS, 1 + FK_TEXT_QUANTIZATIONS);
 #define ATTENTION_PRECISIONS(X)                                                                                        \
   X(0, "auto", "The preset decides")                                                                                   \
   X(1 + FK_ATTENTION_BF16, "bf16", "The backend's own type: bfloat16 on a GPU, float32 on the CPU")                    \
-  X(1 + FK_ATTENTION_FP8, "fp8", "Scores of 8-bit integers, probabilities and values in E4M3")
+  X(1 + FK_ATTENTION_FP8, "fp8", "Scores of 8-bit integers, probabilities and values in E4M3")                         \
+  X(1 + FK_ATTENTION_FP8_VALUES, "fp8-values", "Scores of numbers, probabilities and values in E4M3")
 CHOICES(attention_precision, ATTENTION_PRECISIONS, 1 + FK_ATTENTION_PRECISIONS);
 
 #define REGION_KEYS(X)                                                                                                 \

@@ -4,6 +4,7 @@
 #ifndef FK_RESOLVED_H
 #define FK_RESOLVED_H
 
+#include "flux.h"
 #include "image.h"
 #include "precision.h"
 #include "random.h"
@@ -25,7 +26,6 @@ typedef enum {
   FK_QUANTIZATIONS
 } FkQuantization;
 typedef enum { FK_TEXT_QUANTIZATION_NONE, FK_TEXT_QUANTIZATION_FP8, FK_TEXT_QUANTIZATIONS } FkTextQuantization;
-typedef enum { FK_ATTENTION_BF16, FK_ATTENTION_FP8, FK_ATTENTION_PRECISIONS } FkAttentionPrecision;
 typedef enum { FK_OFFLOAD_NONE, FK_OFFLOAD_MODEL, FK_OFFLOAD_SEQUENTIAL, FK_OFFLOADS } FkOffload;
 typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEngineKind;
 

@@ -217,6 +217,15 @@ char **fk_settings_idle(const FkSettings *settings) {
 
 /* ---- Resolution ---- */
 
+static bool check_attention(FkAttentionPrecision precision, const FkBackend *be, GError **error) {
+  static const uint32_t needs[FK_ATTENTION_PRECISIONS] = {
+      [FK_ATTENTION_FP8] = FK_CAN_QUANT_ATTENTION, [FK_ATTENTION_FP8_VALUES] = FK_CAN_VALUE_CODES};
+  if (!(needs[precision] & ~be->can)) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "attention-precision=%s: backend %s on %s has no kernel for it",
+              fk_properties_find("attention-precision")->values[1 + precision], be->ops->name, be->machine);
+  return false;
+}
+
 bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t, GError **error) {
   const FkValues *v = fk_settings_values(settings);
   if (!fk_settings_check(settings, error) || !check_machine(v, FK_SCOPE_SETTING, be, error)) return false;
@@ -227,11 +236,7 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
                         "vae-slicing=off: frames always go through the autoencoder one at a time");
     return false;
   }
-  if (t->attention_precision == FK_ATTENTION_FP8 && !(be->can & FK_CAN_QUANT_ATTENTION)) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "attention-precision=fp8: backend %s on %s has no kernel for it",
-                be->ops->name, be->machine);
-    return false;
-  }
+  if (!check_attention(t->attention_precision, be, error)) return false;
   if (t->true_cfg_scale <= 1) t->negative_prompt = NULL;
   if (t->mask != FK_MASK_PATH) t->mask_path = NULL;
   if (t->task == FK_TASK_GENERATE) t->strength = 1;

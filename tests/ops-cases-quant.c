@@ -190,18 +190,20 @@ LINEAR(numbers_i8, .m = {9, 4}, .n = 300, .k = 2100, .dtype = FK_I8, .numbers = 
 LINEAR(numbers_w64, .m = {12}, .n = 40, .k = 256, .dtype = FK_E4M3, .numbers = TRUE, .weight_block = 64,
        .act = FK_ACT_SILU)
 
-/* Attention of codes, one query and head: tiles of 128 keys with a running maximum. */
+/* Attention of codes, or of numbers with codes of v, one query and head: tiles of 128 keys with a running maximum. */
 static void naive_row(const FkAttention *a, gint64 i, gint64 head, double *o) {
   const gint64 e = fk_tensor_cols(a->q) / a->heads, keys = fk_tensor_rows(a->k), first = head * e;
   double max = -INFINITY, sum = 0, s[128];
   for (gint64 d = 0; d < e; d++) o[d] = 0;
   for (gint64 key = 0; key < keys; key += 128) {
     const gint64 n = MIN(128, keys - key);
-    const float scale = (float)at(a->q_scale, i, head) * (float)at(a->k_scale, key / 128, head);
+    const bool codes = fk_tensor_given(a->q_scale);
+    const float scale = codes ? (float)at(a->q_scale, i, head) * (float)at(a->k_scale, key / 128, head) : 1;
     double top = max;
     for (gint64 j = 0; j < n; j++) {
       double dot = 0;
-      for (gint64 d = first; d < first + e; d++) dot += code_at(a->q, i, d) * code_at(a->k, key + j, d);
+      for (gint64 d = first; d < first + e; d++)
+        dot += codes ? code_at(a->q, i, d) * code_at(a->k, key + j, d) : at(a->q, i, d) * at(a->k, key + j, d);
       s[j] = (double)((float)dot * (scale * (a->scale * 1.44269504f)));
       top = MAX(top, s[j]);
     }
@@ -251,6 +253,32 @@ static void run_attention(Case *c, gint64 rows, gint64 keys, gint64 heads, gint6
   g_assert_cmpuint(arena.used, ==, 0);
   if (!c->large) case_expect(c, a.o, naive_quantized(&q));
   fk_arena_close(&arena);
+}
+
+static void run_value_codes(Case *c, gint64 rows, gint64 keys, gint64 heads, gint64 e, float sharp) {
+  if (c->large) rows = c->large->m, keys = c->large->n, heads = c->large->k, e = 128;
+  FkAttention a = {.q = case_2d(c, rows, heads * e, 6), .k = case_2d(c, keys, heads * e, 2), .heads = heads};
+  a.v = case_2d(c, keys, heads * e, 9);
+  a.o = case_2d(c, rows, heads * e, 4);
+  a.scale = sharp / sqrtf((float)e);
+  FkAttention q = a;
+  q.v = quantized(c, a.v, FK_E4M3, 128, heads, &q.v_scale);
+  FkArena arena;
+  g_assert_true(fk_arena_open(&arena, c->be, 64 << 20));
+  CASE_TIMES(c) fk_op_attention_value_codes(c->be, &arena, &a);
+  g_assert_cmpuint(arena.used, ==, 0);
+  if (!c->large) case_expect(c, a.o, naive_quantized(&q));
+  fk_arena_close(&arena);
+}
+
+static void values_small(Case *c) {
+  run_value_codes(c, 3, 5, 1, 8, 1);
+}
+static void values_tiles(Case *c) {
+  run_value_codes(c, 150, 300, 2, 24, 6);
+}
+static void values_sharp(Case *c) {
+  run_value_codes(c, 33, 400, 1, 64, 60);
 }
 
 static void attention_small(Case *c) {
@@ -316,5 +344,12 @@ const CaseRow ops_quant_cases[] = {
     {"attention/codes-of-numbers", attention_numbers, 1e-6, FALSE},
     {"attention/codes-sharp", attention_sharp, 1e-6, FALSE},
     {"attention/codes-to-codes", attention_codes, 0, FALSE},
+    {"attention/value-codes-small", values_small, 1e-6, FALSE},
+    {"attention/value-codes-tiles",
+     values_tiles,
+     2e-5,
+     FALSE,
+     {1024, 1024, 4}}, /* scores of numbers are rounded sums */
+    {"attention/value-codes-sharp", values_sharp, 2e-5, FALSE},
 };
 const guint ops_quant_case_count = G_N_ELEMENTS(ops_quant_cases);

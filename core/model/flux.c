@@ -46,7 +46,7 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
   *r = (FkFluxRun){.flux = f,
                    .be = be,
                    .arena = arena,
-                   .attention_codes = s->attention_codes,
+                   .attention = s->attention,
                    .recordings = s->recordings,
                    .text = s->text,
                    .target = target,
@@ -211,8 +211,10 @@ static void attend(const Rows *rows, int block, int64_t from, int64_t n) {
                    .o = q,
                    .heads = r->flux->config.heads,
                    .scale = 1.0f / sqrtf((float)r->flux->config.head_width)};
-  if (r->attention_codes)
+  if (r->attention == FK_ATTENTION_FP8)
     fk_op_attention_quantized(r->be, r->arena, &a);
+  else if (r->attention == FK_ATTENTION_FP8_VALUES)
+    fk_op_attention_value_codes(r->be, r->arena, &a);
   else
     fk_op_attention(r->be, &a);
 }

@@ -55,11 +55,19 @@ static inline int fk_flux_blocks(const FkFlux *flux) {
 /* Runs that record evaluations of their own: sizes and addresses differ. */
 enum { FK_RECORDINGS_WHOLE, FK_RECORDINGS_DRAFT, FK_RECORDINGS_REGION };
 
+/* Numbers; scores and values in 8 bits (fk_op_attention_quantized); values alone (fk_op_attention_value_codes). */
+typedef enum {
+  FK_ATTENTION_BF16,
+  FK_ATTENTION_FP8,
+  FK_ATTENTION_FP8_VALUES,
+  FK_ATTENTION_PRECISIONS
+} FkAttentionPrecision;
+
 /* Buffers of one forward of a fixed size, from an arena. */
 typedef struct {
   const FkFlux *flux;
   FkBackend *be;
-  bool attention_codes;          /* attention in 8 bits */
+  FkAttentionPrecision attention;
   FkArena *arena;                /* for kernel scratch: what an op takes it gives back */
   int64_t text, target, context; /* rows */
   FkTensor tokens;               /* [target + context, in_channels]: the model's input */
@@ -96,9 +104,9 @@ typedef struct {
   int64_t grid_h, grid_w;       /* target tokens: rows and columns */
   int64_t context_h, context_w; /* 0: no reference image */
   FkFluxReferences references;
-  int keep_context;     /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
-  bool attention_codes; /* attention in 8 bits (fk_op_attention_quantized) */
-  bool keep_target;     /* the slots hold the target rows too */
+  int keep_context; /* slots of saved_kv: one for each frame and branch; 0: no context reuse */
+  FkAttentionPrecision attention;
+  bool keep_target; /* the slots hold the target rows too */
   int recordings;
 } FkFluxShape;
 

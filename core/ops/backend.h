@@ -39,7 +39,8 @@ enum {
   FK_CAN_FP8 = 1u << 6,              /* products of E4M3 codes in linear and linear_fused */
   FK_CAN_QUANT_ATTENTION = 1u << 7,  /* attention of codes */
   FK_CAN_DEVICE_IMAGES = 1u << 8,    /* pictures in its memory that somebody else allocated */
-  FK_CAN_GIVEN_SCALE = 1u << 9       /* quantize and layer_norm with a given scale */
+  FK_CAN_GIVEN_SCALE = 1u << 9,      /* quantize and layer_norm with a given scale */
+  FK_CAN_VALUE_CODES = 1u << 10      /* attention of numbers with values in codes */
 };
 
 typedef enum {
@@ -103,11 +104,17 @@ typedef struct {
  *   l'  = l * r + sum_j p_j
  *   O'  = O * r + v_scale_t * (float)(sum_j e4m3(256 p_j) * v_j)
  *   o   = O / (256 l)
- * o is numbers, or with o_scale, [Sq] or [Sq, N*E / 128], codes E4M3: the float32 result followed by `quantize`. */
+ * o is numbers, or with o_scale, [Sq] or [Sq, N*E / 128], codes E4M3: the float32 result followed by `quantize`.
+ *
+ * With v_codes, E4M3 [128 ceil(Sk / 128), N*E], and v_scale, [ceil(Sk / 128), N] float32, alone: q, k, v and o are
+ * numbers. These two are room that the slot fills: v becomes the codes and scales above, in whatever order the backend
+ * reads them; the rest is the same with
+ *   s_j = (q . k_j) * (scale * log2(e)) */
 /* clang-format on */
 typedef struct {
   FkTensor q, k, v, o, bias;
   FkTensor q_scale, k_scale, v_scale, o_scale;
+  FkTensor v_codes;
   int64_t heads;
   float scale;
   bool causal;

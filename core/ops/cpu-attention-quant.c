@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention of codes on the CPU, as FkAttention defines it: per head and block of query rows, tile after tile of 128
- * keys. The tile is a part of the format: one scale of k and v, one rounding of the probabilities' sums.
+ * keys. The tile is a part of the format: one scale of k and v, one rounding of the probabilities' sums. Scores are of
+ * codes, or of numbers.
  *
- * Both sums of products are exact in any order: scores are integers below 1024 * 127^2 < 2^24, which float32 holds;
- * sums of 128 products of E4M3 codes need 43 bits (cpu-quant-linear.c), which double holds. */
+ * Both sums of codes of products are exact in any order: scores are integers below 1024 * 127^2 < 2^24, which float32
+ * holds; sums of 128 products of E4M3 codes need 43 bits (cpu-quant-linear.c), which double holds. */
 #include "cpu.h"
 #include "number.h"
 
 #include <math.h>
+#include <string.h>
 
 #define FK_QUANT_ROWS 144
 
@@ -48,10 +50,14 @@ static void lay_out(FkQuantTile *t, float *scratch, int64_t rows, int64_t width)
   t->sum = t->max + rows;
 }
 
-/* Codes of rows x one head as integers in float32, dense. */
-static void widen_i8(float *to, FkTensor codes, int64_t row, int64_t rows, int64_t first, int64_t width) {
+/* Rows x one head as float32, dense: integers of codes, or numbers. */
+static void widen(float *to, FkTensor from_all, int64_t row, int64_t rows, int64_t first, int64_t width) {
   for (int64_t r = 0; r < rows; r++) {
-    const int8_t *from = (const int8_t *)codes.data + (row + r) * codes.ld + first;
+    if (from_all.dtype == FK_F32) {
+      memcpy(to + r * width, fk_cpu_f32(from_all, row + r) + first, (size_t)width * sizeof *to);
+      continue;
+    }
+    const int8_t *from = (const int8_t *)from_all.data + (row + r) * from_all.ld + first;
     for (int64_t c = 0; c < width; c++) to[r * width + c] = (float)from[c];
   }
 }
@@ -60,8 +66,9 @@ static void widen_i8(float *to, FkTensor codes, int64_t row, int64_t rows, int64
 static void score_row(const FkQuantAttentionOp *op, const FkQuantTile *t, int64_t r) {
   const FkAttention *a = op->a;
   float *s = t->s + r * t->keys, *o = t->o + r * op->width;
-  const float q_scale = fk_cpu_f32(a->q_scale, t->row + r)[t->head];
-  const float k_scale = fk_cpu_f32(a->k_scale, t->key / FK_QUANT_BLOCK)[t->head];
+  const bool codes = fk_tensor_given(a->q_scale);
+  const float q_scale = codes ? fk_cpu_f32(a->q_scale, t->row + r)[t->head] : 1;
+  const float k_scale = codes ? fk_cpu_f32(a->k_scale, t->key / FK_QUANT_BLOCK)[t->head] : 1;
   fk_cpu_scale_span(s, t->keys, q_scale * k_scale * op->factor);
   const float top = fk_cpu_row_max(s, t->keys);
   if (t->key == 0) {
@@ -84,7 +91,7 @@ static void run_tile(const FkQuantAttentionOp *op, const FkQuantTile *t) {
   const FkAttention *a = op->a;
   const int64_t width = op->width, first = t->head * width;
   const float v_scale = fk_cpu_f32(a->v_scale, t->key / FK_QUANT_BLOCK)[t->head];
-  widen_i8(t->k, a->k, t->key, t->keys, first, width);
+  widen(t->k, a->k, t->key, t->keys, first, width);
   for (int64_t j = 0; j < t->keys; j++) {
     const uint8_t *v = (const uint8_t *)a->v.data + (t->key + j) * a->v.ld + first;
     for (int64_t c = 0; c < width; c++) t->v[j * width + c] = op->table[v[c]];
@@ -105,7 +112,7 @@ static void attention_task(const void *data, int64_t task, float *scratch) {
   t.head = task / op->row_parts;
   t.row = task % op->row_parts * op->rows;
   t.rows = fk_cpu_min(op->rows, fk_tensor_rows(a->q) - t.row);
-  widen_i8(t.q, a->q, t.row, t.rows, t.head * width, width);
+  widen(t.q, a->q, t.row, t.rows, t.head * width, width);
   for (int64_t i = 0; i < t.rows * width; i++) t.o[i] = 0;
   for (t.key = 0; t.key < keys; t.key += FK_QUANT_BLOCK) {
     t.keys = fk_cpu_min(FK_QUANT_BLOCK, keys - t.key);
@@ -123,4 +130,11 @@ void fk_cpu_attention_quantized(FkBackend *be, const FkAttention *a) {
   op.rows = fk_cpu_part(fk_tensor_rows(a->q), FK_QUANT_ROWS, 16);
   op.row_parts = fk_cpu_parts(fk_tensor_rows(a->q), op.rows);
   fk_cpu_run(be, a->heads * op.row_parts, scratch_of(op.rows, op.width), attention_task, &op);
+}
+
+void fk_cpu_attention_value_codes(FkBackend *be, const FkAttention *a) {
+  FkAttention codes = *a;
+  codes.v = fk_tensor_slice_rows(a->v_codes, 0, fk_tensor_rows(a->v));
+  be->ops->quantize(be, codes.v, a->v_scale, a->v, 0);
+  if (be->failure == FK_FAIL_NONE) fk_cpu_attention_quantized(be, &codes);
 }

@@ -89,6 +89,10 @@ void fk_cpu_attention(FkBackend *be, const FkAttention *a) {
     fk_cpu_attention_quantized(be, a);
     return;
   }
+  if (fk_tensor_given(a->v_codes)) {
+    fk_cpu_attention_value_codes(be, a);
+    return;
+  }
   FkAttentionOp op = {.a = a, .width = fk_tensor_cols(a->q) / a->heads};
   op.rows = fk_cpu_part(fk_tensor_rows(a->q), FK_ATTENTION_ROWS, 16);
   op.keys = fk_cpu_part(fk_tensor_rows(a->k), FK_ATTENTION_KEYS, 16);

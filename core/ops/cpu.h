@@ -153,6 +153,7 @@ void fk_cpu_linear(FkBackend *be, const FkLinear *l);
 bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups);
 void fk_cpu_attention(FkBackend *be, const FkAttention *a);
 void fk_cpu_attention_quantized(FkBackend *be, const FkAttention *a);
+void fk_cpu_attention_value_codes(FkBackend *be, const FkAttention *a);
 void fk_cpu_conv(FkBackend *be, const FkConv *c);
 bool fk_cpu_conv_fused(FkBackend *be, const FkConv *c);
 void fk_cpu_upsample(FkBackend *be, FkTensor y, FkTensor x);

@@ -31,6 +31,9 @@ void fk_op_attention(FkBackend *be, const FkAttention *a);
  * each row and head of q, for each 128 rows and head of k and v. They, and a float32 result where o is codes, lie in
  * `arena` meanwhile. The backend has FK_CAN_QUANT_ATTENTION. */
 void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *a);
+/* FkAttention of numbers whose values become codes; room for these lies in `arena` meanwhile. No bias, not causal. The
+ * backend has FK_CAN_VALUE_CODES. */
+void fk_op_attention_value_codes(FkBackend *be, FkArena *arena, const FkAttention *a);
 /* y as x and of its type; y may be x, here and in the three below. */
 void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act);
 /* y, a and b alike. */
