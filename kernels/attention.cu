@@ -229,6 +229,7 @@ bool aligned(const FkAttention *a) {
 
 cudaError_t fk_cuda_attention(FkCuda *cu, const FkAttention *a) {
   const int heads = (int)a->heads, width = (int)(fk_tensor_cols(a->q) / heads);
+  if (fk_tensor_given(a->v_codes)) return fk_cuda_attention_value_codes(cu, a);
   const Args args = {.q = (const __nv_bfloat16 *)a->q.data,
                      .k = (const __nv_bfloat16 *)a->k.data,
                      .v = (const __nv_bfloat16 *)a->v.data,

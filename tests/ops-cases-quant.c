@@ -195,7 +195,7 @@ static void naive_row(const FkAttention *a, gint64 i, gint64 head, double *o) {
   const gint64 e = fk_tensor_cols(a->q) / a->heads, keys = fk_tensor_rows(a->k), first = head * e;
   double max = -INFINITY, sum = 0, s[128];
   for (gint64 d = 0; d < e; d++) o[d] = 0;
-  for (gint64 key = 0; key < keys; key += 128) {
+  for (gint64 key = (keys - 1) / 128 * 128; key >= 0; key -= 128) {
     const gint64 n = MIN(128, keys - key);
     const bool codes = fk_tensor_given(a->q_scale);
     const float scale = codes ? (float)at(a->q_scale, i, head) * (float)at(a->k_scale, key / 128, head) : 1;
@@ -317,7 +317,8 @@ static void attention_codes(Case *c) {
 }
 
 /* Tolerances: 0 where float32 steps follow the definition; 1e-6 behind an activation or float32 sums; attention
- * as well, as long as no probability lies within an ulp of the middle of two codes. */
+ * as well, as long as no probability lies within an ulp of the middle of two codes. Scores of numbers are rounded sums
+ * of some tens: their absolute error, up to 1e-4, is the relative one of a probability. */
 const CaseRow ops_quant_cases[] = {
     {"linear/e4m3-row", e4m3_row, 0, TRUE, {1024, 3072, 3072}},
     {"linear/e4m3-small", e4m3_small, 0, TRUE},
@@ -345,11 +346,7 @@ const CaseRow ops_quant_cases[] = {
     {"attention/codes-sharp", attention_sharp, 1e-6, FALSE},
     {"attention/codes-to-codes", attention_codes, 0, FALSE},
     {"attention/value-codes-small", values_small, 1e-6, FALSE},
-    {"attention/value-codes-tiles",
-     values_tiles,
-     2e-5,
-     FALSE,
-     {1024, 1024, 4}}, /* scores of numbers are rounded sums */
-    {"attention/value-codes-sharp", values_sharp, 2e-5, FALSE},
+    {"attention/value-codes-tiles", values_tiles, 1e-4, FALSE, {1024, 1024, 4}},
+    {"attention/value-codes-sharp", values_sharp, 1e-4, FALSE},
 };
 const guint ops_quant_case_count = G_N_ELEMENTS(ops_quant_cases);

@@ -98,7 +98,8 @@ typedef struct {
  * Quantised, with the three scales given: q and k are codes I8, v codes E4M3, as `quantize` makes them after norm and
  * rotary embedding; q_scale [Sq, N], k_scale and v_scale [ceil(Sk / 128), N] float32: blocks of 128 keys counted from
  * row 0 of k, which is the first row of the joint sequence [text, target, context]. No bias, not causal, E <= 1024.
- * Per head and query, keys in tiles t of 128, everything float32 but the two sums of products, which are exact:
+ * Per head and query, keys in tiles t of 128, the last first, everything float32 but the two sums of products, which are
+ * exact:
  *   s_j = (float)(q . k_j) * ((q_scale * k_scale_t) * (scale * log2(e)))
  *   m'  = max(m, max_j s_j);  r = exp2(m - m');  p_j = exp2(s_j - m')
  *   l'  = l * r + sum_j p_j

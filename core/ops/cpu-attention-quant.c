@@ -26,6 +26,7 @@ typedef struct {
   double *p, *v, *acc;                /* [rows, 128], [128, E], [rows, E] */
   float *q, *k, *s, *o, *max, *sum;   /* [rows, E], [128, E], [rows, 128], [rows, E], [rows], [rows] */
   int64_t head, row, rows, key, keys; /* of the block and of the tile */
+  bool first;                         /* of the tiles */
 } FkQuantTile;
 
 static int64_t doubles_of(int64_t rows, int64_t width) {
@@ -71,7 +72,7 @@ static void score_row(const FkQuantAttentionOp *op, const FkQuantTile *t, int64_
   const float k_scale = codes ? fk_cpu_f32(a->k_scale, t->key / FK_QUANT_BLOCK)[t->head] : 1;
   fk_cpu_scale_span(s, t->keys, q_scale * k_scale * op->factor);
   const float top = fk_cpu_row_max(s, t->keys);
-  if (t->key == 0) {
+  if (t->first) {
     t->max[r] = top;
     t->sum[r] = 0;
   } else if (top > t->max[r]) {
@@ -114,8 +115,10 @@ static void attention_task(const void *data, int64_t task, float *scratch) {
   t.rows = fk_cpu_min(op->rows, fk_tensor_rows(a->q) - t.row);
   widen(t.q, a->q, t.row, t.rows, t.head * width, width);
   for (int64_t i = 0; i < t.rows * width; i++) t.o[i] = 0;
-  for (t.key = 0; t.key < keys; t.key += FK_QUANT_BLOCK) {
+  for (int64_t tile = fk_cpu_parts(keys, FK_QUANT_BLOCK) - 1; tile >= 0; tile--) {
+    t.key = tile * FK_QUANT_BLOCK;
     t.keys = fk_cpu_min(FK_QUANT_BLOCK, keys - t.key);
+    t.first = t.key + t.keys == keys;
     run_tile(op, &t);
   }
   for (int64_t r = 0; r < t.rows; r++) {

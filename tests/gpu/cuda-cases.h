@@ -214,10 +214,11 @@ static const LinearCase linear_cases[] = {
      .decode = 1},
 };
 
-/* packed: q, k, v are columns of one matrix and the result replaces q. general: the basic slot. */
+/* packed: q, k, v are columns of one matrix and the result replaces q. general: the basic slot. value_codes: v in E4M3.
+ */
 typedef struct {
   int64_t sq, sk, heads, width;
-  bool causal, bias, packed, general;
+  bool causal, bias, packed, general, value_codes;
   int sample;
   bool timed;
   int encode, decode;
@@ -237,6 +238,16 @@ static const AttentionCase attention_cases[] = {
     {1, 65, 2, 512},
     {130, 300, 3, 512},
     {128, 128, 1, 512, .packed = true, .general = true},
+    {320, 320, 2, 128, .value_codes = true},
+    {1, 1, 1, 128, .value_codes = true},
+    {129, 128, 2, 128, .value_codes = true},
+    {577, 577, 2, 128, .packed = true, .value_codes = true},
+    {200, 450, 3, 128, .packed = true, .value_codes = true},
+    {70, 300, 2, 48, .value_codes = true},
+    {1, 65, 2, 512, .value_codes = true},
+    {8704, 8704, 24, 128, .packed = true, .value_codes = true, .sample = SAMPLE, .timed = true},
+    {4608, 8704, 24, 128, .value_codes = true, .sample = SAMPLE, .timed = true},
+    {2560, 2560, 24, 128, .value_codes = true, .sample = SAMPLE, .timed = true},
     {2560, 2560, 24, 128, .sample = SAMPLE, .timed = true},
     {8704, 8704, 24, 128, .sample = SAMPLE, .timed = true},
     {4096, 4096, 1, 512, .sample = SAMPLE, .timed = true},

@@ -3,7 +3,7 @@
  * the numbers, then times. `test-cuda-ops --time attention` has those of the bfloat16 kernel.
  *   nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -o lab-attention tests/gpu/lab-attention.cu
  *   lab-attention [SECONDS_PER_TIMING] */
-#include "lab-attention.cuh"
+#include "../../kernels/attention_codes_sm90.cuh"
 
 #include <math.h>
 #include <stdio.h>
@@ -58,6 +58,34 @@ static uint8_t to_e4m3(float v) {
   return sign | (uint8_t)((s - 0x3c000000u + 0x7ffffu + (s >> 20 & 1)) >> 20);
 }
 
+static size_t lab_bytes(int sq, int sk, int heads) {
+  const size_t tiles = ((size_t)sk + 127) / 128, rows = ((size_t)sq + 127) / 128 * 128, width = (size_t)heads * 128;
+  return width * (rows + 2 * tiles * 128) + 4 * (size_t)heads * (rows + 2 * tiles) + 1024;
+}
+
+static void places(uint8_t *scratch, int sq, int sk, int heads, FkAttnCodes *a) {
+  const size_t tiles = ((size_t)sk + 127) / 128, rows = ((size_t)sq + 127) / 128 * 128, width = (size_t)heads * 128;
+  a->q_codes = scratch, a->k_codes = a->q_codes + rows * width, a->v_codes = a->k_codes + tiles * 128 * width;
+  a->q_scale = (float *)(a->v_codes + tiles * 128 * width), a->k_scale = a->q_scale + rows * (size_t)heads;
+  a->v_scale = a->k_scale + tiles * (size_t)heads;
+  a->sq = sq, a->sk = sk, a->heads = heads, a->ld_q_scale = (int)rows;
+}
+
+static cudaError_t lab_codes(const FkAttnCodes *x, bool values_alone) {
+  const int blocks = (max(x->sq, x->sk) + 127) / 128;
+  if (values_alone)
+    attention_codes_kernel<true><<<dim3(blocks, x->heads), 256>>>(*x);
+  else
+    attention_codes_kernel<false><<<dim3(blocks, x->heads, 3), 256>>>(*x);
+  return cudaGetLastError();
+}
+
+template <bool Codes> static cudaError_t lab_attention(const FkCuda *cu, const FkAttnCodes *x) {
+  const cudaError_t status = cudaFuncSetAttribute(attention_codes_sm90_kernel<Codes>,
+                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, Plan<Codes>::kShared);
+  return status == cudaSuccess ? attention_codes_start<Codes>(cu, x, 0) : status;
+}
+
 struct Problem {
   int sq, sk, heads;
   int64_t ld;
@@ -65,7 +93,7 @@ struct Problem {
   __nv_bfloat16 *wide, *o;
   void *scratch;
   size_t bytes;
-  FkAttnFp8 x;
+  FkAttnCodes x;
 };
 
 static void make(Problem *p, int sq, int sk, int heads, double v_mean, double peak) {
@@ -88,15 +116,17 @@ static void make(Problem *p, int sq, int sk, int heads, double v_mean, double pe
   TRY(cudaMemcpy(p->wide, p->host.data(), p->host.size() * 2, cudaMemcpyHostToDevice));
   TRY(cudaMemset(p->scratch, 0xee, p->bytes));
   TRY(cudaMemset(p->o, 0xff, (size_t)rows * width * 2));
-  p->x = (FkAttnFp8){p->wide + 2 * width,  p->wide,   p->wide + width, p->ld, p->o, width, sq, sk, heads,
-                     0.08838834764831845f, p->scratch};
+  p->x = FkAttnCodes{};
+  p->x.q = p->wide + 2 * width, p->x.k = p->wide, p->x.v = p->wide + width;
+  p->x.ld_q = p->x.ld_k = p->x.ld_v = p->ld, p->x.o = p->o, p->x.ld_o = width, p->x.scale = 0.08838834764831845f;
+  places((uint8_t *)p->scratch, sq, sk, heads, &p->x);
 }
 static void drop(Problem *p) {
   cudaFree(p->wide), cudaFree(p->o), cudaFree(p->scratch);
 }
 
 /* Codes and scales equal plain C's; counts differing bytes. */
-static long check_codes(const Problem *p, std::vector<uint8_t> &s, QuantArgs *a) {
+static long check_codes(const Problem *p, std::vector<uint8_t> &s, FkAttnCodes *a) {
   s.resize(p->bytes);
   TRY(cudaMemcpy(s.data(), p->scratch, p->bytes, cudaMemcpyDeviceToHost));
   places(s.data(), p->sq, p->sk, p->heads, a);
@@ -145,7 +175,7 @@ static long check_codes(const Problem *p, std::vector<uint8_t> &s, QuantArgs *a)
 template <bool Codes> static void check(int sq, int sk, int heads, double v_mean, double peak) {
   Problem p;
   std::vector<uint8_t> s;
-  QuantArgs a = {};
+  FkAttnCodes a = {};
   make(&p, sq, sk, heads, v_mean, peak);
   TRY(lab_codes(&p.x, false)); /* all three: the check of codes wants them */
   TRY(lab_attention<Codes>(&device, &p.x));

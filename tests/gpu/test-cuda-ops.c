@@ -36,6 +36,7 @@ typedef struct {
   uint32_t off;       /* FK_CAN_*: not used on the GPU */
   size_t scratch;     /* bytes that compositions may need */
   bool codes;         /* the product is one of codes */
+  bool value_codes;   /* attention: of values alone, half of its products */
   double flop, bytes; /* bytes: operands read and written once, group norm's input twice */
   int encode, decode; /* how often the autoencoder runs it */
 } Job;
@@ -44,7 +45,12 @@ static void issue(const Job *j, int s, FkArena *arena) {
   FkBackend *be = side[s];
   switch (j->kind) {
   case LINEAR: fk_op_linear(be, arena, j->on[s].linear, j->groups); break;
-  case ATTENTION: fk_op_attention(be, &j->on[s].attention); break;
+  case ATTENTION:
+    if (j->value_codes)
+      fk_op_attention_value_codes(be, arena, &j->on[s].attention);
+    else
+      fk_op_attention(be, &j->on[s].attention);
+    break;
   case LAYER_NORM: fk_op_layer_norm(be, arena, j->on[s].layer_norm, j->groups); break;
   case RMS_NORM: fk_op_rms_norm(be, j->on[s].rows.y, j->on[s].rows.x, j->on[s].rows.vector, 1e-6f); break;
   case GROUP_NORM: fk_op_group_norm(be, &j->on[s].group_norm); break;
@@ -78,7 +84,11 @@ static void time_job(const Job *j, FkArena *arena) {
     return;
   }
   qsort(us, SAMPLES, sizeof *us, by_value);
-  const double t = us[SAMPLES / 2], arithmetic = j->flop / (j->codes ? 1979e6 : 989e6), memory = j->bytes / 4.25e6;
+  const double t = us[SAMPLES / 2],
+               arithmetic = j->flop / (j->codes         ? 1979e6
+                                       : j->value_codes ? 1319e6
+                                                        : 989e6),
+               memory = j->bytes / 4.25e6;
   const double floor_us = arithmetic > memory ? arithmetic : memory;
   printf("%-56s %9.1f us %7.1f TFLOP/s %5.2f TB/s  floor %7.1f  share %4.0f %%\n", j->name, t, j->flop / t * 1e-6,
          j->bytes / t * 1e-6, floor_us, 100 * floor_us / t);
@@ -188,9 +198,12 @@ static void all_linear(void) {
 static void attention_case(const AttentionCase *c) {
   const int64_t d = c->heads * c->width, ld = c->packed ? 3 * d + 64 : 0;
   Job j = {.kind = ATTENTION, .off = c->general ? FK_CAN_FLASH : 0, .encode = c->encode, .decode = c->decode};
-  if (!wanted(&j, "attention %ldx%ld, %ld heads of %ld%s%s%s%s", (long)c->sq, (long)c->sk, (long)c->heads,
+  j.value_codes = c->value_codes;
+  if (c->value_codes) j.scratch = (size_t)(c->sk + 128) * (size_t)(d + 4 * c->heads) + 4096;
+  if (c->value_codes && !(side[GPU]->can & FK_CAN_VALUE_CODES)) return;
+  if (!wanted(&j, "attention %ldx%ld, %ld heads of %ld%s%s%s%s%s", (long)c->sq, (long)c->sk, (long)c->heads,
               (long)c->width, c->causal ? ", causal" : "", c->bias ? ", bias" : "", c->packed ? ", in place" : "",
-              c->general ? ", general" : ""))
+              c->general ? ", general" : "", c->value_codes ? ", codes of v" : ""))
     return;
   sample_rows = timing ? 0 : c->sample;
   j.flop = 4.0 * (double)c->sq * (double)c->sk * (double)d;

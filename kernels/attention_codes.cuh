@@ -1,20 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Codes of q, k and v for lab-attention.cuh: int8 with a scale for each row of q and each 128 rows of k, e4m3 with a
- * scale for each 128 rows of v, which is also transposed. */
-#include "../../kernels/ptx.cuh"
+/* Codes of q, k and v for attention_codes_sm90.cuh: int8 with a scale for each row of q and each 128 rows of k, e4m3
+ * with a scale for each 128 rows of v, which is also transposed. The module makes those of v alone. */
+#ifndef FK_ATTENTION_CODES_CUH
+#define FK_ATTENTION_CODES_CUH
 
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
-/* Head h is columns 128 h.. of every row. Pointers are device memory, 16-byte aligned; ld in elements. */
+#include "ptx.cuh"
+
+/* Head h is columns 128 h.. of every row. Pointers are device memory, 16-byte aligned, codes and scales 256-byte; ld in
+ * elements. */
 typedef struct {
   const __nv_bfloat16 *q, *k, *v;
-  int64_t ld; /* of all three */
+  int64_t ld_q, ld_k, ld_v;
   __nv_bfloat16 *o;
   int64_t ld_o;
   int sq, sk, heads;
-  float scale;
-  void *scratch; /* lab_bytes, 256-byte aligned: the codes and their scales */
-} FkAttnFp8;
+  float scale;                        /* of the softmax */
+  uint8_t *q_codes, *k_codes;         /* [rows, heads * 128] */
+  uint8_t *v_codes;                   /* [heads * 128, keys padded to 128] */
+  float *q_scale, *k_scale, *v_scale; /* [heads, ld_q_scale], [heads, tiles], [heads, tiles] */
+  int ld_q_scale;
+} FkAttnCodes;
 
 /* Where key `key` of a tile of 128 stands in V^T: within 16 keys the order in which a thread of the products' first
  * operand holds them: place 4t + e is key 2t + (e & 1) + 8 (e >> 1). */
@@ -27,14 +35,8 @@ namespace {
 
 /* Four floats to e4m3 codes, the first in the lowest byte. */
 FK_DEVICE uint32_t pack_e4m3(float a, float b, float c, float d) {
-  uint32_t r;
-  asm("{\n.reg .b16 low, high;\n"
-      "cvt.rn.satfinite.e4m3x2.f32 low, %2, %1;\n"
-      "cvt.rn.satfinite.e4m3x2.f32 high, %4, %3;\n"
-      "mov.b32 %0, {low, high};\n}"
-      : "=r"(r)
-      : "f"(a), "f"(b), "f"(c), "f"(d));
-  return r;
+  return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3) |
+         (uint32_t)__nv_cvt_float2_to_fp8x2(make_float2(c, d), __NV_SATFINITE, __NV_E4M3) << 16;
 }
 
 /* amax of `value` over the block's 256 threads. */
@@ -62,16 +64,6 @@ FK_DEVICE uint32_t code_s8(float x) {
   const float rounded = rintf(x);
   return (uint32_t)(x == x ? (int)fminf(fmaxf(rounded, -127.f), 127.f) : 0) & 0xff;
 }
-
-struct QuantArgs {
-  const __nv_bfloat16 *q, *k, *v; /* [rows, heads * 128] with ld elements between rows */
-  int64_t ld;
-  uint8_t *q_codes, *k_codes; /* [rows, heads * 128] */
-  uint8_t *v_codes;           /* [heads * 128, keys padded to 128] */
-  float *q_scale, *k_scale, *v_scale;
-  int sq, sk, heads, ld_q_scale;
-  int first; /* of blockIdx.z: what the first layer of blocks makes */
-};
 
 /* A thread's share of a 128 x 128 block: two items of 4 rows x 8 columns. The rows of an item are those whose codes
  * stand next to each other in V^T; 16 neighbouring lanes hold the 16 pieces of 8 columns of the same rows. */
@@ -120,16 +112,17 @@ FK_DEVICE uint2 codes_s8(const float (&x)[8], float inverse) {
   return make_uint2(w[0], w[1]);
 }
 
-/* One block of 128 rows of one head: blockIdx.z 0 keys (one scale), 1 values (one scale, transposed), 2 queries (a
- * scale for each row). 256 threads; reads 32 KB, writes 16 KB; bound by memory. */
-__global__ void __launch_bounds__(256) attention_codes_kernel(const QuantArgs a) {
-  const int block = blockIdx.x, head = blockIdx.y, what = blockIdx.z + a.first, tiles = (a.sk + 127) / 128;
+/* One block of 128 rows of one head: blockIdx.z 0 values (one scale, transposed), 1 keys (one scale), 2 queries (a
+ * scale for each row). Values: of blockIdx.z 0 alone. 256 threads; reads 32 KB, writes 16 KB; bound by memory. */
+template <bool Values> __global__ void __launch_bounds__(256) attention_codes_kernel(const FkAttnCodes a) {
+  const int block = blockIdx.x, head = blockIdx.y, what = Values ? 0 : blockIdx.z, tiles = (a.sk + 127) / 128;
   const int rows = min(128, (what == 2 ? a.sq : a.sk) - block * 128);
   if (rows <= 0) return;
-  const __nv_bfloat16 *from = (what == 0 ? a.k : what == 1 ? a.v : a.q) + (int64_t)block * 128 * a.ld + head * 128;
+  const int64_t ld = what == 0 ? a.ld_v : what == 1 ? a.ld_k : a.ld_q;
+  const __nv_bfloat16 *from = (what == 0 ? a.v : what == 1 ? a.k : a.q) + (int64_t)block * 128 * ld + head * 128;
   const Share share;
   float x[2][4][8], scale, inverse, amax = 0.f;
-  load_share(x, share, from, a.ld, rows);
+  load_share(x, share, from, ld, rows);
   if (what == 2) {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
@@ -148,9 +141,9 @@ __global__ void __launch_bounds__(256) attention_codes_kernel(const QuantArgs a)
 #pragma unroll
   for (int i = 0; i < 8; i++) amax = fmaxf(amax, row_max(x[i / 4][i % 4]));
   amax = block_max(amax);
-  inverse = code_inverse(amax, what == 0 ? 127.f : 448.f, &scale);
-  if (threadIdx.x == 0) (what == 0 ? a.k_scale : a.v_scale)[head * tiles + block] = scale;
-  if (what == 0) {
+  inverse = code_inverse(amax, what == 1 ? 127.f : 448.f, &scale);
+  if (threadIdx.x == 0) (what == 1 ? a.k_scale : a.v_scale)[head * tiles + block] = scale;
+  if (what == 1) {
 #pragma unroll
     for (int i = 0; i < 8; i++) {
       const int row = share.row(i / 4, i % 4);
@@ -180,3 +173,5 @@ __global__ void __launch_bounds__(256) attention_codes_kernel(const QuantArgs a)
 }
 
 } // namespace
+
+#endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Attention forward in 8 bits for Hopper, head width 128: values of e4m3 codes with float32 sums promoted after every
  * 128 keys, and scores of int8 codes (exact in 32 bits; Codes) or of bfloat16 numbers. Tiles of 128 keys are part of
- * the format (core/ops/backend.h), so a row's result depends on its own operands alone. Not part of the module: with
- * int8 scores and the pass that makes its codes it is no faster than bfloat16, with bfloat16 scores it was not run yet
- * (docs/speed.md, "8 bits").
+ * the format (core/ops/backend.h), so a row's result depends on its own operands alone. The module has scores of
+ * numbers; int8 scores, with the pass that makes their codes, are no faster than bfloat16 (docs/speed.md, "8 bits") and
+ * stay in tests/gpu/lab-attention.cu.
  *
  * The scheme is that of attention_sm90.cu: two warpgroups of 64 query rows and one that only starts copies; the scores
  * of the next tile and the products of this one are in flight while the other warpgroup computes its softmax; tiles go
@@ -15,10 +15,11 @@
  * - The reference of a row is its running maximum, not a lazy bound: e4m3 holds 256 p up to 448 only.
  * - P leaves the softmax as e4m3 in the order of its registers; the keys of V stand in that order (fk_attn_key_place).
  */
-#include "../../kernels/ptx.cuh"
-#include "../../kernels/tensormap.cuh"
+#ifndef FK_ATTENTION_CODES_SM90_CUH
+#define FK_ATTENTION_CODES_SM90_CUH
 
-#include "lab-attention-codes.cuh"
+#include "attention_codes.cuh"
+#include "tensormap.cuh"
 
 namespace {
 
@@ -36,15 +37,6 @@ template <bool Codes> struct Plan {
 };
 constexpr float kMagic = 12582912.f; /* 1.5 * 2^23 = bits 0x4B400000 */
 constexpr float kPShift = 8.f;       /* codes are of 2^8 p */
-
-struct Args {
-  __nv_bfloat16 *o;
-  int64_t ld_o;
-  const float *q_scale, *k_scale, *v_scale; /* [heads][ld_q_scale], [heads][tiles], [heads][tiles] */
-  int ld_q_scale;
-  int sq, sk, heads;
-  float scale; /* softmax scale times log2(e) */
-};
 
 /* m64n128k32: A from registers, B K-major in shared memory. */
 #define FK_R8(i)                                                                                                       \
@@ -79,7 +71,7 @@ FK_DEVICE void hold(int (&d)[64]) {
  * share the keys of one or two heads in L2. A cluster takes two neighbouring query tiles. */
 struct Walk {
   int tiles, total, step, tile, rank;
-  __device__ __forceinline__ Walk(const Args &a, int cluster_rank) {
+  __device__ __forceinline__ Walk(const FkAttnCodes &a, int cluster_rank) {
     tiles = (a.sq + kRows * kCluster - 1) / (kRows * kCluster);
     total = tiles * a.heads;
     step = gridDim.x / kCluster;
@@ -246,7 +238,7 @@ FK_DEVICE void pack(uint32_t (&p)[16], const int (&s)[64]) {
 }
 
 /* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
-FK_DEVICE void store(const Args &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
+FK_DEVICE void store(const FkAttnCodes &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
   const int lane = threadIdx.x % 32, t = lane % 4;
   row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
 #pragma unroll
@@ -286,8 +278,8 @@ FK_DEVICE void store(const Args &args, const float (&o)[64], const float (&sums)
  * cover each other. */
 template <bool Codes>
 __global__ void __launch_bounds__(kThreads, 1)
-    attention_fp8_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
-                              const __grid_constant__ CUtensorMap map_v, const Args args) {
+    attention_codes_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
+                                const __grid_constant__ CUtensorMap map_v, const FkAttnCodes args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using P = Plan<Codes>;
   extern __shared__ char shared[];
@@ -479,55 +471,29 @@ bool values_map(const FkCuda *cu, CUtensorMap *map, const void *base, int64_t ke
   return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_UINT8, base, 3, dims, strides, box) == cudaSuccess;
 }
 
-} // namespace
-
-static size_t lab_bytes(int sq, int sk, int heads) {
-  const size_t tiles = ((size_t)sk + 127) / 128, rows = ((size_t)sq + 127) / 128 * 128, width = (size_t)heads * 128;
-  return width * (rows + 2 * tiles * 128) + 4 * (size_t)heads * (rows + 2 * tiles) + 1024;
-}
-
-static void places(uint8_t *scratch, int sq, int sk, int heads, QuantArgs *a) {
-  const size_t tiles = ((size_t)sk + 127) / 128, rows = ((size_t)sq + 127) / 128 * 128, width = (size_t)heads * 128;
-  a->q_codes = scratch, a->k_codes = a->q_codes + rows * width, a->v_codes = a->k_codes + tiles * 128 * width;
-  a->q_scale = (float *)(a->v_codes + tiles * 128 * width), a->k_scale = a->q_scale + rows * (size_t)heads;
-  a->v_scale = a->k_scale + tiles * (size_t)heads;
-  a->sq = sq, a->sk = sk, a->heads = heads, a->ld_q_scale = (int)rows;
-}
-
-/* values_alone: of v; scores are of numbers. */
-static cudaError_t lab_codes(const FkAttnFp8 *x, bool values_alone) {
-  QuantArgs a = {x->q, x->k, x->v, x->ld};
-  places((uint8_t *)x->scratch, x->sq, x->sk, x->heads, &a);
-  a.first = values_alone ? 1 : 0;
-  const int blocks = (max(x->sq, x->sk) + 127) / 128;
-  attention_codes_kernel<<<dim3(blocks, x->heads, values_alone ? 1 : 3), 256>>>(a);
-  return cudaGetLastError();
-}
-
-template <bool Codes> static cudaError_t lab_attention(const FkCuda *cu, const FkAttnFp8 *x) {
-  QuantArgs a = {};
+/* Asynchronous; the kernel has been made ready for Plan<Codes>::kShared bytes, its codes have been made. */
+template <bool Codes> cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x, cudaStream_t stream) {
   CUtensorMap map_q, map_k, map_v;
-  if (x->sq < 1 || x->sk < 1 || x->heads < 1 || !(x->scale > 0.f)) return cudaErrorNotSupported;
-  places((uint8_t *)x->scratch, x->sq, x->sk, x->heads, &a);
   const int tiles = (x->sk + 127) / 128;
-  const auto kernel = attention_fp8_sm90_kernel<Codes>;
-  const cudaError_t status =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Plan<Codes>::kShared);
-  if (status != cudaSuccess) return status;
-  const bool maps =
-      Codes ? codes_map(cu, &map_q, a.q_codes, (int64_t)x->heads * 128, x->sq, x->heads, 64) &&
-                  codes_map(cu, &map_k, a.k_codes, (int64_t)x->heads * 128, x->sk, x->heads, 64)
-            : fk_tensor_map_heads(cu, &map_q, x->q, x->ld, x->sq, 2 * x->heads, 64, 2) == cudaSuccess &&
-                  fk_tensor_map_heads(cu, &map_k, x->k, x->ld, x->sk, 2 * x->heads, kKeys, 2 / kCluster) == cudaSuccess;
-  if (!maps || !values_map(cu, &map_v, a.v_codes, (int64_t)tiles * 128, x->heads)) return cudaErrorInvalidValue;
-  const Args args = {x->o,         x->ld_o, a.q_scale, a.k_scale, a.v_scale,
-                     a.ld_q_scale, x->sq,   x->sk,     x->heads,  x->scale * 1.4426950408889634f};
+  const bool maps = Codes ? codes_map(cu, &map_q, x->q_codes, (int64_t)x->heads * 128, x->sq, x->heads, 64) &&
+                                codes_map(cu, &map_k, x->k_codes, (int64_t)x->heads * 128, x->sk, x->heads, 64)
+                          : fk_tensor_map_heads(cu, &map_q, x->q, x->ld_q, x->sq, 2 * x->heads, 64, 2) == cudaSuccess &&
+                                fk_tensor_map_heads(cu, &map_k, x->k, x->ld_k, x->sk, 2 * x->heads, kKeys,
+                                                    2 / kCluster) == cudaSuccess;
+  if (!maps || !values_map(cu, &map_v, x->v_codes, (int64_t)tiles * 128, x->heads)) return cudaErrorInvalidValue;
+  FkAttnCodes args = *x;
+  args.scale *= 1.4426950408889634f; /* log2(e) */
   const int work = (x->sq + kRows * kCluster - 1) / (kRows * kCluster) * x->heads * kCluster;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeClusterDimension;
   attribute.val.clusterDim.x = kCluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(min(work, cu->sms / kCluster * kCluster)), config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = Plan<Codes>::kShared, config.attrs = &attribute, config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args);
+  config.dynamicSmemBytes = Plan<Codes>::kShared, config.stream = stream;
+  config.attrs = &attribute, config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, attention_codes_sm90_kernel<Codes>, map_q, map_k, map_v, args);
 }
+
+} // namespace
+
+#endif

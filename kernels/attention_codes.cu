@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention of numbers whose values become codes (FkAttention.v_codes): heads of 128 by attention_codes_sm90.cuh, other
+ * widths by a kernel that follows the definition step by step, for small models. */
+#include "attention_codes_sm90.cuh"
+#include "module.cuh"
+
+namespace {
+
+constexpr int kAnyThreads = 128, kAnyColumns = 4; /* of a thread: heads up to 512 wide */
+
+struct AnyArgs {
+  const __nv_bfloat16 *q, *k;
+  const uint8_t *v; /* codes, rows as in k */
+  const float *v_scale;
+  __nv_bfloat16 *o;
+  int64_t ld_q, ld_k, ld_v, ld_o, ld_scale;
+  int sk, width;
+  float scale; /* times log2(e) */
+};
+
+FK_DEVICE float number_of(uint8_t code) {
+  return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
+}
+
+/* Sum or maximum over the block, in an order that is fixed; all threads get it. */
+template <bool Max> FK_DEVICE float block_fold(float x, float *part) {
+#pragma unroll
+  for (int i = 16; i; i /= 2) {
+    const float other = __shfl_xor_sync(~0u, x, i);
+    x = Max ? fmaxf(x, other) : x + other;
+  }
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = part[0];
+#pragma unroll
+  for (int i = 1; i < kAnyThreads / 32; i++) x = Max ? fmaxf(x, part[i]) : x + part[i];
+  __syncthreads();
+  return x;
+}
+
+/* One query row of one head a block; a thread has one key of each tile and up to four columns. Bound by latency. */
+__global__ void __launch_bounds__(kAnyThreads) attention_value_codes_any_kernel(const AnyArgs a) {
+  __shared__ float q[kAnyThreads * kAnyColumns], p[kAnyThreads], part[kAnyThreads / 32];
+  const int head = blockIdx.y, t = threadIdx.x, first = head * a.width;
+  const int64_t row = blockIdx.x;
+  float o[kAnyColumns] = {}, top = -INFINITY, sum = 0.f;
+  for (int c = t; c < a.width; c += kAnyThreads) q[c] = __bfloat162float(a.q[row * a.ld_q + first + c]);
+  __syncthreads();
+  const int last = (a.sk - 1) / kAnyThreads * kAnyThreads;
+  for (int key = last; key >= 0; key -= kAnyThreads) {
+    const int n = min(kAnyThreads, a.sk - key);
+    float s = -INFINITY;
+    if (t < n) {
+      const __nv_bfloat16 *k = a.k + (int64_t)(key + t) * a.ld_k + first;
+      float dot = 0.f;
+      for (int c = 0; c < a.width; c++) dot = fmaf(q[c], __bfloat162float(k[c]), dot);
+      s = dot * a.scale;
+    }
+    const float higher = fmaxf(top, block_fold<true>(s, part));
+    const float ratio = key < last ? fk_exp2(top - higher) : 0.f, x = t < n ? fk_exp2(s - higher) : 0.f;
+    sum = sum * ratio + block_fold<false>(x, part);
+    p[t] = number_of((uint8_t)__nv_cvt_float_to_fp8(256.f * x, __NV_SATFINITE, __NV_E4M3));
+    __syncthreads();
+    const float v_scale = a.v_scale[key / kAnyThreads * a.ld_scale + head];
+#pragma unroll
+    for (int i = 0; i < kAnyColumns; i++) {
+      const int c = t + i * kAnyThreads;
+      if (c >= a.width) continue;
+      float sum_of_codes = 0.f;
+      for (int j = 0; j < n; j++)
+        sum_of_codes = fmaf(p[j], number_of(a.v[(int64_t)(key + j) * a.ld_v + first + c]), sum_of_codes);
+      o[i] = (key < last ? o[i] * ratio : 0.f) + v_scale * sum_of_codes;
+    }
+    __syncthreads();
+    top = higher;
+  }
+#pragma unroll
+  for (int i = 0; i < kAnyColumns; i++) {
+    const int c = t + i * kAnyThreads;
+    if (c < a.width) a.o[row * a.ld_o + first + c] = __float2bfloat16_rn(o[i] / (256.f * sum));
+  }
+}
+
+cudaError_t launch_any(FkCuda *cu, const FkAttention *a, int width) {
+  const FkTensor codes = fk_tensor_slice_rows(a->v_codes, 0, fk_tensor_rows(a->v));
+  FK_CUDA_TRY(fk_cuda_quantize(cu, codes, a->v_scale, a->v, 0));
+  const AnyArgs args = {(const __nv_bfloat16 *)a->q.data,
+                        (const __nv_bfloat16 *)a->k.data,
+                        (const uint8_t *)codes.data,
+                        (const float *)a->v_scale.data,
+                        (__nv_bfloat16 *)a->o.data,
+                        a->q.ld,
+                        a->k.ld,
+                        codes.ld,
+                        a->o.ld,
+                        a->v_scale.ld,
+                        (int)fk_tensor_rows(a->k),
+                        width,
+                        a->scale * 1.4426950408889634f};
+  attention_value_codes_any_kernel<<<dim3((unsigned)fk_tensor_rows(a->q), (unsigned)a->heads), kAnyThreads, 0,
+                                     cu->stream>>>(args);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) {
+  const FkAttnCodes x = {.q = (const __nv_bfloat16 *)a->q.data,
+                         .k = (const __nv_bfloat16 *)a->k.data,
+                         .v = (const __nv_bfloat16 *)a->v.data,
+                         .ld_q = a->q.ld,
+                         .ld_k = a->k.ld,
+                         .ld_v = a->v.ld,
+                         .o = (__nv_bfloat16 *)a->o.data,
+                         .ld_o = a->o.ld,
+                         .sq = (int)fk_tensor_rows(a->q),
+                         .sk = (int)fk_tensor_rows(a->k),
+                         .heads = (int)a->heads,
+                         .scale = a->scale,
+                         .v_codes = (uint8_t *)a->v_codes.data,
+                         .v_scale = (float *)a->v_scale.data};
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)attention_codes_sm90_kernel<false>, Plan<false>::kShared));
+  attention_codes_kernel<true><<<dim3((x.sk + 127) / 128, x.heads), 256, 0, cu->stream>>>(x);
+  FK_CUDA_TRY(cudaGetLastError());
+  return attention_codes_start<false>(cu, &x, cu->stream);
+}
+
+} // namespace
+
+cudaError_t fk_cuda_attention_value_codes(FkCuda *cu, const FkAttention *a) {
+  const int64_t width = fk_tensor_cols(a->q) / a->heads;
+  const bool rows16 = fk_cuda_rows16(a->q) && fk_cuda_rows16(a->k) && fk_cuda_rows16(a->v) && fk_cuda_rows16(a->o);
+  if (fk_tensor_rows(a->q) == 0 || fk_tensor_rows(a->k) == 0) return cudaSuccess;
+  if (cu->arch == 90 && width == 128 && rows16 && a->scale > 0) return launch_sm90(cu, a);
+  if (width > kAnyThreads * kAnyColumns || a->q.dtype != FK_BF16 || a->k.dtype != FK_BF16 || a->o.dtype != FK_BF16)
+    return fk_cuda_decline(cu, "heads are %d wide; the kernels take up to %d", (int)width, kAnyThreads * kAnyColumns);
+  return launch_any(cu, a, (int)width);
+}
