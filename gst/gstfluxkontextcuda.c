@@ -123,8 +123,10 @@ GstCaps *gst_flux_kontext_cuda_caps(void) {
   static const GstVideoFormat formats[] = {GST_VIDEO_FORMAT_RGB,  GST_VIDEO_FORMAT_BGR,  GST_VIDEO_FORMAT_RGBx,
                                            GST_VIDEO_FORMAT_BGRx, GST_VIDEO_FORMAT_RGBA, GST_VIDEO_FORMAT_BGRA,
                                            GST_VIDEO_FORMAT_NV12, GST_VIDEO_FORMAT_I420, GST_VIDEO_FORMAT_P010_10LE,
-                                           GST_VIDEO_FORMAT_ARGB, GST_VIDEO_FORMAT_ABGR, GST_VIDEO_FORMAT_YV12,
-                                           GST_VIDEO_FORMAT_NV21, GST_VIDEO_FORMAT_Y444, GST_VIDEO_FORMAT_GBR};
+                                           GST_VIDEO_FORMAT_ARGB, GST_VIDEO_FORMAT_ABGR, GST_VIDEO_FORMAT_RGBP,
+                                           GST_VIDEO_FORMAT_BGRP, GST_VIDEO_FORMAT_GBR,  GST_VIDEO_FORMAT_GBRA,
+                                           GST_VIDEO_FORMAT_NV21, GST_VIDEO_FORMAT_YV12, GST_VIDEO_FORMAT_P016_LE,
+                                           GST_VIDEO_FORMAT_Y42B, GST_VIDEO_FORMAT_Y444, GST_VIDEO_FORMAT_Y444_16LE};
   GstCapsFeatures *cuda = gst_caps_features_new(GST_FLUX_KONTEXT_CUDA_MEMORY, NULL);
   return gst_video_make_raw_caps_with_features(formats, G_N_ELEMENTS(formats), cuda);
 }
