@@ -186,15 +186,25 @@ void fk_extras_mix(const FkExtras *x, FkMaskBox r, const FkImage *in, const FkIm
                 fade + (size_t)y * (size_t)x->width, r.w, in->channels);
 }
 
-bool fk_extras_keep(const char *tokens, int rows, int columns, const FkImage *in, const FkImage *out, GError **error) {
+bool fk_extras_edited(const char *tokens, int rows, int columns, int width, int height, uint8_t *fade, GError **error) {
   const size_t n = (size_t)rows * (size_t)columns;
-  g_autofree uint8_t *edited = g_try_malloc0(n), *fade = g_try_malloc((size_t)out->width);
-  if (!edited || !fade) return no_memory(error, "region-keep", n + (size_t)out->width);
-  if (!fk_edited_last(tokens, edited, rows, columns)) return true;
-  for (int64_t y = 0; y < out->height; y++) {
-    const uint8_t *row = edited + y * rows / out->height * columns;
-    for (int64_t x = 0; x < out->width; x++) fade[x] = row[x * columns / out->width] ? 255 : 0;
-    fk_mask_mix(out->data + (size_t)y * out->stride, in->data + (size_t)y * in->stride, fade, out->width, in->channels);
+  g_autofree uint8_t *edited = g_try_malloc0(n);
+  if (!edited) return no_memory(error, "region-keep", n);
+  if (!fk_edited_last(tokens, edited, rows, columns)) memset(edited, 1, n);
+  for (int64_t y = 0; y < height; y++) {
+    const uint8_t *row = edited + y * rows / height * columns;
+    for (int64_t x = 0; x < width; x++) fade[y * width + x] = row[x * columns / width] ? 255 : 0;
   }
+  return true;
+}
+
+bool fk_extras_keep(const char *tokens, int rows, int columns, const FkImage *in, const FkImage *out, GError **error) {
+  const size_t n = (size_t)out->width * (size_t)out->height;
+  g_autofree uint8_t *fade = g_try_malloc(n);
+  if (!fade) return no_memory(error, "region-keep", n);
+  if (!fk_extras_edited(tokens, rows, columns, out->width, out->height, fade, error)) return false;
+  for (int y = 0; y < out->height; y++)
+    fk_mask_mix(out->data + (size_t)y * out->stride, in->data + (size_t)y * in->stride,
+                fade + (size_t)y * (size_t)out->width, out->width, in->channels);
   return true;
 }

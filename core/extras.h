@@ -40,7 +40,11 @@ bool fk_extras_references(const FkExtras *extras, const FkModel *model, const Fk
                           FkFluxReferences *references, GError **error);
 /* Puts the frame's own pixels back into the result, where nothing or not all is edited. in, out: the region of each. */
 void fk_extras_mix(const FkExtras *extras, FkMaskBox region, const FkImage *in, const FkImage *out);
-/* The same where FkResult.region says that tokens, rows x columns of them, are not edited. False: FK_ERROR_MEMORY. */
+/* 255 for pixels of tokens, rows x columns of them, that FkResult.region has edited, or of all where it says nothing
+ * of so many, else 0. False: FK_ERROR_MEMORY. */
+bool fk_extras_edited(const char *tokens, int rows, int columns, int width, int height, uint8_t *fade, GError **error);
+/* fk_extras_mix where FkResult.region says that tokens, rows x columns of them, are not edited. False: FK_ERROR_MEMORY.
+ */
 bool fk_extras_keep(const char *tokens, int rows, int columns, const FkImage *in, const FkImage *out, GError **error);
 
 #endif

@@ -117,15 +117,23 @@ static bool with_alpha(const FkEdit *e, const FkJob *job, FkMaskBox part, FkTens
   return true;
 }
 
-/* What the mask keeps of the region's own pixels. x NULL: a plan. */
-static bool mix(const FkEdit *e, const FkExtras *x, FkMaskBox part, FkTensor after, FkTensor before, GError **error) {
+/* What is kept of the region's own pixels. */
+static bool mix(const FkEdit *e, const FkJob *job, const FkExtras *x, FkMaskBox part, FkTensor after, FkTensor before,
+                GError **error) {
   FkTensor fade = fk_arena_1d(e->arena, FK_U8, (int64_t)part.w * part.h);
-  g_autofree uint8_t *host = x ? g_try_malloc(fk_tensor_bytes(fade)) : NULL;
-  if (x && !host) return no_memory(error, "mask");
-  for (int y = 0; x && y < part.h; y++)
+  g_autofree uint8_t *host = e->dry_run ? NULL : g_try_malloc(fk_tensor_bytes(fade));
+  if (e->dry_run) return true;
+  if (!host) return no_memory(error, "mask");
+  if (e->tune->edited.keep) {
+    if (!fk_extras_edited(job->result.region, e->height / 16, e->width / 16, part.w, part.h, host, error)) return false;
+    fk_op_upload(e->be, fade, host);
+    fk_op_mix(e->be, fk_tensor_flat(after), fk_tensor_flat(before), fade);
+  }
+  if (!x || !x->mask) return true;
+  for (int y = 0; y < part.h; y++)
     memcpy(host + (size_t)y * (size_t)part.w, x->fade + (size_t)(part.y + y) * (size_t)x->width + part.x,
            (size_t)part.w);
-  if (x) fk_op_upload(e->be, fade, host);
+  fk_op_upload(e->be, fade, host);
   fk_op_mix(e->be, fk_tensor_flat(after), fk_tensor_flat(before), fade);
   return true;
 }
@@ -145,16 +153,17 @@ static bool give(const FkEdit *e, const FkJob *job, FkTensor pixels, GError **er
   const FkImage *in = &job->in, *out = &job->out;
   const FkExtras *extras = e->extras ? &e->extras[job - e->jobs] : NULL;
   const bool masked = e->dry_run ? e->masked : extras && extras->mask;
+  const bool keep = e->tune->edited.keep && e->tune->task == FK_TASK_EDIT;
   const FkMaskBox part = region_of(e, in);
   const bool crop = part.w != in->width || part.h != in->height;
   const FkFrame from = frame_of(in), to = frame_of(out);
   FkTensor after = bytes_3d(e, crop ? part.h : out->height, crop ? part.w : out->width, out->channels), before;
   if (!(out->channels == 4 ? with_alpha(e, job, part, after, pixels, error) : resize(e, after, pixels, error)))
     return false;
-  if (masked) {
+  if (masked || keep) {
     before = bytes_3d(e, part.h, part.w, in->channels);
     fk_op_frame_read(e->be, before, &from, part.x, part.y, 0);
-    if (!mix(e, e->dry_run ? NULL : extras, part, after, before, error)) return false;
+    if (!mix(e, job, extras, part, after, before, error)) return false;
   }
   if (crop) {
     before = bytes_3d(e, in->height, in->width, in->channels);
@@ -215,6 +224,6 @@ char *fk_surface_shape(const FkEdit *e) {
     if (e->tune->task == FK_TASK_EDIT) add_shape(s, "of", &e->jobs[i].in);
     for (int k = 0; e->extras && k < e->references.n; k++) add_shape(s, "with", &e->extras[i].references[k]);
   }
-  if (*s->str) g_string_append_printf(s, "%dx%d", e->region.w, e->region.h);
+  if (*s->str) g_string_append_printf(s, "%dx%d%s", e->region.w, e->region.h, e->tune->edited.keep ? " keep" : "");
   return g_string_free(s, FALSE);
 }

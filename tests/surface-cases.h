@@ -75,6 +75,8 @@ static const EditCase edits[] = {
     {"crop, alpha", 151, 131, 4, 2, {"region", "crop", "mask-feather", "4", NULL}, 1, 0},
     {"nothing", 33, 17, 4, 1, {NULL}, 2, 0},
     {"references", 64, 48, 3, 1, {NULL}, 0, 2},
+    {"kept tokens", 70, 50, 4, 1, {"region-tokens", "100", "region-warmup", "2", "region-keep", "true", NULL}, 0, 0},
+    {"kept, mask", 70, 50, 3, 1, {"region-tokens", "100", "region-warmup", "2", "region-keep", "true", NULL}, 1, 0},
     {"draft", 128, 128, 3, 1, {"draft", "2", "steps", "2", NULL}, 0, 0},
 };
 
@@ -82,7 +84,7 @@ static FkSettings *settings_of(const EditCase *c) {
   g_autoptr(GError) error = NULL;
   FkSettings *s = fk_settings_new();
   fk_settings_set(s, "prompt", "make it night", NULL);
-  fk_settings_set(s, "steps", "1", NULL);
+  fk_settings_set(s, "steps", strncmp(c->name, "kept", 4) ? "1" : "3", NULL);
   fk_settings_set(s, "max-area", strcmp(c->name, "draft") ? "4096" : "16384", NULL);
   for (int i = 0; c->set[i]; i += 2) {
     fk_settings_set(s, c->set[i], c->set[i + 1], &error);
