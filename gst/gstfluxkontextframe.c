@@ -131,9 +131,10 @@ static gboolean is_direct(const GstFluxKontextFormat *format) {
   return GST_VIDEO_INFO_FORMAT(&format->middle) == GST_VIDEO_INFO_FORMAT(&format->rgb);
 }
 
-/* With a converter of its own where there is one row: libgstvideo 1.22 leaves the second NV12 frame of such out. */
+/* With a converter of its own where there are one or two rows: of such, libgstvideo 1.22 gives the first 4:2:0 frame
+ * again. */
 static void convert(GstVideoConverter *kept, const GstVideoFrame *from, GstVideoFrame *to) {
-  if (from->info.height > 1) {
+  if (from->info.height > 2) {
     gst_video_converter_frame(kept, from, to);
     return;
   }
