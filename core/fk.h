@@ -74,10 +74,11 @@ typedef struct {
   const char *const *meaning; /* FK_KIND_ENUM: one sentence for each */
   bool playing;               /* may change while frames flow */
   bool controllable;          /* may be driven by a GstController */
-  const char *presets[4]; /* what `auto` becomes under exact, quality, balanced, fast; NULL: follows from the rest */
-  bool both;              /* scope FK_SCOPE_SETTING, and an option too: `auto` of options follows from it */
-  bool memory;            /* a setting: another value needs another memory plan; an option: another engine */
-  bool file;              /* names files of this machine: not to be taken from requests of others */
+  /* what `auto` becomes under exact, quality, balanced, fast, turbo; NULL: follows from the rest */
+  const char *presets[5];
+  bool both;   /* scope FK_SCOPE_SETTING, and an option too: `auto` of options follows from it */
+  bool memory; /* a setting: another value needs another memory plan; an option: another engine */
+  bool file;   /* names files of this machine: not to be taken from requests of others */
   /* The library's own: the field of the resolved value, and what the backend must be able to do for "on". */
   size_t offset;
   uint32_t needs;

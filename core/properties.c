@@ -90,7 +90,8 @@ CHOICES(reference_ids, REFERENCE_IDS, FK_REFERENCE_IDS_KINDS);
   X(FK_PRESET_EXACT, "exact", "Only what leaves every bit as it is")                                                   \
   X(FK_PRESET_QUALITY, "quality", "Rounding may differ, nothing lossy")                                                \
   X(FK_PRESET_BALANCED, "balanced", "The cheapest losses that docs/quality.md found")                                  \
-  X(FK_PRESET_FAST, "fast", "As fast as the result stays usable")
+  X(FK_PRESET_FAST, "fast", "As fast as the result stays usable")                                                      \
+  X(FK_PRESET_TURBO, "turbo", "Seven of 28 evaluations: results may be other pictures")
 CHOICES(preset, PRESETS, FK_PRESETS);
 _Static_assert(FK_PRESETS == sizeof((FkProperty){0}.presets) / sizeof(char *), "a column for each preset");
 
@@ -158,7 +159,7 @@ BOTH(preset);
 BOTH(precision_first);
 BOTH(precision_last);
 
-#define ALL(v) .presets = {v, v, v, v}
+#define ALL(v) .presets = {v, v, v, v, v}
 #define SAME .optimization = FK_CLASS_SAME
 #define ROUNDING .optimization = FK_CLASS_ROUNDING
 #define LOSSY .optimization = FK_CLASS_LOSSY
@@ -175,7 +176,8 @@ BOTH(precision_last);
  *                       picture and runs its first block before it can decide
  *   step-cache-last     3 keeps the picture in every case for `balanced`; without a limit some become another picture
  *   step-cache-growth   `fast` decides by a cadence alone: 4 evaluations, then runs that grow from one by one, to the
- *                       end (line fixed-9-taylor): at least 34 dB in every case
+ *                       end (line fixed-9-taylor): at least 34 dB in every case; `turbo` the same with runs of 2, 6 and
+ *                       10 (line preset-turbo)
  *   context-reuse       off: with 2 some cases become another picture
  *   token-merge         off: a token is 16 x 16 pixels, and merging two shows
  *   vae-tiling          off: other pixels where tiles meet, for memory alone */
@@ -300,14 +302,14 @@ static const FkProperty table[] = {
      SETTING(SWITCH, vae_tiling), LOSSY, .initial = "auto", ALL("off"), MEMORY},
     {"fused-qkv", "Fused projections",
      "Normalisation and rotation of queries and keys inside their projection, with one rounding",
-     SETTING(SWITCH, fused_qkv), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"},
+     SETTING(SWITCH, fused_qkv), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},
      .needs = FK_CAN_FUSED_QKV, MEMORY},
     {"flash-attention", "Flash attention", "The attention kernel made for this GPU instead of the general one",
-     SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"},
+     SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},
      .needs = FK_CAN_FLASH, MEMORY},
     {"channels-last", "Channels-last convolution",
      "Convolutions and group norms of the autoencoder by the fused kernels for channels-last maps",
-     SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on"},
+     SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},
      .needs = FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM, MEMORY},
     {"cuda-graph", "CUDA graph", "Captures an evaluation as a CUDA graph and replays it", SETTING(SWITCH, cuda_graph),
      SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_GRAPH},
@@ -317,13 +319,13 @@ static const FkProperty table[] = {
 
     {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed",
      SETTING(ENUM, step_cache.kind), LOSSY, .initial = "auto", CHOICE(step_cache),
-     .presets = {"none", "none", "teacache", "teacache"}, MEMORY},
+     .presets = {"none", "none", "teacache", "teacache", "teacache"}, MEMORY},
     {"step-cache-threshold", "Step cache threshold",
      "Relative change of the noise (target) tokens from which an evaluation is computed; -1: automatic (first-block "
      "and dbcache 0.08, teacache 0.22 accumulated, 0.3 where "
-     "preset=balanced chose it, 100, which leaves the cadence alone, where preset=fast did)",
+     "preset=balanced chose it, 100, which leaves the cadence alone, where preset=fast or turbo did)",
      SETTING(DOUBLE, step_cache.threshold), .min = -1, .max = 1000, .initial = "-1",
-     .presets = {"-1", "-1", "0.3", "100"}},
+     .presets = {"-1", "-1", "0.3", "100", "100"}},
     {"step-cache-front", "Step cache front",
      "Blocks that always run before the decision; -1: automatic (first-block 1, dbcache 8, never more than a third of "
      "the blocks)",
@@ -332,26 +334,27 @@ static const FkProperty table[] = {
      SETTING(INT, step_cache.back), .min = 0, .max = 1000, .initial = "0", MEMORY},
     {"step-cache-warmup", "Step cache warm-up",
      "Evaluations at the start that are always computed; -1: automatic (first-block 1, dbcache 8, teacache a fifth of "
-     "all, 4 where preset=fast chose it)",
-     SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "4"}},
+     "all, 4 where preset=fast or turbo chose it)",
+     SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "4", "4"}},
     {"step-cache-max", "Step cache limit",
      "Most evaluations that may be skipped in all (cache-dit: max_cached_steps); -1 = any number",
      SETTING(INT, step_cache.max), .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-last", "Step cache run",
      "Most evaluations that may be skipped in a row (cache-dit: max_continuous_cached_steps); -1: automatic (any "
-     "number, 3 where preset=balanced chose the cache, 1 at first where preset=fast did)",
-     SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "1"}},
+     "number, 3 where preset=balanced chose the cache, 1 at first where preset=fast did, 2 where turbo did)",
+     SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "1", "2"}},
     {"step-cache-growth", "Step cache growth",
      "Evaluations by which each run may be longer than the one before; with step-cache-last the length of the first; "
-     "-1: automatic (0, 1 where preset=fast chose the cache)",
-     SETTING(INT, step_cache.growth), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "1"}},
+     "-1: automatic (0, 1 where preset=fast chose the cache, 4 where turbo did)",
+     SETTING(INT, step_cache.growth), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "1", "4"}},
     {"step-cache-cooldown", "Step cache cool-down",
      "Evaluations at the end that are always computed; -1: automatic (teacache a tenth of all, others none; none where "
-     "preset=fast chose the cache)",
-     SETTING(INT, step_cache.cooldown), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "0"}},
+     "preset=fast or turbo chose the cache)",
+     SETTING(INT, step_cache.cooldown), .min = -1, .max = 2000, .initial = "-1",
+     .presets = {"-1", "-1", "-1", "0", "0"}},
     {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones",
      SETTING(ENUM, step_cache.forecast), LOSSY, .initial = "auto", CHOICE(forecast),
-     .presets = {"none", "none", "taylor", "taylor"}, MEMORY},
+     .presets = {"none", "none", "taylor", "taylor", "taylor"}, MEMORY},
     {"step-cache-mask", "Step cache mask",
      "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; empty = decide",
      SETTING(STRING, step_cache.mask), .initial = "", MEMORY},

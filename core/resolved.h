@@ -12,7 +12,14 @@
 #include "stepcache.h"
 
 /* The enumerations of properties that belong to no other area; each in the order of its nicks. */
-typedef enum { FK_PRESET_EXACT, FK_PRESET_QUALITY, FK_PRESET_BALANCED, FK_PRESET_FAST, FK_PRESETS } FkPreset;
+typedef enum {
+  FK_PRESET_EXACT,
+  FK_PRESET_QUALITY,
+  FK_PRESET_BALANCED,
+  FK_PRESET_FAST,
+  FK_PRESET_TURBO,
+  FK_PRESETS
+} FkPreset;
 typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;
 typedef enum { FK_MASK_NONE, FK_MASK_ALPHA, FK_MASK_META, FK_MASK_PATH, FK_MASKS } FkMaskSource;
 typedef enum { FK_REFERENCE_IDS_OFFSET, FK_REFERENCE_IDS_INDEX, FK_REFERENCE_IDS_KINDS } FkReferenceIds;

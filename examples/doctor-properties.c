@@ -43,13 +43,13 @@ static void print_optimizations(void) {
   static const char *const classes[] = {"", "same", "rounding", "lossy"};
   size_t n;
   const FkProperty *p = fk_properties(&n);
-  printf("\n## Optimizations\n\n| property | class | values | exact | quality | balanced | fast | what |\n"
-         "| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  printf("\n## Optimizations\n\n| property | class | values | exact | quality | balanced | fast | turbo | what |\n"
+         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (size_t i = 0; i < n; i++) {
     if (p[i].optimization == FK_CLASS_NONE) continue;
     g_autofree char *values = values_text(&p[i]);
     printf("| `%s` | %s | %s |", p[i].name, classes[p[i].optimization], values);
-    for (int k = 0; k < 4; k++) printf(" %s |", p[i].presets[k] ? p[i].presets[k] : "");
+    for (size_t k = 0; k < G_N_ELEMENTS(p[i].presets); k++) printf(" %s |", p[i].presets[k] ? p[i].presets[k] : "");
     printf(" %s", p[i].help);
     for (int k = 0; p[i].meaning && p[i].values[k]; k++)
       printf("%s %s: %s", k ? ";" : ".", p[i].values[k], p[i].meaning[k]);

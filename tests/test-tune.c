@@ -32,7 +32,7 @@ static void table_rules(void) {
     /* An optimization is left to the preset unless somebody says otherwise, and
      * every preset says what it is. */
     g_assert_true(fk_properties_automatic(&p[i], p[i].initial));
-    for (int k = 0; k < 4; k++) g_assert_nonnull(p[i].presets[k]);
+    for (int k = 0; k < FK_PRESETS; k++) g_assert_nonnull(p[i].presets[k]);
     if (p[i].optimization == FK_CLASS_LOSSY) g_assert_cmpstr(p[i].presets[0], ==, p[i].presets[1]);
   }
   g_assert_null(fk_properties_find("no-such-row"));
@@ -345,6 +345,7 @@ static void preset_cache_numbers(void) {
     double threshold;
     int warmup, last;
   } cases[] = {{"fast", "steps", "28", 100, 4, 1},
+               {"turbo", "steps", "28", 100, 4, 2},
                {"balanced", "steps", "28", 0.3, -1, 3},
                {"quality", "steps", "28", -1, -1, -1},
                {"fast", "step-cache", "first-block", -1, -1, -1},

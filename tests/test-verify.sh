@@ -137,14 +137,14 @@ done
 
 # shellcheck disable=SC2086
 "$verify" -m "$model" -i photos/a.png --report report -n 2 prompt='make it night' $few >"$log" 2>&1
-[ $? -eq 0 ] && [ "$(grep -c ' equal to plain$' "$log")" -eq 8 ] && ! grep -q DIFFERS "$log"
+[ $? -eq 0 ] && [ "$(grep -c ' equal to plain$' "$log")" -eq 9 ] && ! grep -q DIFFERS "$log"
 check /verify/report/equal $?
 python3 - >>"$log" 2>&1 <<'EOF'
 import json
 d = json.load(open('report/report.json'))
 assert d['verdict'] == 'equal'
 modes = [m['mode'] for m in d['modes']]
-assert modes[:6] == ['plain', 'preset=exact', 'preset=quality', 'preset=balanced', 'preset=fast', 'in a batch of 3'], modes
+assert modes[:7] == ['plain', 'preset=exact', 'preset=quality', 'preset=balanced', 'preset=fast', 'preset=turbo', 'in a batch of 3'], modes
 assert 'threads=1' in modes and 'other edits between' in modes
 for m in d['modes']:
     assert len(m['runs']) == 2 and all(len(r['sha256']) == 64 and r['ms'] > 0 and r['verdict'] == 'equal' for r in m['runs'])
