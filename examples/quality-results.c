@@ -43,6 +43,16 @@ bool quality_success(double answer, double ceiling) {
   return answer > ceiling - 6 || answer > 26;
 }
 
+bool quality_fixed_flop(const char *model, const FkSettings *settings, const FkImage *in, double *flop,
+                        GError **error) {
+  FkPlan plan;
+  if (!fk_plan(model, NULL, settings, in->width, in->height, 4, &plan, error)) return false;
+  *flop = 0;
+  for (int i = 0; i < FK_PLAN_STAGES; i++)
+    if (strcmp(plan.stage[i].stage, "step")) *flop += plan.stage[i].flop;
+  return true;
+}
+
 bool quality_row_measure(QualityRow *row, const QualityCase *c, const FkImage *image, const FkImage *exact,
                          GError **error) {
   row->psnr = quality_psnr(image->data, exact->data, exact->width, exact->height);

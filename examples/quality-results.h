@@ -23,6 +23,8 @@ void quality_row_free(gpointer row);
 QualityRow *quality_row_copy(const QualityRow *row, const QualitySetting *setting);
 /* The demo checkpoint's measure: within 6 dB of what the autoencoder alone makes of the right answer, or over 26. */
 bool quality_success(double answer, double ceiling);
+/* FLOP of everything but the transformer, by the plan. */
+bool quality_fixed_flop(const char *model, const FkSettings *settings, const FkImage *in, double *flop, GError **error);
 /* Fills in what the picture is like: against the exact result, of the same size, and the case's right answer. */
 bool quality_row_measure(QualityRow *row, const QualityCase *c, const FkImage *image, const FkImage *exact,
                          GError **error);

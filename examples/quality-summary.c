@@ -109,7 +109,7 @@ double quality_rival(const GPtrArray *rows, const GPtrArray *settings, const cha
 }
 
 char *quality_technique(const QualitySetting *setting) {
-  const char *const by_name[] = {"context-reuse", "token-merge"};
+  const char *const by_name[] = {"context-reuse", "token-merge", "draft", "region-tokens"};
   const char *const by_value[] = {"scheduler", "sigmas", "step-cache", "step-cache-forecast", "preset"};
   g_autoptr(GPtrArray) parts = g_ptr_array_new_with_free_func(g_free);
   for (char **p = setting->pairs; *p; p++) {

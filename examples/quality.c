@@ -135,16 +135,6 @@ static void show_progress(const Lab *lab, const QualityCase *c, const char *sett
           quality_tier_names[c->tier], setting);
 }
 
-/* FLOP of everything but the transformer, by the plan. */
-static bool fixed_flop(const Lab *lab, const FkSettings *settings, const FkImage *in, double *flop, GError **error) {
-  FkPlan plan;
-  if (!fk_plan(lab->arguments->model, NULL, settings, in->width, in->height, 4, &plan, error)) return false;
-  *flop = 0;
-  for (int i = 0; i < FK_PLAN_STAGES; i++)
-    if (strcmp(plan.stage[i].stage, "step")) *flop += plan.stage[i].flop;
-  return true;
-}
-
 /* One for each set of options, kept to the end: settings of one case follow each other. (transfer none) */
 static FkEngine *engine_for(const Lab *lab, const char *text, GError **error) {
   g_autoptr(FkOptions) options = fk_options_new();
@@ -172,7 +162,7 @@ static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const Qua
   FkJob job = {.in = in, .out = *image, .settings = settings};
   FkEngine *engine = engine_for(lab, setting ? setting->options : "", error);
   const bool ok = engine && fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, error) &&
-                  fixed_flop(lab, settings, &in, &fixed, error);
+                  quality_fixed_flop(lab->arguments->model, settings, &in, &fixed, error);
   g_free(in.data);
   if (!ok) {
     g_prefix_error(error, "%s, case %s: ", setting ? setting->name : "exact", c->id);
