@@ -82,7 +82,8 @@ char *fk_describe_file(const char *path, GError **error) {
   FkFailure failure;
   FkBackend *be = fk_backend_open("null", -1, 0, &failure, message, sizeof message);
   if (!be) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_BACKEND_MISSING, message);
+    g_set_error_literal(error, FK_ERROR, failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_BACKEND_MISSING,
+                        message);
     return NULL;
   }
   FkModel *m = g_new0(FkModel, 1);

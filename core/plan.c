@@ -16,7 +16,8 @@ static FkBackend *null_backend(FkDtype dtype, GError **error) {
   FkFailure failure;
   FkBackend *be = fk_backend_open("null", 0, 0, &failure, message, sizeof message);
   if (!be)
-    g_set_error(error, FK_ERROR, FK_ERROR_BACKEND_MISSING, "null backend: %s", message);
+    g_set_error(error, FK_ERROR, failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_BACKEND_MISSING,
+                "null backend: %s", message);
   else
     be->dtype = dtype;
   return be;

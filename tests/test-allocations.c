@@ -107,6 +107,61 @@ static void refused(gconstpointer data) {
   g_assert_cmpint(n, >, 100); /* else nothing was wrapped */
 }
 
+/* What needs no device, each allocation in turn. */
+static gboolean plan(GError **error) {
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  FkPlan p;
+  return fk_plan(FK_DEMO_MODEL, NULL, settings, SIDE, SIDE, 2, &p, error);
+}
+
+static gboolean describe(GError **error) {
+  g_autofree char *text = fk_describe_file(FK_DEMO_MODEL "/vae/diffusion_pytorch_model.safetensors", error);
+  return text != NULL;
+}
+
+/* Headers, configurations, tokenizers. */
+static gboolean open_files(GError **error) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_assert_true(fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL));
+  g_assert_true(fk_options_set(options, "backend", "null", NULL));
+  g_autoptr(FkEngine) engine = fk_engine_new(options, error);
+  return engine != NULL;
+}
+
+static gboolean decode_picture(GError **error) {
+  FkImage image;
+  const gboolean done = fk_image_read(FK_DEMO_PHOTOS "/coffee_256.png", &image, error);
+  fk_image_clear(&image);
+  return done;
+}
+
+static const struct {
+  const char *name;
+  gboolean (*work)(GError **error);
+  int code; /* of a picture that cannot be decoded there is one */
+} works[] = {{"/allocations/plan", plan, FK_ERROR_MEMORY},
+             {"/allocations/files", open_files, FK_ERROR_MEMORY},
+             {"/allocations/describe", describe, FK_ERROR_MEMORY},
+             {"/allocations/picture", decode_picture, FK_ERROR_OPTION_BAD}};
+
+static void each(gconstpointer data) {
+  const gsize w = GPOINTER_TO_SIZE(data);
+  gint k = 1, failed = 0;
+  for (gboolean over = FALSE; !over; k++) {
+    g_autoptr(GError) error = NULL;
+    arm(k);
+    const gboolean done = works[w].work(&error);
+    over = arm(-1) < k;
+    failed += !done;
+    if (done) g_assert_no_error(error);
+    if (!done) g_assert_error(error, FK_ERROR, works[w].code);
+    if (!done) g_assert_nonnull(strstr(error->message, "memory"));
+    if (over) g_assert_true(done);
+  }
+  g_test_message("%d allocations, of which %d refused in turn were errors", k - 2, failed);
+  g_assert_cmpint(failed, >, 0);
+}
+
 int main(int argc, char **argv) {
   static const char *const plain[] = {NULL};
   static const char *const small[] = {"quantization", "fp8", "text-quantization", "fp8", "offload", "model", NULL};
@@ -116,5 +171,6 @@ int main(int argc, char **argv) {
   g_test_add_data_func("/allocations/plain", plain, refused);
   g_test_add_data_func("/allocations/quantized", small, refused);
   g_test_add_data_func("/allocations/approximated", clever, refused);
+  for (gsize i = 0; i < G_N_ELEMENTS(works); i++) g_test_add_data_func(works[i].name, GSIZE_TO_POINTER(i), each);
   return g_test_run();
 }

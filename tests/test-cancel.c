@@ -158,7 +158,7 @@ static void phase(gconstpointer data) {
   g_test_message("%s: %u instants within %.1f ms, %u of them in time", name, instants, (double)watch.took_us / 1000,
                  cancelled);
   g_assert_cmpuint(cancelled, >, 0);
-  g_assert_cmpuint(count_entries("/proc/self/task"), ==, threads);
+  g_assert_cmpuint(count_entries("/proc/self/task"), <=, threads);
   g_assert_cmpuint(count_entries("/proc/self/fd"), ==, files);
   fk_engine_unref(engine);
 }
