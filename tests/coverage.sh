@@ -11,6 +11,6 @@ folder=build/coverage
 ninja -C $folder >/dev/null
 find $folder -name '*.gcda' -delete
 failed=0
-meson test -C $folder --no-rebuild --print-errorlogs --timeout-multiplier 10 --suite core --suite element || failed=1
+meson test -C $folder --no-rebuild --print-errorlogs --timeout-multiplier 10 --suite core --suite harness || failed=1
 python3 tests/coverage.py $folder "$@" || failed=1
 exit $failed

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds and runs all tests on Debian 12, installing what is missing; the last line counts them.
-#   usage: tests/run.sh            everything (about 10 minutes on two cores)
-#          tests/run.sh --quick    without the sanitizer and clang builds
+#   usage: tests/run.sh            everything (about 20 minutes on two cores)
+#          tests/run.sh --quick    without the builds for sanitizers, clang and coverage
 # Tests that need a GPU are skipped and counted where there is none; on a machine with one: tests/gpu/run-on-gpu.sh.
 set -eu
 cd "$(dirname "$0")/.."
@@ -32,6 +32,11 @@ suite plain "--werror"
 if [ -z "$quick" ]; then
   suite sanitize "-Db_sanitize=address,undefined -Db_lundef=false -Dexamples=false -Dcuda=disabled" --suite core --suite harness
   CC=clang CXX=clang++ suite clang "--werror -Dcuda=disabled" --suite smoke
+  # As tests/coverage.sh.
+  find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+  suite coverage "-Db_coverage=true -Doptimization=1 -Dexamples=false -Dcuda=disabled -Dintrospection=disabled" \
+    --suite core --suite harness
+  python3 tests/coverage.py build/coverage || { echo "coverage: below its targets"; failed_setup=1; }
 fi
 # shellcheck disable=SC2086
 exec python3 tests/count.py "$failed_setup" $logs

@@ -18,6 +18,7 @@ long 200 cancel
 long 1000 element-soak
 long 100000 allocations # all
 long 1000 soak
+long 30 element # seconds of properties set by eight threads
 # shellcheck disable=SC2086
 grep -hE '^(not )?ok|^# .*(instants|refused in turn|more:|peak memory)' $said
 exit $failed

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The element as such: registration, properties against the engine's table, presets, controller, states. */
 #include "fk.h"
+#include "test-count.h"
 #include "test-element-util.h"
 
 #include <gst/controller/gstdirectcontrolbinding.h>
@@ -204,7 +205,7 @@ static void test_threads(void) {
     threads[i] = g_thread_new("setter", set_at_random, &setters[i]);
   }
   guint frames = 0;
-  for (gint64 end = g_get_monotonic_time() + 2 * G_USEC_PER_SEC; g_get_monotonic_time() < end; frames++)
+  for (gint64 end = g_get_monotonic_time() + test_count(2) * G_USEC_PER_SEC; g_get_monotonic_time() < end; frames++)
     push(t, frames);
   g_atomic_int_set(&stop, 1);
   for (guint i = 0; i < 8; i++) g_thread_join(threads[i]);
