@@ -7,7 +7,7 @@ packages="meson ninja-build pkg-config gcc g++ libc6-dev libglib2.0-dev libjson-
   libopenblas-pthread-dev libpng-dev libjpeg-dev libcairo2-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev gstreamer1.0-tools
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good imagemagick fonts-dejavu-core python3"
 case ${1:-} in --tools | --tests) packages="$packages libvips-dev libcurl4-openssl-dev libnats-dev libsoup-3.0-dev libwebp-dev" ;; esac
-[ "${1:-}" != --tests ] || packages="$packages clang locales groff-base haproxy nats-server libvips-tools python3-gi gir1.2-gstreamer-1.0"
+[ "${1:-}" != --tests ] || packages="$packages clang cppcheck locales groff-base haproxy nats-server libvips-tools python3-gi gir1.2-gstreamer-1.0"
 
 # Upstream's elements for frames in CUDA memory, which run on a stand-in driver.
 [ "${1:-}" != --tests ] || packages="$packages gstreamer1.0-plugins-bad"
