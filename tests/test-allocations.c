@@ -100,7 +100,7 @@ static void refused(gconstpointer data) {
   fk_engine_unref(run(options, settings, right, &done, &error));
   const gint n = arm(-1);
   g_assert_no_error(error);
-  const gint wanted = (gint)test_count(25), step = MAX(1, n / wanted);
+  const gint wanted = (gint)test_count(15), step = MAX(1, n / wanted);
   gint tried = 0;
   for (gint k = 1; k <= n; k += step, tried++) survive(options, settings, k, right);
   g_test_message("%d allocations, %d of them refused in turn", n, tried);
