@@ -88,7 +88,10 @@ static void test_blocks(void) {
     g_autoptr(GByteArray) bytes = from_hex(word[2]), numbers = from_hex(word[3]);
     g_assert_cmpint((int)bytes->len, ==, type->bytes);
     float found[256];
-    type->expand(found, bytes->data, 1);
+    g_assert_cmpint(fk_code_values(type->code), ==, type->values);
+    g_assert_cmpint(fk_code_bytes(type->code), ==, type->bytes);
+    const FkCoded coded = {.form = {.code = type->code}, .rows = 1, .cols = type->values, .codes = bytes->data};
+    fk_coded_expand(&coded, found);
     g_assert_cmpmem(found, (size_t)type->values * sizeof(float), numbers->data, numbers->len);
     blocks++;
   }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Numbers of files as float32; see numbers.h. Types and blocks are types.c; here are the scales that stand in tensors
- * of their own beside the codes. */
+/* Numbers of files as float32; see numbers.h. What codes and blocks mean is blocks.c; here are the scales that stand in
+ * tensors of their own beside the codes. */
 #include "numbers.h"
 
 #include "file.h"
@@ -98,7 +98,7 @@ char *fk_numbers_check(FkSource *s, const int64_t *dim, int rank) {
     g_autofree char *found = fk_st_shape_text(s->tensor->dim, s->tensor->rank);
     return g_strdup_printf("expected shape %s, found %s", expected, found);
   }
-  if (s->scaling != FK_SCALING_NVFP4 && !type->plain && !type->expand)
+  if (s->scaling != FK_SCALING_NVFP4 && !type->code)
     return g_strdup_printf("expected F32, F16, BF16 or F8_E4M3 or another type of weights, found %s", type->name);
   if (cols % type->values)
     return g_strdup_printf("expected rows of whole blocks of %d %s numbers, found %" G_GINT64_FORMAT, type->values,
@@ -106,17 +106,31 @@ char *fk_numbers_check(FkSource *s, const int64_t *dim, int rank) {
   return check_scale(s, dim[0], cols);
 }
 
+FkCodedForm fk_numbers_form(const FkSource *s) {
+  FkCodedForm form = {.code = type_of(s->tensor)->code};
+  switch (s->scaling) {
+  case FK_SCALING_NONE: break;
+  case FK_SCALING_TENSOR:
+  case FK_SCALING_ROW: form.row_scale = true; break;
+  case FK_SCALING_MXFP8:
+    form.block = MX_BLOCK;
+    form.block_dtype = FK_E8M0;
+    break;
+  case FK_SCALING_NVFP4:
+    form = (FkCodedForm){.code = FK_CODE_E2M1, .row_scale = true, .block = NV_BLOCK, .block_dtype = FK_E4M3};
+    break;
+  }
+  return form;
+}
+
 /* ---- Reading ---- */
 
 struct FkNumbers {
   const FkSource *source;
-  int64_t cols, first, n; /* first: row of the file's tensor */
-  uint8_t *raw;           /* of the rows under way; `size` bytes */
-  size_t size, row;       /* bytes of a row in the file */
-  float scale;            /* of all numbers */
-  float *row_scales;      /* [n]; NULL: none */
-  uint8_t *tiles;         /* scales of blocks: whole tiles from row `tiles_first` of the tensor on; NULL: none */
-  int64_t tiles_first, tiles_cols;
+  int64_t first; /* row of the file's tensor */
+  size_t size;   /* of the codes under way, bytes */
+  void *codes;
+  FkCoded rows; /* those that it was begun for; codes: NULL */
 };
 
 static void *numbers_alloc(size_t bytes, GError **error) {
@@ -132,120 +146,92 @@ static bool bad_scale(const FkStTensor *t, float found, GError **error) {
   return false;
 }
 
-static bool read_one(const FkSafetensors *file, const FkStTensor *t, float *scale, GError **error) {
-  if (!fk_safetensors_read(file, t, 0, scale, sizeof *scale, error)) return false;
-  return (*scale > 0 && isfinite(*scale)) || bad_scale(t, *scale, error);
-}
-
-/* A row of zeros has the scale 0. */
-static bool read_row_scales(FkNumbers *r, GError **error) {
-  const FkSource *s = r->source;
-  r->row_scales = numbers_alloc((size_t)r->n * sizeof(float), error);
-  if (!r->row_scales || !fk_safetensors_read(s->scale_file, s->scale, (uint64_t)r->first * sizeof(float), r->row_scales,
-                                             (size_t)r->n * sizeof(float), error))
-    return false;
-  for (int64_t i = 0; i < r->n; i++)
-    if (!(r->row_scales[i] >= 0 && isfinite(r->row_scales[i]))) return bad_scale(s->scale, r->row_scales[i], error);
+/* One for all rows, as one for each. */
+static bool read_one(const FkNumbers *r, float *to, const FkSafetensors *file, const FkStTensor *t, GError **error) {
+  float scale;
+  if (!fk_safetensors_read(file, t, 0, &scale, sizeof scale, error)) return false;
+  if (!(scale > 0 && isfinite(scale))) return bad_scale(t, scale, error);
+  for (int64_t i = 0; i < r->rows.rows; i++) to[i] = scale;
   return true;
 }
 
-static bool read_tiles(FkNumbers *r, int block, GError **error) {
+/* A row of zeros has the scale 0. */
+static bool read_row_scales(const FkNumbers *r, float *to, GError **error) {
   const FkSource *s = r->source;
-  r->tiles_first = r->first / TILE_ROWS * TILE_ROWS;
-  r->tiles_cols = round_up(r->cols / block, TILE_COLS);
-  const int64_t rows = round_up(r->first + r->n, TILE_ROWS) - r->tiles_first;
-  const size_t bytes = (size_t)(rows * r->tiles_cols);
-  r->tiles = numbers_alloc(bytes, error);
-  return r->tiles && fk_safetensors_read(s->scale_file, s->scale, (uint64_t)(r->tiles_first * r->tiles_cols), r->tiles,
-                                         bytes, error);
+  const int64_t n = r->rows.rows;
+  if (s->scaling == FK_SCALING_TENSOR) return read_one(r, to, s->scale_file, s->scale, error);
+  if (s->scaling == FK_SCALING_NVFP4) return read_one(r, to, s->scale2_file, s->scale2, error);
+  if (!fk_safetensors_read(s->scale_file, s->scale, (uint64_t)r->first * sizeof *to, to, (size_t)n * sizeof *to, error))
+    return false;
+  for (int64_t i = 0; i < n; i++)
+    if (!(to[i] >= 0 && isfinite(to[i]))) return bad_scale(s->scale, to[i], error);
+  return true;
+}
+
+/* Out of tiles of 128 rows and 4 columns. */
+static bool read_block_scales(const FkNumbers *r, uint8_t *to, GError **error) {
+  const FkSource *s = r->source;
+  const bool power = r->rows.form.block_dtype == FK_E8M0;
+  const int64_t begin = r->first / TILE_ROWS * TILE_ROWS, end = round_up(r->first + r->rows.rows, TILE_ROWS);
+  const int64_t blocks = r->rows.cols / r->rows.form.block, across = round_up(blocks, TILE_COLS);
+  const size_t bytes = (size_t)((end - begin) * across);
+  g_autofree uint8_t *tiles = numbers_alloc(bytes, error);
+  if (!tiles || !fk_safetensors_read(s->scale_file, s->scale, (uint64_t)(begin * across), tiles, bytes, error))
+    return false;
+  for (int64_t i = 0; i < r->rows.rows; i++)
+    for (int64_t b = 0; b < blocks; b++) {
+      const int64_t at = r->first + i - begin, in = at % TILE_ROWS;
+      const int64_t tile = at / TILE_ROWS * (across / TILE_COLS) + b / TILE_COLS;
+      const uint8_t code = tiles[tile * TILE_ROWS * TILE_COLS + in % 32 * 16 + in / 32 * TILE_COLS + b % TILE_COLS];
+      const float scale = power ? fk_e8m0_to_f32(code) : fk_e4m3_to_f32(code);
+      if (!(scale >= 0)) return bad_scale(s->scale, scale, error);
+      to[i * blocks + b] = code;
+    }
+  return true;
 }
 
 static bool read_scales(FkNumbers *r, GError **error) {
-  const FkSource *s = r->source;
-  switch (s->scaling) {
-  case FK_SCALING_NONE: return true;
-  case FK_SCALING_TENSOR: return read_one(s->scale_file, s->scale, &r->scale, error);
-  case FK_SCALING_ROW: return read_row_scales(r, error);
-  case FK_SCALING_MXFP8: return read_tiles(r, MX_BLOCK, error);
-  case FK_SCALING_NVFP4: return read_one(s->scale2_file, s->scale2, &r->scale, error) && read_tiles(r, NV_BLOCK, error);
-  }
-  return false;
+  const FkCodedForm form = r->rows.form;
+  const size_t n = (size_t)r->rows.rows;
+  if (form.row_scale && (!(r->rows.row_scale = numbers_alloc(n * sizeof(float), error)) ||
+                         !read_row_scales(r, (float *)r->rows.row_scale, error)))
+    return false;
+  return !form.block || ((r->rows.block_scale = numbers_alloc(n * fk_coded_row_scales(form, r->rows.cols), error)) &&
+                         read_block_scales(r, (uint8_t *)r->rows.block_scale, error));
 }
 
 FkNumbers *fk_numbers_begin(const FkSource *source, int64_t cols, int64_t first, int64_t n, GError **error) {
-  const FkNumberType *type = type_of(source->tensor);
   g_autoptr(FkNumbers) r = g_new0(FkNumbers, 1);
-  *r = (FkNumbers){.source = source, .cols = cols, .first = source->first_row + first, .n = n, .scale = 1};
-  r->row = source->scaling == FK_SCALING_NVFP4 ? (size_t)cols / 2 : (size_t)(cols / type->values) * (size_t)type->bytes;
+  *r = (FkNumbers){.source = source, .first = source->first_row + first};
+  r->rows = (FkCoded){.form = fk_numbers_form(source), .rows = n, .cols = cols};
   return read_scales(r, error) ? g_steal_pointer(&r) : NULL;
 }
 
 void fk_numbers_end(FkNumbers *r) {
   if (!r) return;
-  g_free(r->raw);
-  g_free(r->row_scales);
-  g_free(r->tiles);
+  g_free(r->codes);
+  g_free((float *)r->rows.row_scale);
+  g_free((uint8_t *)r->rows.block_scale);
   g_free(r);
 }
 
-/* The scale's code of block `block` of row `row` of the tensor. */
-static uint8_t tile_at(const FkNumbers *r, int64_t row, int64_t block) {
-  const int64_t at = row - r->tiles_first, tile = at / TILE_ROWS * (r->tiles_cols / TILE_COLS) + block / TILE_COLS;
-  const int64_t in = at % TILE_ROWS;
-  return r->tiles[tile * TILE_ROWS * TILE_COLS + in % 32 * 16 + in / 32 * TILE_COLS + block % TILE_COLS];
-}
-
-static bool expand_mxfp8(const FkNumbers *r, int64_t row, const uint8_t *raw, float *to, GError **error) {
-  for (int64_t block = 0; block < r->cols / MX_BLOCK; block++) {
-    const float scale = fk_e8m0_to_f32(tile_at(r, row, block));
-    if (isnan(scale)) return bad_scale(r->source->scale, scale, error);
-    for (int i = 0; i < MX_BLOCK; i++) to[block * MX_BLOCK + i] = fk_e4m3_to_f32(raw[block * MX_BLOCK + i]) * scale;
-  }
-  return true;
-}
-
-/* Two numbers in a byte, the first in its upper half. */
-static bool expand_nvfp4(const FkNumbers *r, int64_t row, const uint8_t *raw, float *to, GError **error) {
-  static const float e2m1[16] = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
-                                 -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
-  for (int64_t block = 0; block < r->cols / NV_BLOCK; block++) {
-    const float code = fk_e4m3_to_f32(tile_at(r, row, block));
-    if (!(code >= 0)) return bad_scale(r->source->scale, code, error);
-    const float scale = r->scale * code;
-    for (int i = 0; i < NV_BLOCK; i++) {
-      const uint8_t pair = raw[(block * NV_BLOCK + i) / 2];
-      to[block * NV_BLOCK + i] = e2m1[i % 2 ? pair & 15 : pair >> 4] * scale;
-    }
-  }
-  return true;
+const FkCoded *fk_numbers_scales(const FkNumbers *r) {
+  return &r->rows;
 }
 
 bool fk_numbers_rows(FkNumbers *r, int64_t at, int64_t n, float *to, GError **error) {
   const FkSource *s = r->source;
-  const FkNumberType *type = type_of(s->tensor);
-  const size_t bytes = (size_t)n * r->row;
-  assert(at >= 0 && n >= 0 && at + n <= r->n);
+  const size_t row = fk_coded_row_bytes(r->rows.form, r->rows.cols), bytes = (size_t)n * row;
   if (bytes > r->size) {
-    g_free(r->raw);
+    g_free(r->codes);
     r->size = 0;
-    r->raw = numbers_alloc(bytes, error);
-    if (!r->raw) return false;
+    r->codes = numbers_alloc(bytes, error);
+    if (!r->codes) return false;
     r->size = bytes;
   }
-  if (!fk_safetensors_read(s->file, s->tensor, (uint64_t)(r->first + at) * r->row, r->raw, bytes, error)) return false;
-  if (r->tiles) {
-    for (int64_t i = 0; i < n; i++) {
-      const uint8_t *raw = r->raw + (size_t)i * r->row;
-      const bool ok = s->scaling == FK_SCALING_MXFP8 ? expand_mxfp8(r, r->first + at + i, raw, to + i * r->cols, error)
-                                                     : expand_nvfp4(r, r->first + at + i, raw, to + i * r->cols, error);
-      if (!ok) return false;
-    }
-    return true;
-  }
-  type->expand(to, r->raw, n * r->cols / type->values);
-  if (s->scaling == FK_SCALING_TENSOR)
-    for (int64_t i = 0; i < n * r->cols; i++) to[i] *= r->scale;
-  for (int64_t i = 0; r->row_scales && i < n; i++)
-    for (int64_t c = 0; c < r->cols; c++) to[i * r->cols + c] *= r->row_scales[at + i];
+  if (!fk_safetensors_read(s->file, s->tensor, (uint64_t)(r->first + at) * row, r->codes, bytes, error)) return false;
+  FkCoded rows = fk_coded_slice(r->rows, at, n);
+  rows.codes = r->codes;
+  fk_coded_expand(&rows, to);
   return true;
 }

@@ -5,6 +5,7 @@
 #ifndef FK_NUMBERS_H
 #define FK_NUMBERS_H
 
+#include "blocks.h"
 #include "names.h"
 
 /* A source whose numbers fk_numbers_rows makes; false: it is plain F32, F16 or BF16 and its bytes are the numbers. */
@@ -13,6 +14,8 @@ bool fk_numbers_coded(const FkSource *source);
  * Finds out how its scales are meant. NULL: it fits; else the problem, to stand behind the tensor's name.
  * (transfer full) */
 char *fk_numbers_check(FkSource *source, const int64_t *dim, int rank);
+/* What its numbers are made of, after the check. */
+FkCodedForm fk_numbers_form(const FkSource *source);
 
 /* Rows of a source on their way: buffers, and the scales of these rows. */
 typedef struct FkNumbers FkNumbers;
@@ -21,6 +24,8 @@ typedef struct FkNumbers FkNumbers;
  * or FK_ERROR_MEMORY. */
 FkNumbers *fk_numbers_begin(const FkSource *source, int64_t cols, int64_t first, int64_t n, GError **error);
 void fk_numbers_end(FkNumbers *numbers); /* (nullable) */
+/* The rows that it was begun for: their form and scales, no codes. */
+const FkCoded *fk_numbers_scales(const FkNumbers *numbers);
 /* Rows at..at+n of those that it was begun for, as [n, cols]. */
 bool fk_numbers_rows(FkNumbers *numbers, int64_t at, int64_t n, float *to, GError **error);
 

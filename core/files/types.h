@@ -3,7 +3,7 @@
 #ifndef FK_TYPES_H
 #define FK_TYPES_H
 
-#include "tensor.h"
+#include "blocks.h"
 
 /* Numbers come in blocks of `values` that take `bytes`; of most types a block is one number. */
 typedef struct {
@@ -13,8 +13,7 @@ typedef struct {
   bool safetensors;  /* that format has the name */
   bool plain;        /* `dtype` is the same number */
   FkDtype dtype;
-  /* `blocks` blocks as float32; NULL: plain, or nothing that weights are made of. */
-  void (*expand)(float *to, const uint8_t *from, int64_t blocks);
+  FkCode code; /* of its blocks; FK_CODE_NONE: nothing that weights are made of by itself */
 } FkNumberType;
 
 /* NULL: no such row. */
