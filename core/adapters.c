@@ -84,6 +84,7 @@ bool fk_adapters_set(FkModel *m, const char *list, bool *text_changed, GCancella
     add_names(&a->stale[i], deltas_of(loras, (FkPart)i));
   }
   *text_changed = a->stale[FK_PART_CLIP] || a->stale[FK_PART_T5];
+  fk_model_set_apart(m, loras);
   point_at(m, loras);
   fk_loras_free(a->loras);
   a->loras = g_steal_pointer(&loras);

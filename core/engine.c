@@ -324,7 +324,8 @@ static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **
   if (!ok) {
     fk_backend_sync(e->be);
     fk_backend_clear(e->be);
-    fk_store_settle(fk_binder_store(e->model->part[FK_PART_FLUX].binder)); /* copies may have failed */
+    for (int i = 0; i < FK_PARTS; i++) /* copies may have failed */
+      fk_store_settle(fk_binder_store(e->model->part[i].binder));
     e->arena.used = 0;
   }
   return ok;
@@ -510,7 +511,9 @@ char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
   FkLoadPlan plan = e->plan;
   g_mutex_lock(&e->lock);
   if (e->placing.swaps && plan.offload < 0) plan.offload = FK_OFFLOAD_MODEL;
-  if (e->placing.level) plan.offload = FK_OFFLOAD_SEQUENTIAL;
+  if (e->placing.level || e->placing.text_level) plan.offload = FK_OFFLOAD_SEQUENTIAL;
+  if (plan.storage < 0) plan.storage = e->placing.as_filed ? FK_STORAGE_FILE : FK_STORAGE_EXPANDED;
+  plan.has_forms = e->model->has_forms;
   plan.streamed = MAX(e->placing.level - 1, 0);
   g_mutex_unlock(&e->lock);
   char **opened = fk_load_report(e->options, &plan, e->be, e->why), **tuned = fk_tune_report(settings, e->be);

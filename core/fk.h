@@ -445,7 +445,10 @@ typedef struct {
   /* With the options' offload and max-vram: of the weights in memory at a time, and copied from host memory, for one
    * evaluation and once before the first. */
   double placed_bytes, streamed_bytes, streamed_before_bytes;
-  const char *offload; /* "none", "model", "sequential" */
+  const char *offload;        /* "none", "model", "sequential" */
+  const char *storage;        /* "expanded", "file" */
+  double streamed_text_bytes; /* the same of T5, for one prompt */
+  double host_bytes;          /* of copies of weights in host memory */
   int streamed_blocks, blocks;
   double cache_bytes;     /* of the prompt cache */
   double whole_step_flop; /* of one evaluation if the last block computed every row, as the reference does */

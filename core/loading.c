@@ -27,16 +27,19 @@ static bool same_plan(const FkPlanned *p, const FkEdit *edit) {
 
 /* Work memory of this edit, and whether all that it needs can be had: before the first byte of it is allocated. */
 static bool plan_memory(FkEngine *e, const FkEdit *edit, size_t *work, GError **error) {
+  FkWork works;
   g_autofree char *what = g_strdup_printf("an edit at %dx%d", edit->width, edit->height);
   g_mutex_lock(&e->lock);
   const uint64_t limit = e->max_vram;
   g_mutex_unlock(&e->lock);
   e->plans++;
-  if (!fk_plan_arena(edit, work, error)) return false;
-  const FkBudget budget = fk_placement_choose(e, MAX(*work, e->arena.size), limit);
+  if (!fk_plan_works(edit, &works, error)) return false;
+  for (int i = 0; i < 2; i++) works.bytes[i] = MAX(works.bytes[i], e->arena.size);
+  const FkBudget budget = fk_placement_choose(e, &works, limit);
   const FkModel *m = e->model;
-  /* Parts that change places: what is there leaves before what is larger comes. */
-  const size_t leaves = m->swaps && m->loaded ? fk_model_held_bytes(m) + budget.cache : 0;
+  *work = works.bytes[m->precision.as_filed];
+  /* Parts that change places: what is there leaves before what is larger comes. Others are there already. */
+  const size_t leaves = m->loaded && !m->swaps ? 0 : fk_model_held_bytes(m) + (e->cache.memory ? budget.cache : 0);
   if (fk_budget_within(&budget, limit, what, error) &&
       fk_budget_available(&budget, e->be, m->loaded && !m->swaps, e->arena.size + leaves, what, error))
     return true;
@@ -65,6 +68,7 @@ static bool load(FkEngine *e, const FkEdit *edit, GError **error) {
     fk_backend_clear(e->be);
     return false;
   }
+  if (e->cache.memory) return true; /* parts were bound anew */
   void *cache = e->be->ops->alloc(e->be, fk_prompt_cache_bytes(e->model, e->be));
   fk_prompt_cache_init(&e->cache, e->model, e->be, cache);
   return true;

@@ -5,6 +5,7 @@
 
 #include "file.h"
 #include "fk.h"
+#include "types.h"
 
 static bool mismatch(GError **error, const char *path, const char *what, int64_t expected, int64_t found) {
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
@@ -22,6 +23,8 @@ static bool check_levels(const FkModel *m, GError **error) {
 bool fk_model_bind(FkModel *m, FkPart i, const FkPrecision *precision, GError **error) {
   FkModelPart *p = &m->part[i];
   p->binder = fk_binder_new(m->be, precision, &m->names, i);
+  if (m->forms_only) fk_binder_forms_only(p->binder);
+  fk_binder_expand(p->binder, m->apart[i]);
   switch (i) {
   case FK_PART_CLIP: fk_clip_init(&m->clip, &m->config.clip, p->binder); break;
   case FK_PART_T5: fk_t5_init(&m->t5, &m->config.t5, p->binder); break;
@@ -88,6 +91,12 @@ static bool take_pack(const FkModel *m, GError **error) {
 /* Files and configurations are inside, as in a folder. */
 static bool open_packed(FkModel *m, const char *path, bool with_files, GError **error) {
   m->path = g_strdup(path);
+  if (m->precision.as_filed) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "weight-storage=file: a packed model has expanded weights; open what it was packed from");
+    return false;
+  }
+  m->precision.either = false;
   if (with_files && !(m->pack = fk_pack_open(path, error))) return false;
   return fk_config_load(&m->config, path, error) && check_levels(m, error) &&
          (!with_files || open_tokenizers(m, path, error));
@@ -112,29 +121,64 @@ static bool check_alone(const FkPaths *p, GError **error) {
 
 /* Parts, configurations and tokenizers of the model's files. */
 static bool open_checkpoint(FkModel *m, const FkPaths *paths, bool with_files, GError **error) {
+  const bool forms = m->precision.as_filed || m->precision.either;
   FkCheckpoint c;
   if (fk_pack_detect(paths->model)) return check_alone(paths, error) && open_packed(m, paths->model, with_files, error);
-  if (!fk_checkpoint_open(&c, paths, with_files, error)) return false;
+  if (!fk_checkpoint_open(&c, paths, with_files ? FK_FILES_ALL : forms ? FK_FILES_FORMS : FK_FILES_NONE, error))
+    return false;
   m->path = g_strdup(paths->model);
   m->config = c.config;
   m->names = c.names;
-  for (int i = 0; i < FK_PARTS; i++) m->part[i].component = g_steal_pointer(&c.component[i]);
+  m->forms_only = !with_files;
+  for (int i = 0; i < FK_PARTS; i++)
+    *(with_files ? &m->part[i].component : &m->forms[i]) = g_steal_pointer(&c.component[i]);
   m->tokenizers = g_steal_pointer(&c.tokenizers);
   const bool ok = check_levels(m, error) && (!with_files || open_tokenizers(m, m->tokenizers, error));
   fk_checkpoint_clear(&c);
   return ok;
 }
 
+/* "kontext-dev" or "kontext-dev:Q4_K". */
+static bool open_published(FkModel *m, const char *name) {
+  g_auto(GStrv) words = g_strsplit(name, ":", 2);
+  if (!words[0] || !fk_config_preset(&m->config, words[0])) return false;
+  if (!words[1]) return true;
+  m->precision.assumed = fk_number_code(words[1]);
+  return m->precision.assumed != FK_CODE_NONE;
+}
+
+/* The model with its matrices the other way, where that takes other bytes; nothing of it is ever loaded. */
+static FkModel *bind_other(const FkModel *m) {
+  g_autoptr(FkModel) o = g_new0(FkModel, 1);
+  o->be = m->be;
+  o->config = m->config;
+  o->names = m->names;
+  o->precision = m->precision;
+  o->precision.as_filed = !m->precision.as_filed;
+  o->forms_only = true;
+  for (int i = 0; i < FK_PARTS; i++) fk_model_bind(o, (FkPart)i, &o->precision, NULL);
+  return fk_model_weight_bytes(o) == fk_model_weight_bytes(m) ? NULL : g_steal_pointer(&o);
+}
+
+static size_t filed_bytes(const FkModel *m) {
+  size_t bytes = 0;
+  for (int i = 0; i < FK_PARTS; i++)
+    for (int role = 0; role < FK_ROLES; role++) bytes += fk_binder_share(m->part[i].binder, role).coded;
+  return bytes;
+}
+
 FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
                              GError **error) {
   g_autoptr(FkModel) m = g_new0(FkModel, 1);
   m->be = be;
+  m->precision = precision ? *precision : fk_precision_uniform(be->dtype);
   const bool exists = g_file_test(paths->model, G_FILE_TEST_EXISTS);
-  if ((exists || !fk_config_preset(&m->config, paths->model)) && !open_checkpoint(m, paths, with_files, error))
-    return NULL;
+  if ((exists || !open_published(m, paths->model)) && !open_checkpoint(m, paths, with_files, error)) return NULL;
   for (int i = 0; i < FK_PARTS; i++)
-    if (!fk_model_bind(m, (FkPart)i, precision, error)) return NULL;
+    if (!fk_model_bind(m, (FkPart)i, &m->precision, error)) return NULL;
   if (m->pack && !take_pack(m, error)) return NULL;
+  if (m->precision.either) m->other = bind_other(m);
+  m->has_forms = m->other || filed_bytes(m);
   return g_steal_pointer(&m);
 }
 
@@ -142,24 +186,38 @@ FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *preci
   return fk_model_open_paths(&(FkPaths){.model = path}, be, precision, with_files, error);
 }
 
+static void clear_network(FkModel *m, FkPart i) {
+  switch (i) {
+  case FK_PART_CLIP: fk_clip_clear(&m->clip); break;
+  case FK_PART_T5: fk_t5_clear(&m->t5); break;
+  case FK_PART_FLUX: fk_flux_clear(&m->flux); break;
+  default: break;
+  }
+}
+
 void fk_model_free(FkModel *m) {
   if (!m) return;
+  fk_model_free(m->other);
   fk_loras_free(m->adapters.loras);
   g_free(m->adapters.identity);
   for (int i = 0; i < FK_PARTS; i++) g_clear_pointer(&m->adapters.stale[i], g_hash_table_unref);
   for (int i = 0; i < FK_PARTS; i++) {
     fk_binder_free(m->part[i].binder);
     fk_component_free(m->part[i].component);
+    fk_component_free(m->forms[i]);
+    if (m->apart[i]) g_hash_table_unref(m->apart[i]);
+    clear_network(m, (FkPart)i);
   }
-  fk_clip_clear(&m->clip);
-  fk_t5_clear(&m->t5);
-  fk_flux_clear(&m->flux);
   fk_clip_tokenizer_free(m->clip_tokenizer);
   fk_t5_tokenizer_free(m->t5_tokenizer);
   fk_pack_free(m->pack);
   g_free(m->tokenizers);
   g_free(m->path);
   g_free(m);
+}
+
+static FkStore *store_of(const FkModel *m, int part) {
+  return fk_binder_store(m->part[part].binder);
 }
 
 /* Not of a null walk. */
@@ -176,7 +234,7 @@ static bool is_text(int part) {
 static bool check_memory(const FkModel *m, GError **error) {
   size_t need = 0, free_bytes = 0, total_bytes = 0;
   for (int i = 0; i < FK_PARTS; i++)
-    need += m->part[i].loaded || !from_files(m, i) || (m->swaps && !is_text(i)) ? 0 : m->part[i].bytes;
+    need += m->part[i].loaded || !from_files(m, i) || (m->swaps && !is_text(i)) ? 0 : store_of(m, i)->memory_bytes;
   m->be->ops->memory(m->be, &free_bytes, &total_bytes);
   const bool host = m->be->ops == &fk_cpu_ops;
   const size_t have = host ? total_bytes : free_bytes;
@@ -233,33 +291,110 @@ bool fk_model_bring(FkModel *m, bool text, GCancellable *cancellable, GError **e
   return true;
 }
 
+/* Another network on the same files; it was bound before, so that nothing of it can be wrong. */
+static void rebind(FkModel *m, FkPart i) {
+  const FkStore *s = store_of(m, i);
+  const int level = s->level, slots = s->slots;
+  if (m->part[i].loaded) fk_model_release_part(m, i);
+  m->loaded = false;
+  fk_binder_free(m->part[i].binder);
+  clear_network(m, i);
+  const bool bound = fk_model_bind(m, i, &m->precision, NULL);
+  assert(bound);
+  (void)bound;
+  if (level) fk_store_stream(store_of(m, i), level, slots);
+  fk_binder_adapt(m->part[i].binder, m->adapters.loras ? fk_loras_deltas(m->adapters.loras, i) : NULL);
+}
+
+static void set_form(FkModel *m, bool as_filed) {
+  m->precision.as_filed = as_filed;
+  for (int i = 0; i < FK_PARTS; i++)
+    if (i != FK_PART_VAE) rebind(m, (FkPart)i); /* whose kernels are always expanded */
+}
+
+static bool same_names(GHashTable *a, GHashTable *b) {
+  GHashTableIter it;
+  gpointer name;
+  if (!a || !b) return !a && !b;
+  if (g_hash_table_size(a) != g_hash_table_size(b)) return false;
+  g_hash_table_iter_init(&it, a);
+  while (g_hash_table_iter_next(&it, &name, NULL))
+    if (!g_hash_table_contains(b, name)) return false;
+  return true;
+}
+
+/* (transfer full): NULL: none */
+static GHashTable *changed_names(const FkLoras *loras, FkPart part) {
+  GHashTable *deltas = loras ? fk_loras_deltas(loras, part) : NULL, *names = NULL;
+  GHashTableIter it;
+  gpointer name;
+  if (!deltas || !g_hash_table_size(deltas)) return NULL;
+  names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  g_hash_table_iter_init(&it, deltas);
+  while (g_hash_table_iter_next(&it, &name, NULL)) g_hash_table_add(names, g_strdup(name));
+  return names;
+}
+
+bool fk_model_set_apart(FkModel *m, const FkLoras *loras) {
+  bool rebound = false;
+  if (!m->has_forms) return false;
+  for (int i = 0; i < FK_PARTS; i++) {
+    FkModel *const models[] = {m, m->other};
+    g_autoptr(GHashTable) names = changed_names(loras, (FkPart)i);
+    if (same_names(names, m->apart[i])) continue;
+    for (int k = 0; k < (m->other ? 2 : 1); k++) {
+      g_clear_pointer(&models[k]->apart[i], g_hash_table_unref);
+      models[k]->apart[i] = names ? g_hash_table_ref(names) : NULL;
+      if (models[k]->precision.as_filed) rebind(models[k], (FkPart)i);
+    }
+    rebound |= m->precision.as_filed;
+  }
+  return rebound;
+}
+
 FkPlacing fk_model_placing(const FkModel *m) {
-  const FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
-  return (FkPlacing){m->swaps, s->level, s->slots};
+  const FkStore *s = store_of(m, FK_PART_FLUX);
+  return (FkPlacing){m->swaps, s->level, s->slots, store_of(m, FK_PART_T5)->level, m->precision.as_filed};
 }
 
 void fk_model_place(FkModel *m, FkPlacing p) {
-  FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
+  if (p.as_filed != m->precision.as_filed) {
+    set_form(m, p.as_filed);
+    if (m->other) set_form(m->other, !p.as_filed);
+  }
+  FkStore *s = store_of(m, FK_PART_FLUX), *text = store_of(m, FK_PART_T5);
   const bool others = p.swaps && !m->swaps, streams = p.level != s->level || (p.level && p.slots != s->slots);
+  const bool text_streams = p.text_level != text->level;
   m->swaps = p.swaps;
   for (int i = 0; i < FK_PARTS; i++)
-    if (m->part[i].loaded && (is_text(i) ? others : streams)) fk_model_release_part(m, (FkPart)i);
+    if (m->part[i].loaded && (is_text(i) ? others || (text_streams && i == FK_PART_T5) : streams))
+      fk_model_release_part(m, (FkPart)i);
   if (streams) fk_store_stream(s, p.level, p.slots);
+  if (text_streams) fk_store_stream(text, p.text_level, FK_TEXT_SLOTS);
 }
 
 size_t fk_model_placed_bytes(const FkModel *m, FkPlacing p) {
-  const FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
-  size_t text = 0, rest = 0;
-  for (int i = 0; i < FK_PARTS; i++)
-    *(is_text(i) ? &text : &rest) += i == FK_PART_FLUX ? fk_store_level_bytes(s, p.level, p.slots) : m->part[i].bytes;
+  if (m->other && p.as_filed != m->precision.as_filed) m = m->other;
+  const size_t text =
+      m->part[FK_PART_CLIP].bytes + fk_store_level_bytes(store_of(m, FK_PART_T5), p.text_level, FK_TEXT_SLOTS);
+  const size_t rest = fk_store_level_bytes(store_of(m, FK_PART_FLUX), p.level, p.slots) + m->part[FK_PART_VAE].bytes;
   return p.swaps ? MAX(text, rest) : text + rest;
+}
+
+size_t fk_model_host_bytes(const FkModel *m) {
+  size_t bytes = 0;
+  for (int i = 0; i < FK_PARTS; i++) bytes += store_of(m, i)->host_bytes;
+  return bytes;
 }
 
 bool fk_model_load(FkModel *m, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
   Share share = {progress, user_data, 0, (int64_t)fk_model_open_bytes(m)};
   if (!check_memory(m, error)) return false;
   for (int i = 0; i < FK_PARTS; i++) {
-    if (m->swaps && !is_text(i)) continue; /* the first edit begins with its text */
+    if (m->swaps && !is_text(i)) { /* the first edit begins with its text */
+      if (m->part[i].loaded) fk_model_release_part(m, (FkPart)i);
+      continue;
+    }
     if (!fk_model_load_part(m, (FkPart)i, cancellable, forward_progress, &share, error)) {
       for (int k = 0; k < FK_PARTS; k++) fk_model_release_part(m, (FkPart)k);
       m->loaded = false;

@@ -21,11 +21,14 @@ typedef struct {
   bool loaded;
 } FkModelPart;
 
-/* Which weights are in memory at a time. */
+/* Which weights are in memory at a time, and how. */
 typedef struct {
   bool swaps;       /* text encoders, or transformer and autoencoder; else all parts */
   int level, slots; /* of the transformer's groups (fk_store_stream); level 0: all stay */
+  int text_level;   /* of T5's, in FK_TEXT_SLOTS */
+  bool as_filed;    /* matrices stay as their files have them (FkPrecision.as_filed) */
 } FkPlacing;
+#define FK_TEXT_SLOTS 3
 
 /* What adapters.c has made of the weights. */
 typedef struct {
@@ -34,7 +37,7 @@ typedef struct {
   GHashTable *stale[FK_PARTS]; /* canonical names whose weights in memory may be others'; NULL: none */
 } FkAdapters;
 
-typedef struct {
+typedef struct FkModel {
   FkPack *pack;     /* NULL: not of a packed file */
   char *path;       /* NULL: a published configuration without files */
   char *tokenizers; /* the folder that they are in; NULL: none, or inside the packed file */
@@ -51,12 +54,21 @@ typedef struct {
   bool swaps;  /* FkPlacing.swaps */
   bool loaded; /* all parts are, or with `swaps` those of one of the two */
   FkAdapters adapters;
+  FkPrecision precision;
+  bool has_forms;               /* as_filed, some matrix takes fewer bytes */
+  bool forms_only;              /* binders take no more than forms from files: a null walk */
+  FkComponent *forms[FK_PARTS]; /* owned, of a null walk */
+  GHashTable *apart[FK_PARTS];  /* names of fk_binder_expand: adapters change them; NULL: none */
+  struct FkModel *other; /* the same with precision.as_filed the other way, for its sizes; NULL: they are equal, or
+                            it is not either */
 } FkModel;
 
 /* Reads configurations, tokenizers and all tensor headers of `path`, and checks every tensor's name, type and shape.
- * path "kontext-dev" or "schnell" where no such folder exists: the published configuration for null walks.
+ * path "kontext-dev" or "schnell" where no such folder exists: the published configuration for null walks; with ":Q4_K"
+ * behind it as if files had their matrices in this type.
  * precision: forms of the matrices by role, NULL: the backend's dtype (fk_binder_new). with_files false: headers of
- * weight files and tokenizers are not opened (plan of a folder). */
+ * weight files and tokenizers are not opened (plan of a folder), but those that say in which forms matrices could stay.
+ */
 FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error);
 /* The same of a model whose parts are in several places. */
 FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
@@ -84,11 +96,17 @@ void fk_model_release_part(FkModel *model, FkPart part);
 char *fk_model_layout(const FkModel *model);
 /* Of what fk_model_load loads. */
 size_t fk_model_open_bytes(const FkModel *model);
-/* The present one, and another: parts that it moves give their memory back. The caller as of fk_model_release_part. */
+/* The present one, and another: parts that it moves or that have another form give their memory back. The caller as of
+ * fk_model_release_part. */
 FkPlacing fk_model_placing(const FkModel *model);
 void fk_model_place(FkModel *model, FkPlacing placing);
+/* Adapters (NULL: none) change matrices: those do not stay as their files have them. True: some part has been bound
+ * anew and has given its memory back; the caller as of fk_model_release_part. */
+bool fk_model_set_apart(FkModel *model, const FkLoras *loras);
 /* Most bytes of the weights that are in memory at a time. */
 size_t fk_model_placed_bytes(const FkModel *model, FkPlacing placing);
+/* Of copies of weights in host memory, with the present placing. */
+size_t fk_model_host_bytes(const FkModel *model);
 /* Of the parts that are in memory now. */
 size_t fk_model_held_bytes(const FkModel *model);
 /* Of all parts, loaded or not: known as soon as the model is open. */

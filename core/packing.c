@@ -364,6 +364,12 @@ static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellab
                         "packing: quantization=fp8-static: its scales are of a model that is not packed");
     return false;
   }
+  if (plan.storage == FK_STORAGE_FILE) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "weight-storage=file: a packed model has expanded weights; the files are opened as they are");
+    return false;
+  }
+  plan.precision.either = false;
   w->paths = fk_load_paths(&plan, fk_options_get(options, "model-path"));
   w->model = fk_model_open_paths(&w->paths, &w->be, &plan.precision, true, error);
   const bool ok = w->model && adapt(w, error) && write_file(w, &plan, cancellable, error);

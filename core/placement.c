@@ -10,24 +10,53 @@
 /* Of the ring: one copy is under way while another block waits, and a third is used. */
 enum { SLOTS = 3 };
 
-static FkPlacing smallest(const FkModel *m) {
-  return (FkPlacing){true, fk_store_levels(fk_binder_store(m->part[FK_PART_FLUX].binder)), 1};
+static FkStore *store_of(const FkModel *m, FkPart part) {
+  return fk_binder_store(m->part[part].binder);
 }
 
-FkPlacing fk_placement_pick(const FkModel *m, int offload, bool streams, uint64_t most) {
-  const FkPlacing none = {0}, model = {.swaps = true}, least = smallest(m);
-  if (offload == FK_OFFLOAD_NONE || (offload < 0 && fk_model_placed_bytes(m, none) <= most)) return none;
-  if (offload == FK_OFFLOAD_MODEL || fk_model_placed_bytes(m, model) <= most) return model;
+/* Whether matrices stay as filed where few bytes matter most. */
+static bool last_form(const FkModel *m) {
+  return m->precision.as_filed || m->other;
+}
+
+static FkPlacing smallest(const FkModel *m) {
+  return (FkPlacing){.swaps = true,
+                     .level = fk_store_levels(store_of(m, FK_PART_FLUX)),
+                     .slots = 1,
+                     .text_level = fk_store_levels(store_of(m, FK_PART_T5)),
+                     .as_filed = last_form(m)};
+}
+
+static bool fits(const FkModel *m, FkPlacing p, const uint64_t most[2]) {
+  return fk_model_placed_bytes(m, p) <= most[p.as_filed];
+}
+
+/* Without a ring, expanded before as filed. False: neither fits; *p is the last. */
+static bool pick_form(const FkModel *m, bool swaps, const uint64_t most[2], FkPlacing *p) {
+  *p = (FkPlacing){.swaps = swaps, .as_filed = m->other ? false : m->precision.as_filed};
+  if (fits(m, *p, most) || !m->other) return fits(m, *p, most);
+  p->as_filed = true;
+  return fits(m, *p, most);
+}
+
+/* As few blocks of T5 and of the transformer as possible; *p: what is left where nothing fits. */
+static bool pick_ring(const FkModel *m, const uint64_t most[2], FkPlacing *p) {
+  const FkPlacing least = smallest(m);
+  *p = least;
+  for (p->text_level = 0; p->text_level < least.text_level && !fits(m, *p, most);) p->text_level++;
+  p->slots = SLOTS;
+  for (p->level = 0; p->level < least.level && !fits(m, *p, most);) p->level++;
+  while (p->slots > 1 && !fits(m, *p, most)) p->slots--;
+  if (!p->level) p->slots = 0;
+  return fits(m, *p, most);
+}
+
+FkPlacing fk_placement_pick(const FkModel *m, int offload, bool streams, const uint64_t most[2]) {
+  FkPlacing none, p;
+  if (offload <= FK_OFFLOAD_NONE && (pick_form(m, false, most, &none) || offload == FK_OFFLOAD_NONE)) return none;
+  if (pick_form(m, true, most, &p) || offload == FK_OFFLOAD_MODEL) return p;
   if (offload < 0 && !streams) return none;
-  for (int level = 1; level <= least.level; level++) {
-    const FkPlacing p = {true, level, SLOTS};
-    if (fk_model_placed_bytes(m, p) <= most) return p;
-  }
-  for (int slots = SLOTS - 1; slots > 0; slots--) {
-    const FkPlacing p = {true, least.level, slots};
-    if (fk_model_placed_bytes(m, p) <= most) return p;
-  }
-  return offload < 0 ? none : least;
+  return pick_ring(m, most, &p) || offload >= 0 ? p : none;
 }
 
 /* Where the host's memory is the device's, streaming would take more of it. */
@@ -38,10 +67,11 @@ static bool streams(const FkEngine *e) {
 size_t fk_placement_least(const FkEngine *e) {
   const FkModel *m = e->model;
   const int offload = e->plan.offload;
-  if (offload == FK_OFFLOAD_NONE) return fk_model_weight_bytes(m);
-  if (offload == FK_OFFLOAD_MODEL || (offload < 0 && !streams(e)))
-    return fk_model_placed_bytes(m, (FkPlacing){.swaps = true});
-  return fk_model_placed_bytes(m, smallest(m));
+  FkPlacing p = smallest(m);
+  if (offload == FK_OFFLOAD_NONE) p.swaps = false;
+  if (offload == FK_OFFLOAD_NONE || offload == FK_OFFLOAD_MODEL || (offload < 0 && !streams(e)))
+    p.level = p.text_level = 0;
+  return fk_model_placed_bytes(m, p);
 }
 
 static uint64_t limit_of(const FkEngine *e, uint64_t limit) {
@@ -74,6 +104,7 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
     if (!ok ||
         !fk_plan(path ? path : "kontext-dev", options, settings, 64, 64, e->be->dtype == FK_F32 ? 4 : 2, &p, NULL))
       continue;
+    if (!strcmp(tries[i][0], "weight-storage") && strcmp(p.storage, "file")) continue; /* files have no such forms */
     const double bytes = p.placed_bytes + p.cache_bytes + (double)work + (double)e->be->fixed_bytes;
     if (bytes > (double)limit_of(e, limit)) continue;
     g_string_append_printf(s, "%s%s=%s", s->len ? ", or " : "", tries[i][0], tries[i][1]);
@@ -87,20 +118,35 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
   }
 }
 
-FkBudget fk_placement_choose(FkEngine *e, size_t work, uint64_t limit) {
-  FkModel *m = e->model;
-  const FkBudget budget = fk_budget_of(m, e->be, work);
-  const uint64_t others = (uint64_t)budget.cache + budget.work + budget.fixed, most = limit_of(e, limit);
-  const FkPlacing now = fk_model_placing(m);
-  FkPlacing p = fk_placement_pick(m, e->plan.offload, streams(e), most > others ? most - others : 0);
+/* What a larger edit has made smaller stays so. */
+static FkPlacing grown(FkPlacing now, FkPlacing p) {
   p.swaps |= now.swaps;
+  p.as_filed |= now.as_filed;
+  p.text_level = MAX(p.text_level, now.text_level);
   if (p.level < now.level || (p.level == now.level && p.slots > now.slots)) p.level = now.level, p.slots = now.slots;
-  if (p.swaps != now.swaps || p.level != now.level || p.slots != now.slots) {
+  return p;
+}
+
+static bool same(FkPlacing a, FkPlacing b) {
+  return a.swaps == b.swaps && a.level == b.level && a.slots == b.slots && a.text_level == b.text_level &&
+         a.as_filed == b.as_filed;
+}
+
+FkBudget fk_placement_choose(FkEngine *e, const FkWork *work, uint64_t limit) {
+  FkModel *m = e->model;
+  uint64_t most[2];
+  for (int i = 0; i < 2; i++) {
+    const FkBudget b = fk_budget_of(m, e->be, work->bytes[i]);
+    const uint64_t others = (uint64_t)b.cache + b.work + b.fixed, all = limit_of(e, limit);
+    most[i] = all > others ? all - others : 0;
+  }
+  const FkPlacing now = fk_model_placing(m), p = grown(now, fk_placement_pick(m, e->plan.offload, streams(e), most));
+  if (!same(p, now)) {
     fk_backend_sync(e->be); /* nothing is under way; what goes is not used when it goes */
     fk_model_place(m, p);
-    g_mutex_lock(&e->lock);
-    e->placing = fk_model_placing(m);
-    g_mutex_unlock(&e->lock);
   }
-  return fk_budget_of(m, e->be, work);
+  g_mutex_lock(&e->lock);
+  e->placing = fk_model_placing(m);
+  g_mutex_unlock(&e->lock);
+  return fk_budget_of(m, e->be, work->bytes[m->precision.as_filed]);
 }

@@ -5,16 +5,18 @@
 
 #include "budget.h"
 #include "engine.h"
+#include "plan.h"
 
-/* The fastest that keeps weights within `most` bytes: all parts, parts that change places, and then as few blocks that
- * stream as possible. offload: FkOffload, -1: the first of these that fits. Where nothing fits: what was asked for, -1:
- * all parts. streams: whether -1 may stream. */
-FkPlacing fk_placement_pick(const FkModel *model, int offload, bool streams, uint64_t most);
+/* The fastest that keeps weights within `most` bytes, expanded [0] and as filed [1]: all parts, parts that change
+ * places, and then as few blocks that stream as possible. Of a model that may be either, each of the first two is tried
+ * expanded and then as filed, and what streams is as filed. offload: FkOffload, -1: the first of these that fits. Where
+ * nothing fits: what was asked for, -1: all parts. streams: whether -1 may stream. */
+FkPlacing fk_placement_pick(const FkModel *model, int offload, bool streams, const uint64_t most[2]);
 /* Fewest bytes of weights that the engine's option leaves. */
 size_t fk_placement_least(const FkEngine *engine);
 /* As asked for, or all parts where they fit; what a larger edit has made smaller stays so. By the plan and the device's
  * total: by what is free it would be another engine each time. limit: max-vram, 0: none. The budget with it. */
-FkBudget fk_placement_choose(FkEngine *engine, size_t work, uint64_t limit);
+FkBudget fk_placement_choose(FkEngine *engine, const FkWork *work, uint64_t limit);
 /* Adds to an error of memory the settings that would fit, with their bytes. */
 void fk_placement_suggest(const FkEngine *engine, size_t work, uint64_t limit, GError **error);
 

@@ -49,19 +49,34 @@ static size_t peak(const FkEdit *e) {
   return best;
 }
 
-bool fk_plan_arena(const FkEdit *edit, size_t *bytes, GError **error) {
+/* Peak of a walk with these weights. */
+static bool measure(const FkEdit *edit, FkBackend *be, const FkModel *model, size_t *bytes, GError **error) {
   FkEdit copy = *edit;
   FkArena arena;
   g_autofree FkJob *jobs = g_memdup2(edit->jobs, sizeof(FkJob) * (size_t)edit->n);
+  copy.jobs = jobs;
+  copy.model = model;
+  const bool ok = walk(&copy, be, &arena, false, error);
+  *bytes = peak(&copy);
+  return ok;
+}
+
+static bool measure_both(const FkEdit *edit, FkBackend *be, FkWork *work, GError **error) {
+  const FkModel *m = edit->model;
+  const bool form = m->precision.as_filed;
+  if (!measure(edit, be, m, &work->bytes[form], error)) return false;
+  work->bytes[!form] = work->bytes[form];
+  return !m->other || measure(edit, be, m->other, &work->bytes[!form], error);
+}
+
+bool fk_plan_works(const FkEdit *edit, FkWork *work, GError **error) {
   FkBackend *be = null_backend(edit->be->dtype, error);
   if (!be) return false;
   /* The same fused ops and kernels as the backend that will run: they and compositions need scratch. Graphs are no
    * matter of memory, and there are none here. */
   be->real = edit->be;
   be->use = edit->be->use & be->can;
-  copy.jobs = jobs;
-  const bool ok = walk(&copy, be, &arena, false, error);
-  *bytes = peak(&copy);
+  const bool ok = measure_both(edit, be, work, error);
   fk_backend_close(be);
   return ok;
 }
@@ -123,8 +138,9 @@ const char *fk_plan_role(int role) {
   return role_names[role];
 }
 
-static const char *form_text(FkForm form, FkDtype plain) {
+static const char *form_text(FkForm form, FkDtype plain, double coded) {
   const bool wide = plain == FK_F32;
+  if (coded > 0) return wide ? "as the files have it, else float32" : "as the files have it, else bfloat16";
   if (form.dtype == FK_F32) return "float32";
   if (form.dtype == FK_BF16) return "bfloat16";
   assert(form.dtype == FK_E4M3 && form.scale == FK_SCALE_ROW);
@@ -137,18 +153,20 @@ static const char *form_text(FkForm form, FkDtype plain) {
   return g_intern_string(text);
 }
 
-static void fill_weights(const FkModel *m, const FkPrecision *precision, FkDtype plain, FkPlan *p) {
+static void fill_weights(const FkModel *m, FkDtype plain, FkPlan *p) {
   for (int role = 0; role < FK_PLAN_ROLES; role++) {
     FkPlanWeights *w = &p->weights[role];
-    *w = (FkPlanWeights){.role = role_names[role],
-                         .form = role < FK_ROLES   ? form_text(precision->form[role], plain)
-                                 : plain == FK_F32 ? "float32"
-                                                   : "float32, tables bfloat16"};
+    double coded = 0;
+    *w = (FkPlanWeights){.role = role_names[role]};
     for (int i = 0; i < FK_PARTS; i++) {
       const FkRoleShare share = fk_binder_share(m->part[i].binder, role);
       w->parameters += share.parameters;
       w->bytes += (double)share.bytes;
+      coded += (double)share.coded;
     }
+    w->form = role < FK_ROLES   ? form_text(m->precision.form[role], plain, coded)
+              : plain == FK_F32 ? "float32"
+                                : "float32, tables bfloat16";
   }
 }
 
@@ -197,9 +215,9 @@ static FkModel *open_model(const char *model, const FkLoadPlan *load, FkBackend 
   return fk_model_open_paths(&paths, be, &load->precision, false, error);
 }
 
-/* Bytes that have a slot in the ring. */
-static double streamed(const FkModel *m, FkUse use) {
-  const FkStore *s = fk_binder_store(m->part[FK_PART_FLUX].binder);
+/* Bytes of a part that have a slot in the ring. */
+static double streamed(const FkModel *m, FkPart part, FkUse use) {
+  const FkStore *s = fk_binder_store(m->part[part].binder);
   double bytes = 0;
   for (int i = 0; i < (int)s->groups->len; i++) {
     const FkGroup *g = fk_store_at(s, i);
@@ -208,18 +226,42 @@ static double streamed(const FkModel *m, FkUse use) {
   return bytes;
 }
 
-/* The placement that the options and the work memory come to. */
-static void fill_placement(FkModel *m, const FkLoadPlan *load, FkPlan *p) {
-  const double others = p->cache_bytes + p->arena_bytes, limit = (double)load->max_vram;
-  const uint64_t most = !load->max_vram ? UINT64_MAX : limit > others ? (uint64_t)(limit - others) : 0;
-  const FkPlacing placing = fk_placement_pick(m, load->offload, true, most);
+/* The placement that the options and the work memory come to: the model's from now on. Plans are of a GPU, but those in
+ * float32, which are of the CPU. */
+static void place(FkModel *m, const FkLoadPlan *load, const FkBackend *be, const FkWork *work, FkPlan *p) {
+  uint64_t most[2];
+  for (int i = 0; i < 2; i++) {
+    const uint64_t others = (uint64_t)p->cache_bytes + work->bytes[i];
+    most[i] = !load->max_vram ? UINT64_MAX : load->max_vram > others ? load->max_vram - others : 0;
+  }
+  const FkPlacing placing = fk_placement_pick(m, load->offload, be->dtype != FK_F32, most);
   fk_model_place(m, placing);
   p->placed_bytes = (double)fk_model_placed_bytes(m, placing);
-  p->offload = placing.level ? "sequential" : placing.swaps ? "model" : "none";
+  p->offload = placing.level || placing.text_level ? "sequential" : placing.swaps ? "model" : "none";
+  p->storage = placing.as_filed && m->has_forms ? "file" : "expanded";
   p->blocks = fk_flux_blocks(&m->flux);
   p->streamed_blocks = MAX(placing.level - 1, 0);
-  p->streamed_bytes = streamed(m, FK_USE_EACH);
-  p->streamed_before_bytes = streamed(m, FK_USE_BEFORE);
+  p->streamed_bytes = streamed(m, FK_PART_FLUX, FK_USE_EACH);
+  p->streamed_before_bytes = streamed(m, FK_PART_FLUX, FK_USE_BEFORE);
+  p->streamed_text_bytes = streamed(m, FK_PART_T5, FK_USE_EACH);
+  p->host_bytes = (double)fk_model_host_bytes(m);
+}
+
+/* An edit of this size, and where its weights are. */
+static bool plan_edit(FkModel *m, const FkLoadPlan *load, FkBackend *be, FkEdit *edit, int bytes_per_value, FkPlan *p,
+                      GError **error) {
+  FkWork work;
+  p->width = edit->width;
+  p->height = edit->height;
+  p->cache_bytes = (double)fk_prompt_cache_bytes(m, be);
+  p->text_tokens = fk_prompt_length(m, edit->tune->max_sequence_length);
+  p->target_tokens = (int64_t)(edit->width / 16) * (edit->height / 16);
+  p->context_tokens =
+      edit->tune->task == FK_TASK_GENERATE ? 0 : p->target_tokens + fk_flux_reference_tokens(&edit->references);
+  if (!measure_both(edit, be, &work, error)) return false;
+  place(m, load, be, &work, p);
+  fill_weights(m, be->dtype, p);
+  return walk_both(edit, be, bytes_per_value, p, error);
 }
 
 bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
@@ -245,16 +287,7 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
     edit.width = size.width;
     edit.height = size.height;
     job.out = (FkImage){NULL, size.out_width, size.out_height, 3, 0};
-    plan->width = edit.width;
-    plan->height = edit.height;
-    plan->cache_bytes = (double)fk_prompt_cache_bytes(m, be);
-    fill_weights(m, &load.precision, be->dtype, plan);
-    plan->text_tokens = fk_prompt_length(m, tune.max_sequence_length);
-    plan->target_tokens = (int64_t)(edit.width / 16) * (edit.height / 16);
-    plan->context_tokens =
-        tune.task == FK_TASK_GENERATE ? 0 : plan->target_tokens + fk_flux_reference_tokens(&edit.references);
-    ok = ok && walk_both(&edit, be, bytes_per_value, plan, error);
-    if (ok) fill_placement(m, &load, plan);
+    ok = ok && plan_edit(m, &load, be, &edit, bytes_per_value, plan, error);
   }
   fk_model_free(m);
   fk_backend_close(be);

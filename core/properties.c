@@ -39,6 +39,14 @@ CHOICES(backend, BACKENDS, 1 + FK_ENGINES);
     "As model, and blocks of the transformer that do not fit come from a copy in host memory while others run")
 CHOICES(offload, OFFLOADS, 1 + FK_OFFLOADS);
 
+#define STORAGES(X)                                                                                                      \
+  X(0, "auto", "Expanded where that fits, else as the files have them before anything is read twice or streams")         \
+  X(1 + FK_STORAGE_EXPANDED, "expanded", "In the type that is computed in, or that quantization says")                   \
+  X(1 + FK_STORAGE_FILE, "file",                                                                                         \
+    "As the files have them (GGUF, fp8, int8, MXFP8, NVFP4, half precision) where that is smaller: expanded one by one " \
+    "just before use")
+CHOICES(storage, STORAGES, 1 + FK_STORAGES);
+
 #define SCHEDULERS(X)                                                                                                  \
   X(FK_SCHEDULER_EULER, "euler", "Flow-matching Euler, the model's own")                                               \
   X(FK_SCHEDULER_DPMPP_2M, "dpmpp-2m", "DPM-Solver++ 2M")                                                              \
@@ -211,6 +219,9 @@ static const FkProperty table[] = {
      "Which parts of the model are in device memory at a time; auto follows from the plan and max-vram, or the "
      "device's memory. Results do not depend on it",
      OPTION(ENUM, offload), .initial = "auto", CHOICE(offload), MEMORY},
+    {"weight-storage", "Storage of weights",
+     "Form in which matrices stay in memory; results do not depend on it. Those that adapters change are expanded",
+     OPTION(ENUM, storage), .initial = "auto", CHOICE(storage), MEMORY},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
     {"weight-dither", "Weight dithering",

@@ -34,6 +34,7 @@ typedef enum {
 } FkQuantization;
 typedef enum { FK_TEXT_QUANTIZATION_NONE, FK_TEXT_QUANTIZATION_FP8, FK_TEXT_QUANTIZATIONS } FkTextQuantization;
 typedef enum { FK_OFFLOAD_NONE, FK_OFFLOAD_MODEL, FK_OFFLOAD_SEQUENTIAL, FK_OFFLOADS } FkOffload;
+typedef enum { FK_STORAGE_EXPANDED, FK_STORAGE_FILE, FK_STORAGES } FkStorage;
 typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEngineKind;
 
 /* What an engine was opened with. Strings belong to the options and live as long as those are unchanged. */
@@ -47,6 +48,8 @@ typedef struct {
   int threads;                          /* of the CPU backend; 0 on others */
   uint64_t max_vram;                    /* bytes; 0: no limit */
   int offload;                          /* FkOffload; -1: not decided yet: by the plan of the first edit */
+  int storage;                          /* FkStorage; -1: not decided yet: by the plan of the first edit */
+  bool has_forms;                       /* storage makes a difference; for reports */
   int streamed;                         /* blocks that stream, with FK_OFFLOAD_SEQUENTIAL; for reports */
   FkQuantization quantization;          /* of the transformer's blocks */
   FkTextQuantization text_quantization; /* of T5 */

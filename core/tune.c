@@ -278,6 +278,8 @@ bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *
   plan->device = plan->backend == FK_ENGINE_CUDA ? be->device : -1;
   plan->threads = plan->backend == FK_ENGINE_CPU ? be->threads : 0;
   plan->precision = fk_precision_uniform(be->dtype);
+  plan->precision.as_filed = plan->storage == FK_STORAGE_FILE;
+  plan->precision.either = plan->storage < 0;
   plan->twins = plan->quantization != FK_QUANTIZATION_NONE && (plan->precision_first > 0 || plan->precision_last > 0);
   if (plan->weight_dither && plan->quantization == FK_QUANTIZATION_NONE) {
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
@@ -426,6 +428,15 @@ static void report_offload(GPtrArray *list, const FkLoadPlan *plan, const char *
   report(list, "offload", names[MAX(plan->offload, 0)], asked, sequential ? blocks : why);
 }
 
+static void report_storage(GPtrArray *list, const FkLoadPlan *plan, const char *asked) {
+  const bool file = plan->storage == FK_STORAGE_FILE;
+  const char *why = !plan->has_forms        ? "the files have no form that takes fewer bytes"
+                    : strcmp(asked, "auto") ? "asked for"
+                    : file                  ? "expanded weights are more than max-vram, or the device's memory"
+                                            : "expanded weights fit, or no edit was planned yet";
+  report(list, "weight-storage", file && plan->has_forms ? "file" : "expanded", asked, why);
+}
+
 char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const FkBackend *be, const char *why) {
   const FkValues *v = fk_options_values(options);
   GPtrArray *list = g_ptr_array_new();
@@ -452,6 +463,7 @@ char **fk_load_report(const FkOptions *options, const FkLoadPlan *plan, const Fk
   }
   const char *offload = get(v, "offload");
   report_offload(list, plan, offload);
+  report_storage(list, plan, get(v, "weight-storage"));
   report_optimizations(list, v, FK_SCOPE_OPTION, be);
   g_ptr_array_add(list, NULL);
   return (char **)g_ptr_array_free(list, FALSE);

@@ -54,19 +54,21 @@ static void print_plan(const FkPlan *p, const char *model, int width, int height
   printf("\nstep: %.3f TFLOP if every row of the last block were computed, as the reference does\n",
          p->whole_step_flop / 1e12);
   printf("memory needed: %s\n", doctor_bytes(p->weight_bytes + p->cache_bytes + p->arena_bytes, a, sizeof a));
-  printf("offload=%s: %s of device memory", p->offload,
+  printf("offload=%s weight-storage=%s: %s of device memory", p->offload, p->storage,
          doctor_bytes(p->placed_bytes + p->cache_bytes + p->arena_bytes, a, sizeof a));
   if (p->streamed_before_bytes > 0)
     printf("; %d of %d blocks stream, %s an evaluation, and %s before the first", p->streamed_blocks, p->blocks,
            doctor_bytes(p->streamed_bytes, a, sizeof a), doctor_bytes(p->streamed_before_bytes, b, sizeof b));
+  if (p->streamed_text_bytes > 0) printf("; %s of T5 a prompt", doctor_bytes(p->streamed_text_bytes, a, sizeof a));
+  if (p->host_bytes > 0) printf("; %s of host memory", doctor_bytes(p->host_bytes, a, sizeof a));
   printf("\n");
 }
 
 /* Models without a reference image are planned as what they are: they generate, schnell in 4 steps. */
 static bool take_kind(const Request *r, const char *model, GError **error) {
-  const bool folder = g_file_test(model, G_FILE_TEST_IS_DIR), schnell = !folder && !strcmp(model, "schnell");
+  const bool folder = g_file_test(model, G_FILE_TEST_IS_DIR), schnell = !folder && !g_str_has_prefix(model, "schnell");
   g_autofree char *pipeline = folder ? doctor_pipeline(model) : NULL;
-  if (!schnell && g_strcmp0(pipeline, "FluxPipeline") && (folder || strcmp(model, "dev"))) return true;
+  if (!schnell && g_strcmp0(pipeline, "FluxPipeline") && (folder || !g_str_has_prefix(model, "dev"))) return true;
   if (r->task_set && !strcmp(fk_settings_get(r->settings, "task"), "edit")) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
                 "task=edit: %s makes images from text alone; task=generate plans it", model);

@@ -565,6 +565,7 @@ const FkOps table = {
     .embed = MUST(embed),
     .gather_rows = MUST(gather_rows),
     .quantize = MUST(quantize),
+    .expand = MUST(expand),
     .conv = MUST(conv),
     .group_norm = MUST(group_norm),
     .upsample = MUST(upsample),

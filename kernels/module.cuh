@@ -128,6 +128,9 @@ cudaError_t fk_cuda_group_norm_silu(FkCuda *cu, const FkGroupNorm *n);
 cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x, float given);
 cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups);
 
+/* expand.cu */
+cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x);
+
 /* elementwise.cu */
 cudaError_t fk_cuda_rope(FkCuda *cu, FkTensor x, FkTensor table, int64_t heads);
 cudaError_t fk_cuda_act(FkCuda *cu, FkTensor y, FkTensor x, FkAct act);

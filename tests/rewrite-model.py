@@ -175,4 +175,5 @@ def main(checkpoint, out):
     (out / 'folder/vae/config.json').write_text(json.dumps(config))
 
 
-main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]))
+if __name__ == '__main__':
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]))

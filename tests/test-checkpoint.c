@@ -163,7 +163,7 @@ static void test_marks(void) {
     const FkPaths paths = {.model = FK_DEMO_MODEL, .vae = path};
     FkCheckpoint c;
     g_autoptr(GError) error = NULL;
-    g_assert_false(fk_checkpoint_open(&c, &paths, true, &error));
+    g_assert_false(fk_checkpoint_open(&c, &paths, FK_FILES_ALL, &error));
     g_test_message("%s", error->message);
     const char *text = cases[i].text ? cases[i].text : "expected tensors of vae, found nothing";
     g_assert_nonnull(strstr(error->message, text));

@@ -16,6 +16,7 @@ static FkEngine *open_engine(const char *const *pairs, GError **error) {
   g_autoptr(FkSettings) settings = fk_settings_new();
   fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
   fk_options_set(options, "backend", "cpu", NULL);
+  fk_options_set(options, "weight-storage", "expanded", NULL); /* a placement that the checkpoint's type would spare */
   fk_settings_set(settings, "max-area", "4096", NULL);
   for (; *pairs; pairs += 2) g_assert_true(fk_options_set(options, pairs[0], pairs[1], NULL));
   g_autoptr(FkEngine) engine = fk_engine_new(options, error);

@@ -14,6 +14,7 @@ static FkEngine *new_engine(const char *const *pairs) {
   g_autoptr(FkOptions) options = fk_options_new();
   fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
   fk_options_set(options, "backend", "cpu", NULL);
+  fk_options_set(options, "weight-storage", "expanded", NULL); /* else less would stream */
   for (; *pairs; pairs += 2) g_assert_true(fk_options_set(options, pairs[0], pairs[1], NULL));
   FkEngine *engine = fk_engine_new(options, &error);
   g_assert_no_error(error);

@@ -18,8 +18,8 @@ static const char *const properties[FK_PARTS] = {
 typedef struct {
   FkCheckpoint *c;
   const FkPaths *paths;
-  bool folder;     /* the model is one */
-  bool with_files; /* else nothing is kept */
+  bool folder; /* the model is one */
+  FkFiles files;
   GString *wanted; /* what is missing, with the properties that could give it */
 } Opening;
 
@@ -49,9 +49,11 @@ static bool take(Opening *o, FkPart part, FkComponent *component, GError **error
 
 /* A folder of the part: config.json and its files. */
 static bool open_folder(Opening *o, FkPart part, const char *folder, GError **error) {
-  if (o->with_files || !has_config(folder)) {
-    FkComponent *component = fk_component_open(folder, stems[part], error);
-    if (!component || !take(o, part, component, error)) return false;
+  const bool optional = o->files != FK_FILES_ALL && has_config(folder);
+  if (o->files != FK_FILES_NONE || !optional) {
+    FkComponent *component = fk_component_open(folder, stems[part], optional ? NULL : error);
+    if (!optional && (!component || !take(o, part, component, error))) return false;
+    if (optional && component) take(o, part, component, NULL);
   }
   if (has_config(folder) || (o->folder && !given(own_path(o->paths, part))))
     return fk_config_load_part(&o->c->config, part, folder, error);
@@ -163,8 +165,8 @@ static bool open_all(Opening *o, GError **error) {
   return check_claimed(o, error) && fk_config_agree(&o->c->config, o->paths->model, error);
 }
 
-bool fk_checkpoint_open(FkCheckpoint *c, const FkPaths *paths, bool with_files, GError **error) {
-  Opening o = {c, paths, !g_file_test(paths->model, G_FILE_TEST_IS_REGULAR), with_files, g_string_new(NULL)};
+bool fk_checkpoint_open(FkCheckpoint *c, const FkPaths *paths, FkFiles files, GError **error) {
+  Opening o = {c, paths, !g_file_test(paths->model, G_FILE_TEST_IS_REGULAR), files, g_string_new(NULL)};
   *c = (FkCheckpoint){0};
   const bool ok = open_all(&o, error);
   g_string_free(o.wanted, TRUE);
@@ -172,7 +174,7 @@ bool fk_checkpoint_open(FkCheckpoint *c, const FkPaths *paths, bool with_files, 
     fk_checkpoint_clear(c);
     return false;
   }
-  for (int i = 0; !with_files && i < FK_PARTS; i++) {
+  for (int i = 0; files == FK_FILES_NONE && i < FK_PARTS; i++) {
     g_clear_pointer(&c->component[i], fk_component_free);
     c->names.part[i] = (FkNamesPart){0};
   }

@@ -20,10 +20,13 @@ typedef struct {
   char *tokenizers; /* folder with tokenizer/ and tokenizer_2/; NULL: not asked for */
 } FkCheckpoint;
 
-/* Opens headers and configurations. with_files false: files are opened only where the configuration is in them, and
- * not kept. FK_ERROR_OPTION_BAD names the properties whose paths are wanted and not given; else FK_ERROR_MODEL_* as
- * fk_config_load and fk_component_open. */
-bool fk_checkpoint_open(FkCheckpoint *checkpoint, const FkPaths *paths, bool with_files, GError **error);
+/* Which files of weights are opened and kept: none, but where the configuration is in them; those that can be had, for
+ * the forms of their numbers, and whatever is wrong with others is not told; all. */
+typedef enum { FK_FILES_NONE, FK_FILES_FORMS, FK_FILES_ALL } FkFiles;
+
+/* Opens headers and configurations. FK_ERROR_OPTION_BAD names the properties whose paths are wanted and not given; else
+ * FK_ERROR_MODEL_* as fk_config_load and fk_component_open. */
+bool fk_checkpoint_open(FkCheckpoint *checkpoint, const FkPaths *paths, FkFiles files, GError **error);
 void fk_checkpoint_clear(FkCheckpoint *checkpoint);
 
 #endif

@@ -158,7 +158,7 @@ static int next_of(const FkStore *s, int group) {
     if (other->use == g->use && i > group) return i;
     if (first < 0 && other->use == FK_USE_EACH) first = i;
   }
-  return first;
+  return s->once ? -1 : first;
 }
 
 void fk_store_done(FkStore *s, int group) {

@@ -35,6 +35,7 @@ typedef struct {
   void *host;          /* copies of the groups with slots; NULL: none */
   size_t host_bytes;
   bool host_filled;
+  bool once; /* the groups that each evaluation uses are not used again at once: none is copied ahead for that */
   int occupant[FK_STREAM_SLOTS]; /* group whose bytes are in the slot, or on their way; -1: none */
 } FkStore;
 

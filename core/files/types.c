@@ -64,6 +64,12 @@ int fk_number_type_ggml(uint32_t number) {
   return -1;
 }
 
+FkCode fk_number_code(const char *name) {
+  for (int i = 0; i < TYPES; i++)
+    if (!strcmp(name, types[i].name)) return types[i].code;
+  return FK_CODE_NONE;
+}
+
 const char *fk_ggml_type_name(uint32_t number) {
   static const char *const names[] = {
       "F32",        "F16",        "Q4_0",       "Q4_1",  "Q4_2",     "Q4_3",     "Q5_0",     "Q5_1",    "Q8_0",

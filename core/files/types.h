@@ -21,6 +21,8 @@ const FkNumberType *fk_number_type(int row);
 /* The row of a name of safetensors, or of GGUF's number; -1: there is none. */
 int fk_number_type_named(const char *name);
 int fk_number_type_ggml(uint32_t number);
+/* By the name that either format has; FK_CODE_NONE: there is none, or weights are not made of it. */
+FkCode fk_number_code(const char *name);
 
 /* What GGUF calls a type that is not read here; NULL: no such type. */
 const char *fk_ggml_type_name(uint32_t number);

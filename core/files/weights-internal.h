@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What weights.c (needs, places, checks) hands to weights-load.c (bytes). For these two files only. */
+/* What weights.c (needs, places, checks) and weights-coded.c (matrices as files have them) hand to weights-load.c
+ * (bytes). For these files only. */
 #ifndef FK_WEIGHTS_INTERNAL_H
 #define FK_WEIGHTS_INTERNAL_H
 
@@ -7,12 +8,18 @@
 #include "numbers.h"
 #include "weights.h"
 
+/* What of a source an item brings: its numbers in the form that the model wants, or for a matrix that stays as its file
+ * has it the codes, and the scales beside them. */
+typedef enum { FK_ITEM_NUMBERS, FK_ITEM_CODES, FK_ITEM_ROW_SCALES, FK_ITEM_BLOCK_SCALES } FkItemKind;
+
 /* Rows of a tensor of the checkpoint and where they go: rows x cols elements without gaps. */
 typedef struct {
+  FkItemKind kind;
   FkSource source;
   FkDtype from, as;   /* from: of the file, float32 where numbers.h makes them; as E4M3 or I8: codes, and a float32
                          scale for each row */
-  int64_t rows, cols; /* source.first_row is the first */
+  int64_t rows, cols; /* source.first_row is the first; cols: elements of memory */
+  int64_t numbers;    /* of a row */
   int taps;           /* kernel * kernel; a row is [cols / taps, taps] in the file and transposed in memory. 1: as is */
   size_t place, scale;    /* bytes of the store's memory; scale: of codes alone */
   FkMx mx;                /* of codes: what the numbers are rounded to first */
@@ -22,6 +29,11 @@ typedef struct {
   const uint64_t *sums;   /* of a group of a packed model (pack.h); NULL: none. (transfer none) */
   const FkDeltas *deltas; /* NULL: the numbers stay the file's. (transfer none) */
 } FkItem;
+
+/* Places of a part of a matrix that stays as its file has it. */
+typedef struct {
+  size_t codes, row_scale, block_scale;
+} FkCodedPlace;
 
 /* What the model holds: gets memory + place when everything is loaded. */
 typedef struct {
@@ -34,7 +46,20 @@ typedef struct {
   FkWeight *odd; /* its other codes, NULL: none */
   size_t odd_place, odd_scale;
   FkMx mx;
+  FkCoded *coded; /* the weight's [parts], NULL: it is numbers, or codes of its form */
+  FkCodedPlace *coded_place;
+  int parts;
 } FkTarget;
+
+/* One tensor of the model, and the rows of the target that it fills. */
+#define FK_NEED_RANK 4
+typedef struct {
+  const char *name; /* canonical */
+  int64_t dim[FK_NEED_RANK];
+  int rank, taps; /* taps as in FkItem */
+  int64_t first;  /* row of the target */
+  int part;       /* of the target */
+} FkNeed;
 
 struct FkBinder {
   FkBackend *be;
@@ -46,7 +71,8 @@ struct FkBinder {
   FkStore store;
   GArray *items;     /* FkItem; empty in a null walk */
   GArray *targets;   /* FkTarget */
-  GPtrArray *twins;  /* FkWeight, owned */
+  GPtrArray *owned;  /* twins (FkWeight), coded parts and their places */
+  GHashTable *apart; /* canonical names of matrices that do not stay as their file has them; NULL: none */
   GHashTable *bound; /* canonical name -> FkBound */
   GHashTable *known; /* FkStTensor asked for */
   int64_t parameters;
@@ -62,8 +88,27 @@ static inline bool fk_item_quantised(const FkItem *item) {
 
 /* The reader makes the elements of memory of those of the file, also for a backend that could convert plain numbers. */
 static inline bool fk_item_made_by_reader(const FkItem *item) {
-  if (item->sums) return false; /* bytes of memory already */
+  if (item->sums || item->kind == FK_ITEM_CODES) return false; /* bytes of memory already */
+  if (item->kind != FK_ITEM_NUMBERS) return true;
   return fk_item_quantised(item) || fk_numbers_coded(&item->source) || item->deltas;
 }
+
+/* weights.c */
+
+/* `bytes` at the next place, counted as a role's. */
+size_t fk_binder_place(FkBinder *b, int role, size_t bytes);
+FkTarget *fk_binder_target(FkBinder *b, FkTarget target);
+/* The need's source, where there is one that fits; *problem otherwise what is wrong with it, NULL: it is not there.
+ * (transfer full) */
+bool fk_binder_source(const FkBinder *b, const FkNeed *need, FkSource *source, char **problem);
+/* Rows of the item's source from its place on, in the order that its transform asks for; first: row of the place. */
+void fk_binder_add_item(FkBinder *b, FkItem item, int64_t first);
+
+/* weights-coded.c */
+
+/* The place of a matrix of needs below each other as their files have it; NULL: it is not to stay so. */
+const FkTarget *fk_coded_place(FkBinder *b, FkWeight *w, int role, int64_t out, int64_t in, const FkNeed *needs, int n);
+/* The items of one of its parts. item: source, name and counts are set. */
+void fk_coded_items(FkBinder *b, const FkTarget *target, FkItem item, int part);
 
 #endif

@@ -221,8 +221,21 @@ static bool read_whole(const Transfer *t, GError **error) {
          (!item->sums || fk_pack_check(item->sums, offset, t->to, bytes, error));
 }
 
+/* Scales of a matrix that stays as its file has it. */
+static bool read_scales(const Transfer *t, GError **error) {
+  const Chunk *c = t->chunk;
+  const FkItem *item = c->item;
+  g_autoptr(FkNumbers) numbers = fk_numbers_begin(&item->source, item->numbers, c->first, c->rows, error);
+  if (!numbers) return false;
+  const FkCoded *rows = fk_numbers_scales(numbers);
+  const void *from = item->kind == FK_ITEM_ROW_SCALES ? (const void *)rows->row_scale : rows->block_scale;
+  memcpy(t->to, from, (size_t)(c->rows * item->cols) * fk_dtype_size(item->as));
+  return true;
+}
+
 static bool read_rows(const Transfer *t, GError **error) {
   const FkItem *item = t->chunk->item;
+  if (item->kind == FK_ITEM_ROW_SCALES || item->kind == FK_ITEM_BLOCK_SCALES) return read_scales(t, error);
   const bool whole = t->as == item->from && item->taps == 1 && !fk_item_made_by_reader(item);
   return whole ? read_whole(t, error) : read_blocks(t, error);
 }
@@ -490,6 +503,16 @@ static void *address(const FkBinder *b, size_t place) {
   return fk_store_address(&b->store, place);
 }
 
+static void set_coded(const FkBinder *b, FkTarget *t) {
+  t->weight->data = NULL;
+  for (int i = 0; i < t->parts; i++) {
+    FkCoded *c = &t->coded[i];
+    c->codes = address(b, t->coded_place[i].codes);
+    if (c->form.row_scale) c->row_scale = address(b, t->coded_place[i].row_scale);
+    if (c->form.block) c->block_scale = address(b, t->coded_place[i].block_scale);
+  }
+}
+
 /* To where the weights are now, or to NULL. */
 static void set_targets(FkBinder *b) {
   for (guint i = 0; i < b->targets->len; i++) {
@@ -500,6 +523,7 @@ static void set_targets(FkBinder *b) {
     if (t->full) t->full->data = address(b, t->full_place);
     if (t->odd) t->odd->data = address(b, t->odd_place);
     if (t->odd) t->odd->scale.data = address(b, t->odd_scale);
+    if (t->coded) set_coded(b, t);
   }
 }
 
@@ -535,6 +559,13 @@ int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
   return bytes;
 }
 
+/* An item of codes as one of the numbers that they are. */
+static void as_numbers(FkItem *item) {
+  item->kind = FK_ITEM_NUMBERS;
+  item->cols = item->numbers;
+  if (fk_numbers_coded(&item->source) || !fk_st_type_usable(item->source.tensor, &item->from)) item->from = FK_F32;
+}
+
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error) {
   const FkBound *bound = fk_binder_find(b, canonical);
   if (b->packed) {
@@ -546,7 +577,8 @@ bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int
   for (guint i = 0; i < b->items->len && left > 0; i++) {
     FkItem item = g_array_index(b->items, FkItem, i);
     const int64_t begin = MAX(first, item.row), end = MIN(first + rows, item.row + item.rows);
-    if (item.name != bound->name || begin >= end) continue;
+    if (item.name != bound->name || begin >= end || item.kind > FK_ITEM_CODES) continue;
+    if (item.kind == FK_ITEM_CODES) as_numbers(&item);
     item.deltas = NULL;
     item.as = FK_F32;
     const Chunk chunk = {&item, begin - item.row, end - begin};

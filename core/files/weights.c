@@ -10,8 +10,6 @@
 #include <stdarg.h>
 #include <string.h>
 
-#define MAX_RANK 4
-
 static void free_bound(gpointer bound) {
   g_free(((FkBound *)bound)->name);
   g_free(bound);
@@ -27,11 +25,24 @@ FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, const FkNam
   fk_store_init(&b->store, be);
   b->items = g_array_new(FALSE, FALSE, sizeof(FkItem));
   b->targets = g_array_new(FALSE, FALSE, sizeof(FkTarget));
-  b->twins = g_ptr_array_new_with_free_func(g_free);
+  b->owned = g_ptr_array_new_with_free_func(g_free);
   b->problems = g_string_new(NULL);
   b->bound = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_bound);
   b->known = g_hash_table_new(NULL, NULL);
   return b;
+}
+
+void fk_binder_forms_only(FkBinder *b) {
+  b->component = NULL;
+}
+
+void fk_binder_expand(FkBinder *b, GHashTable *names) {
+  GHashTableIter it;
+  gpointer name;
+  if (!names) return;
+  b->apart = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  g_hash_table_iter_init(&it, names);
+  while (g_hash_table_iter_next(&it, &name, NULL)) g_hash_table_add(b->apart, g_strdup(name));
 }
 
 void fk_binder_free(FkBinder *b) {
@@ -39,7 +50,8 @@ void fk_binder_free(FkBinder *b) {
   fk_store_clear(&b->store);
   g_array_unref(b->items);
   g_array_unref(b->targets);
-  g_ptr_array_unref(b->twins);
+  g_ptr_array_unref(b->owned);
+  if (b->apart) g_hash_table_unref(b->apart);
   g_hash_table_unref(b->bound);
   g_hash_table_unref(b->known);
   g_string_free(b->problems, TRUE);
@@ -63,13 +75,13 @@ G_GNUC_PRINTF(3, 4) static void problem(FkBinder *b, int *count, const char *for
 
 /* ---- Places ---- */
 
-static size_t place(FkBinder *b, int role, size_t bytes) {
+size_t fk_binder_place(FkBinder *b, int role, size_t bytes) {
   const size_t before = b->store.bytes, at = fk_store_place(&b->store, bytes);
   b->share[role].bytes += b->store.bytes - before;
   return at;
 }
 
-static FkTarget *add_target(FkBinder *b, FkTarget target) {
+FkTarget *fk_binder_target(FkBinder *b, FkTarget target) {
   g_array_append_val(b->targets, target);
   return &g_array_index(b->targets, FkTarget, b->targets->len - 1);
 }
@@ -81,9 +93,9 @@ static size_t matrix_bytes(FkDtype dtype, int64_t out, int64_t in) {
 /* The same codes once more. */
 static void place_odd(FkBinder *b, FkWeight *w, FkTarget *t) {
   t->odd = g_memdup2(w, sizeof *w);
-  t->odd_place = place(b, t->role, matrix_bytes(w->dtype, w->out, w->in));
-  t->odd_scale = place(b, t->role, (size_t)w->out * sizeof(float));
-  g_ptr_array_add(b->twins, t->odd);
+  t->odd_place = fk_binder_place(b, t->role, matrix_bytes(w->dtype, w->out, w->in));
+  t->odd_scale = fk_binder_place(b, t->role, (size_t)w->out * sizeof(float));
+  g_ptr_array_add(b->owned, t->odd);
   w->odd = t->odd;
 }
 
@@ -92,48 +104,56 @@ static const FkTarget *place_weight(FkBinder *b, FkWeight *w, int role, FkForm f
   const bool codes = form.dtype == FK_E4M3 || form.dtype == FK_I8;
   assert(form.scale == (codes ? FK_SCALE_ROW : FK_SCALE_NONE) && form.layout == FK_LAYOUT_ROWS);
   *w = (FkWeight){.dtype = form.dtype, .layout = form.layout, .out = out, .in = in, .scale.kind = form.scale};
-  FkTarget *t = add_target(b, (FkTarget){.weight = w, .role = role});
-  t->place = place(b, role, matrix_bytes(form.dtype, out, in));
+  FkTarget *t = fk_binder_target(b, (FkTarget){.weight = w, .role = role});
+  t->place = fk_binder_place(b, role, matrix_bytes(form.dtype, out, in));
   if (!codes) return t;
   w->scale.dtype = FK_F32;
-  t->scale = place(b, role, (size_t)out * sizeof(float));
+  t->scale = fk_binder_place(b, role, (size_t)out * sizeof(float));
   t->mx = form.mx;
   if (form.dither) place_odd(b, w, t);
   if (!form.twin) return t;
   t->full = g_new(FkWeight, 1);
   *t->full = (FkWeight){.dtype = b->be->dtype, .out = out, .in = in};
-  t->full_place = place(b, role, matrix_bytes(b->be->dtype, out, in));
-  g_ptr_array_add(b->twins, t->full);
+  t->full_place = fk_binder_place(b, role, matrix_bytes(b->be->dtype, out, in));
+  g_ptr_array_add(b->owned, t->full);
   w->full = t->full;
   return t;
 }
 
 static const FkTarget *place_vector(FkBinder *b, FkTensor *t, int64_t n) {
   *t = fk_tensor_1d(NULL, FK_F32, n);
-  const size_t at = place(b, FK_ROLES, (size_t)n * sizeof(float));
-  return add_target(b, (FkTarget){.tensor = t, .role = FK_ROLES, .place = at});
+  const size_t at = fk_binder_place(b, FK_ROLES, (size_t)n * sizeof(float));
+  return fk_binder_target(b, (FkTarget){.tensor = t, .role = FK_ROLES, .place = at});
 }
 
 /* ---- Needs ---- */
 
-/* One tensor of the model, and the rows of the target that it fills. */
-typedef struct {
-  const char *name; /* canonical */
-  int64_t dim[MAX_RANK];
-  int rank, taps; /* taps as in FkItem */
-  int64_t first;  /* row of the target */
-} Need;
-
-/* The source has what is needed. *from: its type as the reader finds it. */
-static bool check_source(FkBinder *b, const Need *n, FkSource *s, FkDtype *from) {
-  int64_t dim[MAX_RANK];
+bool fk_binder_source(const FkBinder *b, const FkNeed *n, FkSource *s, char **problem) {
+  int64_t dim[FK_NEED_RANK];
+  *problem = NULL;
+  if (!fk_names_find(&b->names, b->part, n->name, s)) return false;
   memcpy(dim, n->dim, sizeof dim);
   if (s->of) dim[0] = dim[0] * s->of / s->count; /* of the tensor that has other rows too */
+  *problem = fk_numbers_check(s, dim, n->rank);
+  return !*problem;
+}
+
+/* The need's source, else false with its problem counted. *from: its type as the reader finds it. */
+static bool find_source(FkBinder *b, const FkNeed *n, FkSource *s, FkDtype *from) {
+  g_autofree char *found = NULL;
+  const bool fits = fk_binder_source(b, n, s, &found);
+  if (!fits && !found) {
+    g_autofree char *name = fk_names_expected(&b->names, b->part, n->name);
+    g_autofree char *ours = strcmp(name, n->name) ? g_strdup_printf(" (%s of the model)", n->name) : NULL;
+    problem(b, &b->missing, "%s: tensor \"%s\"%s is missing", fk_component_folder(b->component), name,
+            ours ? ours : "");
+    return false;
+  }
+  g_hash_table_add(b->known, (gpointer)s->tensor);
   if (s->scale) g_hash_table_add(b->known, (gpointer)s->scale);
   if (s->scale2) g_hash_table_add(b->known, (gpointer)s->scale2);
-  g_autofree char *found = fk_numbers_check(s, dim, n->rank);
-  if (!found && fk_numbers_coded(s)) return *from = FK_F32, true;
-  if (!found && fk_st_type_usable(s->tensor, from)) return true;
+  if (fits && fk_numbers_coded(s)) return *from = FK_F32, true;
+  if (fits && fk_st_type_usable(s->tensor, from)) return true;
   problem(b, &b->mismatched, "%s: tensor \"%s\": %s", fk_safetensors_path(s->file), s->tensor->name, found);
   return false;
 }
@@ -150,8 +170,7 @@ static void add_rows(FkBinder *b, FkItem item, int64_t from, int64_t rows, int64
   g_array_append_val(b->items, item);
 }
 
-/* rows x cols of the source to row `first` of `place`, in the order that its transform asks for. */
-static void add_item(FkBinder *b, FkItem item, int64_t first) {
+void fk_binder_add_item(FkBinder *b, FkItem item, int64_t first) {
   const int64_t half = item.rows / 2;
   if (item.source.transform != FK_TRANSFORM_SWAP_HALVES) {
     add_rows(b, item, 0, item.rows, 0, first);
@@ -161,17 +180,17 @@ static void add_item(FkBinder *b, FkItem item, int64_t first) {
   add_rows(b, item, 0, item.rows - half, half, first);
 }
 
-static const char *add_bound(FkBinder *b, const Need *n, const FkTarget *t, int64_t cols, size_t element) {
+static const char *add_bound(FkBinder *b, const FkNeed *n, const FkTarget *t, int64_t cols, size_t element) {
   FkBound *bound = g_new(FkBound, 1);
-  *bound = (FkBound){.name = g_strdup(n->name),
-                     .weight = t->weight,
-                     .tensor = t->tensor,
-                     .first = n->first,
-                     .rows = n->dim[0],
-                     .cols = cols,
-                     .role = t->role,
-                     .group = (int)b->store.groups->len - 1,
-                     .place = t->place + (size_t)(n->first * cols) * element};
+  *bound =
+      (FkBound){.name = g_strdup(n->name),
+                .weight = t->weight,
+                .tensor = t->tensor,
+                .first = n->first,
+                .rows = n->dim[0],
+                .cols = cols,
+                .group = (int)b->store.groups->len - 1,
+                .place = t->coded ? t->coded_place[n->part].codes : t->place + (size_t)(n->first * cols) * element};
   const bool first = g_hash_table_insert(b->bound, bound->name, bound);
   assert(first); /* a model names each tensor once */
   (void)first;
@@ -179,7 +198,7 @@ static const char *add_bound(FkBinder *b, const Need *n, const FkTarget *t, int6
 }
 
 /* Asks for a tensor, for the target and its twin. */
-static void need(FkBinder *b, const FkTarget *t, const Need *n) {
+static void need(FkBinder *b, const FkTarget *t, const FkNeed *n) {
   int64_t count = 1;
   for (int i = 0; i < n->rank; i++) count *= n->dim[i];
   assert(count > 0);
@@ -191,32 +210,28 @@ static void need(FkBinder *b, const FkTarget *t, const Need *n) {
                  .place = t->place,
                  .scale = t->scale,
                  .mx = t->mx};
+  item.numbers = item.cols;
   b->parameters += count;
   b->share[t->role].parameters += count;
   item.name = add_bound(b, n, t, item.cols, fk_dtype_size(as));
-  if (!b->component) return;
-  if (!fk_names_find(&b->names, b->part, n->name, &item.source)) {
-    g_autofree char *name = fk_names_expected(&b->names, b->part, n->name);
-    g_autofree char *ours = strcmp(name, n->name) ? g_strdup_printf(" (%s of the model)", n->name) : NULL;
-    problem(b, &b->missing, "%s: tensor \"%s\"%s is missing", fk_component_folder(b->component), name,
-            ours ? ours : "");
+  if (!b->component || !find_source(b, n, &item.source, &item.from)) return;
+  if (t->coded) {
+    fk_coded_items(b, t, item, n->part);
     return;
   }
-  g_hash_table_add(b->known, (gpointer)item.source.tensor);
-  if (!check_source(b, n, &item.source, &item.from)) return;
-  add_item(b, item, n->first);
+  fk_binder_add_item(b, item, n->first);
   if (t->odd) {
     FkItem odd = item;
     odd.odd = true;
     odd.place = t->odd_place;
     odd.scale = t->odd_scale;
-    add_item(b, odd, n->first);
+    fk_binder_add_item(b, odd, n->first);
   }
   if (!t->full) return;
   item.as = t->full->dtype;
   item.mx = FK_MX_NONE;
   item.place = t->full_place;
-  add_item(b, item, n->first);
+  fk_binder_add_item(b, item, n->first);
 }
 
 #define FORMATTED(name, format)                                                                                        \
@@ -230,15 +245,22 @@ void fk_bind_group(FkBinder *b, FkUse use, const char *format, ...) {
   fk_store_group(&b->store, name, use);
 }
 
+/* n needs below each other as one matrix. */
+static void bind_rows(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const FkNeed *needs, int n) {
+  const FkTarget *t = fk_coded_place(b, w, (int)role, out, in, needs, n);
+  if (!t) t = place_weight(b, w, (int)role, b->precision.form[role], out, in);
+  for (int i = 0; i < n; i++) need(b, t, &needs[i]);
+}
+
 void fk_bind_matrix(FkBinder *b, FkWeight *w, FkRole role, int64_t out, int64_t in, const char *format, ...) {
   FORMATTED(name, format);
-  need(b, place_weight(b, w, (int)role, b->precision.form[role], out, in), &(Need){name, {out, in}, 2, 1, 0});
+  bind_rows(b, w, role, out, in, &(FkNeed){name, {out, in}, 2, 1, 0, 0}, 1);
 }
 
 void fk_bind_table(FkBinder *b, FkWeight *w, int64_t rows, int64_t cols, const char *format, ...) {
   FORMATTED(name, format);
   const FkTarget *t = place_weight(b, w, FK_ROLES, (FkForm){.dtype = b->be->dtype}, rows, cols);
-  need(b, t, &(Need){name, {rows, cols}, 2, 1, 0});
+  need(b, t, &(FkNeed){name, {rows, cols}, 2, 1, 0, 0});
 }
 
 void fk_bind_conv(FkBinder *b, FkWeight *w, int64_t out, int64_t in, int kernel, const char *format, ...) {
@@ -246,29 +268,31 @@ void fk_bind_conv(FkBinder *b, FkWeight *w, int64_t out, int64_t in, int kernel,
   const FkForm form = b->precision.form[FK_ROLE_CONV];
   assert(form.scale == FK_SCALE_NONE);
   need(b, place_weight(b, w, FK_ROLE_CONV, form, out, in * kernel * kernel),
-       &(Need){name, {out, in, kernel, kernel}, 4, kernel * kernel, 0});
+       &(FkNeed){name, {out, in, kernel, kernel}, 4, kernel * kernel, 0, 0});
 }
 
 void fk_bind_vector(FkBinder *b, FkTensor *t, int64_t n, const char *format, ...) {
   FORMATTED(name, format);
-  need(b, place_vector(b, t, n), &(Need){name, {n}, 1, 1, 0});
+  need(b, place_vector(b, t, n), &(FkNeed){name, {n}, 1, 1, 0, 0});
 }
 
 void fk_bind_stack(FkBinder *b, FkWeight *w, FkTensor *bias, FkRole role, int64_t in, int n, const int64_t *outs,
                    const char *const *names) {
   int64_t out = 0, first = 0;
   for (int i = 0; i < n; i++) out += outs[i];
-  const FkTarget *t = place_weight(b, w, (int)role, b->precision.form[role], out, in);
+  g_autofree FkNeed *needs = g_new0(FkNeed, (size_t)n);
+  g_autoptr(GPtrArray) weights = g_ptr_array_new_with_free_func(g_free);
   for (int i = 0; i < n; first += outs[i++]) {
-    g_autofree char *name = g_strconcat(names[i], ".weight", NULL);
-    need(b, t, &(Need){name, {outs[i], in}, 2, 1, first});
+    g_ptr_array_add(weights, g_strconcat(names[i], ".weight", NULL));
+    needs[i] = (FkNeed){weights->pdata[i], {outs[i], in}, 2, 1, first, i};
   }
+  bind_rows(b, w, role, out, in, needs, n);
   if (!bias) return;
-  t = place_vector(b, bias, out);
+  const FkTarget *t = place_vector(b, bias, out);
   first = 0;
   for (int i = 0; i < n; first += outs[i++]) {
     g_autofree char *name = g_strconcat(names[i], ".bias", NULL);
-    need(b, t, &(Need){name, {outs[i]}, 1, 1, first});
+    need(b, t, &(FkNeed){name, {outs[i]}, 1, 1, first, i});
   }
 }
 

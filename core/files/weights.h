@@ -35,6 +35,11 @@ typedef struct {
 /* precision: NULL: every matrix in the backend's dtype. names: where the part's tensors are; NULL, or without a
  * component for this part: null walk. Both are copied; backend, component and name table are kept by reference. */
 FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, const FkNames *names, FkPart part);
+/* Before the first bind. No more than its forms is taken from the part's files, and whatever is wrong with them is not
+ * told: a null walk. */
+void fk_binder_forms_only(FkBinder *b);
+/* Before the first bind: canonical names (a set, copied) of matrices that do not stay as their files have them. */
+void fk_binder_expand(FkBinder *b, GHashTable *names);
 /* Frees the binder and the weights' memory. (nullable) */
 void fk_binder_free(FkBinder *b);
 
@@ -74,6 +79,7 @@ int64_t fk_binder_parameters(const FkBinder *b); /* elements asked for */
 typedef struct {
   int64_t parameters;
   size_t bytes; /* of backend memory: scales, twins and the gap in front included */
+  size_t coded; /* of them those of matrices that stay as their files have them */
 } FkRoleShare;
 FkRoleShare fk_binder_share(const FkBinder *b, int role);
 size_t fk_binder_bytes(const FkBinder *b);   /* of backend memory, alignment included */

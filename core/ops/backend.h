@@ -10,10 +10,10 @@
 #ifndef FK_BACKEND_H
 #define FK_BACKEND_H
 
+#include "blocks.h"
 #include "frame.h"
-#include "tensor.h"
 
-#define FK_BACKEND_ABI 11
+#define FK_BACKEND_ABI 12
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -150,7 +150,7 @@ typedef struct {
 /* The table of a backend. A module is compiled apart from the program that opens it, so both must see the same structs:
  * whoever changes one of them, or the meaning of a slot, raises FK_BACKEND_ABI; FK_BACKEND_SIZES catches most of what
  * is forgotten. A module of another number or size is not used. */
-#define FK_BACKEND_STRUCTS 9
+#define FK_BACKEND_STRUCTS 10
 typedef struct {
   uint32_t abi;
   uint32_t sizes[FK_BACKEND_STRUCTS]; /* FK_BACKEND_SIZES, as the backend was compiled */
@@ -228,6 +228,8 @@ typedef struct {
    *   adds 1 to be->count.saturated, at the latest when sync returns */
   /* clang-format on */
   void (*quantize)(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given);
+  /* y [rows, cols] float32 or bfloat16 = the numbers of x as fk_coded_expand makes them, rounded once. */
+  void (*expand)(FkBackend *be, FkTensor y, const FkCoded *x);
   void (*conv)(FkBackend *be, const FkConv *c);            /* without upsample and residual */
   void (*group_norm)(FkBackend *be, const FkGroupNorm *n); /* without silu */
   void (*upsample)(FkBackend *be, FkTensor y, FkTensor x); /* nearest, x2 */
@@ -310,7 +312,7 @@ struct FkBackend {
   {                                                                                                                    \
     (uint32_t)sizeof(FkOps), (uint32_t)sizeof(FkBackend), (uint32_t)sizeof(FkLinear), (uint32_t)sizeof(FkLayerNorm),   \
         (uint32_t)sizeof(FkAttention), (uint32_t)sizeof(FkConv), (uint32_t)sizeof(FkGroupNorm),                        \
-        (uint32_t)sizeof(FkResize), (uint32_t)sizeof(FkFrame)                                                          \
+        (uint32_t)sizeof(FkResize), (uint32_t)sizeof(FkFrame), (uint32_t)sizeof(FkCoded)                               \
   }
 
 static inline bool fk_backend_uses(const FkBackend *be, uint32_t what) {

@@ -208,31 +208,15 @@ static void expand_iq4_xs(float *y, const uint8_t *b, int64_t blocks) {
 
 /* ---- The table ---- */
 
-static const struct {
-  int values, bytes;
-  void (*expand)(float *to, const uint8_t *from, int64_t blocks);
-} codes[FK_CODES] = {
-    [FK_CODE_F32] = {1, 4, expand_f32},           [FK_CODE_F16] = {1, 2, expand_f16},
-    [FK_CODE_BF16] = {1, 2, expand_bf16},         [FK_CODE_E4M3] = {1, 1, expand_e4m3},
-    [FK_CODE_E5M2] = {1, 1, expand_e5m2},         [FK_CODE_I8] = {1, 1, expand_i8},
-    [FK_CODE_E2M1] = {2, 1, expand_e2m1},         [FK_CODE_Q4_0] = {32, 18, expand_q4_0},
-    [FK_CODE_Q4_1] = {32, 20, expand_q4_1},       [FK_CODE_Q5_0] = {32, 22, expand_q5_0},
-    [FK_CODE_Q5_1] = {32, 24, expand_q5_1},       [FK_CODE_Q8_0] = {32, 34, expand_q8_0},
-    [FK_CODE_Q2_K] = {256, 84, expand_q2_k},      [FK_CODE_Q3_K] = {256, 110, expand_q3_k},
-    [FK_CODE_Q4_K] = {256, 144, expand_q4_k},     [FK_CODE_Q5_K] = {256, 176, expand_q5_k},
-    [FK_CODE_Q6_K] = {256, 210, expand_q6_k},     [FK_CODE_IQ4_NL] = {32, 18, expand_iq4_nl},
-    [FK_CODE_IQ4_XS] = {256, 136, expand_iq4_xs},
+static void (*const expand[FK_CODES])(float *to, const uint8_t *from, int64_t blocks) = {
+    [FK_CODE_F32] = expand_f32,       [FK_CODE_F16] = expand_f16,   [FK_CODE_BF16] = expand_bf16,
+    [FK_CODE_E4M3] = expand_e4m3,     [FK_CODE_E5M2] = expand_e5m2, [FK_CODE_I8] = expand_i8,
+    [FK_CODE_E2M1] = expand_e2m1,     [FK_CODE_Q4_0] = expand_q4_0, [FK_CODE_Q4_1] = expand_q4_1,
+    [FK_CODE_Q5_0] = expand_q5_0,     [FK_CODE_Q5_1] = expand_q5_1, [FK_CODE_Q8_0] = expand_q8_0,
+    [FK_CODE_Q2_K] = expand_q2_k,     [FK_CODE_Q3_K] = expand_q3_k, [FK_CODE_Q4_K] = expand_q4_k,
+    [FK_CODE_Q5_K] = expand_q5_k,     [FK_CODE_Q6_K] = expand_q6_k, [FK_CODE_IQ4_NL] = expand_iq4_nl,
+    [FK_CODE_IQ4_XS] = expand_iq4_xs,
 };
-
-int fk_code_values(FkCode code) {
-  assert(code > FK_CODE_NONE && code < FK_CODES);
-  return codes[code].values;
-}
-
-int fk_code_bytes(FkCode code) {
-  assert(code > FK_CODE_NONE && code < FK_CODES);
-  return codes[code].bytes;
-}
 
 FkCoded fk_coded_slice(FkCoded c, int64_t first, int64_t n) {
   assert(first >= 0 && n >= 0 && first + n <= c.rows);
@@ -259,7 +243,7 @@ static void scale_row(const FkCoded *c, int64_t row, float *to) {
 }
 
 void fk_coded_expand(const FkCoded *c, float *to) {
-  codes[c->form.code].expand(to, c->codes, c->rows * c->cols / codes[c->form.code].values);
+  expand[c->form.code](to, c->codes, c->rows * c->cols / fk_code_values(c->form.code));
   if (!c->form.row_scale && !c->form.block) return;
   for (int64_t r = 0; r < c->rows; r++) scale_row(c, r, to + r * c->cols);
 }

@@ -7,33 +7,40 @@
 
 #include "tensor.h"
 
-/* Numbers come in blocks of fk_code_values that take fk_code_bytes; of the first ones a block is one number. */
+/* X(name, values, bytes): numbers come in blocks of so many values that take so many bytes, at most 256 of either; of
+ * the first ones a block is one number. E2M1: two in a byte, the first in its upper half. From Q4_0 on as GGUF has
+ * them. */
+/* clang-format off */
+#define FK_CODE_LIST(X)                                                                                                \
+  X(F32, 1, 4) X(F16, 1, 2) X(BF16, 1, 2) X(E4M3, 1, 1) X(E5M2, 1, 1) X(I8, 1, 1) X(E2M1, 2, 1)                         \
+  X(Q4_0, 32, 18) X(Q4_1, 32, 20) X(Q5_0, 32, 22) X(Q5_1, 32, 24) X(Q8_0, 32, 34) X(IQ4_NL, 32, 18)                     \
+  X(Q2_K, 256, 84) X(Q3_K, 256, 110) X(Q4_K, 256, 144) X(Q5_K, 256, 176) X(Q6_K, 256, 210) X(IQ4_XS, 256, 136)
+/* clang-format on */
+
 typedef enum {
   FK_CODE_NONE, /* not numbers of weights */
-  FK_CODE_F32,
-  FK_CODE_F16,
-  FK_CODE_BF16,
-  FK_CODE_E4M3,
-  FK_CODE_E5M2,
-  FK_CODE_I8,
-  FK_CODE_E2M1, /* two in a byte, the first in its upper half */
-  FK_CODE_Q4_0, /* these as GGUF has them */
-  FK_CODE_Q4_1,
-  FK_CODE_Q5_0,
-  FK_CODE_Q5_1,
-  FK_CODE_Q8_0,
-  FK_CODE_Q2_K,
-  FK_CODE_Q3_K,
-  FK_CODE_Q4_K,
-  FK_CODE_Q5_K,
-  FK_CODE_Q6_K,
-  FK_CODE_IQ4_NL,
-  FK_CODE_IQ4_XS,
-  FK_CODES
+#define FK_CODE_NAME(name, values, bytes) FK_CODE_##name,
+  FK_CODE_LIST(FK_CODE_NAME)
+#undef FK_CODE_NAME
+      FK_CODES
 } FkCode;
 
-int fk_code_values(FkCode code); /* at most 256 */
-int fk_code_bytes(FkCode code);  /* at most 256 */
+static inline int fk_code_values(FkCode code) {
+#define FK_CODE_VALUES(name, values, bytes) values,
+  static const uint16_t values[FK_CODES] = {1, FK_CODE_LIST(FK_CODE_VALUES)};
+#undef FK_CODE_VALUES
+  assert(code > FK_CODE_NONE && code < FK_CODES);
+  return values[code];
+}
+
+static inline int fk_code_bytes(FkCode code) {
+#define FK_CODE_BYTES(name, values, bytes) bytes,
+  static const uint16_t bytes[FK_CODES] = {0, FK_CODE_LIST(FK_CODE_BYTES)};
+#undef FK_CODE_BYTES
+  assert(code > FK_CODE_NONE && code < FK_CODES);
+  return bytes[code];
+}
+
 /* FK_CODE_F32, F16, BF16: they are float32 without arithmetic. */
 static inline bool fk_code_plain(FkCode code) {
   return code == FK_CODE_F32 || code == FK_CODE_F16 || code == FK_CODE_BF16;

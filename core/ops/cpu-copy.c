@@ -60,6 +60,30 @@ void fk_cpu_copy(FkBackend *be, FkTensor y, FkTensor x) {
   fk_cpu_spans(be, 2, (FkTensor[]){y, x}, convert_span, (FkDtype[]){y.dtype, x.dtype});
 }
 
+enum { EXPAND_ROWS = 16 };
+
+typedef struct {
+  FkTensor y;
+  const FkCoded *x;
+} FkExpandOp;
+
+/* Some rows. Of float32 without holes in place, else through scratch. */
+static void expand_task(const void *data, int64_t task, float *scratch) {
+  const FkExpandOp *op = data;
+  const int64_t first = task * EXPAND_ROWS, n = fk_cpu_min(EXPAND_ROWS, op->x->rows - first), cols = op->x->cols;
+  const FkCoded rows = fk_coded_slice(*op->x, first, n);
+  const FkTensor y = fk_tensor_slice_rows(op->y, first, n);
+  const bool direct = y.dtype == FK_F32 && y.ld == cols;
+  fk_coded_expand(&rows, direct ? y.data : scratch);
+  for (int64_t r = 0; !direct && r < n; r++)
+    fk_cpu_convert(fk_tensor_at(y, r * y.ld), y.dtype, scratch + r * cols, FK_F32, cols);
+}
+
+void fk_cpu_expand(FkBackend *be, FkTensor y, const FkCoded *x) {
+  const FkExpandOp op = {fk_tensor_flat(y), x};
+  fk_cpu_run(be, fk_cpu_parts(x->rows, EXPAND_ROWS), (size_t)(EXPAND_ROWS * x->cols), expand_task, &op);
+}
+
 void fk_cpu_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {
   (void)be;
   size_t row = (size_t)table.in * fk_dtype_size(table.dtype);

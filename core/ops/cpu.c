@@ -226,6 +226,7 @@ const FkOps fk_cpu_ops = {
     .embed = fk_cpu_embed,
     .gather_rows = fk_cpu_gather_rows,
     .quantize = fk_cpu_quantize,
+    .expand = fk_cpu_expand,
     .conv = fk_cpu_conv,
     .group_norm = fk_cpu_group_norm,
     .upsample = fk_cpu_upsample,

@@ -173,6 +173,7 @@ void fk_cpu_match(FkBackend *be, FkTensor best, FkTensor score, FkTensor src, Fk
 void fk_cpu_mean_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor first, FkTensor index);
 void fk_cpu_copy(FkBackend *be, FkTensor y, FkTensor x);
 void fk_cpu_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given);
+void fk_cpu_expand(FkBackend *be, FkTensor y, const FkCoded *x);
 void fk_cpu_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
 void fk_cpu_gather_rows(FkBackend *be, FkTensor y, FkTensor x, FkTensor index);
 void fk_cpu_pack(FkBackend *be, FkTensor tokens, FkTensor latent, float scale, float shift);

@@ -160,6 +160,7 @@ NULL_OP(three, FkTensor y, FkTensor a, FkTensor b)
 NULL_OP(four, FkTensor a, FkTensor b, FkTensor c, FkTensor d)
 NULL_OP(quantize, FkTensor y, FkTensor y_scale, FkTensor x, float given)
 NULL_OP(embed, FkTensor y, FkWeight table, FkTensor ids)
+NULL_OP(expand, FkTensor y, const FkCoded *x)
 NULL_OP(conv, const FkConv *c)
 NULL_OP(group_norm, const FkGroupNorm *n)
 NULL_OP(pack, FkTensor to, FkTensor from, float scale, float shift)
@@ -233,6 +234,7 @@ const FkOps fk_null_ops = {
     .embed = null_embed,
     .gather_rows = null_three,
     .quantize = null_quantize,
+    .expand = null_expand,
     .conv = null_conv,
     .group_norm = null_group_norm,
     .upsample = null_two,

@@ -139,14 +139,39 @@ static bool take_scratch(FkBackend *be, FkArena *arena, FkLinear *l, int groups)
   return be->failure == FK_FAIL_NONE;
 }
 
+void fk_op_expand(FkBackend *be, FkTensor y, const FkCoded *x) {
+  const double each = (double)fk_coded_row_bytes(x->form, x->cols) + (double)fk_coded_row_scales(x->form, x->cols);
+  assert(fk_tensor_rows(y) == x->rows && fk_tensor_cols(y) == x->cols && (y.dtype == FK_F32 || y.dtype == FK_BF16));
+  if (BEGIN(be, (double)x->rows * each + bytes_of(y))) be->ops->expand(be, y, x);
+}
+
+/* A weight that is kept as its file has it as numbers in `arena`, until that is given back; others as they are. */
+static FkWeight expanded(FkBackend *be, FkArena *arena, FkWeight w) {
+  if (!w.coded) return w;
+  const FkTensor y = fk_arena_2d(arena, w.dtype, w.out, w.in);
+  int64_t at = 0; /* row of the parts */
+  for (const FkCoded *c = w.coded; at < w.first + w.out; at += c++->rows) {
+    const int64_t from = w.first > at ? w.first - at : 0, end = w.first + w.out - at;
+    const int64_t n = (end < c->rows ? end : c->rows) - from;
+    if (n <= 0) continue;
+    const FkCoded rows = fk_coded_slice(*c, from, n);
+    fk_op_expand(be, fk_tensor_slice_rows(y, at + from - w.first, n), &rows);
+  }
+  w.data = y.data;
+  w.coded = NULL;
+  return w;
+}
+
 /* A plain product is basic: the fused slot is not asked for it. Scratch is taken before either, so that a plan counts
  * it whichever the backend would choose. */
 void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int groups) {
   FkLinear l[FK_MAX_GROUPS];
   assert(groups >= 1 && groups <= FK_MAX_GROUPS);
   double bytes = 0, flop = 0;
+  const size_t mark = fk_arena_mark(arena);
   for (int i = 0; i < groups; i++) {
     l[i] = linear[i];
+    l[i].w = expanded(be, arena, l[i].w);
     check_linear(&l[i]);
     assert(l[i].w.out == l[0].w.out && l[i].w.in == l[0].w.in && l[i].epilogue == l[0].epilogue);
     assert(l[i].act == l[0].act && l[i].width == l[0].width);
@@ -154,15 +179,20 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
     bytes += bytes_of(l[i].x) + bytes_of(l[i].y) + weight * fk_dtype_bits(l[i].w.dtype) / 8;
     flop += 2 * (double)fk_tensor_rows(l[i].x) * weight;
   }
-  if (!BEGIN(be, bytes)) return;
+  if (!BEGIN(be, bytes)) {
+    fk_arena_reset(arena, mark);
+    return;
+  }
   be->count.linear_flop += flop;
   fk_profile_sizes(be, fk_tensor_rows(l[0].x) + (groups > 1 ? fk_tensor_rows(l[1].x) : 0), l->w.out, l->w.in);
   bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
   const bool fused =
       fk_backend_uses(be, l->epilogue == FK_EPI_QKV ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : FK_CAN_FUSED_LINEAR);
-  const size_t mark = fk_arena_mark(arena);
   for (int i = 0; be->observer && i < groups; i++) be->observer->linear(be->observer, be, &l[i]);
-  if (!take_scratch(be, arena, l, groups)) return;
+  if (!take_scratch(be, arena, l, groups)) {
+    fk_arena_reset(arena, mark);
+    return;
+  }
   if (plain || !fused || !be->ops->linear_fused(be, l, groups))
     for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) compose_linear(be, arena, &l[i]);
   fk_arena_reset(arena, mark);

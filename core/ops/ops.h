@@ -13,8 +13,8 @@
  * struct means at the struct. Here: shapes, and who gives memory. "As x" is any tensor of as many rows and columns;
  * views with holes between rows are allowed but for vectors, indices and scales. */
 
-/* FkLinear: 1 or 2 groups of one shape [N, K], epilogue and activation. Kernel scratch and what compositions keep come
- * from `arena` and are given back; arena NULL where neither is needed. */
+/* FkLinear: 1 or 2 groups of one shape [N, K], epilogue and activation. Kernel scratch, what compositions keep and
+ * matrices that are expanded for this op come from `arena` and are given back; arena NULL where none is needed. */
 void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *l, int groups);
 /* One product with the epilogue ACT or ADD: y [M, N], x [M, K], bias [N] or none. */
 void fk_op_project(FkBackend *be, FkArena *arena, FkTensor y, FkTensor x, FkWeight w, FkTensor bias,
@@ -47,6 +47,8 @@ void fk_op_copy(FkBackend *be, FkTensor y, FkTensor x);
 void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x);
 /* given not 0: E4M3 codes under this scale, with FK_CAN_GIVEN_SCALE. */
 void fk_op_quantize_given(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given);
+/* y as [rows, cols] of x. */
+void fk_op_expand(FkBackend *be, FkTensor y, const FkCoded *x);
 /* y [S, D], table [words, D] without scales, ids [S] int32. */
 void fk_op_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids);
 /* y [A, D], x [B, D], index [A] int32. */

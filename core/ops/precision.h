@@ -4,7 +4,7 @@
 #ifndef FK_PRECISION_H
 #define FK_PRECISION_H
 
-#include "tensor.h"
+#include "blocks.h"
 
 /* What a matrix does in its network. The block linears of the transformer each have a role of their own, because
  * quantisation treats them differently; everything else shares one. */
@@ -20,7 +20,7 @@ typedef enum {
   FK_ROLE_FINAL,      /* proj_out of the model */
   FK_ROLE_CLIP,
   FK_ROLE_T5,
-  FK_ROLE_CONV,       /* the autoencoder, its attention's matrices included */
+  FK_ROLE_CONV, /* the autoencoder, its attention's matrices included */
   FK_ROLES
 } FkRole;
 
@@ -39,6 +39,9 @@ typedef struct {
 
 typedef struct {
   FkForm form[FK_ROLES];
+  bool as_filed;  /* matrices without scales stay as their file has them, where that takes fewer bytes */
+  bool either;    /* not decided yet: it may become the other */
+  FkCode assumed; /* of a model without files: what a file of it would have; FK_CODE_NONE: numbers of `form` */
 } FkPrecision;
 
 /* Every role unquantised in one type. */

@@ -144,7 +144,9 @@ typedef struct FkWeight {
   float x_scale; /* the input's scale where that is fixed by calibration; 0: measured per row at run time */
   const struct FkWeight *full; /* the same matrix unquantised, for evaluations in full precision; NULL: not held */
   const struct FkWeight *odd;  /* the matrix in other codes, for evaluations of odd number; NULL: not held */
-  int64_t first;               /* row of `full` and `odd` that is this one's row 0 */
+  const struct FkCoded *coded; /* the matrix as its file has it, in parts below each other (blocks.h), `data` NULL: made
+                                  numbers of `dtype` just before it is used; NULL: data are what they are */
+  int64_t first;               /* row of `full`, `odd` and `coded` that is this one's row 0 */
 } FkWeight;
 
 /* Output rows first..first+n of a weight: fused projections are stored one below the other. */

@@ -11,7 +11,7 @@
 
 static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
   const int64_t d = c->width, inner = (int64_t)c->heads * c->kv;
-  fk_bind_group(b, FK_USE_ALWAYS, "encoder.block.%d", i);
+  fk_bind_group(b, FK_USE_EACH, "encoder.block.%d", i);
   fk_bind_vector(b, &l->norm0, d, "encoder.block.%d.layer.0.layer_norm.weight", i);
   fk_bind_vector(b, &l->norm1, d, "encoder.block.%d.layer.1.layer_norm.weight", i);
   g_autofree char *q = g_strdup_printf("encoder.block.%d.layer.0.SelfAttention.q", i);
@@ -26,7 +26,8 @@ static void bind_block(FkT5Block *l, const FkT5Config *c, FkBinder *b, int i) {
 }
 
 void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *b) {
-  *t5 = (FkT5){.config = *config, .blocks = g_new0(FkT5Block, config->layers)};
+  *t5 = (FkT5){.config = *config, .blocks = g_new0(FkT5Block, config->layers), .store = fk_binder_store(b)};
+  t5->store->once = true;
   fk_bind_group(b, FK_USE_ALWAYS, "embeddings");
   fk_bind_table(b, &t5->embedding, config->vocab, config->width, "shared.weight");
   fk_bind_table(b, &t5->relative_bias, config->buckets, config->heads,
@@ -140,7 +141,13 @@ void fk_t5_encode(const FkT5 *t5, FkBackend *be, FkArena *arena, const int32_t *
   FkTensor wide = fk_arena_2d(arena, be->dtype, length, wide_cols);
   fk_op_upload(be, id, ids);
   fk_op_embed(be, x, t5->embedding, id);
-  for (int i = 0; i < c->layers; i++) block(t5, &t5->blocks[i], be, arena, x, normed, wide, bias);
+  /* Blocks may not stay in memory; their groups follow that of the embeddings. A walk on another backend uses none. */
+  FkStore *store = fk_store_streams(t5->store) && t5->store->be == be ? t5->store : NULL;
+  for (int i = 0; i < c->layers; i++) {
+    if (store) fk_store_need(store, 1 + i);
+    block(t5, &t5->blocks[i], be, arena, x, normed, wide, bias);
+    if (store) fk_store_done(store, 1 + i);
+  }
   fk_op_rms_norm(be, out, x, t5->final_norm, c->eps);
   fk_arena_reset(arena, mark);
 }

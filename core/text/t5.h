@@ -18,6 +18,7 @@ typedef struct {
   FkT5Block *blocks;
   FkTensor final_norm;
   float *bias_table; /* relative_bias on the host, after fk_t5_prepare */
+  FkStore *store;    /* of the weights; (transfer none) */
 } FkT5;
 
 void fk_t5_init(FkT5 *t5, const FkT5Config *config, FkBinder *binder);

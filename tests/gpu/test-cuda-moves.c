@@ -254,6 +254,93 @@ static void test_codes(void) {
   }
 }
 
+/* One form of weights: float32 has the CPU's bits, bfloat16 those rounded; a view of rows too. The halves and floats in
+ * it are finite: the bytes that hold their exponents, `upper`, have some bits less (-1: every byte). */
+static void expand_case(const char *name, FkCodedForm form, const int *upper) {
+  enum { ROWS = 33, COLS = 512 };
+  const int64_t row = (int64_t)fk_coded_row_bytes(form, COLS), size = fk_code_bytes(form.code);
+  const int64_t scales = form.block ? COLS / form.block : 8;
+  Pair codes = operand(FK_U8, 2, (int64_t[]){ROWS, row}, 0, BYTES, 0, 0);
+  Pair own = vector(ROWS, 1, 0.1), block = operand(FK_U8, 2, (int64_t[]){ROWS, scales}, 0, BYTES, 0, 0);
+  Pair wide = matrix_out(FK_F32, ROWS, COLS, 0), half = matrix_out(FK_BF16, ROWS, COLS, 0);
+  Pair some = matrix_out(FK_BF16, 9, COLS, COLS + 64);
+  uint8_t *bytes = malloc((size_t)(ROWS * row)), less[ROWS * COLS];
+  if (!bytes) abort();
+  for (int64_t i = 0; i < ROWS * row; i++) {
+    const int at = (int)(i % size);
+    bytes[i] = (uint8_t)random_bits();
+    if (upper[0] < 0 || at == upper[0] || at == upper[1]) bytes[i] &= 0xbf;
+  }
+  for (int64_t i = 0; i < ROWS * scales; i++) less[i] = (uint8_t)(form.block_dtype == FK_E8M0 ? 110 + i % 23 : i % 120);
+  EACH_SIDE {
+    side[s]->ops->upload(side[s], codes.t[s].data, bytes, (size_t)(ROWS * row));
+    side[s]->ops->upload(side[s], block.t[s].data, less, (size_t)(ROWS * scales));
+    const FkCoded x = {.form = form,
+                       .rows = ROWS,
+                       .cols = COLS,
+                       .codes = codes.t[s].data,
+                       .row_scale = own.t[s].data,
+                       .block_scale = block.t[s].data};
+    FkCoded given = x;
+    if (!form.row_scale) given.row_scale = NULL;
+    if (!form.block) given.block_scale = NULL;
+    const FkCoded rows = fk_coded_slice(given, 17, 9);
+    fk_op_expand(side[s], wide.t[s], &given);
+    fk_op_expand(side[s], half.t[s], &given);
+    fk_op_expand(side[s], some.t[s], &rows);
+  }
+  wide.measure = BITS;
+  char text[64];
+  snprintf(text, sizeof text, "expand %s", name);
+  same(text, 3, (Pair[]){wide, half, some});
+  free(bytes);
+}
+
+static void test_expand(void) {
+#define PLAIN_(code)                                                                                                   \
+  {                                                                                                                    \
+#code, {FK_CODE_##code }, {                                                                                        \
+      -1, -1                                                                                                           \
+    }                                                                                                                  \
+  }
+#define BLOCK_(code, a, b)                                                                                             \
+  {                                                                                                                    \
+#code, {FK_CODE_##code }, {                                                                                        \
+      a, b                                                                                                             \
+    }                                                                                                                  \
+  }
+  static const struct {
+    const char *name;
+    FkCodedForm form;
+    int upper[2];
+  } cases[] = {
+      PLAIN_(F32),
+      PLAIN_(F16),
+      PLAIN_(BF16),
+      PLAIN_(E4M3),
+      PLAIN_(E5M2),
+      PLAIN_(I8),
+      PLAIN_(E2M1),
+      BLOCK_(Q4_0, 1, 1),
+      BLOCK_(Q4_1, 1, 3),
+      BLOCK_(Q5_0, 1, 1),
+      BLOCK_(Q5_1, 1, 3),
+      BLOCK_(Q8_0, 1, 1),
+      BLOCK_(IQ4_NL, 1, 1),
+      BLOCK_(Q2_K, 81, 83),
+      BLOCK_(Q3_K, 109, 109),
+      BLOCK_(Q4_K, 1, 3),
+      BLOCK_(Q5_K, 1, 3),
+      BLOCK_(Q6_K, 209, 209),
+      BLOCK_(IQ4_XS, 1, 1),
+      {"E4M3, a scale a row", {FK_CODE_E4M3, true, 0, FK_F32}, {-1, -1}},
+      {"I8, a scale a row", {FK_CODE_I8, true, 0, FK_F32}, {-1, -1}},
+      {"MXFP8", {FK_CODE_E4M3, false, 32, FK_E8M0}, {-1, -1}},
+      {"NVFP4", {FK_CODE_E2M1, true, 16, FK_E4M3}, {-1, -1}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) expand_case(cases[i].name, cases[i].form, cases[i].upper);
+}
+
 /* What no kernel takes is a failure that names it, and leaves the device as it was. */
 static void test_declined(void) {
   FkBackend *be = side[GPU];
@@ -393,6 +480,7 @@ int main(void) {
   test_check();
   test_staging();
   test_codes();
+  test_expand();
   test_declined();
   test_recording();
   test_limits();

@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Weights that stay in memory as their files have them: for every type of numbers the bytes of edits are those of
+ * expanded weights, with adapters, streaming and codes of 8 bits too, and memory is less by the plan and by what is
+ * allocated. The files are written by coded-model.py. */
+#include "backend.h"
+#include "engine.h"
+#include "test-files.h"
+
+#define ADAPTER FK_DEMO_MODEL "/../cyanotype.safetensors"
+
+static char *made; /* folder of the files */
+
+static const char *const forms[] = {"Q4_0",    "Q4_1", "Q5_0",   "Q5_1",      "Q8_0",  "Q2_K", "Q3_K", "Q4_K",
+                                    "Q5_K",    "Q6_K", "IQ4_NL", "IQ4_XS",    "mixed", "F16",  "BF16", "F8_E4M3",
+                                    "F8_E5M2", "fp8",  "int8",   "int8-rows", "mxfp8", "nvfp4"};
+
+/* FORM-PART in whichever container it was written. (transfer full) */
+static char *file_of(const char *form, const char *part) {
+  char *path = g_strdup_printf("%s/%s-%s.gguf", made, form, part);
+  if (g_file_test(path, G_FILE_TEST_EXISTS)) return path;
+  g_free(path);
+  return g_strdup_printf("%s/%s-%s.safetensors", made, form, part);
+}
+
+static FkOptions *options_of(const char *form, const char *const *pairs) {
+  FkOptions *options = fk_options_new();
+  g_autofree char *flux = file_of(form, "flux"), *t5 = file_of(form, "t5");
+  fk_options_set(options, "backend", "cpu", NULL);
+  g_assert_true(fk_options_set(options, "model-path", flux, NULL));
+  g_assert_true(fk_options_set(options, "t5-path", t5, NULL));
+  fk_options_set(options, "clip-path", FK_DEMO_MODEL, NULL);
+  fk_options_set(options, "vae-path", FK_DEMO_MODEL, NULL);
+  fk_options_set(options, "tokenizer-path", FK_DEMO_MODEL, NULL);
+  for (; pairs && *pairs; pairs += 2) g_assert_true(fk_options_set(options, pairs[0], pairs[1], NULL));
+  return options;
+}
+
+static FkEngine *engine_of(const char *form, const char *const *pairs) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = options_of(form, pairs);
+  FkEngine *engine = fk_engine_new(options, &error);
+  g_assert_no_error(error);
+  return engine;
+}
+
+static FkSettings *settings_of(const char *loras) {
+  FkSettings *s = fk_settings_new();
+  fk_settings_set(s, "prompt", "make it night", NULL);
+  fk_settings_set(s, "steps", "1", NULL);
+  fk_settings_set(s, "max-area", "4096", NULL);
+  fk_settings_set(s, "loras", loras, NULL);
+  return s;
+}
+
+/* (transfer full) */
+static char *edited(FkEngine *engine, const char *loras) {
+  static uint8_t in[64 * 64 * 3], out[64 * 64 * 3];
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkSettings) s = settings_of(loras);
+  for (size_t i = 0; i < sizeof in; i++) in[i] = (uint8_t)(i * 7 + i / 191);
+  FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
+  fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  return g_compute_checksum_for_data(G_CHECKSUM_SHA256, out, sizeof out);
+}
+
+static const char *const expanded[] = {"weight-storage", "expanded", NULL};
+static const char *const filed[] = {"weight-storage", "file", NULL};
+
+/* ---- Memory ---- */
+
+static GHashTable *blocks; /* address -> bytes */
+static size_t held, peak;
+static FkOps counting;
+
+static void *counted_alloc(FkBackend *be, size_t bytes) {
+  void *memory = fk_cpu_ops.alloc(be, bytes);
+  if (!memory) return NULL;
+  g_hash_table_insert(blocks, memory, GSIZE_TO_POINTER(bytes));
+  held += bytes;
+  peak = MAX(peak, held);
+  return memory;
+}
+
+static void counted_release(FkBackend *be, void *memory) {
+  held -= GPOINTER_TO_SIZE(g_hash_table_lookup(blocks, memory));
+  g_hash_table_remove(blocks, memory);
+  fk_cpu_ops.release(be, memory);
+}
+
+static void count_memory(FkEngine *engine) {
+  counting = fk_cpu_ops;
+  counting.alloc = counted_alloc;
+  counting.release = counted_release;
+  engine->be->ops = &counting;
+  held = peak = 0;
+}
+
+static double planned(const char *form, const char *const *pairs) {
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = options_of(form, pairs);
+  g_autoptr(FkSettings) s = settings_of("");
+  FkPlan p;
+  fk_plan(fk_options_get(options, "model-path"), options, s, 64, 64, 4, &p, &error);
+  g_assert_no_error(error);
+  g_assert_cmpstr(p.storage, ==, pairs[1]);
+  return p.placed_bytes + p.cache_bytes + p.arena_bytes;
+}
+
+/* Both ways one picture, and the second in less memory; each as planned, but for what the backend's kernels take. */
+static void every_form(void) {
+  g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+    size_t most[2];
+    g_autofree char *hash[2] = {0};
+    for (int way = 0; way < 2; way++) {
+      FkEngine *engine = engine_of(forms[i], way ? filed : expanded);
+      count_memory(engine);
+      hash[way] = edited(engine, "");
+      most[way] = peak;
+      fk_engine_unref(engine);
+      g_assert_cmpuint(held, ==, 0);
+      const double plan = planned(forms[i], way ? filed : expanded);
+      g_assert_cmpfloat((double)most[way], <=, plan * 1.02);
+      g_assert_cmpfloat((double)most[way], >=, plan * 0.98);
+    }
+    g_test_message("%-9s %.16s  %zu bytes, expanded %zu", forms[i], hash[0], most[1], most[0]);
+    if (strcmp(hash[0], hash[1])) g_error("%s: another picture", forms[i]);
+    g_assert_cmpuint(most[1], <, most[0] - most[0] / 5);
+    g_hash_table_add(seen, g_strdup(hash[0]));
+  }
+  g_assert_cmpuint(g_hash_table_size(seen), >, G_N_ELEMENTS(forms) / 2); /* pictures say something of the weights */
+}
+
+/* ---- Beside other options ---- */
+
+static const struct {
+  const char *form, *pairs[6];
+} besides[] = {
+    {"Q4_K", {"offload", "model"}},
+    {"mixed", {"offload", "sequential"}},
+    {"nvfp4", {"offload", "sequential"}},
+    {"fp8", {"quantization", "fp8"}},
+    {"Q8_0", {"quantization", "fp8", "precision-first", "1", "text-quantization", "fp8"}},
+};
+
+/* Adapters come and go; what they change is expanded meanwhile, and less is in memory when they have gone. */
+static void beside(gconstpointer data) {
+  const size_t row = GPOINTER_TO_SIZE(data);
+  static const char *const lists[] = {"", ADAPTER, ADAPTER ":0.5", ""};
+  const char *const *extra = besides[row].pairs;
+  g_autoptr(GPtrArray) pairs = g_ptr_array_new();
+  for (int i = 0; i < 6 && extra[i]; i++) g_ptr_array_add(pairs, (gpointer)extra[i]);
+  g_ptr_array_add(pairs, (gpointer) "weight-storage");
+  g_ptr_array_add(pairs, (gpointer) "file");
+  g_ptr_array_add(pairs, NULL);
+  g_autoptr(FkEngine) file = engine_of(besides[row].form, (const char *const *)pairs->pdata);
+  pairs->pdata[pairs->len - 2] = (gpointer) "expanded";
+  g_autoptr(FkEngine) wide = engine_of(besides[row].form, (const char *const *)pairs->pdata);
+  if (!strcmp(extra[1], "sequential")) {
+    const FkPlacing p = {.swaps = true, .level = 4, .slots = 2, .text_level = 2};
+    fk_model_place(wide->model, p);
+    fk_model_place(file->model, (FkPlacing){true, p.level, p.slots, p.text_level, true});
+  }
+  size_t bytes[G_N_ELEMENTS(lists)];
+  for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+    g_autofree char *expects = edited(wide, lists[i]), *found = edited(file, lists[i]);
+    bytes[i] = fk_model_weight_bytes(file->model);
+    g_test_message("%.16s, %zu bytes with \"%s\"", found, bytes[i], lists[i]);
+    g_assert_cmpstr(found, ==, expects);
+    g_assert_cmpuint(bytes[i], <=, fk_model_weight_bytes(wide->model));
+  }
+  g_assert_cmpuint(bytes[3], ==, bytes[0]);
+  if (strcmp(extra[0], "quantization")) g_assert_cmpuint(bytes[1], >, bytes[0]);
+  if (file->model->part[FK_PART_FLUX].binder && !strcmp(extra[1], "sequential"))
+    g_assert_cmpfloat(file->be->count.streamed, <, wide->be->count.streamed);
+}
+
+/* ---- What auto takes ---- */
+
+static char *decided(FkEngine *engine, const char *name) {
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_auto(GStrv) list = fk_engine_active(engine, s);
+  for (char **p = list; *p; p += 2)
+    if (!strcmp(*p, name)) return g_strdup(p[1]);
+  return NULL;
+}
+
+static void automatic(void) {
+  const double all = planned("Q4_K", expanded), file = planned("Q4_K", filed);
+  static const struct {
+    double all, file; /* shares of the limit */
+    const char *storage, *offload;
+  } rows[] = {{1.1, 0, "expanded", "none"}, {0.1, 0.95, "file", "none"}, {0, 0.97, "file", "model"}};
+  g_autoptr(FkEngine) wide = engine_of("Q4_K", expanded);
+  g_autofree char *expects = edited(wide, "");
+  for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+    g_autofree char *limit = g_strdup_printf("%.0f", rows[i].all * all + rows[i].file * file);
+    const char *const pairs[] = {"max-vram", limit, NULL};
+    g_autoptr(FkEngine) engine = engine_of("Q4_K", pairs);
+    g_autofree char *hash = edited(engine, ""), *storage = decided(engine, "weight-storage"),
+                    *offload = decided(engine, "offload");
+    g_test_message("%s of %.0f and %.0f: weight-storage %s; offload %s", limit, all, file, storage, offload);
+    g_assert_true(g_str_has_prefix(storage, rows[i].storage));
+    g_assert_true(g_str_has_prefix(offload, rows[i].offload));
+    g_assert_cmpstr(hash, ==, expects);
+  }
+}
+
+/* An adapter makes more matrices wide than a limit allows beside all parts. */
+static void limited(void) {
+  g_autofree char *limit = g_strdup_printf("%.0f", planned("Q4_K", filed) * 1.05);
+  const char *const pairs[] = {"weight-storage", "file", "offload", "sequential", "max-vram", limit, NULL};
+  g_autoptr(FkEngine) wide = engine_of("Q4_K", expanded), engine = engine_of("Q4_K", pairs);
+  count_memory(engine);
+  for (int i = 0; i < 3; i++) {
+    const char *list = i == 1 ? ADAPTER : "";
+    g_autofree char *expects = edited(wide, list), *found = edited(engine, list);
+    g_assert_cmpstr(found, ==, expects);
+    g_assert_cmpuint(peak, <=, (size_t)g_ascii_strtoull(limit, NULL, 10));
+  }
+  g_test_message("%s, at most %zu", limit, peak);
+}
+
+static void refused(void) {
+  g_autoptr(GError) error = NULL;
+  g_autofree char *packed = scratch_path("demo.pack");
+  g_autoptr(FkOptions) options = fk_options_new();
+  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
+  fk_options_set(options, "weight-storage", "file", NULL);
+  g_assert_false(fk_pack(options, 4, packed, NULL, NULL, NULL, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "weight-storage=file", "packed model has expanded weights");
+  g_clear_error(&error);
+  fk_options_set(options, "weight-storage", "auto", NULL);
+  g_assert_true(fk_pack(options, 4, packed, NULL, NULL, NULL, &error));
+  g_assert_no_error(error);
+  fk_options_set(options, "model-path", packed, NULL);
+  fk_options_set(options, "backend", "cpu", NULL);
+  fk_options_set(options, "weight-storage", "file", NULL);
+  g_assert_null(fk_engine_new(options, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "weight-storage=file", "open what it was packed from");
+}
+
+/* Scales that are no numbers are told by name when they are read, whichever way the codes go. */
+static void damaged(void) {
+  static const char *const kinds[] = {"fp8", "int8-rows", "mxfp8", "nvfp4"};
+  for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+    g_autofree char *path = file_of(kinds[i], "flux"), *bytes = NULL, *messages[2] = {0};
+    gsize size;
+    g_assert_true(g_file_get_contents(path, &bytes, &size, NULL));
+    g_autofree char *key = g_strdup_printf("\"double_blocks.1.img_mlp.0.%s\"", i ? "weight_scale" : "scale_weight");
+    const char *entry = g_strstr_len(bytes + 8, (gssize)size - 8, key), *at = strstr(entry, "data_offsets");
+    guint64 header = 0;
+    memcpy(&header, bytes, 8);
+    const guint64 begin = 8 + header + g_ascii_strtoull(strchr(at, '[') + 1, NULL, 10);
+    memset(bytes + begin, 0xff, 4);
+    g_autofree char *bad = g_strdup_printf("bad-%s-flux.safetensors", kinds[i]),
+                    *name = g_strdup_printf("bad-%s", kinds[i]);
+    g_autofree char *to = g_build_filename(made, bad, NULL), *t5 = file_of(kinds[i], "t5");
+    g_assert_true(g_file_set_contents(to, bytes, (gssize)size, NULL));
+    for (int way = 0; way < 2; way++) {
+      g_autoptr(GError) error = NULL;
+      g_autoptr(FkOptions) options = options_of(name, way ? filed : expanded);
+      g_assert_true(fk_options_set(options, "t5-path", t5, NULL));
+      g_assert_null(fk_engine_open(options, NULL, NULL, NULL, &error));
+      messages[way] = g_strdup(error->message);
+      assert_error(error, FK_ERROR_MODEL_BAD, "transformer: tensor \"double_blocks.1.img_mlp.0.weight\"",
+                   "expected a positive number");
+    }
+    g_assert_cmpstr(messages[0], ==, messages[1]);
+    g_free(messages[0]);
+    g_free(messages[1]);
+    messages[0] = messages[1] = NULL;
+  }
+}
+
+/* The published model on a backend that takes nothing. */
+static void published(void) {
+  static const struct {
+    const char *form;
+    int bytes;
+    const char *limit, *storage, *offload;
+  } rows[] = {
+      {"Q8_0", 2, "24000000000", "file", "none"},          {"Q8_0", 2, "16000000000", "file", "model"},
+      {"Q4_K", 2, "12000000000", "file", "none"},          {"Q4_K", 2, "8000000000", "file", "sequential"},
+      {"F8_E4M3", 2, "24000000000", "file", "none"},       {"F8_E4M3", 2, "8000000000", "file", "sequential"},
+      {"BF16", 2, "8000000000", "expanded", "sequential"}, {"Q4_K", 4, "16000000000", "file", "none"},
+  };
+  for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = fk_options_new();
+    g_autoptr(FkSettings) s = fk_settings_new();
+    g_autofree char *model = g_strconcat("kontext-dev:", rows[i].form, NULL);
+    FkPlan p;
+    fk_options_set(options, "max-vram", rows[i].limit, NULL);
+    fk_plan(model, options, s, 1024, 1024, rows[i].bytes, &p, &error);
+    g_assert_no_error(error);
+    const double bytes = p.placed_bytes + p.cache_bytes + p.arena_bytes;
+    g_test_message(
+        "%s in %s: %s %s, %.2f GB, %d blocks and %.2f GB of them stream, T5 %.2f GB, host %.2f GB, work %.2f",
+        rows[i].form, rows[i].limit, p.storage, p.offload, bytes / 1e9, p.streamed_blocks, p.streamed_bytes / 1e9,
+        p.streamed_text_bytes / 1e9, p.host_bytes / 1e9, p.arena_bytes / 1e9);
+    g_assert_cmpstr(p.storage, ==, rows[i].storage);
+    g_assert_cmpstr(p.offload, ==, rows[i].offload);
+    g_assert_cmpfloat(bytes, <=, g_ascii_strtod(rows[i].limit, NULL));
+  }
+}
+
+int main(int argc, char **argv) {
+  g_test_init(&argc, &argv, NULL);
+  scratch_open();
+  made = scratch_path("made");
+  blocks = g_hash_table_new(NULL, NULL);
+  g_autoptr(GPtrArray) command = g_ptr_array_new();
+  const char *const words[] = {"python3", FK_CODED_MODEL, FK_DEMO_MODEL, made};
+  for (size_t i = 0; i < G_N_ELEMENTS(words); i++) g_ptr_array_add(command, (gpointer)words[i]);
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) g_ptr_array_add(command, (gpointer)forms[i]);
+  g_ptr_array_add(command, NULL);
+  int status = 1;
+  if (!g_spawn_sync(NULL, (char **)command->pdata, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL) ||
+      status)
+    g_error("coded-model.py failed");
+  g_test_add_func("/storage/every-form", every_form);
+  for (size_t i = 0; i < G_N_ELEMENTS(besides); i++) {
+    g_autofree char *name = g_strdup_printf("/storage/beside/%s-%s", besides[i].pairs[0], besides[i].form);
+    g_test_add_data_func(name, GSIZE_TO_POINTER(i), beside);
+  }
+  g_test_add_func("/storage/automatic", automatic);
+  g_test_add_func("/storage/limited", limited);
+  g_test_add_func("/storage/refused", refused);
+  g_test_add_func("/storage/damaged", damaged);
+  g_test_add_func("/storage/published", published);
+  status = g_test_run();
+  g_hash_table_unref(blocks);
+  g_free(made);
+  scratch_close();
+  return status;
+}
