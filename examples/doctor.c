@@ -66,7 +66,7 @@ static void print_plan(const FkPlan *p, const char *model, int width, int height
 
 /* Models without a reference image are planned as what they are: they generate, schnell in 4 steps. */
 static bool take_kind(const Request *r, const char *model, GError **error) {
-  const bool folder = g_file_test(model, G_FILE_TEST_IS_DIR), schnell = !folder && !g_str_has_prefix(model, "schnell");
+  const bool folder = g_file_test(model, G_FILE_TEST_IS_DIR), schnell = !folder && g_str_has_prefix(model, "schnell");
   g_autofree char *pipeline = folder ? doctor_pipeline(model) : NULL;
   if (!schnell && g_strcmp0(pipeline, "FluxPipeline") && (folder || !g_str_has_prefix(model, "dev"))) return true;
   if (r->task_set && !strcmp(fk_settings_get(r->settings, "task"), "edit")) {
