@@ -312,6 +312,7 @@ static uint64_t seed_of(const FkJob *job) {
 static bool run(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   for (int i = 0; i < edit->n; i++) edit->jobs[i].result = (FkResult){.seed = seed_of(&edit->jobs[i])};
   fk_tune_apply(edit->tune, e->be);
+  if (edit->observer && !fk_model_stay_expanded(e->model, error)) return false;
   if (!fk_loading_adapt(e, edit, error) || !fk_loading_prepare(e, edit, error)) return false;
   if (fk_model_placing(e->model).level > 1) e->be->use &= ~(uint32_t)FK_CAN_GRAPH; /* copies are not recorded */
   edit->arena = &e->arena;

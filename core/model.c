@@ -352,6 +352,16 @@ bool fk_model_set_apart(FkModel *m, const FkLoras *loras) {
   return rebound;
 }
 
+bool fk_model_stay_expanded(FkModel *m, GError **error) {
+  if (m->precision.as_filed && m->has_forms) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "layers are measured where weights are expanded: expected weight-storage=expanded");
+    return false;
+  }
+  g_clear_pointer(&m->other, fk_model_free);
+  return true;
+}
+
 FkPlacing fk_model_placing(const FkModel *m) {
   const FkStore *s = store_of(m, FK_PART_FLUX);
   return (FkPlacing){m->swaps, s->level, s->slots, store_of(m, FK_PART_T5)->level, m->precision.as_filed};

@@ -103,6 +103,9 @@ void fk_model_place(FkModel *model, FkPlacing placing);
 /* Adapters (NULL: none) change matrices: those do not stay as their files have them. True: some part has been bound
  * anew and has given its memory back; the caller as of fk_model_release_part. */
 bool fk_model_set_apart(FkModel *model, const FkLoras *loras);
+/* From now on, so that FkWeights keep their places: who holds them looks at what ops use. FK_ERROR_OPTION_BAD: matrices
+ * are as their files have them. */
+bool fk_model_stay_expanded(FkModel *model, GError **error);
 /* Most bytes of the weights that are in memory at a time. */
 size_t fk_model_placed_bytes(const FkModel *model, FkPlacing placing);
 /* Of copies of weights in host memory, with the present placing. */
