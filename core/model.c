@@ -291,17 +291,38 @@ bool fk_model_bring(FkModel *m, bool text, GCancellable *cancellable, GError **e
   return true;
 }
 
+/* What a calibration has written into weights, by name. (transfer full) */
+static GHashTable *input_scales(const FkBinder *b) {
+  GHashTable *scales = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+  g_autoptr(GPtrArray) all = fk_binder_all(b);
+  for (guint i = 0; i < all->len; i++) {
+    const FkBound *bound = all->pdata[i];
+    if (bound->weight && bound->weight->x_scale > 0)
+      g_hash_table_insert(scales, g_strdup(bound->name), g_memdup2(&bound->weight->x_scale, sizeof(float)));
+  }
+  return scales;
+}
+
+static void set_input_scales(const FkBinder *b, GHashTable *scales) {
+  GHashTableIter it;
+  gpointer name, scale;
+  g_hash_table_iter_init(&it, scales);
+  while (g_hash_table_iter_next(&it, &name, &scale)) fk_binder_find(b, name)->weight->x_scale = *(const float *)scale;
+}
+
 /* Another network on the same files; it was bound before, so that nothing of it can be wrong. */
 static void rebind(FkModel *m, FkPart i) {
   const FkStore *s = store_of(m, i);
   const int level = s->level, slots = s->slots;
   if (m->part[i].loaded) fk_model_release_part(m, i);
   m->loaded = false;
+  g_autoptr(GHashTable) scales = input_scales(m->part[i].binder);
   fk_binder_free(m->part[i].binder);
   clear_network(m, i);
   const bool bound = fk_model_bind(m, i, &m->precision, NULL);
   assert(bound);
   (void)bound;
+  set_input_scales(m->part[i].binder, scales);
   if (level) fk_store_stream(store_of(m, i), level, slots);
   fk_binder_adapt(m->part[i].binder, m->adapters.loras ? fk_loras_deltas(m->adapters.loras, i) : NULL);
 }
