@@ -282,10 +282,19 @@ void fk_model_release_part(FkModel *m, FkPart i) {
   m->loaded = m->loaded && m->swaps;
 }
 
+/* A plan in float32 is one of the CPU. */
+static bool keeps(const FkModel *m, int part) {
+  const bool host = m->be->ops == &fk_cpu_ops || (m->be->ops == &fk_null_ops && m->be->dtype == FK_F32);
+  return m->swaps && !host && fk_binder_makes_codes(m->part[part].binder);
+}
+
 bool fk_model_bring(FkModel *m, bool text, GCancellable *cancellable, GError **error) {
   assert(m->swaps);
-  for (int i = 0; i < FK_PARTS; i++)
-    if (is_text(i) != text && m->part[i].loaded) fk_model_release_part(m, (FkPart)i);
+  for (int i = 0; i < FK_PARTS; i++) {
+    if (is_text(i) == text || !m->part[i].loaded) continue;
+    if (keeps(m, i)) fk_store_keep(store_of(m, i)); /* else it is read again */
+    fk_model_release_part(m, (FkPart)i);
+  }
   for (int i = 0; i < FK_PARTS; i++)
     if (is_text(i) == text && !fk_model_load_part(m, (FkPart)i, cancellable, NULL, NULL, error)) return false;
   return true;
@@ -414,7 +423,8 @@ size_t fk_model_placed_bytes(const FkModel *m, FkPlacing p) {
 
 size_t fk_model_host_bytes(const FkModel *m) {
   size_t bytes = 0;
-  for (int i = 0; i < FK_PARTS; i++) bytes += store_of(m, i)->host_bytes;
+  for (int i = 0; i < FK_PARTS; i++)
+    bytes += store_of(m, i)->host_bytes + (keeps(m, i) ? store_of(m, i)->stay_bytes : 0);
   return bytes;
 }
 

@@ -86,7 +86,8 @@ bool fk_model_load(FkModel *model, GCancellable *cancellable, FkLoadProgress pro
  * not loaded, the others stay as they are. */
 bool fk_model_load_part(FkModel *model, FkPart part, GCancellable *cancellable, FkLoadProgress progress,
                         void *user_data, GError **error);
-/* With `swaps`: the text encoders, or else what follows them, after the others have left. Errors as fk_model_load_part;
+/* With `swaps`: the text encoders, or else what follows them, after the others have left; of a part that the loader
+ * makes codes for a copy stays in host memory, where that is not the device's. Errors as fk_model_load_part;
  * the caller as of fk_model_release_part. */
 bool fk_model_bring(FkModel *model, bool text, GCancellable *cancellable, GError **error);
 /* Gives a part's memory back, if it is loaded. The caller has waited for what used it, and forgets what was captured

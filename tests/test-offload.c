@@ -91,6 +91,50 @@ static void same_bytes(void) {
   check_edits(fp8, "model");
 }
 
+static int coded_rows(const FkEngine *engine) {
+  int rows = 0;
+  for (int i = 0; i < FK_PARTS; i++) rows += fk_binder_coded_rows(engine->model->part[i].binder);
+  return rows;
+}
+
+/* On a device codes are made once: parts that come again are copied from host memory, with the adapters that they have
+ * got meanwhile, and with blocks that stream too. */
+static void codes_kept(void) {
+  static const char *const lists[] = {"", "", "", ADAPTER, ADAPTER, "", ""};
+  static const char *const plain[] = {"offload", "none", "quantization", "fp8", "text-quantization", "fp8", NULL};
+  static const char *const model[] = {"offload", "model", "quantization", "fp8", "text-quantization", "fp8", NULL};
+  static const char *const ring[] = {"offload", "sequential", "quantization", "fp8", "text-quantization", "fp8", NULL};
+  const FkOps device = fk_cpu_ops; /* whose memory is not the host's */
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkEngine) all = open_engine(plain, &error);
+  g_assert_no_error(error);
+  for (int k = 0; k < 2; k++) {
+    FkEngine *engine = open_engine(k ? ring : model, &error);
+    g_assert_no_error(error);
+    engine->be->ops = &device;
+    if (k) fk_model_place(engine->model, (FkPlacing){.swaps = true, .level = 3, .slots = 2, .text_level = 2});
+    int rows[G_N_ELEMENTS(lists)];
+    for (int i = 0; i < (int)G_N_ELEMENTS(lists); i++) {
+      g_autofree char *prompt = g_strdup_printf("prompt %d", i); /* each needs both parts */
+      g_autofree char *expected = adapted(all, prompt, lists[i], NULL, &error),
+                      *found = adapted(engine, prompt, lists[i], NULL, &error);
+      g_assert_no_error(error);
+      g_assert_cmpstr(found, ==, expected);
+      rows[i] = coded_rows(engine);
+      g_test_message("%s: %d rows of codes made, %zu bytes in host memory", k ? "sequential" : "model", rows[i],
+                     fk_model_host_bytes(engine->model));
+    }
+    g_assert_cmpint(rows[0], >, 0);
+    g_assert_cmpint(rows[1], ==, rows[0]);
+    g_assert_cmpint(rows[2], ==, rows[0]);
+    g_assert_cmpint(rows[3], >, rows[2]);
+    g_assert_cmpint(rows[4], ==, rows[3]);
+    g_assert_cmpint(rows[5], >, rows[4]);
+    g_assert_cmpint(rows[6], ==, rows[5]);
+    fk_engine_unref(engine);
+  }
+}
+
 /* All of a folder but one, as links. */
 static void link_all(const char *from, const char *to, const char *but) {
   g_autoptr(GDir) dir = g_dir_open(from, 0, NULL);
@@ -243,6 +287,7 @@ int main(int argc, char **argv) {
   scratch_open();
   g_test_add_func("/offload/same-bytes", same_bytes);
   g_test_add_func("/offload/adapters", adapters);
+  g_test_add_func("/offload/codes-kept", codes_kept);
   g_test_add_func("/offload/damaged", damaged);
   g_test_add_func("/offload/automatic", automatic);
   g_test_add_func("/offload/refused", refused);

@@ -5,6 +5,8 @@
 #include "fk-error.h"
 #include "ops.h"
 
+#include <string.h>
+
 static void clear_group(gpointer group) {
   g_free(((FkGroup *)group)->name);
 }
@@ -24,6 +26,9 @@ static void release_host(FkStore *s) {
   if (s->host) s->be->ops->host_release(s->be, s->host);
   s->host = NULL;
   s->host_filled = false;
+  if (s->kept) s->be->ops->host_release(s->be, s->kept);
+  s->kept = NULL;
+  s->kept_filled = false;
 }
 
 void fk_store_clear(FkStore *s) {
@@ -45,7 +50,7 @@ size_t fk_store_place(FkStore *s, size_t bytes) {
   assert(!s->memory);
   s->bytes = at + bytes;
   group->bytes = s->bytes - group->at;
-  s->memory_bytes = s->bytes;
+  s->memory_bytes = s->stay_bytes = s->bytes;
   return at;
 }
 
@@ -111,6 +116,7 @@ void fk_store_stream(FkStore *s, int level, int slots) {
   s->level = level;
   s->slots = l.slots;
   s->memory_bytes = level ? l.memory : s->bytes;
+  s->stay_bytes = level ? l.stay : s->bytes;
   s->host_bytes = l.host;
   for (int i = 0; i < FK_STREAM_SLOTS; i++) s->occupant[i] = -1;
 }
@@ -204,4 +210,22 @@ void fk_store_release(FkStore *s) {
   if (s->memory) s->be->ops->release(s->be, s->memory);
   s->memory = NULL;
   for (int i = 0; i < FK_STREAM_SLOTS; i++) s->occupant[i] = -1;
+}
+
+/* The null backend's addresses are made up: there is nothing to copy. */
+bool fk_store_keep(FkStore *s) {
+  const FkOps *ops = s->be->ops;
+  if (s->kept_filled) return true;
+  if (!s->memory || !s->stay_bytes || !ops->host_alloc) return false;
+  if (!s->kept) s->kept = ops->host_alloc(s->be, s->stay_bytes);
+  if (!s->kept) return false;
+  if (strcmp(ops->name, "null")) ops->download(s->be, s->kept, s->memory, s->stay_bytes);
+  s->kept_filled = !s->be->failure;
+  return s->kept_filled;
+}
+
+bool fk_store_restore(FkStore *s) {
+  if (!s->kept_filled) return false;
+  s->be->ops->upload(s->be, s->memory, s->kept, s->stay_bytes);
+  return !s->be->failure;
 }

@@ -35,6 +35,9 @@ typedef struct {
   void *host;          /* copies of the groups with slots; NULL: none */
   size_t host_bytes;
   bool host_filled;
+  size_t stay_bytes; /* of memory, from its front on: what has no slot */
+  void *kept;        /* a copy of these; NULL: none */
+  bool kept_filled;
   bool once; /* the groups that each evaluation uses are not used again at once: none is copied ahead for that */
   int occupant[FK_STREAM_SLOTS]; /* group whose bytes are in the slot, or on their way; -1: none */
 } FkStore;
@@ -77,5 +80,10 @@ void fk_store_settle(FkStore *store);
 bool fk_store_alloc(FkStore *store, const char *what, GError **error);
 /* The caller has waited for what used it. */
 void fk_store_release(FkStore *store);
+/* A copy of what stays in memory, in host memory, before it is released: unless there is one. False: that memory was
+ * refused, or the backend has failed; there is none. */
+bool fk_store_keep(FkStore *store);
+/* The copy back into memory; false: there is none. */
+bool fk_store_restore(FkStore *store);
 
 #endif

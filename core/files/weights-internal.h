@@ -72,6 +72,8 @@ struct FkBinder {
   GArray *items;     /* FkItem; empty in a null walk */
   GArray *targets;   /* FkTarget */
   GPtrArray *owned;  /* twins (FkWeight), coded parts and their places */
+  bool makes_codes;  /* the loader does, of some matrix */
+  int coded_rows;    /* atomic: those that it has made so far */
   GHashTable *apart; /* canonical names of matrices that do not stay as their file has them; NULL: none */
   GHashTable *bound; /* canonical name -> FkBound */
   GHashTable *known; /* FkStTensor asked for */

@@ -52,6 +52,7 @@ typedef struct {
 
 /* A chunk under way from the file to its place. */
 struct Transfer {
+  FkBinder *b;
   const Chunk *chunk;
   void *to;      /* staging buffer, or the chunk's place in host memory */
   FkDtype as;    /* of `to` */
@@ -237,6 +238,7 @@ static bool read_rows(const Transfer *t, GError **error) {
   const FkItem *item = t->chunk->item;
   if (item->kind == FK_ITEM_ROW_SCALES || item->kind == FK_ITEM_BLOCK_SCALES) return read_scales(t, error);
   const bool whole = t->as == item->from && item->taps == 1 && !fk_item_made_by_reader(item);
+  if (t->scales) g_atomic_int_add(&t->b->coded_rows, (int)t->chunk->rows);
   return whole ? read_whole(t, error) : read_blocks(t, error);
 }
 
@@ -315,7 +317,7 @@ static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError *
   Transfer *t = &loader->transfers[index % BUFFERS];
   const Chunk *c = &g_array_index(loader->chunks, Chunk, index);
   const bool codes = fk_item_quantised(c->item);
-  *t = (Transfer){.chunk = c, .to = chunk_place(loader, c), .as = c->item->as};
+  *t = (Transfer){.b = loader->b, .chunk = c, .to = chunk_place(loader, c), .as = c->item->as};
   if (!staged(be)) {
     t->scales = codes ? scales_place(loader, c) : NULL;
     return push_pieces(pool, t), true;
@@ -486,8 +488,10 @@ static bool read_ring(FkBinder *b, GHashTable *only, GCancellable *cancellable, 
 static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
                      GError **error) {
   FkStore *s = &b->store;
+  const bool kept = !only && fk_store_restore(s);
+  if (only) s->kept_filled = false;
   Passes passes = {progress, user_data, 0, 0, only ? fk_binder_reload_bytes(b, only) : (int64_t)s->bytes};
-  if (!read_pass(b, STAY, only, cancellable, forward, &passes, error)) return false;
+  if (!kept && !read_pass(b, STAY, only, cancellable, forward, &passes, error)) return false;
   passes.before = passes.last;
   passes.last = 0;
   if (fk_store_streams(s) && (only || !s->host_filled)) {

@@ -107,6 +107,7 @@ static const FkTarget *place_weight(FkBinder *b, FkWeight *w, int role, FkForm f
   FkTarget *t = fk_binder_target(b, (FkTarget){.weight = w, .role = role});
   t->place = fk_binder_place(b, role, matrix_bytes(form.dtype, out, in));
   if (!codes) return t;
+  b->makes_codes = true;
   w->scale.dtype = FK_F32;
   t->scale = fk_binder_place(b, role, (size_t)out * sizeof(float));
   t->mx = form.mx;
@@ -370,6 +371,14 @@ bool fk_binder_take_pack(FkBinder *b, const FkPack *pack, GError **error) {
   return true;
 }
 
+bool fk_binder_makes_codes(const FkBinder *b) {
+  return b->makes_codes && !b->packed;
+}
+
+int fk_binder_coded_rows(const FkBinder *b) {
+  return g_atomic_int_get(&b->coded_rows);
+}
+
 FkRoleShare fk_binder_share(const FkBinder *b, int role) {
   assert(role >= 0 && role <= FK_ROLES);
   return b->share[role];
@@ -394,7 +403,7 @@ GPtrArray *fk_binder_all(const FkBinder *b) {
 }
 
 void fk_binder_adapt(FkBinder *b, GHashTable *deltas) {
-  if (!b->store.memory) b->store.host_filled = false; /* else fk_binder_reload sees to it */
+  if (!b->store.memory) b->store.host_filled = b->store.kept_filled = false; /* else fk_binder_reload sees to it */
   for (guint i = 0; i < b->items->len; i++) {
     FkItem *item = &g_array_index(b->items, FkItem, i);
     item->deltas = deltas ? g_hash_table_lookup(deltas, item->name) : NULL;

@@ -95,6 +95,11 @@ typedef void (*FkLoadProgress)(int64_t bytes_done, int64_t bytes_total, void *us
  * may be called again. FK_ERROR_MEMORY, FK_ERROR_MODEL_BAD with file and position, else FK_ERROR_CANCELLED, _DEVICE or
  * _DEVICE_LOST. A null walk leaves the data NULL; the null backend gets its made-up addresses and reads nothing. */
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error);
+/* The loader makes codes of some matrices, which takes long; then a copy of what is in memory is worth its place on the
+ * host (fk_store_keep), from which the next load takes it unless adapters have changed. */
+bool fk_binder_makes_codes(const FkBinder *b);
+/* Rows of codes made so far. */
+int fk_binder_coded_rows(const FkBinder *b);
 /* Gives the memory back; the targets' data are NULL until the next load, which may give them other addresses: what was
  * captured with the old ones (FkOps.graph_begin) must be forgotten. The caller has waited for what used them. */
 void fk_binder_release(FkBinder *b);
