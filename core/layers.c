@@ -254,8 +254,10 @@ static Layer *find(const FkLayers *all, const FkWeight *w) {
 static void observe(FkObserver *observer, FkBackend *be, const FkLinear *l) {
   FkLayers *all = (FkLayers *)observer;
   if (all->error || be->failure || !fk_tensor_rows(l->x)) return;
-  if (fk_store_streams(fk_binder_store(all->engine->model->part[FK_PART_FLUX].binder))) {
-    fail(all, FK_ERROR_MEMORY, "layers: the transformer's weights stream (offload=sequential), and cannot be measured");
+  const FkModelPart *part = all->engine->model->part;
+  if (fk_store_streams(fk_binder_store(part[FK_PART_FLUX].binder)) ||
+      fk_store_streams(fk_binder_store(part[FK_PART_T5].binder))) {
+    fail(all, FK_ERROR_MEMORY, "layers: weights stream (offload=sequential), and cannot be measured");
     return;
   }
   Layer *layer = find(all, &l->w);

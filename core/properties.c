@@ -36,7 +36,7 @@ CHOICES(backend, BACKENDS, 1 + FK_ENGINES);
   X(1 + FK_OFFLOAD_MODEL, "model",                                                                                     \
     "Text encoders leave before the transformer and the autoencoder come; parts are read again when they are needed")  \
   X(1 + FK_OFFLOAD_SEQUENTIAL, "sequential",                                                                           \
-    "As model, and blocks of the transformer that do not fit come from a copy in host memory while others run")
+    "As model, and blocks of T5 and of the transformer that do not fit come from a copy in host memory while others run")
 CHOICES(offload, OFFLOADS, 1 + FK_OFFLOADS);
 
 #define STORAGES(X)                                                                                                      \

@@ -421,8 +421,8 @@ static void report_offload(GPtrArray *list, const FkLoadPlan *plan, const char *
   const bool sequential = plan->offload == FK_OFFLOAD_SEQUENTIAL;
   const char *why = strcmp(asked, "auto")               ? "asked for"
                     : plan->offload == FK_OFFLOAD_MODEL ? "all parts are more than max-vram, or the device's memory"
-                    : sequential ? "the transformer is more than max-vram, or the device's memory"
-                                 : "all parts fit, or no edit was planned yet";
+                    : sequential                        ? "a part is more than max-vram, or the device's memory"
+                                                        : "all parts fit, or no edit was planned yet";
   g_autofree char *blocks = g_strdup_printf("%s; %d blocks stream%s", why, plan->streamed,
                                             plan->streamed ? ", so evaluations are not recorded as graphs" : "");
   report(list, "offload", names[MAX(plan->offload, 0)], asked, sequential ? blocks : why);

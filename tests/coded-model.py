@@ -63,12 +63,17 @@ class Stretch:
         else:  # codes of 8 or 4 bits; of floats no NaN and no infinity
             data = bytes(c for c in r.randbytes(4 * BLOCKS) if kind == 'I8' or kind == 'F4' or c & 127 < 120)
             size, values = 1, 2 if kind == 'F4' else 1
-        self.values, self.size, self.data, self.taken = values, size, data * 2, 0
+        self.values, self.size, self.data, self.taken, self.large = values, size, data * 2, 0, {}
 
     def take(self, shape):
         count = 1
         for n in shape: count *= n
         bytes_ = count // self.values * self.size
+        if bytes_ > 1 << 20: # the same for all of a size: a full model is then made in little memory
+            if bytes_ not in self.large:
+                piece = self.data[:len(self.data) // 2] * 4096
+                self.large[bytes_] = (piece * (bytes_ // len(piece) + 1))[:bytes_]
+            return self.large[bytes_]
         begin = self.taken * self.size % (len(self.data) // 2)
         self.taken += 367
         piece = self.data[begin:begin + len(self.data) // 2]

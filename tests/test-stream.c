@@ -130,6 +130,39 @@ static void counted(void) {
   g_assert_cmpfloat(streamed, <=, expects + 2 * largest); /* copied ahead for an evaluation that does not come */
 }
 
+/* Blocks of T5: each prompt that is not known copies those that stream once, in the order of their use. */
+static void text(void) {
+  static const char *const forms[][7] = {{"offload", "none", NULL},
+                                         {"offload", "none", "text-quantization", "fp8", NULL},
+                                         {"offload", "sequential", NULL},
+                                         {"offload", "sequential", "text-quantization", "fp8", NULL}};
+  static const Case prompts[] = {{"first", {"prompt", "a"}, 1}, {"second", {"prompt", "b", "steps", "1"}, 1}};
+  for (int form = 0; form < 2; form++) {
+    g_autoptr(FkEngine) all = new_engine(forms[form]);
+    const int levels = fk_store_levels(fk_binder_store(all->model->part[FK_PART_T5].binder));
+    for (int level = 1; level <= levels; level += levels - 1) {
+      g_autoptr(FkEngine) engine = new_engine(forms[2 + form]);
+      FkStore *s = fk_binder_store(engine->model->part[FK_PART_T5].binder);
+      fk_model_place(engine->model, (FkPlacing){.swaps = true, .text_level = level});
+      double each = 0, before = 0;
+      for (int i = 0; i < (int)s->groups->len; i++)
+        each += fk_store_at(s, i)->slot < 0 ? 0 : (double)fk_store_at(s, i)->bytes;
+      for (int i = 0; i < 4; i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *expects = edited(all, &prompts[i % 2], NULL, NULL, &error),
+                        *found = edited(engine, &prompts[i % 2], NULL, NULL, &error);
+        g_assert_no_error(error);
+        g_assert_cmpstr(found, ==, expects);
+        const double streamed = engine->be->count.streamed - before;
+        g_assert_cmpfloat(streamed, ==, i < 2 ? each : 0); /* then the prompt is known */
+        before = engine->be->count.streamed;
+      }
+      g_test_message("level %d of %d: %zu of %zu bytes, %.0f a prompt", level, levels, s->memory_bytes, s->bytes, each);
+      g_assert_cmpuint(s->memory_bytes, ==, fk_store_level_bytes(s, level, FK_TEXT_SLOTS));
+    }
+  }
+}
+
 /* ---- Memory ---- */
 
 static GHashTable *blocks; /* address -> bytes */
@@ -307,6 +340,7 @@ int main(int argc, char **argv) {
     g_test_add_data_func(name, levels[i], stream);
   }
   g_test_add_func("/stream/counted", counted);
+  g_test_add_func("/stream/text", text);
   g_test_add_func("/stream/limited", limited);
   g_test_add_func("/stream/grows", grows);
   g_test_add_func("/stream/stopped", stopped);
