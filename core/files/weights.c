@@ -190,6 +190,7 @@ static const char *add_bound(FkBinder *b, const FkNeed *n, const FkTarget *t, in
                 .first = n->first,
                 .rows = n->dim[0],
                 .cols = cols,
+                .role = t->role,
                 .group = (int)b->store.groups->len - 1,
                 .place = t->coded ? t->coded_place[n->part].codes : t->place + (size_t)(n->first * cols) * element};
   const bool first = g_hash_table_insert(b->bound, bound->name, bound);
