@@ -249,7 +249,8 @@ static void read_piece(gpointer data, gpointer user_data) {
   GError *error = NULL;
   const Chunk chunk = {t->chunk->item, t->chunk->first + piece->at, piece->rows};
   const size_t row = (size_t)chunk.item->cols * fk_dtype_size(t->as);
-  const Transfer own = {.chunk = &chunk,
+  const Transfer own = {.b = t->b,
+                        .chunk = &chunk,
                         .to = (char *)t->to + (size_t)piece->at * row,
                         .as = t->as,
                         .scales = t->scales ? t->scales + piece->at : NULL};
