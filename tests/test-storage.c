@@ -112,7 +112,7 @@ static void every_form(void) {
   g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
   for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
     size_t most[2];
-    g_autofree char *hash[2] = {0};
+    char *hash[2];
     for (int way = 0; way < 2; way++) {
       FkEngine *engine = engine_of(forms[i], way ? filed : expanded);
       count_memory(engine);
@@ -127,7 +127,8 @@ static void every_form(void) {
     g_test_message("%-9s %.16s  %zu bytes, expanded %zu", forms[i], hash[0], most[1], most[0]);
     if (strcmp(hash[0], hash[1])) g_error("%s: another picture", forms[i]);
     g_assert_cmpuint(most[1], <, most[0] - most[0] / 5);
-    g_hash_table_add(seen, g_strdup(hash[0]));
+    g_hash_table_add(seen, hash[0]);
+    g_free(hash[1]);
   }
   g_assert_cmpuint(g_hash_table_size(seen), >, G_N_ELEMENTS(forms) / 2); /* pictures say something of the weights */
 }
@@ -245,7 +246,8 @@ static void refused(void) {
 static void damaged(void) {
   static const char *const kinds[] = {"fp8", "int8-rows", "mxfp8", "nvfp4"};
   for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
-    g_autofree char *path = file_of(kinds[i], "flux"), *bytes = NULL, *messages[2] = {0};
+    g_autofree char *path = file_of(kinds[i], "flux"), *bytes = NULL;
+    char *messages[2];
     gsize size;
     g_assert_true(g_file_get_contents(path, &bytes, &size, NULL));
     g_autofree char *key = g_strdup_printf("\"double_blocks.1.img_mlp.0.%s\"", i ? "weight_scale" : "scale_weight");
@@ -270,7 +272,6 @@ static void damaged(void) {
     g_assert_cmpstr(messages[0], ==, messages[1]);
     g_free(messages[0]);
     g_free(messages[1]);
-    messages[0] = messages[1] = NULL;
   }
 }
 
