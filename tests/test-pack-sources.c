@@ -145,6 +145,9 @@ static void refused(void) {
   assert_error(error, FK_ERROR_MODEL_MISSING, "nowhere.safetensors", "");
   g_assert_true(pack_refused(folder, LORA ":5000", &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "loras", "from -1000 to 1000");
+  g_autofree char *sealed = packed("sealed", folder, LORA), *with = g_strconcat("model-path=", sealed, NULL);
+  g_assert_null(edited((const char *const[]){with, NULL}, SECOND, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "loras", "fluxkontext-pack");
   static const char *const properties[] = {"vae-path", "clip-path", "t5-path", "tokenizer-path"};
   for (size_t i = 0; i < G_N_ELEMENTS(properties); i++) {
     g_autofree char *other = g_strconcat(properties[i], "=" FK_DEMO_MODEL, NULL);
