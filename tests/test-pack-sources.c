@@ -91,7 +91,7 @@ static void named(const FkPack *pack, const char *name, const char *path) {
 static void sources(void) {
   const char *const pairs[] = {"model-path=bfl.safetensors", "vae-path=ae.safetensors", DEMO("clip"),
                                "t5-path=t5.safetensors",     DEMO("tokenizer"),         NULL};
-  g_autofree char *path = packed("sources", pairs, LORA ":0.5; " SECOND), *bfl = NULL, *ae = NULL;
+  g_autofree char *path = packed("sources", pairs, LORA ":0.8; " SECOND), *bfl = NULL, *ae = NULL;
   g_autoptr(FkPack) pack = fk_pack_open(path, NULL);
   g_assert_nonnull(pack);
   bfl = g_build_filename(made, "bfl.safetensors", NULL);
@@ -100,9 +100,9 @@ static void sources(void) {
   named(pack, "vae-path=ae.safetensors", ae);
   named(pack, "clip-path=text_encoder/model.safetensors", FK_DEMO_MODEL "/text_encoder/model.safetensors");
   named(pack, "tokenizer-path=tokenizer/vocab.json", FK_DEMO_MODEL "/tokenizer/vocab.json");
-  named(pack, "loras=cyanotype.safetensors:0.5", LORA);
+  named(pack, "loras=cyanotype.safetensors:0.8", LORA);
   named(pack, "loras=second.safetensors:1", SECOND);
-  g_assert_nonnull(strstr(fk_pack_text(pack, "adapters"), "cyanotype.safetensors:0.5"));
+  g_assert_nonnull(strstr(fk_pack_text(pack, "adapters"), "cyanotype.safetensors:0.8"));
 }
 
 /* As the adapters' own setting gives, in every form of weights; the file is the same each time. */

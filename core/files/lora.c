@@ -123,7 +123,7 @@ char *fk_loras_sources(const char *list, const char *before, GError **error) {
     if (!hash) return NULL;
     g_autofree char *shown = fk_shown_path(base);
     g_string_append_printf(s, "%s%s %s%s:%s\n", hash, sampled ? " sampled" : "", before, shown,
-                           g_ascii_dtostr(weight, sizeof weight, e->weight));
+                           g_ascii_formatd(weight, sizeof weight, "%g", e->weight));
   }
   return entries ? g_strdup(s->str) : NULL;
 }
