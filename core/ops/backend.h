@@ -13,7 +13,7 @@
 #include "blocks.h"
 #include "frame.h"
 
-#define FK_BACKEND_ABI 12
+#define FK_BACKEND_ABI 13
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
