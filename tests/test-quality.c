@@ -355,6 +355,7 @@ static void searches(void) {
     least = x->model_flop;
     worst = MIN(x->psnr, y->psnr);
   }
+  g_assert_nonnull(other);
   g_assert_true(a.asked->len != c.asked->len || strcmp(a.asked->pdata[9], c.asked->pdata[9]));
   oracle_clear(&a);
   oracle_clear(&b);
