@@ -226,10 +226,9 @@ static void applied(void) {
 
 /* Files, a device and limits of the machine that ran are not another machine's. */
 static void not_applied(void) {
-  static const char text[] =
-      "{\"fluxkontext-manifest\": 1, \"settings\": {\"trace-file\": \"/etc/passwd\", "
-      "\"loras\": \"/etc/passwd\"}, \"options\": {\"model-path\": \"/etc\", \"threads\": \"7\", "
-      "\"cuda-device-id\": \"3\", \"max-vram\": \"1\"}}";
+  static const char text[] = "{\"fluxkontext-manifest\": 1, \"settings\": {\"trace-file\": \"/etc/passwd\", "
+                             "\"loras\": \"/etc/passwd\"}, \"options\": {\"model-path\": \"/etc\", \"threads\": \"7\", "
+                             "\"cuda-device-id\": \"3\", \"max-vram\": \"1\"}}";
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();

@@ -283,7 +283,8 @@ static void test_mismatch(void) {
       {{"m", "F32", {15}, 1}, "expected shape [3,5], found [15]", "bad/model.safetensors"},
       {{"m", "F32", {3, 5, 1, 1}, 4}, "expected shape [3,5], found [3,5,1,1]", "transformer: "},
       {{"m", "F64", {3, 5}, 2},
-       "tensor \"m\": expected F32, F16, BF16 or F8_E4M3 or another type of weights, found F64", "transformer: "},
+       "tensor \"m\": expected F32, F16, BF16 or F8_E4M3 or another type of weights, found F64",
+       "transformer: "},
       {{"M", "F32", {3, 5}, 2}, "tensor \"m\" is missing", "(in all 1 missing, 0 of another shape or type, 1 unknown)"},
   };
   TestBackend *t = backend_new(false);

@@ -11,9 +11,9 @@ struct FkSafetensors {
   uint64_t size;      /* of the file */
   char *header;       /* names and texts point into it */
   size_t header_bytes;
-  GArray *tensors;     /* FkStTensor, by begin */
-  GArray *dims;        /* int64_t of all shapes */
-  GHashTable *by_name; /* FkStTensor as a set */
+  GArray *tensors;      /* FkStTensor, by begin */
+  GArray *dims;         /* int64_t of all shapes */
+  GHashTable *by_name;  /* FkStTensor as a set */
   GHashTable *metadata; /* key -> text, both in the header */
 };
 

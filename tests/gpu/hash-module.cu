@@ -137,8 +137,8 @@ const FkOps *fk_cuda_backend(void) {
   table.layer_norm_quantized = layer_norm_quantized;
   table.linear_fused = linear_fused;
   HASH(linear), HASH(rms_norm), HASH(rope), HASH(attention), HASH(act), HASH(add), HASH(mul), HASH(gate_add);
-  HASH(copy), HASH(embed), HASH(gather_rows), HASH(quantize), HASH(conv), HASH(expand), HASH(group_norm), HASH(upsample), HASH(pack),
-      HASH(unpack);
+  HASH(copy), HASH(embed), HASH(gather_rows), HASH(quantize), HASH(conv), HASH(expand), HASH(group_norm),
+      HASH(upsample), HASH(pack), HASH(unpack);
   HASH(from_u8), HASH(to_u8), HASH(combine), HASH(distance), HASH(match), HASH(mean_rows);
   HASH(conv_fused), HASH(group_norm_silu), HASH(flash_attention);
   return &table;
