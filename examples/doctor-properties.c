@@ -81,7 +81,7 @@ void doctor_properties(void) {
   printf(
       "# Tuning: every property of the engine\n\n"
       "<!-- generated: fluxkontext-doctor --properties > docs/tuning.md -->\n\n"
-      "Made from the table in `core/properties.c`, from which the element's properties, the presets and the `active` "
+      "Made from the table in `core/settings/properties.c`, from which the element's properties, the presets and the `active` "
       "report come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit "
       "value wins over the "
       "preset whatever\nthe order of setting, and one that cannot be had is an error before the first frame.\n\n"

@@ -14,7 +14,7 @@ trap 'rm -f "$report"' EXIT
 cppcheck --quiet -j "$(nproc)" --enable=warning --std=c11 --language=c --file-filter='*.c' --library=gtk --library=posix \
   '-DGST_ELEMENT_REGISTER_DECLARE(x)=' '-DGST_ELEMENT_REGISTER_DEFINE(a,b,c,d)=' '-DG_GNUC_PRINTF(a,b)=' \
   --suppressions-list=tests/cppcheck.suppress --suppress=missingIncludeSystem --template='{file}:{line}: {message} [{id}]' \
-  -I core -I core/files -I core/model -I core/ops -I core/text -I gst -I examples core gst examples >>"$report" 2>&1
+  -I core -I core/files -I core/model -I core/ops -I core/settings -I core/text -I gst -I examples core gst examples >>"$report" 2>&1
 if [ "${1:-}" != --quick ]; then
   find core gst -name '*.c' | sort | xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p "$build" 2>/dev/null |
     sed -nE 's|^([^ ]*/\.\./\.\./)?((core\|gst)/[^ ]*: (warning\|error): .*)|\2|p' | sort -u |

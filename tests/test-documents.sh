@@ -9,7 +9,7 @@ expect /documents/tuning diff -u "$FK_SOURCE/docs/tuning.md" tuning.md
 head -n "$(wc -l <"$FK_SOURCE/tests/quality/head.md")" "$FK_SOURCE/docs/quality.md" >head.md
 expect /documents/quality-head diff -u "$FK_SOURCE/tests/quality/head.md" head.md
 
-# `core/tune.c`, `tests/golden/make_edits.py`: what stands in backticks and looks like a file of the project.
+# `core/settings/tune.c`, `tests/golden/make_edits.py`: what stands in backticks and looks like a file of the project.
 for document in README.md CONTRIBUTING.md docs/architecture.md docs/element.md docs/model.md docs/quality.md docs/speed.md \
   docs/server.md docs/status.md docs/testing.md docs/tools.md; do
   : >"$log"

@@ -808,7 +808,7 @@ def apis():
 
     def files():
         # No API sets what names a file of the server's machine.
-        table = (SOURCE / 'core/properties.c').read_text()
+        table = (SOURCE / 'core/settings/properties.c').read_text()
         rows = re.split(r'\n    (?=\{"[a-z0-9-]+", ")', table)
         names = {re.match(r'\{"([^"]*)', row)[1] for row in rows if row.startswith('{"') and 'A_FILE' in row}
         assert 'trace-file' in names, names
