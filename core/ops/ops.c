@@ -318,8 +318,7 @@ void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention 
   assert(is_block_scale(a.q_scale, a.q, 1, width) && is_block_scale(a.k_scale, a.k, FK_QUANT_BLOCK, width));
   assert(is_block_scale(a.v_scale, a.v, FK_QUANT_BLOCK, width) && !fk_tensor_given(a.bias) && !a.causal);
   assert(!fk_tensor_given(a.o_scale) || (is_scale(a.o_scale, a.o) && a.o.dtype == FK_E4M3));
-  assert(be->can & FK_CAN_QUANT_ATTENTION);
-  (void)width;
+  (void)width, assert(be->can & FK_CAN_QUANT_ATTENTION);
   if (BEGIN(be, bytes_of(a.q) + bytes_of(a.k) + bytes_of(a.v) + bytes_of(a.o))) {
     count_attention(be, &a);
     if (!fk_backend_uses(be, FK_CAN_FLASH) || !be->ops->flash_attention(be, &a)) compose_attention(be, arena, &a);
@@ -332,8 +331,8 @@ void fk_op_attention_value_codes(FkBackend *be, FkArena *arena, const FkAttentio
   const size_t mark = fk_arena_mark(arena);
   const int64_t blocks = (fk_tensor_rows(a.k) + FK_QUANT_BLOCK - 1) / FK_QUANT_BLOCK;
   check_attention(&a);
-  assert(!fk_tensor_given(a.q_scale) && !fk_tensor_given(a.k_scale) && !fk_tensor_given(a.o_scale));
-  assert(!fk_tensor_given(a.bias) && !a.causal && (be->can & FK_CAN_VALUE_CODES));
+  assert(!fk_tensor_given(a.q_scale) && !fk_tensor_given(a.k_scale) && !fk_tensor_given(a.o_scale) &&
+         !fk_tensor_given(a.bias) && !a.causal && (be->can & FK_CAN_VALUE_CODES));
   a.v_codes = fk_arena_2d(arena, FK_E4M3, blocks * FK_QUANT_BLOCK, fk_tensor_cols(a.v));
   a.v_scale = fk_arena_2d(arena, FK_F32, blocks, a.heads);
   if (BEGIN(be, bytes_of(a.q) + bytes_of(a.k) + bytes_of(a.v) + 2 * bytes_of(a.v_codes) + bytes_of(a.o))) {
