@@ -5,7 +5,7 @@
 usage: edit.py OUTPUT-FOLDER PICTURE... [-- property=value ...]
        edit.py edited *.png -- model-path=FLUX.1-Kontext-dev prompt="make it night" seed=7
 
-A decoder ends its stream without an error when a file is cut: a picture counts as edited when a frame came out. Needs
+Some decoders end their stream without an error when a file is cut: a picture counts as edited when a frame came out. Needs
 python3-gi and gir1.2-gstreamer-1.0. Exit status 1 if any picture failed.
 """
 import os
