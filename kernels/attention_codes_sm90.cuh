@@ -19,6 +19,7 @@
 #define FK_ATTENTION_CODES_SM90_CUH
 
 #include "attention_codes.cuh"
+#include "attention_store.cuh"
 #include "tensormap.cuh"
 
 namespace {
@@ -237,41 +238,6 @@ FK_DEVICE void pack(uint32_t (&p)[16], const int (&s)[64]) {
   }
 }
 
-/* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
-FK_DEVICE void store(const FkAttnCodes &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
-  const int lane = threadIdx.x % 32, t = lane % 4;
-  row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    float sum = sums[r] + __shfl_xor_sync(~0u, sums[r], 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    const float inverse = 1.f / sum;
-    __nv_bfloat16 *to = args.o + (int64_t)(row + 8 * r) * args.ld_o + head * 128 + t * 8;
-#pragma unroll
-    for (int m = 0; m < 4; m++) { /* 32 columns: x[i] holds columns 8i + 2t, 8i + 2t + 1; thread t ends with i = t */
-      uint32_t x[4];
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const int at = 16 * m + 4 * i + 2 * r;
-        x[i] = fk_pack_bf16(o[at] * inverse, o[at + 1] * inverse);
-      }
-#pragma unroll
-      for (int bit = 1; bit < 4; bit *= 2) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          if (i & bit) continue;
-          const uint32_t other = __shfl_xor_sync(~0u, (t & bit) ? x[i] : x[i | bit], bit);
-          if (t & bit)
-            x[i] = other;
-          else
-            x[i | bit] = other;
-        }
-      }
-      if (row + 8 * r < args.sq) *(uint4 *)(to + 32 * m) = make_uint4(x[0], x[1], x[2], x[3]);
-    }
-  }
-}
-
 /* Tile 128 queries x 128 keys in clusters of 2; 384 threads; registers 168 at entry, then 240 in the two warpgroups
  * that compute and 24 in the one that copies. Exponentials take 1024 clocks a tile, products 1024 with int8 and 1536
  * with bfloat16 scores, everything else of the softmax about 800 issue slots: bound by how well the two warpgroups
@@ -448,7 +414,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         products_done();
       }
       promote(vs, vs);
-      store(args, o, sum, row, head);
+      fk_attention_store(args.o, args.ld_o, args.sq, o, sum, row, head);
       clear();
     }
   }

@@ -8,6 +8,7 @@
  * walk over (head, query tile); the first scores of the next query tile are started with the last products of this one.
  * Tiles are taken from the end of the keys to the front: only the first one taken is ragged and needs a mask.
  * A row's result depends on its q, k and v alone, never on the tile, block or machine that computed it. */
+#include "attention_store.cuh"
 #include "ptx.cuh"
 #include "tensormap.cuh"
 
@@ -198,41 +199,6 @@ FK_DEVICE void rescale(float (&o)[64], const float (&alpha)[2]) {
   for (int i = 0; i < 64; i++) o[i] *= alpha[(i >> 1) & 1];
 }
 
-/* Divides by the sums and writes 64 rows. A quad's 4x4 words are transposed so that each thread writes 16 bytes. */
-FK_DEVICE void store_rows(const Args &args, const float (&o)[64], const float (&sums)[2], int row, int head) {
-  int lane = threadIdx.x % 32, t = lane % 4;
-  row += (threadIdx.x % 128) / 32 * 16 + lane / 4;
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    float sum = sums[r] + __shfl_xor_sync(~0u, sums[r], 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    float inverse = 1.f / sum;
-    __nv_bfloat16 *to = args.o + (int64_t)(row + 8 * r) * args.ld_o + head * 128 + t * 8;
-#pragma unroll
-    for (int m = 0; m < 4; m++) { /* 32 columns: x[i] holds columns 8i + 2t, 8i + 2t + 1; thread t ends with i = t */
-      uint32_t x[4];
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        int at = 16 * m + 4 * i + 2 * r;
-        x[i] = fk_pack_bf16(o[at] * inverse, o[at + 1] * inverse);
-      }
-#pragma unroll
-      for (int bit = 1; bit < 4; bit *= 2) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          if (i & bit) continue;
-          uint32_t other = __shfl_xor_sync(~0u, (t & bit) ? x[i] : x[i | bit], bit);
-          if (t & bit)
-            x[i] = other;
-          else
-            x[i | bit] = other;
-        }
-      }
-      if (row + 8 * r < args.sq) *(uint4 *)(to + 32 * m) = make_uint4(x[0], x[1], x[2], x[3]);
-    }
-  }
-}
-
 /* Tile 128 queries x 128 keys in clusters of 2; 384 threads; 230,528 bytes shared; registers 168 at entry, then 240 in
  * the two warpgroups that compute and 24 in the one that copies. Bound by power: at 8704 x 8704 x 24 heads the H200
  * runs at 1659 MHz in a short burst and 1488 MHz for long, with the tensor cores busy in 89 % of the clocks. Measured,
@@ -370,7 +336,7 @@ __global__ void __launch_bounds__(P::kThreads, 1)
       }
       products_done();
       pack_weights<N>(p, s);
-      store_rows(args, o, sum, row, head);
+      fk_attention_store(args.o, args.ld_o, args.sq, o, sum, row, head);
       clear();
     }
   }
