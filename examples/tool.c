@@ -84,16 +84,18 @@ bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError
   return fk_set(options, settings, text, equals + 1, error);
 }
 
-bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error) {
+bool tool_names_file(const char *name, size_t length) {
   size_t n;
   const FkProperty *p = fk_properties(&n);
   for (size_t i = 0; i < n; i++)
-    if (p[i].file && !strcmp(p[i].name, name)) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: names a file of this machine, which a request cannot",
-                  name);
-      return false;
-    }
-  return fk_settings_set(settings, name, value, error);
+    if (p[i].file && strlen(p[i].name) == length && !strncmp(p[i].name, name, length)) return true;
+  return false;
+}
+
+bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error) {
+  if (!tool_names_file(name, strlen(name))) return fk_settings_set(settings, name, value, error);
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: names a file of this machine, which a request cannot", name);
+  return false;
 }
 
 bool tool_size(const char *option, const char *text, int *width, int *height, GError **error) {

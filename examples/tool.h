@@ -20,6 +20,8 @@ char *tool_printable(const char *text);
 char *tool_utf8(const char *argument, GError **error);
 /* PROPERTY=VALUE goes to the options or to the settings, whichever has it. options NULL: settings only. */
 bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError **error);
+/* Is this the name, of `length` bytes, of a property that names files of this machine (FkProperty.file)? */
+bool tool_names_file(const char *name, size_t length);
 /* One setting of a request that came from elsewhere: as fk_settings_set, but none that names files of this machine. */
 bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error);
 /* "1024x768", each from 1 to 65535. option: for the message. */

@@ -318,7 +318,8 @@ void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention 
   assert(is_block_scale(a.q_scale, a.q, 1, width) && is_block_scale(a.k_scale, a.k, FK_QUANT_BLOCK, width));
   assert(is_block_scale(a.v_scale, a.v, FK_QUANT_BLOCK, width) && !fk_tensor_given(a.bias) && !a.causal);
   assert(!fk_tensor_given(a.o_scale) || (is_scale(a.o_scale, a.o) && a.o.dtype == FK_E4M3));
-  (void)width, assert(be->can & FK_CAN_QUANT_ATTENTION);
+  assert(be->can & FK_CAN_QUANT_ATTENTION);
+  (void)width;
   if (BEGIN(be, bytes_of(a.q) + bytes_of(a.k) + bytes_of(a.v) + bytes_of(a.o))) {
     count_attention(be, &a);
     if (!fk_backend_uses(be, FK_CAN_FLASH) || !be->ops->flash_attention(be, &a)) compose_attention(be, arena, &a);

@@ -2,6 +2,7 @@
 /* Records; see record.h. */
 #include "record.h"
 
+#include "../tool.h"
 #include "png-text.h"
 
 #include <string.h>
@@ -181,22 +182,15 @@ static void compare_references(GPtrArray *list, const Record *expected, const Re
   differ(list, "references", *a ? a : "none", *b ? b : "none");
 }
 
-/* Files count by their hashes, not by their names. */
-static bool is_file(const char *name) {
-  size_t n;
-  const FkProperty *p = fk_properties(&n);
-  for (size_t i = 0; i < n; i++)
-    if (!strcmp(p[i].name, name)) return p[i].file;
-  return false;
-}
-
-/* Values of "settings" and "options" that matter: those that both have, where the result may depend on them. */
+/* Values of "settings" and "options" that matter: those that both have, where the result may depend on them;
+ * files count by their hashes, not by their names. */
 static void compare_values(GPtrArray *list, const Record *a, const Record *b, const char *member) {
   static const char *const where[] = {"cuda-device-id", "threads", "max-vram", NULL};
   JsonObject *all = object_in(a->top, member), *others = object_in(b->top, member);
   g_autoptr(GList) names = all ? json_object_get_members(all) : NULL;
   for (GList *it = names; it; it = it->next)
-    if (others && json_object_has_member(others, it->data) && !g_strv_contains(where, it->data) && !is_file(it->data))
+    if (others && json_object_has_member(others, it->data) && !g_strv_contains(where, it->data) &&
+        !tool_names_file(it->data, strlen(it->data)))
       differ(list, it->data, text_in(all, it->data), text_in(others, it->data));
 }
 

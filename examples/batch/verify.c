@@ -101,14 +101,9 @@ static bool files_named(const Arguments *a, const Record *r, const FkSettings *s
 /* Options, and settings that name files; for a report without a record all settings. */
 static bool set_given(const Arguments *a, FkOptions *options, FkSettings *settings, GError **error) {
   if (a->model && !fk_options_set(options, "model-path", a->model, error)) return false;
-  for (char **pair = a->given; *pair; pair++) {
-    size_t n;
-    const FkProperty *p = fk_properties(&n);
-    bool any = a->report != NULL;
-    for (size_t i = 0; i < n && !any; i++)
-      any = p[i].file && g_str_has_prefix(*pair, p[i].name) && (*pair)[strlen(p[i].name)] == '=';
-    if (!tool_set(options, any ? settings : NULL, *pair, error)) return false;
-  }
+  for (char **pair = a->given; *pair; pair++)
+    if (!tool_set(options, a->report || tool_names_file(*pair, strcspn(*pair, "=")) ? settings : NULL, *pair, error))
+      return false;
   return true;
 }
 
