@@ -62,7 +62,7 @@ def same(model, label, name, w, h, *settings):
 
 
 def used():
-    text = subprocess.run(['nvidia-smi', '-i', '0', '--query-gpu=memory.used', '--format=csv,noheader,nounits'],
+    text = subprocess.run(['nvidia-smi', '-i', os.environ.get('CUDA_VISIBLE_DEVICES', '0'), '--query-gpu=memory.used', '--format=csv,noheader,nounits'],
                           capture_output=True, text=True).stdout
     return int(text.split()[0])
 

@@ -20,7 +20,7 @@ coded=$(dirname "$0")/../coded-model.py
 scratch=$(mktemp -d) && made=$(mktemp -d "$(dirname "$checkpoint")/coded-XXXXXX") && trap 'rm -rf "$scratch" "$made"' EXIT
 begin=$(date +%s)
 taken() {
-  if [ "$backend" = cuda ]; then nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i 0; else echo 0; fi
+  if [ "$backend" = cuda ]; then nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i "${CUDA_VISIBLE_DEVICES:-0}"; else echo 0; fi
 }
 before=$(taken)
 

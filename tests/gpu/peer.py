@@ -5,8 +5,8 @@ usage: peer.py --json FILE [--demo] [--full CHECKPOINT] [--size 1024] [--seconds
 
 --demo: the golden edits by FluxKontextPipeline, PSNR against the float32 goldens: what bfloat16 costs the
 reference itself.
---full: transformer step (eager, eager with cuDNN attention, compiled block by block with cuDNN attention), encode,
-decode (eager, compiled) and T5, medians in milliseconds. No measurement begins after --seconds; FILE is rewritten after
+--full: transformer step (eager, eager with cuDNN attention, compiled block by block with cuDNN attention, that with the
+blocks' linear layers in E4M3 by torchao), encode, decode (eager, compiled) and T5, medians in milliseconds. No measurement begins after --seconds; FILE is rewritten after
 each, so that a run that is cut short keeps what it has. Elsewhere than on cuda times are the host clock's.
 """
 import argparse
@@ -162,6 +162,13 @@ def full(peer, folder, size):
         peer.keep('peak bytes without text encoders', torch.cuda.max_memory_allocated())
     peer.attempt(f'step {size // 2} compiled cudnn', lambda: peer.median(lambda: model(**small), 5, 3))
     peer.attempt('decode compiled', decode)
+
+    def fp8():
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
+        quantize_(model, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()),
+                  lambda module, name: isinstance(module, torch.nn.Linear) and 'transformer_blocks' in name and 'norm' not in name)
+        return peer.median(lambda: model(**large), 5, 3)
+    peer.attempt(f'step {size} compiled cudnn, torchao fp8', fp8)
 
 
 def main():

@@ -68,6 +68,8 @@ static const struct {
      ROUNDING_DB},
     {"balanced", "preset=balanced", ROUNDING_DB},
     {"fast", "preset=fast", ROUNDING_DB},
+    {"turbo", "preset=turbo", ROUNDING_DB},
+    {"region-again", "region-tokens=0.1 region-warmup=2 region-refresh=2", ROUNDING_DB},
 };
 
 static const char *backend, *root;

@@ -97,9 +97,11 @@ def main():
     parser.add_argument('--checkpoint', required=True)
     parser.add_argument('--out', required=True)
     parser.add_argument('--device', default='cpu', help='cpu: one thread')
+    parser.add_argument('--seconds', type=int, default=1 << 30, help='no step begins after these')
     parser.add_argument('--steps', type=int, default=2000)
     parser.add_argument('--first', type=int, default=24, help='lessons before the first step')
-    parser.add_argument('--every', type=int, default=4, help='steps between two new lessons and the next two')
+    parser.add_argument('--every', type=int, default=4, help='steps between new lessons and the next')
+    parser.add_argument('--drawn', type=int, default=2, help='lessons that are drawn at once')
     parser.add_argument('--kept', type=int, default=160, help='lessons to draw from; the oldest leave')
     parser.add_argument('--batch', type=int, default=2)
     parser.add_argument('--rank', type=int, default=8)
@@ -116,10 +118,10 @@ def main():
     teacher, editor = (model.load_editor(args.checkpoint, device).requires_grad_(False) for _ in range(2))
     checked, checker = [], Lessons(teacher, latents, tokens, photos, 98)
     while len(checked) < args.checked:
-        checked += checker.draw(2)
+        checked += checker.draw(args.drawn)
     maker, lessons = Lessons(teacher, latents, tokens, photos, 7), []
     while len(lessons) < args.first:
-        lessons += maker.draw(2)
+        lessons += maker.draw(args.drawn)
     print(f'{len(lessons)} lessons after {time.time() - start:.0f} s; 4 plain steps are off by {distance(teacher, checked)}', flush=True)
 
     editor.transformer.add_adapter(LoraConfig(r=args.rank, lora_alpha=args.rank, target_modules=MODULES, init_lora_weights='gaussian'))
@@ -129,7 +131,7 @@ def main():
     smooth = None
     for step in range(1, args.steps + 1):
         if step % args.every == 0:
-            lessons = (lessons + maker.draw(2))[-args.kept:]
+            lessons = (lessons + maker.draw(args.drawn))[-args.kept:]
         case, noise, states = batch(rnd.sample(lessons, args.batch))
         loss = sum((a - b).pow(2).mean() for a, b in zip(walk(editor, noise, case, STUDENT), states))
         loss.backward()
@@ -141,7 +143,8 @@ def main():
         with torch.no_grad():
             torch._foreach_lerp_(averaged, trained, 1 - min(.98, step / (step + 10)))
         smooth = loss.item() if smooth is None else .95 * smooth + .05 * loss.item()
-        if step % args.save_every and step < args.steps:
+        last = step == args.steps or time.time() - start > args.seconds
+        if step % args.save_every and not last:
             continue
         kept = [p.detach().clone() for p in trained]
         with torch.no_grad():
@@ -149,6 +152,8 @@ def main():
         save(editor.transformer, args.out)
         off = distance(editor, checked)
         print(f'{time.time() - start:.0f} s step {step} loss {smooth:.4f} off by {off.mean():.4f} {off}', flush=True)
+        if last:
+            break
         with torch.no_grad():
             torch._foreach_copy_(trained, kept)
 
