@@ -279,10 +279,11 @@ FkLayers *fk_layers_new(FkEngine *engine, GError **error) {
   char message[256];
   FkFailure failure;
   if (engine->plan.quantization != FK_QUANTIZATION_NONE ||
-      engine->plan.text_quantization != FK_TEXT_QUANTIZATION_NONE) {
+      engine->plan.text_quantization != FK_TEXT_QUANTIZATION_NONE ||
+      engine->plan.modulation_quantization != FK_MODULATION_QUANTIZATION_NONE) {
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                        "layers are measured where nothing is quantised: expected quantization=none and "
-                        "text-quantization=none");
+                        "layers are measured where nothing is quantised: expected quantization=none, "
+                        "text-quantization=none and modulation-quantization=none");
     return NULL;
   }
   FkBackend *cpu = fk_backend_open("cpu", 0, engine->plan.threads, &failure, message, sizeof message);

@@ -202,6 +202,8 @@ static char *options_text(const FkLoadPlan *plan) {
   const int values[] = {(int)plan->quantization, (int)plan->text_quantization};
   for (size_t i = 0; i < G_N_ELEMENTS(names); i++)
     g_string_append_printf(s, "%s=%s\n", names[i], fk_properties_find(names[i])->values[1 + values[i]]);
+  if (plan->modulation_quantization != FK_MODULATION_QUANTIZATION_NONE)
+    g_string_append(s, "modulation-quantization=fp8\n");
   if (plan->weight_dither) g_string_append(s, "weight-dither=on\n");
   if (plan->twins)
     g_string_append_printf(s, "precision-first=%d\nprecision-last=%d\n", plan->precision_first, plan->precision_last);
@@ -415,8 +417,8 @@ bool fk_pack_adapted(const FkOptions *options, const char *loras, int bytes_per_
 /* ---- Opening ---- */
 
 void fk_packing_adopt(FkOptions *options, const char *path) {
-  static const char *const names[] = {"quantization", "text-quantization", "weight-dither", "precision-first",
-                                      "precision-last"};
+  static const char *const names[] = {"quantization",  "text-quantization", "modulation-quantization",
+                                      "weight-dither", "precision-first",   "precision-last"};
   g_autoptr(FkPack) p = path && fk_pack_detect(path) ? fk_pack_open(path, NULL) : NULL;
   g_auto(GStrv) lines = g_strsplit(p ? fk_pack_text(p, "options") : "", "\n", 64);
   for (char **line = lines; *line; line++)

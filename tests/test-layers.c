@@ -155,7 +155,7 @@ static void codes(void) {
 }
 
 static void refusals(void) {
-  static const char *const options[] = {"quantization", "text-quantization"};
+  static const char *const options[] = {"quantization", "text-quantization", "modulation-quantization"};
   for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {
     g_autoptr(GError) error = NULL;
     g_autoptr(FkEngine) engine = open_with(options[i], "fp8");

@@ -101,9 +101,10 @@ static int coded_rows(const FkEngine *engine) {
  * got meanwhile, and with blocks that stream too. */
 static void codes_kept(void) {
   static const char *const lists[] = {"", "", "", ADAPTER, ADAPTER, "", ""};
-  static const char *const plain[] = {"offload", "none", "quantization", "fp8", "text-quantization", "fp8", NULL};
-  static const char *const model[] = {"offload", "model", "quantization", "fp8", "text-quantization", "fp8", NULL};
-  static const char *const ring[] = {"offload", "sequential", "quantization", "fp8", "text-quantization", "fp8", NULL};
+#define CODES "quantization", "fp8", "text-quantization", "fp8", "modulation-quantization", "fp8"
+  static const char *const plain[] = {"offload", "none", CODES, NULL};
+  static const char *const model[] = {"offload", "model", CODES, NULL};
+  static const char *const ring[] = {"offload", "sequential", CODES, NULL};
   const FkOps device = fk_cpu_ops; /* whose memory is not the host's */
   g_autoptr(GError) error = NULL;
   g_autoptr(FkEngine) all = open_engine(plain, &error);

@@ -46,6 +46,7 @@ static char *edited(const char *model, const char *const *pairs) {
 }
 
 static const char *const fp8[] = {"quantization", "fp8", "text-quantization", "fp8", NULL};
+static const char *const modulations[] = {"modulation-quantization", "fp8", NULL};
 static const char *const dithered[] = {"quantization", "mxfp4", "weight-dither", "on", NULL};
 static const char *const twins[] = {"quantization", "fp8", "precision-first", "1", NULL};
 
@@ -53,7 +54,7 @@ static const char *const twins[] = {"quantization", "fp8", "precision-first", "1
 static void same_bytes(void) {
   static const struct {
     const char *name, *const *pairs;
-  } forms[] = {{"plain", NULL}, {"fp8", fp8}, {"dithered", dithered}, {"twins", twins}};
+  } forms[] = {{"plain", NULL}, {"fp8", fp8}, {"modulations", modulations}, {"dithered", dithered}, {"twins", twins}};
   for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
     g_autofree char *path = packed(forms[i].name, 4, forms[i].pairs);
     g_autofree char *folder = edited(FK_DEMO_MODEL, forms[i].pairs), *file = edited(path, forms[i].pairs);

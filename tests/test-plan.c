@@ -145,12 +145,22 @@ static void quantised(void) {
   fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
   g_assert_no_error(error);
   g_assert_cmpfloat(p.weight_bytes, <, before - 4.5e9);
-  g_assert_true(fk_options_set(options, "weight-dither", "on", NULL));
-  const double once = p.weight_bytes;
+  g_assert_true(fk_options_set(options, "modulation-quantization", "fp8", NULL));
+  const double wide = p.weight_bytes;
   fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
   g_assert_no_error(error);
-  g_assert_cmpfloat(p.weight_bytes - once, >, saved); /* 8.6 GB of codes, and their scales */
-  g_assert_cmpfloat(p.weight_bytes - once, <, 1.01 * saved);
+  /* 19 blocks of 2 streams of 6 D, 38 of 3 D, and 2 D at the end; a scale for each row */
+  const double modulations = (19 * 2 * 6 + 38 * 3 + 2) * 3072.0;
+  g_assert_cmpfloat(wide - p.weight_bytes, >, 0.999 * modulations * (3072 - 4));
+  g_assert_cmpfloat(wide - p.weight_bytes, <=, modulations * (3072 - 4));
+  g_test_message("with fp8, text fp8 and modulations fp8: %.2f GB",
+                 (p.placed_bytes + p.cache_bytes + p.arena_bytes) / 1e9);
+  g_assert_true(fk_options_set(options, "modulation-quantization", "none", NULL));
+  g_assert_true(fk_options_set(options, "weight-dither", "on", NULL));
+  fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);
+  g_assert_no_error(error);
+  g_assert_cmpfloat(p.weight_bytes - wide, >, saved); /* 8.6 GB of codes, and their scales */
+  g_assert_cmpfloat(p.weight_bytes - wide, <, 1.01 * saved);
   g_assert_true(fk_options_set(options, "weight-dither", "off", NULL));
   g_assert_true(fk_options_set(options, "precision-first", "2", NULL));
   fk_plan("kontext-dev", options, s, 1024, 1024, 2, &p, &error);

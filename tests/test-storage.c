@@ -142,6 +142,7 @@ static const struct {
     {"mixed", {"offload", "sequential"}},
     {"nvfp4", {"offload", "sequential"}},
     {"fp8", {"quantization", "fp8"}},
+    {"Q4_K", {"modulation-quantization", "fp8"}},
     {"Q8_0", {"quantization", "fp8", "precision-first", "1", "text-quantization", "fp8"}},
 };
 

@@ -169,6 +169,35 @@ static void needs(void) {
   fk_backend_close(be);
 }
 
+/* Codes that the backend has no products for are refused, by the option's name; of others there are the forms. */
+static void codes(void) {
+  static const struct {
+    const char *name, *value, *said;
+    uint32_t can;
+    FkRole first, last;
+  } rows[] = {
+      {"quantization", "fp8", "no 8-bit products", FK_CAN_FP8, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT},
+      {"quantization", "fp8-static", "no codes under scales", FK_CAN_GIVEN_SCALE, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT},
+      {"text-quantization", "fp8", "no 8-bit products", FK_CAN_FP8, FK_ROLE_T5, FK_ROLE_T5},
+      {"modulation-quantization", "fp8", "no products of numbers and codes", FK_CAN_WEIGHT_CODES, FK_ROLE_MODULATION,
+       FK_ROLE_MODULATION}};
+  FkBackend *be = open_null();
+  for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+    g_autoptr(FkOptions) o = fk_options_new();
+    g_autoptr(GError) error = NULL;
+    FkLoadPlan plan;
+    fk_options_set(o, rows[i].name, rows[i].value, NULL);
+    be->can = ~rows[i].can;
+    g_assert_false(fk_load_resolve(o, be, &plan, &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, rows[i].name, rows[i].said);
+    be->can = ~0u;
+    g_assert_true(fk_load_resolve(o, be, &plan, NULL));
+    for (FkRole role = 0; role < FK_ROLES; role++)
+      g_assert_true((plan.precision.form[role].dtype == FK_E4M3) == (role >= rows[i].first && role <= rows[i].last));
+  }
+  fk_backend_close(be);
+}
+
 /* Options resolved: by the backend that is open, not by what was asked for. */
 static void load_plan(void) {
   FkBackend *be = open_null();
@@ -423,6 +452,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/tune/every-row-arrives", every_row_arrives);
   g_test_add_func("/tune/memory", memory);
   g_test_add_func("/tune/needs", needs);
+  g_test_add_func("/tune/codes", codes);
   g_test_add_func("/tune/load-plan", load_plan);
   g_test_add_func("/tune/presets", presets_keep_their_word);
   g_test_add_func("/tune/defaults", defaults);

@@ -40,7 +40,8 @@ enum {
   FK_CAN_QUANT_ATTENTION = 1u << 7,  /* attention of codes */
   FK_CAN_DEVICE_IMAGES = 1u << 8,    /* pictures in its memory that somebody else allocated */
   FK_CAN_GIVEN_SCALE = 1u << 9,      /* quantize and layer_norm with a given scale */
-  FK_CAN_VALUE_CODES = 1u << 10      /* attention of numbers with values in codes */
+  FK_CAN_VALUE_CODES = 1u << 10,     /* attention of numbers with values in codes */
+  FK_CAN_WEIGHT_CODES = 1u << 11     /* products of numbers and weights in E4M3 codes in linear */
 };
 
 typedef enum {

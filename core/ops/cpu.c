@@ -60,7 +60,8 @@ static bool cpu_open(FkBackend *be, int device, char *message, size_t size) {
   }
   be->priv = cpu;
   be->threads = threads;
-  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | FK_CAN_VALUE_CODES | fk_backend_host_device(be);
+  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | FK_CAN_VALUE_CODES | FK_CAN_WEIGHT_CODES |
+            fk_backend_host_device(be);
   be->dtype = FK_F32;
   snprintf(be->machine, sizeof be->machine, "cpu (%d thread%s)", threads, threads == 1 ? "" : "s");
   return true;

@@ -56,7 +56,8 @@ static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
-  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | FK_CAN_VALUE_CODES | fk_backend_host_device(be);
+  be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | FK_CAN_VALUE_CODES | FK_CAN_WEIGHT_CODES |
+            fk_backend_host_device(be);
   snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
   return true;
 }

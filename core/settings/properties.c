@@ -135,6 +135,12 @@ CHOICES(quantization, QUANTIZATIONS, 1 + FK_QUANTIZATIONS);
   X(1 + FK_TEXT_QUANTIZATION_FP8, "fp8", "E4M3 weights and inputs, a scale for each row of both, measured as they come")
 CHOICES(text_quantization, TEXT_QUANTIZATIONS, 1 + FK_TEXT_QUANTIZATIONS);
 
+#define MODULATION_QUANTIZATIONS(X)                                                                                    \
+  X(0, "auto", "The preset decides")                                                                                   \
+  X(1 + FK_MODULATION_QUANTIZATION_NONE, "none", "The backend's own type")                                             \
+  X(1 + FK_MODULATION_QUANTIZATION_FP8, "fp8", "E4M3 weights, a scale for each row; inputs are not quantised")
+CHOICES(modulation_quantization, MODULATION_QUANTIZATIONS, 1 + FK_MODULATION_QUANTIZATIONS);
+
 #define ATTENTION_PRECISIONS(X)                                                                                        \
   X(0, "auto", "The preset decides")                                                                                   \
   X(1 + FK_ATTENTION_BF16, "bf16", "The backend's own type: bfloat16 on a GPU, float32 on the CPU")                    \
@@ -235,6 +241,10 @@ static const FkProperty table[] = {
     {"text-quantization", "Quantisation of T5",
      "Type of the weights and inputs of the T5 text encoder's blocks: fp8 halves their memory",
      OPTION(ENUM, text_quantization), LOSSY, .initial = "auto", CHOICE(text_quantization), ALL("none"), MEMORY},
+    {"modulation-quantization", "Quantisation of modulations",
+     "Type of the weights of the transformer's modulations (adaLN), a quarter of its parameters: fp8 halves their memory",
+     OPTION(ENUM, modulation_quantization), LOSSY, .initial = "auto", CHOICE(modulation_quantization), ALL("none"),
+     MEMORY},
 
     {"prompt", "Prompt", "Edit instruction, passed to the model unchanged", SETTING(STRING, prompt), .initial = "",
      PLAYING},

@@ -33,6 +33,11 @@ typedef enum {
   FK_QUANTIZATIONS
 } FkQuantization;
 typedef enum { FK_TEXT_QUANTIZATION_NONE, FK_TEXT_QUANTIZATION_FP8, FK_TEXT_QUANTIZATIONS } FkTextQuantization;
+typedef enum {
+  FK_MODULATION_QUANTIZATION_NONE,
+  FK_MODULATION_QUANTIZATION_FP8,
+  FK_MODULATION_QUANTIZATIONS
+} FkModulationQuantization;
 typedef enum { FK_OFFLOAD_NONE, FK_OFFLOAD_MODEL, FK_OFFLOAD_SEQUENTIAL, FK_OFFLOADS } FkOffload;
 typedef enum { FK_STORAGE_EXPANDED, FK_STORAGE_FILE, FK_STORAGES } FkStorage;
 typedef enum { FK_ENGINE_CUDA, FK_ENGINE_CPU, FK_ENGINE_NULL, FK_ENGINES } FkEngineKind;
@@ -44,19 +49,20 @@ typedef struct {
   const char *model_path;                                      /* NULL: none; the same of the others */
   const char *vae_path, *clip_path, *t5_path, *tokenizer_path; /* parts instead of the model's own */
   FkEngineKind backend;
-  int device;                           /* index of the GPU; -1: not one of several */
-  int threads;                          /* of the CPU backend; 0 on others */
-  uint64_t max_vram;                    /* bytes; 0: no limit */
-  int offload;                          /* FkOffload; -1: not decided yet: by the plan of the first edit */
-  int storage;                          /* FkStorage; -1: not decided yet: by the plan of the first edit */
-  bool has_forms;                       /* storage makes a difference; for reports */
-  int streamed;                         /* blocks that stream, with FK_OFFLOAD_SEQUENTIAL; for reports */
-  FkQuantization quantization;          /* of the transformer's blocks */
-  FkTextQuantization text_quantization; /* of T5 */
-  const char *calibration_path;         /* with FK_QUANTIZATION_FP8_STATIC; NULL: beside the model */
-  bool weight_dither;                   /* the blocks' codes are held twice, rounded to either side */
-  bool twins;                           /* the blocks' matrices are held unquantised too */
-  FkPrecision precision;                /* of each kind of matrix; follows from the rest */
+  int device;                                       /* index of the GPU; -1: not one of several */
+  int threads;                                      /* of the CPU backend; 0 on others */
+  uint64_t max_vram;                                /* bytes; 0: no limit */
+  int offload;                                      /* FkOffload; -1: not decided yet: by the plan of the first edit */
+  int storage;                                      /* FkStorage; -1: not decided yet: by the plan of the first edit */
+  bool has_forms;                                   /* storage makes a difference; for reports */
+  int streamed;                                     /* blocks that stream, with FK_OFFLOAD_SEQUENTIAL; for reports */
+  FkQuantization quantization;                      /* of the transformer's blocks */
+  FkTextQuantization text_quantization;             /* of T5 */
+  FkModulationQuantization modulation_quantization; /* of weights alone */
+  const char *calibration_path;                     /* with FK_QUANTIZATION_FP8_STATIC; NULL: beside the model */
+  bool weight_dither;                               /* the blocks' codes are held twice, rounded to either side */
+  bool twins;                                       /* the blocks' matrices are held unquantised too */
+  FkPrecision precision;                            /* of each kind of matrix; follows from the rest */
 } FkLoadPlan;
 
 /* What one edit runs with. Strings belong to the settings. */

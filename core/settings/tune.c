@@ -248,15 +248,20 @@ bool fk_tune_resolve(const FkSettings *settings, const FkBackend *be, FkTune *t,
   return true;
 }
 
-/* The forms of roles from..to as the option `name` has them. */
+/* The forms of roles from..to as the option `name` has them, where the backend has `products`. Of the blocks' matrices
+ * there may be a twin and other codes. */
 static bool quantize_roles(FkLoadPlan *plan, const FkBackend *be, const char *name, int value, FkRole from, FkRole to,
-                           GError **error) {
+                           uint32_t products, GError **error) {
   const char *nick = fk_properties_find(name)->values[1 + value];
-  const uint32_t need = FK_CAN_FP8 | (strcmp(nick, "fp8-static") ? 0 : FK_CAN_GIVEN_SCALE);
+  const uint32_t need = products | (strcmp(nick, "fp8-static") ? 0 : FK_CAN_GIVEN_SCALE);
+  const bool blocks = from == FK_ROLE_QKV;
   if (!strcmp(nick, "none")) return true;
   if ((be->can & need) != need) {
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s=%s: backend %s on %s has no %s", name, nick, be->ops->name,
-                be->machine, be->can & FK_CAN_FP8 ? "codes under scales that are given" : "8-bit products");
+                be->machine,
+                (be->can & products) == products  ? "codes under scales that are given"
+                : products == FK_CAN_WEIGHT_CODES ? "products of numbers and codes"
+                                                  : "8-bit products");
     return false;
   }
   const FkMx mx = !strcmp(nick, "mxfp8") ? FK_MX_FP8 : !strcmp(nick, "mxfp4") ? FK_MX_FP4 : FK_MX_NONE;
@@ -264,8 +269,8 @@ static bool quantize_roles(FkLoadPlan *plan, const FkBackend *be, const char *na
     plan->precision.form[role] = (FkForm){.dtype = FK_E4M3,
                                           .scale = FK_SCALE_ROW,
                                           .mx = mx,
-                                          .twin = plan->twins && role != FK_ROLE_T5,
-                                          .dither = plan->weight_dither && role != FK_ROLE_T5};
+                                          .twin = plan->twins && blocks,
+                                          .dither = plan->weight_dither && blocks};
   return true;
 }
 
@@ -286,8 +291,12 @@ bool fk_load_resolve(const FkOptions *options, const FkBackend *be, FkLoadPlan *
                         "weight-dither=on: with quantization=none no weight is rounded");
     return false;
   }
-  return quantize_roles(plan, be, "quantization", (int)plan->quantization, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT, error) &&
-         quantize_roles(plan, be, "text-quantization", (int)plan->text_quantization, FK_ROLE_T5, FK_ROLE_T5, error);
+  return quantize_roles(plan, be, "quantization", (int)plan->quantization, FK_ROLE_QKV, FK_ROLE_SINGLE_OUT, FK_CAN_FP8,
+                        error) &&
+         quantize_roles(plan, be, "text-quantization", (int)plan->text_quantization, FK_ROLE_T5, FK_ROLE_T5, FK_CAN_FP8,
+                        error) &&
+         quantize_roles(plan, be, "modulation-quantization", (int)plan->modulation_quantization, FK_ROLE_MODULATION,
+                        FK_ROLE_MODULATION, FK_CAN_WEIGHT_CODES, error);
 }
 
 /* ---- Comparing ---- */
