@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Launch side of the linear layer: from the op line's description to the path and the tile for a shape (static,
  * offline), the tensor maps and the launch. Kernels: linear_pingpong_sm90.cuh (many rows), linear_sm90.cuh (few rows),
- * linear_fp8.cu (products of codes), linear_any.cuh. A row's bytes depend on neither the number of rows, nor the other
- * group, nor the tile chosen. */
+ * linear_fp8.cu (products of codes), linear_weight_codes.cu (numbers and codes), linear_any.cuh. A row's bytes depend
+ * on neither the number of rows, nor the other group, nor the tile chosen. */
 #include "common.cuh"
 #include "linear.h"
 #include "linear_any.cuh"
@@ -172,16 +172,21 @@ cudaError_t launch_few(FkCuda *cu, const Problem &p) {
 
 /* ---- all -------------------------------------------------------------------------------------------------------- */
 
-/* T: of x and W, bf16 or codes. */
-template <class T> cudaError_t launch_any(FkCuda *cu, const Problem &p, const FkLinear *l) {
+FkAnyArgs any_args(const Problem &p, const FkLinear *l) {
   FkAnyArgs a = {};
-  if (p.epilogue == FK_LINEAR_QKV) return cudaErrorNotSupported;
   for (int i = 0; i < p.groups; i++) {
     a.g[i] = p.g[i];
     a.x_scale[i] = (const float *)l[i].x_scale.data, a.w_scale[i] = (const float *)l[i].w.scale.data;
     a.w_step[i] = l[i].w.scale.kind == FK_SCALE_ROW;
   }
   a.n = p.n, a.k = p.k, a.epilogue = p.epilogue, a.y_f32 = p.y_f32;
+  return a;
+}
+
+/* T: of x and W, bf16 or codes. */
+template <class T> cudaError_t launch_any(FkCuda *cu, const Problem &p, const FkLinear *l) {
+  const FkAnyArgs a = any_args(p, l);
+  if (p.epilogue == FK_LINEAR_QKV) return cudaErrorNotSupported;
   const dim3 grid((p.n + FK_ANY_TILE - 1) / FK_ANY_TILE, (p.rows + FK_ANY_TILE - 1) / FK_ANY_TILE, p.groups);
   linear_any_kernel<T><<<grid, 128, 0, cu->stream>>>(a);
   return cudaGetLastError();
@@ -235,15 +240,15 @@ FkLinearEpilogue epilogue_of(const FkLinear *l) {
   }
 }
 
-/* bf16 in, weights without scales; or E4M3 codes with a scale for each row of x, and one for each row of W or one in
- * all. bf16 or float32 out. The fused norm and rotation know heads of 128 and a table without holes. */
-bool takes(const FkLinear *l, FkDtype x, FkDtype y) {
+/* bf16 in, weights without scales or E4M3 codes; or E4M3 codes in, with a scale for each row. Codes of W have a scale
+ * for each row or one in all. bf16 or float32 out. The fused norm and rotation know heads of 128 and a table without
+ * holes. */
+bool takes(const FkLinear *l, FkDtype x, FkDtype w, FkDtype y) {
   const FkScale *s = &l->w.scale;
-  const bool scales = x == FK_BF16 ? s->kind == FK_SCALE_NONE
-                                   : l->x_scale.rank == 1 && s->dtype == FK_F32 &&
-                                         (s->kind == FK_SCALE_ROW || s->kind == FK_SCALE_TENSOR);
-  const bool types = l->x.dtype == x && l->w.dtype == x && (x == FK_BF16 || x == FK_E4M3) && l->y.dtype == y &&
-                     (y == FK_BF16 || y == FK_F32);
+  const bool codes = s->dtype == FK_F32 && (s->kind == FK_SCALE_ROW || s->kind == FK_SCALE_TENSOR);
+  const bool scales = w == FK_BF16 ? s->kind == FK_SCALE_NONE : codes && (x == FK_BF16 || l->x_scale.rank == 1);
+  const bool pair = (x == FK_BF16 && (w == FK_BF16 || w == FK_E4M3)) || (x == FK_E4M3 && w == FK_E4M3);
+  const bool types = pair && l->x.dtype == x && l->w.dtype == w && l->y.dtype == y && (y == FK_BF16 || y == FK_F32);
   return types && scales && (l->epilogue != FK_EPI_QKV || (l->q_norm.dim[0] == 128 && l->rope.ld == 128));
 }
 
@@ -267,7 +272,7 @@ cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups) {
   p.epilogue = epilogue_of(l), p.y_f32 = l->y.dtype == FK_F32;
   bool fast = cu->arch == 90 && !(p.y_f32 && p.epilogue == FK_LINEAR_GATE);
   for (int i = 0; i < groups; i++) {
-    if (!takes(&l[i], l->x.dtype, l->y.dtype))
+    if (!takes(&l[i], l->x.dtype, l->w.dtype, l->y.dtype))
       return fk_cuda_decline(cu, "no kernel for x of type %d, weights of type %d (scales %d), y of type %d",
                              l[i].x.dtype, l[i].w.dtype, l[i].w.scale.kind, l[i].y.dtype);
     p.g[i] = group_of(&l[i]);
@@ -276,6 +281,10 @@ cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups) {
   }
   if (p.rows == 0 || p.n == 0) return cudaSuccess;
   if (l->x.dtype == FK_E4M3) return launch_codes(cu, p, l);
+  if (l->w.dtype == FK_E4M3) {
+    const FkAnyArgs a = any_args(p, l);
+    return fk_cuda_linear_weight_codes(cu, &a, groups);
+  }
   if (!fast) return launch_any<__nv_bfloat16>(cu, p, l);
   const bool wide = p.rows > 128 && !p.y_f32 && p.n % (2 * FK_PP_FEATURES) == 0;
   const cudaError_t status = wide ? launch_many(cu, p) : cudaErrorNotSupported;

@@ -110,6 +110,9 @@ typedef struct {
   int n, k, epilogue, y_f32;
 } FkAnyArgs;
 
+/* linear_weight_codes.cu: x bf16, w codes, whatever their sizes and alignment. */
+cudaError_t fk_cuda_linear_weight_codes(FkCuda *cu, const FkAnyArgs *a, int groups);
+
 /* Tile 64 x 64 x 32, 128 threads (four warps of 32 x 32), 10,240 bytes shared, 80 registers (codes: 126); grid:
  * columns, rows, groups. T: __nv_bfloat16, or uint8_t: codes. The next slice is read into registers while the present
  * one is multiplied; bound by the latency of these reads, and by fragments read from shared memory a word at a time.

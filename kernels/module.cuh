@@ -101,7 +101,7 @@ static inline bool fk_cuda_rows16(FkTensor t) {
 /* `count` elements of F32, BF16, F16, I32 or U8, both dense. elementwise.cu */
 cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
 
-/* linear.cu: x and weights bf16, or E4M3 codes with a scale a row; 1 or 2 groups in one launch. */
+/* linear.cu: x and weights bf16, or E4M3 codes with a scale a row, or weights alone; 1 or 2 groups in one launch. */
 cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups = 1);
 
 /* attention.cu. The result of a row depends on neither the run nor the machine nor which other rows are asked for. */

@@ -18,6 +18,7 @@ typedef struct {
   FkDtype y;
   int64_t width, head, ldx, ldy; /* D and E of the QKV epilogue; 0: dense */
   FkScaleKind codes;             /* x and weights are E4M3 codes, the weights with these scales; NONE: bf16 */
+  bool numbers;                  /* beside codes of the weights x is bf16 */
   int sample;
   bool timed;
   int encode, decode; /* how often the autoencoder runs it at 1024 x 1024 */
@@ -193,6 +194,32 @@ static const LinearCase linear_cases[] = {
      .codes = FK_SCALE_ROW,
      .sample = SAMPLE,
      .timed = true},
+#define WEIGHTS .codes = FK_SCALE_ROW, .numbers = true
+    {"weight codes, one row", {1}, 1536, 256, .y = FK_F32, .ldy = 2048, WEIGHTS},
+    {"weight codes", {28}, 1536, 512, .y = FK_F32, WEIGHTS},
+    {"weight codes, bf16 out", {9}, 200, 768, .y = FK_BF16, .ldx = 1792, WEIGHTS},
+    {"weight codes, many rows", {77}, 768, 3072, .y = FK_F32, WEIGHTS},
+    {"weight codes, odd sizes", {37}, 53, 50, .y = FK_F32, WEIGHTS},
+    {"weight codes, odd and long", {3}, 101, 1231, .y = FK_BF16, WEIGHTS},
+    {"weight codes, a column", {1}, 1, 1, .y = FK_F32, WEIGHTS},
+    {"weight codes, one scale", {5}, 64, 128, .y = FK_F32, .codes = FK_SCALE_TENSOR, .numbers = true},
+    {"weight codes, silu", {13}, 256, 768, .act = FK_ACT_SILU, .y = FK_BF16, WEIGHTS},
+    {"weight codes, gate, two groups", {6, 33}, 96, 320, FK_EPI_GATE, .y = FK_BF16, WEIGHTS},
+    {"weight codes, keys and values",
+     {40},
+     768,
+     256,
+     FK_EPI_QKV,
+     .y = FK_BF16,
+     .width = 256,
+     .head = 128,
+     .ldy = 1024,
+     WEIGHTS},
+    {"weight codes, modulation of one evaluation", {1}, 18432, 3072, .y = FK_F32, .timed = true, WEIGHTS},
+    {"weight codes, modulation", {28}, 18432, 3072, .y = FK_F32, .timed = true, WEIGHTS},
+    {"weight codes, modulation", {28}, 9216, 3072, .y = FK_F32, .timed = true, WEIGHTS},
+#undef WEIGHTS
+    {"modulation of 28", {28}, 18432, 3072, .y = FK_F32, .timed = true},
     {"autoencoder q, k, v",
      {16384},
      1536,

@@ -133,8 +133,9 @@ static double size_of(Pair p) {
  * the size of the numbers. The scales of x begin at no multiple of 16 bytes. */
 static void linear_operands(const LinearCase *c, FkLinear *l[SIDES], int64_t m, double *bytes) {
   const FkDtype dtype = c->codes ? FK_E4M3 : FK_BF16;
+  const bool x_codes = c->codes && !c->numbers;
   const double by = 1 / sqrt((double)c->k);
-  const Pair x = row_operand(dtype, m, c->k, c->ldx, NORMAL, 0, c->codes ? 100 : 1);
+  const Pair x = row_operand(x_codes ? FK_E4M3 : FK_BF16, m, c->k, c->ldx, NORMAL, 0, x_codes ? 100 : 1);
   const Pair w = matrix(dtype, c->n, c->k, 0, c->codes ? 100 : by);
   *bytes += size_of(x) + size_of(w);
   EACH_SIDE l[s]->x = x.t[s], l[s]->w = weight_of(w, s);
@@ -143,7 +144,7 @@ static void linear_operands(const LinearCase *c, FkLinear *l[SIDES], int64_t m, 
   const Pair sx = row_scales(m + skip, NORMAL, 0.01);
   const Pair sw = vector(c->codes == FK_SCALE_ROW ? c->n : 1, 0.01 * by, 0.001 * by);
   EACH_SIDE {
-    l[s]->x_scale = fk_tensor_slice(as_vector(sx.t[s]), skip, fk_tensor_rows(x.t[s]));
+    if (x_codes) l[s]->x_scale = fk_tensor_slice(as_vector(sx.t[s]), skip, fk_tensor_rows(x.t[s]));
     l[s]->w.scale = (FkScale){.data = sw.t[s].data, .dtype = FK_F32, .kind = c->codes};
   }
 }
@@ -157,7 +158,7 @@ static void linear_case(const LinearCase *c, bool fused) {
   if (!wanted(&j, "linear %s%s %ldx%ldx%ld", c->name, fused ? "" : " composed", (long)rows, (long)c->n, (long)c->k))
     return;
   j.off = fused ? 0 : FK_CAN_FUSED_LINEAR;
-  j.codes = c->codes != FK_SCALE_NONE;
+  j.codes = c->codes && !c->numbers;
   if (j.codes && !(side[GPU]->can & FK_CAN_FP8)) return;
   if (!c->sample) j.scratch = (size_t)(rows + 64) * (size_t)(c->n + 64) * 4;
   j.flop = 2.0 * (double)rows * (double)c->n * (double)c->k;
@@ -184,7 +185,34 @@ static void linear_case(const LinearCase *c, bool fused) {
   run(&j, groups, y);
 }
 
+/* Rows of x together and in parts: the same bytes. */
+static void weight_codes_alone(void) {
+  enum { ROWS = 28, N = 1552, K = 1232 };
+  static const int parts[] = {1, 7, 20};
+  const char *name = "linear weight codes, rows alone and together";
+  if (timing || !strstr(name, only)) return;
+  FkBackend *be = side[GPU];
+  const Pair x = matrix(FK_BF16, ROWS, K, 0, 1), w = matrix(FK_E4M3, N, K, 0, 100), scale = vector(N, 1e-4, 1e-5);
+  const Pair y[2] = {matrix_out(FK_F32, ROWS, N, 0), matrix_out(FK_F32, ROWS, N, 0)};
+  FkLinear l = {.x = x.t[GPU], .y = y[0].t[GPU], .w = weight_of(w, GPU)};
+  l.w.scale = (FkScale){.data = scale.t[GPU].data, .dtype = FK_F32, .kind = FK_SCALE_ROW};
+  fk_op_linear(be, NULL, &l, 1);
+  for (int i = 0, at = 0; i < 3; at += parts[i++]) {
+    l.x = fk_tensor_slice_rows(x.t[GPU], at, parts[i]);
+    l.y = fk_tensor_slice_rows(y[1].t[GPU], at, parts[i]);
+    fk_op_linear(be, NULL, &l, 1);
+  }
+  void *together = fetch(y[0], GPU), *apart = fetch(y[1], GPU);
+  const bool equal = !memcmp(together, apart, fk_tensor_bytes(y[0].t[GPU]));
+  report(fk_backend_sync(be) && equal, name, equal ? be->message : "different bytes");
+  fk_backend_clear(be);
+  free(together);
+  free(apart);
+  release_operands();
+}
+
 static void all_linear(void) {
+  weight_codes_alone();
   for (size_t i = 0; i < sizeof linear_cases / sizeof *linear_cases; i++) {
     const LinearCase *c = &linear_cases[i];
     const bool plain = c->epilogue == FK_EPI_ACT && c->act == FK_ACT_NONE;

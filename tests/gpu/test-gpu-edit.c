@@ -355,10 +355,10 @@ static void quantised(void) {
   g_free(inputs[1].data);
 }
 
-/* Codes that alternate between evaluations are two recordings, and MX is made while weights are read: batches and
- * graphs give the same bytes. A scale that is given has no kernel. */
+/* Codes that alternate, of MX, of modulations: batches and graphs give the same bytes. A given scale has no kernel. */
 static void other_codes(void) {
-  static const char *const forms[][2] = {{"fp8", "on"}, {"mxfp4", "off"}};
+  static const char *const forms[][3] = {
+      {"quantization", "fp8", "on"}, {"quantization", "mxfp4", "off"}, {"modulation-quantization", "fp8", "off"}};
   g_autofree char *model = demo();
   g_autoptr(GError) refusal = NULL;
   if (!gpu) {
@@ -367,8 +367,8 @@ static void other_codes(void) {
   }
   for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
     g_autoptr(GError) error = NULL;
-    g_autoptr(FkOptions) options = options_of(model, "quantization", forms[i][0]);
-    fk_options_set(options, "weight-dither", forms[i][1], NULL);
+    g_autoptr(FkOptions) options = options_of(model, forms[i][0], forms[i][1]);
+    fk_options_set(options, "weight-dither", forms[i][2], NULL);
     g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
     if (!engine) {
       g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
