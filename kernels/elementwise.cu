@@ -315,3 +315,16 @@ cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, 
   const CopyOp last = {fk_view(fk_tensor_slice(y, whole, rest)), fk_view(fk_tensor_slice(x, whole, rest))};
   return fk_map<1>(cu, last, 1, rest, true);
 }
+
+/* Through the scratch memory, a part at a time. Of a checkpoint in the device's own dtype these are the vectors alone.
+ */
+cudaError_t fk_cuda_upload(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count) {
+  const size_t size = fk_dtype_size(is), most = FK_CUDA_SCRATCH_BYTES / size;
+  for (size_t at = 0; at < count; at += most) {
+    const size_t n = count - at < most ? count - at : most;
+    FK_CUDA_TRY(
+        cudaMemcpyAsync(cu->scratch, (const char *)from + at * size, n * size, cudaMemcpyHostToDevice, cu->stream));
+    FK_CUDA_TRY(fk_cuda_convert(cu, (char *)to + at * fk_dtype_size(as), as, cu->scratch, is, n));
+  }
+  return cudaSuccess;
+}

@@ -415,18 +415,6 @@ void *cuda_stage(FkBackend *be, int buffer, size_t bytes) {
   return b->host;
 }
 
-/* Through the scratch memory, from which a kernel converts, a part at a time. Of a checkpoint in the device's own dtype
- * these are the vectors alone. */
-cudaError_t upload_converted(FkCuda *cu, char *to, FkDtype as, const char *from, FkDtype is, size_t count) {
-  const size_t size = fk_dtype_size(is), most = FK_CUDA_SCRATCH_BYTES / size;
-  for (size_t at = 0; at < count; at += most) {
-    const size_t n = count - at < most ? count - at : most;
-    FK_CUDA_TRY(cudaMemcpyAsync(cu->scratch, from + at * size, n * size, cudaMemcpyHostToDevice, cu->stream));
-    FK_CUDA_TRY(fk_cuda_convert(cu, to + at * fk_dtype_size(as), as, cu->scratch, is, n));
-  }
-  return cudaSuccess;
-}
-
 void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
   FkCuda *cu = enter(be);
   assert(buffer >= 0 && buffer < FK_CUDA_RING);
@@ -435,8 +423,18 @@ void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, 
   assert(bytes <= FK_CUDA_RING_BYTES);
   must(be, "commit",
        as == from ? cudaMemcpyAsync(to, b->host, bytes, cudaMemcpyHostToDevice, cu->stream)
-                  : upload_converted(cu, (char *)to, as, (const char *)b->host, from, count));
+                  : fk_cuda_upload(cu, to, as, b->host, from, count));
   b->busy = ok(be, "commit", cudaEventRecord(b->idle, cu->stream)); /* after a failure too: a part may be under way */
+}
+
+void cuda_commit_codes(FkBackend *be, int buffer, void *codes, float *scales, FkDtype from, int64_t rows,
+                       int64_t cols) {
+  FkCuda *cu = enter(be);
+  assert(buffer >= 0 && buffer < FK_CUDA_RING);
+  FkCudaBuffer *b = &cu->ring[buffer];
+  assert((size_t)(rows * cols) * fk_dtype_size(from) <= FK_CUDA_RING_BYTES);
+  must(be, "commit codes", fk_cuda_upload_codes(cu, codes, scales, b->host, from, rows, cols));
+  b->busy = ok(be, "commit codes", cudaEventRecord(b->idle, cu->stream));
 }
 
 /* ---- weights that come while ops run ---------------------------------------------------------------------------- */
@@ -543,6 +541,7 @@ const FkOps table = {
     .elapsed_ms = cuda_elapsed_ms,
     .stage = cuda_stage,
     .commit = cuda_commit,
+    .commit_codes = cuda_commit_codes,
     .host_alloc = cuda_host_alloc,
     .host_release = cuda_host_release,
     .stream_copy = cuda_stream_copy,

@@ -100,6 +100,8 @@ static inline bool fk_cuda_rows16(FkTensor t) {
 
 /* `count` elements of F32, BF16, F16, I32 or U8, both dense. elementwise.cu */
 cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
+/* The same from the host's pinned memory. */
+cudaError_t fk_cuda_upload(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
 
 /* linear.cu: x and weights bf16, or E4M3 codes with a scale a row, or weights alone; 1 or 2 groups in one launch. */
 cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups = 1);
@@ -127,6 +129,9 @@ cudaError_t fk_cuda_group_norm_silu(FkCuda *cu, const FkGroupNorm *n);
 /* quant.cu */
 cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x, float given);
 cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups);
+/* E4M3 codes [rows, cols] and scales [rows] of numbers in the host's pinned memory. */
+cudaError_t fk_cuda_upload_codes(FkCuda *cu, void *codes, float *scales, const void *from, FkDtype is, int64_t rows,
+                                 int64_t cols);
 
 /* expand.cu */
 cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x);

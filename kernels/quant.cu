@@ -294,6 +294,22 @@ cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor 
   return status == cudaErrorNotSupported ? launch_any(cu, y, y_scale, x) : status;
 }
 
+/* Through the scratch memory, whole rows at a time; kernels take a small part of the time of the copies. */
+cudaError_t fk_cuda_upload_codes(FkCuda *cu, void *codes, float *scales, const void *from, FkDtype is, int64_t rows,
+                                 int64_t cols) {
+  const size_t row = (size_t)cols * fk_dtype_size(is);
+  const int64_t most = row ? (int64_t)(FK_CUDA_SCRATCH_BYTES / row) : 0;
+  if (most == 0) return cudaErrorNotSupported;
+  for (int64_t at = 0; at < rows; at += most) {
+    const int64_t n = rows - at < most ? rows - at : most;
+    FK_CUDA_TRY(cudaMemcpyAsync(cu->scratch, (const char *)from + (size_t)at * row, (size_t)n * row,
+                                cudaMemcpyHostToDevice, cu->stream));
+    FK_CUDA_TRY(fk_cuda_quantize(cu, fk_tensor_2d((uint8_t *)codes + at * cols, FK_E4M3, n, cols),
+                                 fk_tensor_1d(scales + at, FK_F32, n), fk_tensor_2d(cu->scratch, is, n, cols), 0));
+  }
+  return cudaSuccess;
+}
+
 cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups) {
   FkQuantNorm q[FK_MAX_GROUPS] = {};
   for (int i = 0; i < groups; i++) {

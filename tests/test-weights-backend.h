@@ -5,6 +5,7 @@
 #define FK_TEST_WEIGHTS_BACKEND_H
 
 #include "backend.h"
+#include "quantize.h"
 
 #include <glib.h>
 #include <math.h>
@@ -16,12 +17,12 @@
 typedef struct {
   FkOps ops;
   FkBackend be;
-  int live;         /* allocations not yet released */
-  size_t allocated; /* bytes of the last one */
-  bool refuse;      /* the next allocation */
-  int fail_commit;  /* the n-th commit marks a failure; 0: none */
-  int fail_stage;   /* the n-th stage gives no buffer */
-  int commits, stages;
+  int live;                   /* allocations not yet released */
+  size_t allocated;           /* bytes of the last one */
+  bool refuse;                /* the next allocation */
+  int fail_commit;            /* the n-th commit marks a failure; 0: none */
+  int fail_stage;             /* the n-th stage gives no buffer */
+  int commits, stages, coded; /* coded: rows */
   void *buffer[BUFFERS];
   size_t buffer_size[BUFFERS];
   GThread *thread;
@@ -124,6 +125,20 @@ static inline void test_commit(FkBackend *be, int buffer, void *to, FkDtype as, 
     else
       ((uint16_t *)to)[i] = bf16_nearest(value);
   }
+}
+
+/* For FkOps.commit_codes, which a backend has that makes codes itself. */
+static inline void test_commit_codes(FkBackend *be, int buffer, void *codes, float *scales, FkDtype from, int64_t rows,
+                                     int64_t cols) {
+  TestBackend *t = be->priv;
+  g_assert_true(t->thread == g_thread_self());
+  float *row = g_new(float, (size_t)cols);
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t c = 0; c < cols; c++) row[c] = value_of(t->buffer[buffer], from, r * cols + c);
+    scales[r] = fk_quant_row((uint8_t *)codes + r * cols, FK_E4M3, row, cols);
+  }
+  t->coded += (int)rows;
+  g_free(row);
 }
 
 static inline TestBackend *backend_new(bool device) {

@@ -6,6 +6,13 @@
 #include "number-reference.h"
 #include "ops.h"
 
+/* device: NULL: memory of the host; "": staging buffers; "codes": and codes made by the backend. */
+static TestBackend *backend_of(gconstpointer device) {
+  TestBackend *t = backend_new(device != NULL);
+  if (!g_strcmp0(device, "codes")) t->ops.commit_codes = test_commit_codes;
+  return t;
+}
+
 static void precision_of(FkPrecision *p, TestBackend *t, FkDtype codes, bool twins) {
   *p = fk_precision_uniform(t->be.dtype);
   p->form[FK_ROLE_QKV] = (FkForm){.dtype = codes, .scale = FK_SCALE_ROW, .twin = twins};
@@ -47,7 +54,7 @@ static void test_quantised(gconstpointer device) {
   for (int i = 0; i < 4; i++) {
     const FkDtype codes = i % 2 ? FK_I8 : FK_E4M3;
     const bool twins = i / 2;
-    TestBackend *t = backend_new(device != NULL);
+    TestBackend *t = backend_of(device);
     FkPrecision precision;
     FkWeight w[3], stack, table, other;
     FkTensor bias;
@@ -64,6 +71,9 @@ static void test_quantised(gconstpointer device) {
     g_assert_true(fk_binder_load(b, NULL, watch, &seen, &error));
     g_assert_no_error(error);
     g_assert_cmpint(seen.last, ==, (int64_t)fk_binder_bytes(b));
+    const int rows = 3 + 71 + 2100 + 3 + 2;
+    g_assert_cmpint(t->coded, ==, t->ops.commit_codes && codes == FK_E4M3 ? rows : 0);
+    g_assert_cmpint(fk_binder_coded_rows(b), ==, rows);
     for (int k = 0; k < 3; k++) {
       g_autofree float *numbers = spec_values(&specs[k]);
       assert_quantised(&w[k], codes, numbers);
@@ -97,7 +107,7 @@ static void test_quantised_edges(gconstpointer device) {
   g_autoptr(FkComponent) c = open_part("edges");
   for (int i = 0; i < 2; i++) {
     const FkDtype codes = i ? FK_I8 : FK_E4M3;
-    TestBackend *t = backend_new(device != NULL);
+    TestBackend *t = backend_of(device);
     FkPrecision precision;
     FkWeight w;
     precision_of(&precision, t, codes, false);
@@ -182,7 +192,7 @@ static void test_mx(gconstpointer device) {
   for (int i = 0; i < 6; i++) {
     const FkMx mx = i % 3 == 0 ? FK_MX_NONE : i % 3 == 1 ? FK_MX_FP8 : FK_MX_FP4;
     const bool dither = i / 3;
-    TestBackend *t = backend_new(device != NULL);
+    TestBackend *t = backend_of(device);
     FkPrecision precision = fk_precision_uniform(t->be.dtype);
     FkWeight w;
     g_autoptr(GError) error = NULL;
@@ -264,7 +274,7 @@ static void test_codes(gconstpointer device) {
   const float scale = 0.37f;
   g_autoptr(FkComponent) c = write_codes("F32", device ? "[]" : "[1]", scale);
   for (int quantised = 0; quantised < 2; quantised++) {
-    TestBackend *t = backend_new(device != NULL);
+    TestBackend *t = backend_of(device);
     FkPrecision precision;
     Codes codes;
     precision_of(&precision, t, FK_I8, false);
@@ -324,12 +334,16 @@ int main(int argc, char **argv) {
   scratch_open();
   g_test_add_data_func("/weights-quant/numbers/host", NULL, test_quantised);
   g_test_add_data_func("/weights-quant/numbers/device", "", test_quantised);
+  g_test_add_data_func("/weights-quant/numbers/coding-device", "codes", test_quantised);
   g_test_add_data_func("/weights-quant/edges/host", NULL, test_quantised_edges);
   g_test_add_data_func("/weights-quant/edges/device", "", test_quantised_edges);
+  g_test_add_data_func("/weights-quant/edges/coding-device", "codes", test_quantised_edges);
   g_test_add_data_func("/weights-quant/codes/host", NULL, test_codes);
   g_test_add_data_func("/weights-quant/codes/device", "", test_codes);
+  g_test_add_data_func("/weights-quant/codes/coding-device", "codes", test_codes);
   g_test_add_data_func("/weights-quant/mx/host", NULL, test_mx);
   g_test_add_data_func("/weights-quant/mx/device", "", test_mx);
+  g_test_add_data_func("/weights-quant/mx/coding-device", "codes", test_mx);
   g_test_add_func("/weights-quant/bad-scales", test_bad_scales);
   int status = g_test_run();
   scratch_close();

@@ -95,6 +95,13 @@ static inline bool fk_item_made_by_reader(const FkItem *item) {
   return fk_item_quantised(item) || fk_numbers_coded(&item->source) || item->deltas;
 }
 
+/* The backend makes codes of the file's own numbers, behind a staging buffer. */
+static inline bool fk_item_commits_codes(const FkBackend *be, const FkItem *item) {
+  const bool numbers = item->kind == FK_ITEM_NUMBERS && !item->deltas && !fk_numbers_coded(&item->source);
+  return be->ops->commit_codes && numbers && item->as == FK_E4M3 && !item->mx && !item->odd &&
+         item->cols <= FK_QUANT_MAX_K;
+}
+
 /* weights.c */
 
 /* `bytes` at the next place, counted as a role's. */

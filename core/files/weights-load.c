@@ -7,7 +7,8 @@
  * without has its memory in the host's address space (CPU): readers convert through a small buffer straight into place.
  * Either way no tensor is held twice. Four things are done by the readers for both: convolutions are transposed; rows
  * of quantised matrices become codes, for which a row's largest number must be known before its first code; codes of
- * the file become numbers (numbers.h); and adapters are added to the numbers in float32. */
+ * the file become numbers (numbers.h); and adapters are added to the numbers in float32. Where none of the others is
+ * to be done, a backend with commit_codes makes the codes on its side, the same bit by bit. */
 #include "weights-internal.h"
 
 #include "cpu.h" /* FK_CPU_CLONES */
@@ -54,9 +55,10 @@ typedef struct {
 struct Transfer {
   FkBinder *b;
   const Chunk *chunk;
-  void *to;      /* staging buffer, or the chunk's place in host memory */
-  FkDtype as;    /* of `to` */
-  float *scales; /* of codes: where they go, or a buffer of the transfer's own until they are uploaded */
+  void *to;             /* staging buffer, or the chunk's place in host memory */
+  FkDtype as;           /* of `to` */
+  float *scales;        /* of codes: where they go, or a buffer of the transfer's own until they are uploaded */
+  bool committed_codes; /* the backend makes codes and scales of what is in `to` */
   Piece pieces[PIECES];
   int left;      /* pieces that are not there */
   GError *error; /* the first piece's that has one */
@@ -237,7 +239,8 @@ static bool read_scales(const Transfer *t, GError **error) {
 static bool read_rows(const Transfer *t, GError **error) {
   const FkItem *item = t->chunk->item;
   if (item->kind == FK_ITEM_ROW_SCALES || item->kind == FK_ITEM_BLOCK_SCALES) return read_scales(t, error);
-  const bool whole = t->as == item->from && item->taps == 1 && !fk_item_made_by_reader(item);
+  const bool plain = t->committed_codes || !fk_item_made_by_reader(item);
+  const bool whole = t->as == item->from && item->taps == 1 && plain;
   if (t->scales) g_atomic_int_add(&t->b->coded_rows, (int)t->chunk->rows);
   return whole ? read_whole(t, error) : read_blocks(t, error);
 }
@@ -253,7 +256,8 @@ static void read_piece(gpointer data, gpointer user_data) {
                         .chunk = &chunk,
                         .to = (char *)t->to + (size_t)piece->at * row,
                         .as = t->as,
-                        .scales = t->scales ? t->scales + piece->at : NULL};
+                        .scales = t->scales ? t->scales + piece->at : NULL,
+                        .committed_codes = t->committed_codes};
   if (!g_atomic_int_get(&loader->stop)) read_rows(&own, &error); /* else nobody waits for this chunk any more */
   g_mutex_lock(&loader->lock);
   if (!t->error)
@@ -267,7 +271,8 @@ static void read_piece(gpointer data, gpointer user_data) {
 /* To the readers, whole or in pieces of whole groups of rows. */
 static void push_pieces(GThreadPool *pool, Transfer *t) {
   const int64_t rows = t->chunk->rows;
-  const bool cut = fk_item_made_by_reader(t->chunk->item) && rows >= PIECES * PIECE_ROWS;
+  const bool made = fk_item_made_by_reader(t->chunk->item) && !t->committed_codes;
+  const bool cut = made && rows >= PIECES * PIECE_ROWS;
   const int64_t each = cut ? (rows / PIECES + PIECE_ROWS - 1) / PIECE_ROWS * PIECE_ROWS : rows;
   int n = 0;
   for (int64_t at = 0; at < rows; at += each) t->pieces[n++] = (Piece){t, at, MIN(each, rows - at)};
@@ -323,12 +328,14 @@ static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError *
     t->scales = codes ? scales_place(loader, c) : NULL;
     return push_pieces(pool, t), true;
   }
-  t->as = fk_item_made_by_reader(c->item) ? c->item->as : c->item->from;
+  t->committed_codes = codes && fk_item_commits_codes(be, c->item);
+  t->as = fk_item_made_by_reader(c->item) && !t->committed_codes ? c->item->as : c->item->from;
   /* Always the largest size, so that a buffer is made once. */
   t->to = be->ops->stage(be, (int)(index % BUFFERS), loader->largest);
   if (!t->to || be->failure) return false;
-  t->scales = codes ? g_try_new(float, (gsize)c->rows) : NULL;
-  if (codes && !t->scales) {
+  const bool made = codes && !t->committed_codes;
+  t->scales = made ? g_try_new(float, (gsize)c->rows) : NULL;
+  if (made && !t->scales) {
     g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: an allocation of %zu bytes was refused",
                 fk_part_name(loader->b->part), (size_t)c->rows * sizeof(float));
     return false;
@@ -351,6 +358,12 @@ static bool finish_chunk(Loader *loader, guint index, GError **error) {
     return false;
   }
   if (!staged(be)) return true;
+  if (t->committed_codes) {
+    be->ops->commit_codes(be, (int)(index % BUFFERS), chunk_place(loader, c), scales_place(loader, c), t->as, c->rows,
+                          c->item->cols);
+    g_atomic_int_add(&loader->b->coded_rows, (int)c->rows);
+    return be->failure == FK_FAIL_NONE;
+  }
   be->ops->commit(be, (int)(index % BUFFERS), chunk_place(loader, c), c->item->as, t->as,
                   (size_t)(c->rows * c->item->cols));
   if (t->scales && !be->failure)
@@ -553,15 +566,6 @@ bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable,
                       void *user_data, GError **error) {
   if (!b->component || !b->store.memory || g_hash_table_size(names) == 0) return true;
   return read_all(b, names, cancellable, progress, user_data, error);
-}
-
-int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
-  int64_t bytes = 0;
-  for (guint i = 0; names && i < b->items->len; i++) {
-    const FkItem *item = &g_array_index(b->items, FkItem, i);
-    if (g_hash_table_contains(names, item->name)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
-  }
-  return bytes;
 }
 
 /* An item of codes as one of the numbers that they are. */

@@ -380,6 +380,15 @@ int fk_binder_coded_rows(const FkBinder *b) {
   return g_atomic_int_get(&b->coded_rows);
 }
 
+int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
+  int64_t bytes = 0;
+  for (guint i = 0; names && i < b->items->len; i++) {
+    const FkItem *item = &g_array_index(b->items, FkItem, i);
+    if (g_hash_table_contains(names, item->name)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
+  }
+  return bytes;
+}
+
 FkRoleShare fk_binder_share(const FkBinder *b, int role) {
   assert(role >= 0 && role <= FK_ROLES);
   return b->share[role];

@@ -13,7 +13,7 @@
 #include "blocks.h"
 #include "frame.h"
 
-#define FK_BACKEND_ABI 13
+#define FK_BACKEND_ABI 14
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -181,6 +181,9 @@ typedef struct {
    */
   void *(*stage)(FkBackend *be, int buffer, size_t bytes);
   void (*commit)(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count);
+  /* Instead of commit: of the buffer's numbers [rows, cols] (float32, bfloat16, float16) the codes E4M3 and the scales
+   * [rows] that `quantize` makes. cols <= FK_QUANT_MAX_K. NULL slot: the loader makes them. */
+  void (*commit_codes)(FkBackend *be, int buffer, void *codes, float *scales, FkDtype from, int64_t rows, int64_t cols);
   /* Weights that come while ops run. Host memory from which copies are asynchronous. copy enqueues one beside the ops,
    * after those that stream_done has closed for this slot; wait: ops enqueued from now on start after the slot's last
    * copy; done: ops enqueued so far use the slot. NULL slots: there is none of this. */
