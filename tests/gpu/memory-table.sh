@@ -8,7 +8,8 @@
 # cell, default 60), TOTAL (seconds for all, default 580), ROWS (default "Q4_K Q8_0 fp8 fp8-file none"), LIMITS (GB,
 # default "8 12 16 24 0"; 0: none), BACKEND (default cuda; null walks, without a device and its peak).
 #
-# The rows none and fp8 are quantization= and text-quantization= of the checkpoint; the others files that
+# The rows none and fp8 are quantization= and text-quantization= of the checkpoint, fp8-all has modulation-quantization=fp8
+# too, fp8-mod that and no text-quantization; the others are files that
 # tests/coded-model.py writes in its shapes, beside it and one at a time: as fast as the RAM disk takes bytes (7 to 18 GB).
 # A cell has milliseconds a step, the device's peak by nvidia-smi in MiB above what was taken before, and the plan:
 # placement, bytes that stream, host memory; or why it does not run. The least of what is left comes first, so that a
@@ -39,6 +40,8 @@ watch() {
 choose() {
   case $1 in
     none | fp8) printf '%s\n' "$checkpoint" "quantization=$1" "text-quantization=$1" ;;
+    fp8-all) printf '%s\n' "$checkpoint" quantization=fp8 text-quantization=fp8 modulation-quantization=fp8 ;;
+    fp8-mod) printf '%s\n' "$checkpoint" quantization=fp8 modulation-quantization=fp8 ;;
     *)
       form=$1
       [ "$form" = fp8-file ] && form=fp8
