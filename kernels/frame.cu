@@ -63,6 +63,51 @@ __global__ void mix_kernel(uint8_t *y, int64_t ldy, const uint8_t *x, int64_t ld
   *to = fk_frame_mix(*to, x[row * ldx + col], fade[row]);
 }
 
+__global__ void invert_kernel(uint8_t *y, const uint8_t *x, int64_t n) {
+  const int64_t i = index();
+  if (i < n) y[i] = (uint8_t)(255 - x[i]);
+}
+
+/* Neighbours read the same values again, from the first cache. A window of 2,001 and sums of 255 stay in 32 bits. */
+__global__ void window_kernel(uint8_t *y, const uint8_t *x, int height, int width, FkWindow window, int radius,
+                              bool columns) {
+  const int64_t i = index();
+  if (i >= (int64_t)height * width) return;
+  const int row = (int)(i / width), column = (int)(i % width), n = columns ? height : width;
+  const int at = columns ? row : column, step = columns ? width : 1;
+  const uint8_t *line = columns ? x + column : x + (int64_t)row * width;
+  int most = 0, least = 255, sum = 0;
+  for (int k = at - radius; k <= at + radius; k++) {
+    const int value = line[(int64_t)max(0, min(n - 1, k)) * step];
+    most = max(most, value);
+    least = min(least, value);
+    sum += value;
+  }
+  const int count = 2 * radius + 1;
+  y[i] = (uint8_t)(window == FK_WINDOW_MOST    ? most
+                   : window == FK_WINDOW_LEAST ? least
+                                               : (2 * sum + count) / (2 * count));
+}
+
+/* box: zeros. Largest values of integers do not depend on the order of who brings them. */
+__global__ void bounds_kernel(int *box, const uint8_t *x, int height, int width) {
+  const int64_t i = index();
+  const bool set = i < (int64_t)height * width && x[i];
+  const int row = (int)(i / width), column = (int)(i % width);
+  const int reach[4] = {width - column, height - row, column + 1, row + 1};
+  for (int k = 0; k < 4; k++) {
+    const int most = __reduce_max_sync(~0u, set ? reach[k] : 0);
+    if (threadIdx.x % 32 == 0 && most > 0) atomicMax(&box[k], most);
+  }
+}
+
+__global__ void mask_tokens_kernel(float *y, int64_t ldy, const uint8_t *x, int64_t n, int64_t cols, int width) {
+  const int64_t i = index(), token = i / cols, k = i % cols, across = width / 16;
+  if (i >= n) return;
+  const int64_t row = token / across * 2 + k % 4 / 2, column = token % across * 2 + k % 2;
+  y[token * ldy + k] = x[row * 8 * width + column * 8] >= 128 ? 1.0f : 0.0f;
+}
+
 unsigned blocks(int64_t n) {
   return (unsigned)((n + THREADS - 1) / THREADS);
 }
@@ -136,5 +181,32 @@ cudaError_t fk_cuda_mix(FkCuda *cu, FkTensor y, FkTensor x, FkTensor fade) {
   const int64_t n = fk_tensor_count(y);
   mix_kernel<<<blocks(n), THREADS, 0, cu->stream>>>((uint8_t *)y.data, y.ld, (const uint8_t *)x.data, x.ld,
                                                     (const uint8_t *)fade.data, n, fk_tensor_cols(y));
+  return cudaGetLastError();
+}
+
+cudaError_t fk_cuda_invert(FkCuda *cu, FkTensor y, FkTensor x) {
+  const int64_t n = fk_tensor_count(x);
+  invert_kernel<<<blocks(n), THREADS, 0, cu->stream>>>((uint8_t *)y.data, (const uint8_t *)x.data, n);
+  return cudaGetLastError();
+}
+
+cudaError_t fk_cuda_window(FkCuda *cu, FkTensor y, FkTensor x, FkWindow window, int radius, bool columns) {
+  window_kernel<<<blocks(fk_tensor_count(x)), THREADS, 0, cu->stream>>>(
+      (uint8_t *)y.data, (const uint8_t *)x.data, (int)x.dim[0], (int)x.dim[1], window, radius, columns);
+  return cudaGetLastError();
+}
+
+cudaError_t fk_cuda_bounds(FkCuda *cu, FkTensor y, FkTensor x) {
+  const cudaError_t cleared = cudaMemsetAsync(y.data, 0, fk_tensor_bytes(y), cu->stream);
+  if (cleared != cudaSuccess) return cleared;
+  bounds_kernel<<<blocks(fk_tensor_count(x)), THREADS, 0, cu->stream>>>((int *)y.data, (const uint8_t *)x.data,
+                                                                        (int)x.dim[0], (int)x.dim[1]);
+  return cudaGetLastError();
+}
+
+cudaError_t fk_cuda_mask_tokens(FkCuda *cu, FkTensor y, FkTensor x) {
+  const int64_t n = fk_tensor_count(y);
+  mask_tokens_kernel<<<blocks(n), THREADS, 0, cu->stream>>>((float *)y.data, y.ld, (const uint8_t *)x.data, n,
+                                                            fk_tensor_cols(y), (int)x.dim[1]);
   return cudaGetLastError();
 }

@@ -161,6 +161,10 @@ cudaError_t fk_cuda_frame_read(FkCuda *cu, FkTensor y, const FkFrame *f, int lef
 cudaError_t fk_cuda_frame_write(FkCuda *cu, const FkFrame *f, FkTensor x);
 cudaError_t fk_cuda_frame_keep(FkCuda *cu, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
 cudaError_t fk_cuda_mix(FkCuda *cu, FkTensor y, FkTensor x, FkTensor fade);
+cudaError_t fk_cuda_invert(FkCuda *cu, FkTensor y, FkTensor x);
+cudaError_t fk_cuda_window(FkCuda *cu, FkTensor y, FkTensor x, FkWindow window, int radius, bool columns);
+cudaError_t fk_cuda_bounds(FkCuda *cu, FkTensor y, FkTensor x);
+cudaError_t fk_cuda_mask_tokens(FkCuda *cu, FkTensor y, FkTensor x);
 
 /* reduce.cu */
 cudaError_t fk_cuda_distance(FkCuda *cu, FkTensor out, FkTensor a, FkTensor b);

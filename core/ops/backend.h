@@ -148,6 +148,9 @@ typedef struct {
   bool rows;
 } FkResize;
 
+/* Of the 2 r + 1 values around each, the ends repeated; mean: nearest, halves up. */
+typedef enum { FK_WINDOW_MOST, FK_WINDOW_LEAST, FK_WINDOW_MEAN } FkWindow;
+
 /* The table of a backend. A module is compiled apart from the program that opens it, so both must see the same structs:
  * whoever changes one of them, or the meaning of a slot, raises FK_BACKEND_ABI; FK_BACKEND_SIZES catches most of what
  * is forgotten. A module of another number or size is not used. */
@@ -252,6 +255,14 @@ typedef struct {
   void (*frame_keep)(FkBackend *be, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
   /* y = (fade y + (255 - fade) x) / 255, nearest, halves up; bytes, fade [rows]. */
   void (*mix)(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade);
+  /* Masks, bytes [H, W, 1], dense. invert: y = 255 - x; y may be x. window: y of x along rows, or with `columns` along
+   * columns; y is not x. bounds [4] int32: W - left, H - top, right and bottom of the box around what is not 0, the
+   * latter two behind its last pixel; 0 0 0 0: there is nothing. mask_tokens: y [(H/16)(W/16), 4 C] float32, 1 where
+   * the first of the 8 x 8 pixels of a latent is 128 or more, else 0, in the order of pack. */
+  void (*invert)(FkBackend *be, FkTensor y, FkTensor x);
+  void (*window)(FkBackend *be, FkTensor y, FkTensor x, FkWindow window, int radius, bool columns);
+  void (*bounds)(FkBackend *be, FkTensor y, FkTensor x);
+  void (*mask_tokens)(FkBackend *be, FkTensor y, FkTensor x);
   /* y = sum of coef[i] * x[i], coef [n] float32 in backend memory (so a recording serves all steps); y may be an x. */
   void (*combine)(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
   /* out[0] = mean |a - b|, out[1] = mean |b|, float32 in backend memory, fixed reduction order. */

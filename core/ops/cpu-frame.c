@@ -2,6 +2,8 @@
 /* Pixels as bytes on the CPU: resizing, pictures that somebody else laid out, masks. A task is a row. */
 #include "cpu.h"
 
+#include <string.h>
+
 /* Weights sum up to 2^22 and are below 2^23 in size: a sum of products with bytes stays below 2^31. */
 static uint8_t weigh(const uint8_t *from, size_t step, const int32_t *weight, int32_t count) {
   int32_t sum = 1 << (FK_RESIZE_BITS - 1);
@@ -80,5 +82,71 @@ void fk_cpu_mix(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade) {
       uint8_t *to = fk_tensor_at(y, row * y.ld + i);
       const uint8_t *from = fk_tensor_at(x, row * x.ld + i);
       *to = fk_frame_mix(*to, *from, ((const uint8_t *)fade.data)[row]);
+    }
+}
+
+/* ---- Masks ---- */
+
+void fk_cpu_invert(FkBackend *be, FkTensor y, FkTensor x) {
+  (void)be;
+  const uint8_t *from = x.data;
+  uint8_t *to = y.data;
+  for (int64_t i = 0; i < fk_tensor_count(x); i++) to[i] = (uint8_t)(255 - from[i]);
+}
+
+typedef struct {
+  FkTensor y, x;
+  FkWindow window;
+  int radius;
+  bool columns;
+} FkWindowOp;
+
+static int window_of(const FkWindowOp *op, const uint8_t *line, int64_t step, int64_t n, int64_t i) {
+  int most = 0, least = 255, sum = 0;
+  for (int64_t k = i - op->radius; k <= i + op->radius; k++) {
+    const int value = line[(k < 0 ? 0 : k >= n ? n - 1 : k) * step];
+    most = value > most ? value : most;
+    least = value < least ? value : least;
+    sum += value;
+  }
+  const int count = 2 * op->radius + 1;
+  return op->window == FK_WINDOW_MOST ? most : op->window == FK_WINDOW_LEAST ? least : (2 * sum + count) / (2 * count);
+}
+
+static void window_task(const void *data, int64_t y, float *scratch) {
+  const FkWindowOp *op = data;
+  (void)scratch;
+  const int64_t h = op->x.dim[0], w = op->x.dim[1];
+  const uint8_t *from = op->x.data;
+  uint8_t *to = (uint8_t *)op->y.data + y * w;
+  for (int64_t x = 0; x < w; x++)
+    to[x] = (uint8_t)(op->columns ? window_of(op, from + x, w, h, y) : window_of(op, from + y * w, 1, w, x));
+}
+
+void fk_cpu_window(FkBackend *be, FkTensor y, FkTensor x, FkWindow window, int radius, bool columns) {
+  fk_cpu_run(be, y.dim[0], 0, window_task, &(FkWindowOp){y, x, window, radius, columns});
+}
+
+void fk_cpu_bounds(FkBackend *be, FkTensor y, FkTensor x) {
+  (void)be;
+  const int32_t h = (int32_t)x.dim[0], w = (int32_t)x.dim[1];
+  const uint8_t *from = x.data;
+  int32_t *box = y.data, most[4] = {0};
+  for (int32_t row = 0; row < h; row++)
+    for (int32_t column = 0; column < w; column++) {
+      const int32_t reach[4] = {w - column, h - row, column + 1, row + 1};
+      for (int k = 0; from[(int64_t)row * w + column] && k < 4; k++) most[k] = reach[k] > most[k] ? reach[k] : most[k];
+    }
+  memcpy(box, most, sizeof most);
+}
+
+void fk_cpu_mask_tokens(FkBackend *be, FkTensor y, FkTensor x) {
+  (void)be;
+  const int64_t w = x.dim[1], across = w / 16, channels = y.dim[1] / 4;
+  for (int64_t token = 0; token < y.dim[0]; token++)
+    for (int64_t i = 0; i < 4 * channels; i++) {
+      const int64_t row = token / across * 2 + i % 4 / 2, column = token % across * 2 + i % 2;
+      const uint8_t first = ((const uint8_t *)x.data)[row * 8 * w + column * 8];
+      *(float *)fk_tensor_at(y, token * y.ld + i) = first >= 128 ? 1.0f : 0.0f;
     }
 }

@@ -185,5 +185,9 @@ void fk_cpu_frame_read(FkBackend *be, FkTensor y, const FkFrame *f, int left, in
 void fk_cpu_frame_write(FkBackend *be, const FkFrame *f, FkTensor x);
 void fk_cpu_frame_keep(FkBackend *be, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
 void fk_cpu_mix(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade);
+void fk_cpu_invert(FkBackend *be, FkTensor y, FkTensor x);
+void fk_cpu_window(FkBackend *be, FkTensor y, FkTensor x, FkWindow window, int radius, bool columns);
+void fk_cpu_bounds(FkBackend *be, FkTensor y, FkTensor x);
+void fk_cpu_mask_tokens(FkBackend *be, FkTensor y, FkTensor x);
 
 #endif

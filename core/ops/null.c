@@ -168,6 +168,7 @@ NULL_OP(pack, FkTensor to, FkTensor from, float scale, float shift)
 NULL_OP(resize, const FkResize *r)
 NULL_OP(frame_read, FkTensor y, const FkFrame *f, int left, int top, int first)
 NULL_OP(frame_keep, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after)
+NULL_OP(window, FkTensor y, FkTensor x, FkWindow window, int radius, bool columns)
 NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
 NULL_OP(check, FkTensor x, const char *stage)
 
@@ -248,6 +249,10 @@ const FkOps fk_null_ops = {
     .frame_write = null_frame_write,
     .frame_keep = null_frame_keep,
     .mix = null_three,
+    .invert = null_two,
+    .window = null_window,
+    .bounds = null_two,
+    .mask_tokens = null_two,
     .combine = null_combine,
     .distance = null_three,
     .check = null_check,

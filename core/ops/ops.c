@@ -4,46 +4,9 @@
  *
  * What a kernel or a composition needs beside its operands comes from the arena that the caller passes, and is given
  * back at once: plans see it, and no op allocates. */
-#include "ops.h"
-
-#include "profile.h"
+#include "ops-check.h"
 
 #include <string.h>
-
-/* As many rows and columns: an image and its rows are the same to an op on elements. */
-static inline bool same_shape(FkTensor a, FkTensor b) {
-  return fk_tensor_rows(a) == fk_tensor_rows(b) && fk_tensor_cols(a) == fk_tensor_cols(b);
-}
-
-/* n float32 numbers behind each other. */
-static bool is_vector(FkTensor t, int64_t n) {
-  return t.dtype == FK_F32 && t.rank == 1 && t.dim[0] == n;
-}
-/* Not given, or n float32 numbers. */
-static inline bool is_optional_vector(FkTensor t, int64_t n) {
-  return !fk_tensor_given(t) || is_vector(t, n);
-}
-/* n int32 numbers behind each other. */
-static inline bool is_index(FkTensor t, int64_t n) {
-  return t.dtype == FK_I32 && t.rank == 1 && t.dim[0] == n;
-}
-
-/* Of what is read or written once; holes of a view are not counted. */
-static double bytes_of(FkTensor t) {
-  return fk_tensor_given(t) ? (double)fk_tensor_bytes(t) : 0;
-}
-
-/* False: the backend has failed, do nothing. */
-static bool begin_op(FkBackend *be, const char *op, double bytes) {
-  if (be->failure != FK_FAIL_NONE) return false;
-  if (be->profile) fk_profile_op(be, op);
-  be->count.ops++;
-  be->count.bytes += bytes;
-  return true;
-}
-
-/* The op's name is its function's without "fk_op_". */
-#define BEGIN(be, bytes) begin_op(be, __func__ + 6, bytes)
 
 /* Scales of codes [rows, cols]: one for each row, or for `block` columns of `height` rows. */
 static bool is_block_scale(FkTensor scale, FkTensor codes, int64_t height, int64_t block) {
@@ -473,43 +436,6 @@ void fk_op_from_u8(FkBackend *be, FkTensor y, FkTensor x) {
 void fk_op_to_u8(FkBackend *be, FkTensor y, FkTensor x) {
   assert(same_shape(x, y) && y.dtype == FK_U8 && x.dtype != FK_U8);
   if (BEGIN(be, bytes_of(x) + bytes_of(y))) be->ops->to_u8(be, y, x);
-}
-
-/* Bytes of an image behind each other. */
-static inline bool is_image(FkTensor t, int64_t height, int64_t width) {
-  return t.dtype == FK_U8 && t.rank == 3 && t.ld == t.dim[2] && t.dim[0] == height && t.dim[1] == width;
-}
-
-void fk_op_resize(FkBackend *be, const FkResize *r) {
-  assert(is_image(r->x, r->x.dim[0], r->x.dim[1]) && is_image(r->y, r->y.dim[0], r->y.dim[1]));
-  assert(r->x.dim[2] == r->y.dim[2] && r->x.dim[r->rows] == r->y.dim[r->rows]);
-  assert(is_index(r->first, r->y.dim[!r->rows]) && is_index(r->count, r->y.dim[!r->rows]));
-  assert(r->weight.dtype == FK_I32 && r->weight.rank == 2 && r->weight.dim[0] == r->y.dim[!r->rows]);
-  if (BEGIN(be, bytes_of(r->x) + bytes_of(r->y) + bytes_of(r->weight))) be->ops->resize(be, r);
-}
-
-void fk_op_frame_read(FkBackend *be, FkTensor y, const FkFrame *f, int left, int top, int first) {
-  assert(is_image(y, y.dim[0], y.dim[1]) && first >= 0 && first + y.dim[2] <= 4);
-  assert(left >= 0 && top >= 0 && left + y.dim[1] <= f->width && top + y.dim[0] <= f->height);
-  if (BEGIN(be, 2 * bytes_of(y))) be->ops->frame_read(be, y, f, left, top, first);
-}
-
-void fk_op_frame_write(FkBackend *be, const FkFrame *f, FkTensor x) {
-  assert(is_image(x, f->height, f->width) && x.dim[2] == f->channels);
-  if (BEGIN(be, 2 * bytes_of(x))) be->ops->frame_write(be, f, x);
-}
-
-void fk_op_frame_keep(FkBackend *be, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after) {
-  assert(is_image(before, to->height, to->width) && is_image(after, to->height, to->width));
-  assert(before.dim[2] == to->channels && after.dim[2] == to->channels);
-  assert(from->width == to->width && from->height == to->height && from->depth == to->depth);
-  if (BEGIN(be, 2 * bytes_of(before) + 2 * bytes_of(after))) be->ops->frame_keep(be, to, from, before, after);
-}
-
-void fk_op_mix(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade) {
-  assert(same_shape(x, y) && y.dtype == FK_U8 && x.dtype == FK_U8);
-  assert(fade.dtype == FK_U8 && fade.rank == 1 && fade.dim[0] == fk_tensor_rows(y));
-  if (BEGIN(be, 2 * bytes_of(y) + bytes_of(x))) be->ops->mix(be, y, x, fade);
 }
 
 void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef) {

@@ -71,6 +71,11 @@ void fk_op_frame_write(FkBackend *be, const FkFrame *f, FkTensor x);
 void fk_op_frame_keep(FkBackend *be, const FkFrame *to, const FkFrame *from, FkTensor before, FkTensor after);
 /* y, x alike, bytes; fade [rows of y]. */
 void fk_op_mix(FkBackend *be, FkTensor y, FkTensor x, FkTensor fade);
+/* x [H, W, 1] bytes; y alike, [4] int32, [(H/16)(W/16), 4 C] float32. */
+void fk_op_invert(FkBackend *be, FkTensor y, FkTensor x);
+void fk_op_window(FkBackend *be, FkTensor y, FkTensor x, FkWindow window, int radius, bool columns);
+void fk_op_bounds(FkBackend *be, FkTensor y, FkTensor x);
+void fk_op_mask_tokens(FkBackend *be, FkTensor y, FkTensor x);
 /* x[0..n), all as y; coef [n or more] float32 in backend memory; n up to FK_MAX_TERMS. */
 void fk_op_combine(FkBackend *be, FkTensor y, int n, const FkTensor *x, FkTensor coef);
 /* out [2] float32 in backend memory, a as b. */

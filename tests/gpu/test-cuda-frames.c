@@ -107,6 +107,51 @@ static void test_mix(void) {
   same("mix", 1, &y);
 }
 
+/* Sizes of one block of threads and of many, windows wider than the mask; a box in a corner, in the middle, none. */
+static void mask_case(int w, int h, int radius) {
+  Pair x = bytes_of(h, w, 1), inverse = bytes_out(h, w, 1), y[6], box = indices(4, 1), low = bytes_out(h, w, 1);
+  Pair corner = indices(4, 1), none = indices(4, 1);
+  for (int i = 0; i < 6; i++) y[i] = bytes_out(h, w, 1);
+  EACH_SIDE {
+    const uint8_t zero = 0, one = 1;
+    uint8_t *host = calloc((size_t)h, (size_t)w);
+    fk_op_invert(side[s], inverse.t[s], x.t[s]);
+    for (int i = 0; i < 6; i++) fk_op_window(side[s], y[i].t[s], x.t[s], (FkWindow)(i / 2), radius, i % 2);
+    fk_op_upload(side[s], low.t[s], host);
+    fk_op_bounds(side[s], none.t[s], low.t[s]);
+    host[(size_t)w * (size_t)h - 1] = one;
+    fk_op_upload(side[s], low.t[s], host);
+    fk_op_bounds(side[s], corner.t[s], low.t[s]);
+    host[(size_t)w * (size_t)h - 1] = zero;
+    host[(size_t)(h / 2) * (size_t)w + (size_t)w / 3] = one;
+    fk_op_upload(side[s], low.t[s], host);
+    fk_op_bounds(side[s], box.t[s], low.t[s]);
+    free(host);
+  }
+  char name[96];
+  snprintf(name, sizeof name, "mask %dx%d, radius %d: invert, windows, bounds", w, h, radius);
+  same(name, 10, (Pair[]){inverse, y[0], y[1], y[2], y[3], y[4], y[5], box, corner, none});
+}
+
+static void tokens_case(int w, int h, int channels) {
+  Pair x = bytes_of(h, w, 1);
+  Pair y = operand(FK_F32, 2, (int64_t[]){(int64_t)w * h / 256, 4 * channels}, 4 * channels + 3, OUTPUT, 0, 0);
+  EACH_SIDE fk_op_mask_tokens(side[s], y.t[s], x.t[s]);
+  char name[64];
+  snprintf(name, sizeof name, "mask tokens %dx%d, %d channels", w, h, channels);
+  same(name, 1, &y);
+}
+
+static void test_masks(void) {
+  mask_case(1, 1, 2);
+  mask_case(33, 17, 1);
+  mask_case(17, 300, 40);
+  mask_case(1000, 701, 9);
+  mask_case(64, 48, 1000);
+  tokens_case(16, 16, 16);
+  tokens_case(48, 160, 3);
+}
+
 /* What ops may follow: the device's own memory, whole; not the host's, nor an address of nobody. */
 static void test_reach(void) {
   FkBackend *be = side[GPU];
@@ -125,6 +170,7 @@ int main(void) {
   test_resize();
   test_frames();
   test_mix();
+  test_masks();
   test_reach();
   return close_sides();
 }
