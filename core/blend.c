@@ -36,11 +36,21 @@ static FkTensor like(FkArena *arena, FkTensor x) {
   return fk_arena_2d(arena, FK_F32, x.dim[0], x.dim[1]);
 }
 
+/* One row goes up. */
+static FkTensor ones_like(FkBlend *b, FkArena *arena, FkTensor x) {
+  const int64_t rows = fk_tensor_rows(x), cols = fk_tensor_cols(x);
+  FkTensor ones = like(arena, x), row = fk_arena_2d(arena, FK_F32, 1, cols), index = fk_arena_1d(arena, FK_I32, rows);
+  g_autofree int32_t *first = g_new0(int32_t, (size_t)rows);
+  g_autofree float *host = g_new(float, (size_t)cols);
+  for (int64_t i = 0; i < cols; i++) host[i] = 1;
+  fk_op_upload(b->be, row, host);
+  fk_op_upload(b->be, index, first);
+  fk_op_gather_rows(b->be, ones, row, index);
+  return ones;
+}
+
 static void open_mask(FkBlend *b, FkArena *arena, Frame *f, FkTensor mask) {
-  FkTensor one_less = fk_arena_1d(arena, FK_F32, 2), ones = like(arena, mask);
-  g_autofree float *host = g_new(float, (size_t)fk_tensor_count(mask));
-  for (int64_t i = 0; i < fk_tensor_count(mask); i++) host[i] = 1;
-  fk_op_upload(b->be, ones, host);
+  FkTensor one_less = fk_arena_1d(arena, FK_F32, 2), ones = ones_like(b, arena, mask);
   fk_op_upload(b->be, one_less, (const float[]){1, -1});
   f->mask = mask;
   f->kept = ones;

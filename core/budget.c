@@ -18,15 +18,16 @@ static bool refuse(const FkBudget *b, const char *what, const char *against, uin
   const char *help = !b->work                ? ""
                      : need - b->work < have ? "; a smaller max-area or vae-tiling=on makes the work memory smaller"
                                              : "; no setting of an edit makes it fit";
+  g_autofree char *masks = b->masks ? g_strdup_printf(", masks %zu", b->masks) : g_strdup("");
   g_set_error(error, FK_ERROR, FK_ERROR_MEMORY,
               "%s needs %" G_GUINT64_FORMAT " bytes of device memory, and %s %" G_GUINT64_FORMAT
-              " bytes (weights %zu, prompt cache %zu, work memory %zu, kernels %zu)%s",
-              what, need, against, have, b->weights, b->cache, b->work, b->fixed, help);
+              " bytes (weights %zu, prompt cache %zu, work memory %zu, kernels %zu%s)%s",
+              what, need, against, have, b->weights, b->cache, b->work, b->fixed, masks, help);
   return false;
 }
 
 bool fk_budget_within(const FkBudget *b, uint64_t limit, const char *what, GError **error) {
-  const uint64_t need = (uint64_t)b->weights + b->cache + b->work + b->fixed;
+  const uint64_t need = (uint64_t)b->weights + b->cache + b->work + b->fixed + b->masks;
   return !limit || need <= limit || refuse(b, what, "max-vram is", need, limit, error);
 }
 

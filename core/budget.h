@@ -10,6 +10,7 @@ typedef struct {
   size_t weights, cache; /* of the model, and of the prompt cache */
   size_t work;           /* the arena of one edit, kernel scratch included; 0: no edit is asked for */
   size_t fixed;          /* what the backend's module holds from open to close */
+  size_t masks;          /* of frames in device memory, now */
 } FkBudget;
 
 FkBudget fk_budget_of(const FkModel *model, const FkBackend *be, size_t work);

@@ -226,6 +226,8 @@ static bool upload_mask(const FkEdit *e, int i, FkTensor *mask, GError **error) 
   const FkExtras *extras = e->extras ? &e->extras[i] : NULL;
   if (!e->masked) return true;
   *mask = fk_arena_2d(e->arena, FK_F32, (int64_t)(e->height / 16) * (e->width / 16), e->model->config.flux.in_channels);
+  if (e->jobs[i].in.memory == FK_MEMORY_DEVICE && (!extras || extras->mask))
+    return fk_surface_tokens(e, &e->jobs[i], *mask, error);
   if (e->dry_run) return true;
   const size_t n = (size_t)fk_tensor_count(*mask);
   g_autofree float *host = g_try_new(float, n);

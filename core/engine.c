@@ -95,6 +95,7 @@ static const char *model_path(const FkOptions *options, bool null, GError **erro
 static void engine_free(FkEngine *e) {
   fk_prompt_cache_clear(&e->cache);
   fk_preview_map_clear(&e->previews);
+  if (e->be) fk_masking_clear(&e->masks, e->be);
   if (e->be) fk_arena_close(&e->arena);
   fk_model_free(e->model);
   fk_backend_close(e->be);
@@ -391,12 +392,12 @@ static bool run_given(void *engine, FkEdit *edit, const FkFrameSize *size, GErro
   return edit_frames(engine, edit, size, NULL, error);
 }
 
-static bool read_alpha(void *engine, const FkImage *image, uint8_t *alpha, GCancellable *cancellable, GError **error) {
+static bool prepare_masks(void *engine, const FkEdit *edit, FkExtras *extras, GError **error) {
   FkEngine *e = engine;
-  if (!engine_enter(e, cancellable, error)) return false;
-  fk_surface_download(e->be, image, 3, alpha);
-  const bool ok = fk_job_sync(e->be, error);
-  if (!ok) fk_backend_clear(e->be);
+  bool ok = true;
+  if (!engine_enter(e, edit->cancellable, error)) return false;
+  for (int i = 0; ok && i < edit->n; i++)
+    ok = !extras[i].origin.image.width || fk_masking_prepare(&e->masks, e->be, edit->tune, &extras[i], error);
   engine_leave(e);
   return ok;
 }
@@ -413,7 +414,7 @@ bool fk_engine_edit_observed(FkEngine *e, FkObserver *observer, FkJob *jobs, int
                  .progress = progress,
                  .user_data = user_data,
                  .observer = observer};
-  const FkGivenEngine given = {run_given, read_alpha, e};
+  const FkGivenEngine given = {run_given, prepare_masks, e};
   if (n == 0) return true;
   return check_call(jobs, n, error) && fk_tune_resolve(jobs[0].settings, e->be, &tune, error) &&
          fk_surface_check(e->be, jobs, n, tune.task == FK_TASK_EDIT, error) && check_precision(e, &tune, error) &&

@@ -4,6 +4,7 @@
 #define FK_ENGINE_H
 
 #include "edit.h"
+#include "masking.h"
 #include "preview.h"
 #include "registry.h"
 
@@ -15,6 +16,7 @@ typedef struct {
   bool masked;
   FkFluxReferences references;
   char *surfaces; /* fk_surface_shape */
+  size_t masks;   /* bytes beside the arena */
 } FkPlanned;
 
 struct FkEngine {
@@ -41,6 +43,7 @@ struct FkEngine {
   FkArena arena;
   FkPromptCache cache;
   FkPreviewMap previews;
+  FkMasks masks;
   FkPlanned planned;
   int plans; /* walks of an edit to plan its memory, so far */
 };

@@ -5,6 +5,7 @@
 
 #include "frames.h"
 #include "image.h"
+#include "masking.h"
 
 #include <string.h>
 
@@ -15,8 +16,7 @@ static bool no_memory(GError **error, const char *what, size_t bytes) {
 
 /* ---- The mask ---- */
 
-/* One channel of the image, or its luminance as Pillow's convert("L"); rows without gaps. (transfer full) */
-static uint8_t *plane_of(const FkImage *image, int channel) {
+uint8_t *fk_extras_plane(const FkImage *image, int channel) {
   const size_t w = (size_t)image->width;
   uint8_t *plane = g_try_malloc(w * (size_t)image->height);
   for (int y = 0; plane && y < image->height; y++) {
@@ -60,46 +60,46 @@ static bool check_mask(const FkImage *mask, int frame, GError **error) {
   return false;
 }
 
-/* The mask as it came. *mask NULL and true: there is none. */
-static bool find_mask(FkExtras *x, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
+/* Where the mask comes from; its picture is not given where there is none. */
+static bool find_mask(FkMaskOrigin *s, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
                       GError **error) {
-  uint8_t *plane = NULL;
+  *s = (FkMaskOrigin){.invert = t->mask_invert};
   if (job->mask) {
-    if (!check_mask(job->mask, frame, error)) return false;
-    plane = plane_of(job->mask, 0);
-    if (!plane) return no_memory(error, "mask", (size_t)job->mask->width * (size_t)job->mask->height);
-    return fit(x, plane, job->mask->width, job->mask->height, error);
-  }
-  if (t->mask == FK_MASK_PATH) {
-    plane = plane_of(&files->mask, -1);
-    if (!plane) return no_memory(error, "mask-path", (size_t)files->mask.width * (size_t)files->mask.height);
-    return fit(x, plane, files->mask.width, files->mask.height, error);
+    s->image = *job->mask;
+    return s->image.memory == FK_MEMORY_DEVICE || check_mask(job->mask, frame, error);
   }
   if (t->mask == FK_MASK_META) return refuse(error, frame, "mask=meta: it came without a mask of metas (FkJob.mask)");
-  if (t->mask == FK_MASK_ALPHA) {
-    if (job->in.channels != 4) return refuse(error, frame, "mask=alpha: it has no alpha channel");
-    plane = plane_of(&job->in, 3);
-    if (!plane) return no_memory(error, "mask", (size_t)x->width * (size_t)x->height);
-    for (size_t i = 0; i < (size_t)x->width * (size_t)x->height; i++) plane[i] = (uint8_t)(255 - plane[i]);
-    x->mask = plane;
-  }
+  if (t->mask == FK_MASK_ALPHA && job->in.channels != 4)
+    return refuse(error, frame, "mask=alpha: it has no alpha channel");
+  if (t->mask == FK_MASK_ALPHA) *s = (FkMaskOrigin){job->in, 3, !t->mask_invert, 0};
+  if (t->mask == FK_MASK_PATH) *s = (FkMaskOrigin){files->mask, -1, t->mask_invert, files->mask_number};
   return true;
 }
 
-static bool init_mask(FkExtras *x, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
-                      GError **error) {
+static bool prepare(FkExtras *x, const FkMaskOrigin *s, const FkTune *t, GError **error) {
   const size_t n = (size_t)x->width * (size_t)x->height;
-  if (!find_mask(x, t, files, job, frame, error)) return false;
-  if (!x->mask) return true;
-  if (t->task == FK_TASK_GENERATE) return refuse(error, frame, "mask: with task=generate there is no picture to keep");
-  if (t->size_mode == FK_SIZE_NATIVE)
-    return refuse(error, frame, "mask: with size-mode=native the result has another size than the frame that is kept");
-  for (size_t i = 0; t->mask_invert && i < n; i++) x->mask[i] = (uint8_t)(255 - x->mask[i]);
+  uint8_t *plane = fk_extras_plane(&s->image, s->channel);
+  if (!plane) return no_memory(error, "mask", (size_t)s->image.width * (size_t)s->image.height);
+  if (!fit(x, plane, s->image.width, s->image.height, error)) return false;
+  for (size_t i = 0; s->invert && i < n; i++) x->mask[i] = (uint8_t)(255 - x->mask[i]);
   x->fade = g_try_malloc(n);
   if (!x->fade || !fk_mask_dilate(x->mask, x->width, x->height, t->mask_dilate) ||
       !fk_mask_feather(x->fade, x->mask, x->width, x->height, t->mask_feather))
     return no_memory(error, "mask", n);
   x->box = fk_mask_box(x->fade, x->width, x->height);
+  return true;
+}
+
+static bool init_mask(FkExtras *x, const FkTune *t, const FkPictures *files, const FkJob *job, int frame,
+                      GError **error) {
+  FkMaskOrigin s;
+  if (!find_mask(&s, t, files, job, frame, error)) return false;
+  if (!s.image.width) return true;
+  if (t->task == FK_TASK_GENERATE) return refuse(error, frame, "mask: with task=generate there is no picture to keep");
+  if (t->size_mode == FK_SIZE_NATIVE)
+    return refuse(error, frame, "mask: with size-mode=native the result has another size than the frame that is kept");
+  if (job->in.memory == FK_MEMORY_HOST) return prepare(x, &s, t, error);
+  x->origin = s;
   return true;
 }
 
@@ -161,8 +161,10 @@ bool fk_extras_init(FkExtras *x, const FkTune *t, const FkPictures *files, const
 }
 
 void fk_extras_clear(FkExtras *x) {
-  g_free(x->mask);
-  g_free(x->fade);
+  if (x->block)
+    fk_masking_drop(x->block);
+  else
+    g_free(x->mask), g_free(x->fade);
   *x = (FkExtras){0};
 }
 

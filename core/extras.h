@@ -11,9 +11,19 @@
 #include "pictures.h"
 #include "tune.h"
 
+/* A mask as it came. image.width 0: there is none. */
+typedef struct {
+  FkImage image;
+  int channel; /* of it; -1: its luminance, of R G B */
+  bool invert;
+  int number; /* of a file that was decoded (FkPictures.mask_number); 0: another picture in each frame */
+} FkMaskOrigin;
+
 /* Of one frame; zero: nothing. */
 typedef struct FkExtras {
   int width, height;                 /* of the frame, and so of both masks, rows without gaps */
+  FkMaskOrigin origin;               /* of a frame in device memory, until masking.h has made these of it there */
+  struct FkMaskBlock *block;         /* the device memory that they are in; NULL: they are in host memory */
   uint8_t *mask;                     /* 255 is edited; NULL: no mask */
   uint8_t *fade;                     /* share of the edit in each pixel of the result, of 255 */
   FkMaskBox box;                     /* around what the result takes from the edit; w 0: nothing is edited */
@@ -24,12 +34,15 @@ typedef struct FkExtras {
 _Static_assert(FK_REFERENCES == FK_FLUX_REFERENCES, "as many as the model takes");
 
 /* FK_ERROR_OPTION_BAD: a mask that does not fit, or too many pictures; FK_ERROR_MEMORY. files: what the
- * settings name, which is to live as long as *extras. On failure *extras is
- * zero. */
+ * settings name, which is to live as long as *extras. Of a frame in device memory the mask is left to
+ * fk_masking_prepare. On failure *extras is zero. */
 bool fk_extras_init(FkExtras *extras, const FkTune *tune, const FkPictures *files, const FkJob *job, int frame,
                     GError **error);
 void fk_extras_clear(FkExtras *extras);
 
+/* One channel of an image in host memory, or its luminance as Pillow's convert("L"); rows without gaps. NULL: no
+ * memory. (transfer full) */
+uint8_t *fk_extras_plane(const FkImage *image, int channel);
 /* Part of the frame's mask at width x height of the model, packed for its tokens [(h/16)(w/16), 4 channels]. region: of
  * the frame. False: FK_ERROR_MEMORY. */
 bool fk_extras_tokens(const FkExtras *extras, FkMaskBox region, int width, int height, int channels, float *tokens,

@@ -172,7 +172,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSettings, fk_settings_free)
  * (cudaMalloc of a program that made no context of its own; memory of another context has to be copied first). All work
  * on them is done before the call, and the result is complete when it returns: the library waits for its own. They give
  * the bytes that the same pixels give in host memory. Taken by engines of which fk_engine_device is true, in
- * FkJob.in, .out and .references; everything else is FK_ERROR_OPTION_BAD, which names the image. */
+ * FkJob.in, .out and .references, and in .mask of a frame that is there too; everything else is FK_ERROR_OPTION_BAD, which names the image. */
 typedef enum { FK_MEMORY_HOST, FK_MEMORY_DEVICE } FkMemory;
 
 /* What brings chroma of fewer samples to all pixels (up), and back (down). LINEAR: weights of neighbours by where the

@@ -3,8 +3,6 @@
  * and memory (engine.c). */
 #include "given.h"
 
-#include "extras.h"
-
 #include <string.h>
 
 typedef struct {
@@ -109,24 +107,10 @@ static bool edit_sorted(const Call *c, const FkExtras *extras, GError **error) {
   return true;
 }
 
-/* Masks are prepared on the host: of a picture in device memory mask=alpha reads that one value of each pixel back. */
-static bool init_extras(const Call *c, FkExtras *x, const FkPictures *files, int i, GError **error) {
-  FkJob job = c->all->jobs[i];
-  const FkImage *in = &job.in;
-  const bool alpha = !job.mask && c->all->tune->mask == FK_MASK_ALPHA && in->channels == 4;
-  if (!alpha || in->memory == FK_MEMORY_HOST || c->all->tune->task == FK_TASK_GENERATE)
-    return fk_extras_init(x, c->all->tune, files, &job, i, error);
-  const size_t n = (size_t)in->width * (size_t)in->height;
-  g_autofree uint8_t *plane = g_try_malloc(n);
-  if (!plane) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "mask: %zu bytes of host memory could not be had", n);
-    return false;
-  }
-  if (!c->engine->alpha(c->engine->data, in, plane, c->all->cancellable, error)) return false;
-  for (size_t k = 0; k < n; k++) plane[k] = (uint8_t)(255 - plane[k]);
-  const FkImage mask = {plane, in->width, in->height, 1, (size_t)in->width};
-  job.mask = &mask;
-  return fk_extras_init(x, c->all->tune, files, &job, i, error);
+static bool make_masks(const Call *c, FkExtras *extras, GError **error) {
+  bool any = false;
+  for (int i = 0; i < c->all->n; i++) any |= extras[i].origin.image.width > 0;
+  return !any || c->engine->masks(c->engine->data, c->all, extras, error);
 }
 
 bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, const FkGivenEngine *engine, GError **error) {
@@ -135,8 +119,8 @@ bool fk_given_edit(const FkEdit *all, const FkFrameSize *size, const FkGivenEngi
   if (!fk_pictures_take(&files, all->tune->mask_path, all->tune->references, error)) return false;
   g_autofree FkExtras *extras = g_new0(FkExtras, (size_t)all->n);
   bool ok = true;
-  for (int i = 0; ok && i < all->n; i++) ok = init_extras(&call, &extras[i], &files, i, error);
-  ok = ok && edit_sorted(&call, extras, error);
+  for (int i = 0; ok && i < all->n; i++) ok = fk_extras_init(&extras[i], all->tune, &files, &all->jobs[i], i, error);
+  ok = ok && make_masks(&call, extras, error) && edit_sorted(&call, extras, error);
   for (int i = 0; i < all->n; i++) fk_extras_clear(&extras[i]);
   fk_pictures_drop(&files);
   return ok;

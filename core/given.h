@@ -4,17 +4,17 @@
 #ifndef FK_GIVEN_H
 #define FK_GIVEN_H
 
+#include "extras.h"
 #include "frames.h"
 #include "job.h"
 
 /* Runs frames of one size together. */
 typedef bool (*FkGivenRun)(void *data, FkEdit *edit, const FkFrameSize *size, GError **error);
-/* Alpha of a picture in device memory to the host's, rows without gaps. */
-typedef bool (*FkGivenAlpha)(void *data, const FkImage *image, uint8_t *alpha, GCancellable *cancellable,
-                             GError **error);
+/* Makes masks of those frames that have an origin in extras: frames in device memory (fk_masking_prepare). */
+typedef bool (*FkGivenMasks)(void *data, const FkEdit *edit, FkExtras *extras, GError **error);
 typedef struct {
   FkGivenRun run;
-  FkGivenAlpha alpha;
+  FkGivenMasks masks;
   void *data;
 } FkGivenEngine;
 

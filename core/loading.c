@@ -18,10 +18,11 @@ static bool same_references(const FkFluxReferences *a, const FkFluxReferences *b
   return a->n == b->n && a->apart == b->apart && !memcmp(a->rows, b->rows, n) && !memcmp(a->columns, b->columns, n);
 }
 
-static bool same_plan(const FkPlanned *p, const FkEdit *edit) {
+static bool same_plan(const FkEngine *e, const FkEdit *edit) {
+  const FkPlanned *p = &e->planned;
   g_autofree char *surfaces = fk_surface_shape(edit);
   return p->settings && p->n == edit->n && p->width == edit->width && p->height == edit->height &&
-         p->masked == edit->masked && !strcmp(p->surfaces, surfaces) &&
+         p->masked == edit->masked && e->masks.bytes <= p->masks && !strcmp(p->surfaces, surfaces) &&
          same_references(&p->references, &edit->references) && fk_tune_same_memory(&p->tune, edit->tune);
 }
 
@@ -133,14 +134,15 @@ static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **e
                    edit->height,
                    edit->masked,
                    edit->references,
-                   fk_surface_shape(edit)};
+                   fk_surface_shape(edit),
+                   e->masks.bytes};
   return true;
 }
 
 /* Weights and work memory for this edit: at once where an edit like it has run before. */
 bool fk_loading_prepare(FkEngine *e, const FkEdit *edit, GError **error) {
   size_t work;
-  if (e->model->loaded && same_plan(&e->planned, edit)) return true;
+  if (e->model->loaded && same_plan(e, edit)) return true;
   return plan_memory(e, edit, &work, error) && load(e, edit, error) && open_memory(e, edit, work, error);
 }
 

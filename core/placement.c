@@ -137,7 +137,7 @@ FkBudget fk_placement_choose(FkEngine *e, const FkWork *work, uint64_t limit) {
   uint64_t most[2];
   for (int i = 0; i < 2; i++) {
     const FkBudget b = fk_budget_of(m, e->be, work->bytes[i]);
-    const uint64_t others = (uint64_t)b.cache + b.work + b.fixed, all = limit_of(e, limit);
+    const uint64_t others = (uint64_t)b.cache + b.work + b.fixed + e->masks.bytes, all = limit_of(e, limit);
     most[i] = all > others ? all - others : 0;
   }
   const FkPlacing now = fk_model_placing(m), p = grown(now, fk_placement_pick(m, e->plan.offload, streams(e), most));
@@ -148,5 +148,7 @@ FkBudget fk_placement_choose(FkEngine *e, const FkWork *work, uint64_t limit) {
   g_mutex_lock(&e->lock);
   e->placing = fk_model_placing(m);
   g_mutex_unlock(&e->lock);
-  return fk_budget_of(m, e->be, work->bytes[m->precision.as_filed]);
+  FkBudget budget = fk_budget_of(m, e->be, work->bytes[m->precision.as_filed]);
+  budget.masks = e->masks.bytes;
+  return budget;
 }

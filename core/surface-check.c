@@ -103,17 +103,18 @@ static bool check_span(const Place *p, const FkSpan *s, int number) {
 }
 
 /* host: why it has to be there; NULL: it may be anywhere. */
-static bool check(const Place *p, const FkImage *i, const char *host) {
+static bool check(const Place *p, const FkImage *i, const char *host, bool mask) {
   FkSpan span[4];
+  const bool channels = mask ? i->channels == 1 && !i->planes : i->channels == 3 || i->channels == 4;
   if (i->memory == FK_MEMORY_HOST && !i->planes) return true;
   if (host || i->memory != FK_MEMORY_DEVICE)
     return refuse(p, "expected pixels in host memory, found %s: %s",
                   i->memory == FK_MEMORY_DEVICE ? "device memory" : "planes",
                   host ? host : "planes are described of device memory alone");
-  if (i->width < 1 || i->height < 1 || i->width > LAST_SIDE || i->height > LAST_SIDE ||
-      (i->channels != 3 && i->channels != 4))
-    return refuse(p, "expected sides from 1 to %d and 3 or 4 channels, found %dx%d with %d", LAST_SIDE, i->width,
-                  i->height, i->channels);
+  if (i->width < 1 || i->height < 1 || i->width > LAST_SIDE || i->height > LAST_SIDE || !channels)
+    return refuse(p, "expected sides from 1 to %d and %s, found %dx%d with %d%s", LAST_SIDE,
+                  mask ? "1 channel" : "3 or 4 channels", i->width, i->height, i->channels,
+                  i->planes ? " in planes" : "");
   if (i->planes && !check_planes(p, i)) return false;
   const int n = fk_surface_spans(i, span);
   if (!n) return refuse(p, "has no data");
@@ -136,21 +137,21 @@ static bool same_layout(const FkImage *a, const FkImage *b) {
 
 static bool check_job(Place *p, const FkJob *job, bool reads, const char *host) {
   p->name = "input image";
-  if (reads && !check(p, &job->in, host)) return false;
+  if (reads && !check(p, &job->in, host, false)) return false;
   p->name = "result image";
-  if (!check(p, &job->out, host)) return false;
+  if (!check(p, &job->out, host, false)) return false;
   if (reads && job->in.memory != job->out.memory)
     return refuse(p, "expected it in the memory of its input, found one in device and one in host memory");
   if (reads && !same_layout(&job->in, &job->out))
     return refuse(p, "its planes are laid out otherwise than its input's");
   p->name = "mask";
-  if (job->mask && !check(p, job->mask, "masks are prepared there")) return false;
+  if (job->mask && !check(p, job->mask, host || job->in.memory ? host : "its frame is there", true)) return false;
   if (job->n_references > FK_REFERENCES) return true; /* refused later: their array may be shorter */
   for (int k = 0; job->references && k < job->n_references; k++) {
     char name[24];
     g_snprintf(name, sizeof name, "reference %d", k);
     p->name = name;
-    if (!check(p, &job->references[k], host)) return false;
+    if (!check(p, &job->references[k], host, false)) return false;
   }
   return true;
 }

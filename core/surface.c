@@ -54,31 +54,38 @@ static FkTensor numbers(const FkEdit *e, int64_t n, const int32_t *host) {
 
 /* One axis. The tables go with the arena's mark, which may be before the device has read them: ops that reuse the
  * memory come later in its order. */
-static bool pass(const FkEdit *e, FkTensor y, FkTensor x, bool rows, GError **error) {
-  FkImageAxis axis;
+static void pass(const FkEdit *e, FkTensor y, FkTensor x, bool rows, const FkImageAxis *axis) {
   const int64_t n = y.dim[!rows];
-  if (!fk_image_axis_init(&axis, FK_FILTER_LANCZOS, (int)x.dim[!rows], (int)n)) return no_memory(error, "resize");
   FkResize r = {.x = x, .y = y, .rows = rows};
-  r.first = numbers(e, n, axis.first);
-  r.count = numbers(e, n, axis.count);
-  r.weight = fk_arena_2d(e->arena, FK_I32, n, axis.taps);
-  fk_op_upload(e->be, r.weight, axis.weight);
+  r.first = numbers(e, n, axis->first);
+  r.count = numbers(e, n, axis->count);
+  r.weight = fk_arena_2d(e->arena, FK_I32, n, axis->taps);
+  fk_op_upload(e->be, r.weight, axis->weight);
   fk_op_resize(e->be, &r);
+}
+
+static bool filtered(const FkEdit *e, FkFilter filter, FkTensor y, FkTensor x, bool rows, GError **error) {
+  FkImageAxis axis;
+  if (!fk_image_axis_init(&axis, filter, (int)x.dim[!rows], (int)y.dim[!rows])) return no_memory(error, "resize");
+  pass(e, y, x, rows, &axis);
   fk_image_axis_clear(&axis);
   return true;
 }
 
-/* fk_image_resize_lanczos on the device. */
-static bool resize(const FkEdit *e, FkTensor y, FkTensor x, GError **error) {
+bool fk_surface_resize(const FkEdit *e, FkFilter filter, FkTensor y, FkTensor x, GError **error) {
   const bool tall = x.dim[0] != y.dim[0], wide = x.dim[1] != y.dim[1];
   if (!tall && !wide) {
     fk_op_copy(e->be, fk_tensor_flat(y), fk_tensor_flat(x));
     return true;
   }
-  if (!tall || !wide) return pass(e, y, x, tall, error);
+  if (!tall || !wide) return filtered(e, filter, y, x, tall, error);
   const bool rows = fk_image_rows_first((int)y.dim[1], (int)y.dim[0], (int)x.dim[1], (int)x.dim[0]);
   FkTensor middle = bytes_3d(e, rows ? y.dim[0] : x.dim[0], rows ? x.dim[1] : y.dim[1], x.dim[2]);
-  return pass(e, middle, x, rows, error) && pass(e, y, middle, !rows, error);
+  return filtered(e, filter, middle, x, rows, error) && filtered(e, filter, y, middle, !rows, error);
+}
+
+static bool resize(const FkEdit *e, FkTensor y, FkTensor x, GError **error) {
+  return fk_surface_resize(e, FK_FILTER_LANCZOS, y, x, error);
 }
 
 bool fk_surface_take(const FkEdit *e, const FkImage *image, FkMaskBox part, int first, FkTensor y, GError **error) {
@@ -117,24 +124,61 @@ static bool with_alpha(const FkEdit *e, const FkJob *job, FkMaskBox part, FkTens
   return true;
 }
 
+/* Value i of n is that of `from` at i * from / n. */
+static bool nearest(const FkEdit *e, FkTensor y, FkTensor x, bool rows, GError **error) {
+  const int64_t n = y.dim[!rows];
+  g_autofree int32_t *table = g_try_new(int32_t, 3 * (size_t)n);
+  if (!table) return no_memory(error, "region-keep");
+  for (int64_t i = 0; i < n; i++) {
+    table[i] = (int32_t)(i * x.dim[!rows] / n);
+    table[n + i] = 1;
+    table[2 * n + i] = 1 << FK_RESIZE_BITS;
+  }
+  pass(e, y, x, rows, &(FkImageAxis){1, table, table + n, table + 2 * n});
+  return true;
+}
+
+/* fade [H, W, 1]: 255 for pixels of tokens that were edited, else 0; fk_extras_edited at the size of the tokens. */
+static bool edited(const FkEdit *e, const FkJob *job, FkTensor fade, GError **error) {
+  const int rows = e->height / 16, columns = e->width / 16;
+  FkTensor tokens = bytes_3d(e, rows, columns, 1), wide = bytes_3d(e, rows, fade.dim[1], 1);
+  g_autofree uint8_t *host = g_try_malloc0((size_t)rows * (size_t)columns);
+  if (!host) return no_memory(error, "region-keep");
+  if (!e->dry_run && !fk_extras_edited(job->result.region, rows, columns, columns, rows, host, error)) return false;
+  fk_op_upload(e->be, tokens, host);
+  return nearest(e, wide, tokens, false, error) && nearest(e, fade, wide, true, error);
+}
+
+/* A part of one of a frame's masks, which lie in device memory: y [h, w, 1]. */
+static void cut(const FkEdit *e, const FkExtras *x, uint8_t *mask, FkMaskBox part, FkTensor y) {
+  FkTensor from = fk_tensor_2d(mask + (size_t)part.y * (size_t)x->width + (size_t)part.x, FK_U8, part.h, part.w);
+  from.ld = x->width;
+  fk_op_copy(e->be, fk_tensor_2d(y.data, FK_U8, part.h, part.w), from);
+}
+
+bool fk_surface_tokens(const FkEdit *e, const FkJob *job, FkTensor tokens, GError **error) {
+  const FkExtras *x = e->extras ? &e->extras[job - e->jobs] : NULL;
+  const FkMaskBox part = region_of(e, &job->in);
+  const size_t mark = fk_arena_mark(e->arena);
+  FkTensor own = bytes_3d(e, part.h, part.w, 1), sized = bytes_3d(e, e->height, e->width, 1);
+  if (x) cut(e, x, x->mask, part, own);
+  const bool ok = resize(e, sized, own, error);
+  fk_op_mask_tokens(e->be, tokens, sized);
+  fk_arena_reset(e->arena, mark);
+  return ok;
+}
+
 /* What is kept of the region's own pixels. */
 static bool mix(const FkEdit *e, const FkJob *job, const FkExtras *x, FkMaskBox part, FkTensor after, FkTensor before,
                 GError **error) {
-  FkTensor fade = fk_arena_1d(e->arena, FK_U8, (int64_t)part.w * part.h);
-  g_autofree uint8_t *host = e->dry_run ? NULL : g_try_malloc(fk_tensor_bytes(fade));
-  if (e->dry_run) return true;
-  if (!host) return no_memory(error, "mask");
+  FkTensor fade = bytes_3d(e, part.h, part.w, 1), line = fk_tensor_1d(fade.data, FK_U8, (int64_t)part.w * part.h);
   if (e->tune->edited.keep) {
-    if (!fk_extras_edited(job->result.region, e->height / 16, e->width / 16, part.w, part.h, host, error)) return false;
-    fk_op_upload(e->be, fade, host);
-    fk_op_mix(e->be, fk_tensor_flat(after), fk_tensor_flat(before), fade);
+    if (!edited(e, job, fade, error)) return false;
+    fk_op_mix(e->be, fk_tensor_flat(after), fk_tensor_flat(before), line);
   }
   if (!x || !x->mask) return true;
-  for (int y = 0; y < part.h; y++)
-    memcpy(host + (size_t)y * (size_t)part.w, x->fade + (size_t)(part.y + y) * (size_t)x->width + part.x,
-           (size_t)part.w);
-  fk_op_upload(e->be, fade, host);
-  fk_op_mix(e->be, fk_tensor_flat(after), fk_tensor_flat(before), fade);
+  cut(e, x, x->fade, part, fade);
+  fk_op_mix(e->be, fk_tensor_flat(after), fk_tensor_flat(before), line);
   return true;
 }
 
@@ -193,21 +237,6 @@ void fk_surface_leave(FkBackend *be, const FkJob *job) {
     fk_op_copy(be, (FkTensor){to[i].data, FK_U8, 2, {to[i].rows, row, 0}, (int64_t)to[i].stride},
                (FkTensor){from[i].data, FK_U8, 2, {from[i].rows, row, 0}, (int64_t)from[i].stride});
   }
-}
-
-bool fk_surface_download(FkBackend *be, const FkImage *image, int value, uint8_t *host) {
-  const FkFrame f = frame_of(image);
-  const size_t n = (size_t)f.width * (size_t)f.height;
-  void *memory = be->ops->alloc(be, n);
-  if (!memory) {
-    fk_backend_fail(be, FK_FAIL_MEMORY, "mask: %zu bytes of device memory were refused", n);
-    return false;
-  }
-  FkTensor y = fk_tensor_3d(memory, FK_U8, f.height, f.width, 1);
-  fk_op_frame_read(be, y, &f, 0, 0, value);
-  fk_op_download(be, host, y);
-  be->ops->release(be, memory);
-  return fk_backend_sync(be);
 }
 
 /* ---- Plans ---- */

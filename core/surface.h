@@ -27,12 +27,12 @@ bool fk_surface_take(const FkEdit *edit, const FkImage *image, FkMaskBox part, i
 /* Alpha, mask and the picture around a region, into the job's result. pixels [H, W, 3] bytes, of the size at which the
  * model works. FK_ERROR_MEMORY */
 bool fk_surface_give(const FkEdit *edit, const FkJob *job, FkTensor pixels, GError **error);
+/* y = x [H, W, n] bytes at another size, as fk_image_resize_*. FK_ERROR_MEMORY */
+bool fk_surface_resize(const FkEdit *edit, FkFilter filter, FkTensor y, FkTensor x, GError **error);
+/* What of a frame's latents is edited, [tokens, 4 channels] float32, as fk_extras_tokens. FK_ERROR_MEMORY */
+bool fk_surface_tokens(const FkEdit *edit, const FkJob *job, FkTensor tokens, GError **error);
 /* The frame's own bytes as its result. */
 void fk_surface_leave(FkBackend *be, const FkJob *job);
-/* One of the values R G B A of all pixels, to host memory, rows without gaps. False: it could not be, which the backend
- * has marked. */
-bool fk_surface_download(FkBackend *be, const FkImage *image, int value, uint8_t *host);
-
 /* What of the sizes of pictures the memory of an edit depends on; "" where they are in host memory. (transfer full) */
 char *fk_surface_shape(const FkEdit *edit);
 

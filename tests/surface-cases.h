@@ -13,6 +13,8 @@
 
 /* Another backend of the device, for its memory; NULL: device memory is the host's. */
 static FkBackend *device_memory;
+/* What "mask-path" with the value "" stands for. */
+static const char *mask_file;
 
 /* Device memory with these bytes; freed by device_get. */
 static uint8_t *device_put(const uint8_t *host, size_t bytes) {
@@ -56,7 +58,8 @@ typedef struct {
   const char *name;
   int w, h, channels, n; /* n: frames of the batch */
   const char *set[8];    /* names and values */
-  int mask;              /* 0: none; 1: a rectangle; 2: nothing is edited */
+  int mask;              /* 0: none; 1: a rectangle; 2: nothing is edited; 3: noise of another size; 4: that, on the
+                            device where the frame is */
   int references;
 } EditCase;
 
@@ -71,6 +74,13 @@ static const EditCase edits[] = {
     {"mask", 71, 45, 3, 1, {"mask-feather", "6", NULL}, 1, 0},
     {"mask, alpha, batch", 71, 45, 4, 2, {"mask-invert", "true", NULL}, 1, 0},
     {"mask of alpha", 40, 40, 4, 1, {"mask", "alpha", NULL}, 0, 0},
+    {"mask of alpha, batch", 71, 45, 4, 3, {"mask", "alpha", "mask-dilate", "3", "mask-feather", "5", NULL}, 0, 0},
+    {"mask of alpha, crop", 150, 130, 4, 1, {"mask", "alpha", "mask-invert", "true", "region", "crop", NULL}, 0, 0},
+    {"mask of a file", 97, 61, 3, 2, {"mask-path", "", "mask-dilate", "7", "mask-feather", "9", NULL}, 0, 0},
+    {"mask of a file, crop", 151, 131, 4, 1, {"mask-path", "", "mask-feather", "12", "region", "crop", NULL}, 0, 0},
+    {"mask of another size", 71, 45, 3, 1, {"mask-dilate", "1", "mask-feather", "4", NULL}, 3, 0},
+    {"mask on the device", 71, 45, 3, 2, {"mask-invert", "true", "mask-feather", "2", NULL}, 4, 0},
+    {"wide windows", 40, 30, 4, 1, {"mask", "alpha", "mask-dilate", "50", "mask-feather", "99", NULL}, 0, 0},
     {"crop", 150, 130, 3, 1, {"region", "crop", NULL}, 1, 0},
     {"crop, alpha", 151, 131, 4, 2, {"region", "crop", "mask-feather", "4", NULL}, 1, 0},
     {"nothing", 33, 17, 4, 1, {NULL}, 2, 0},
@@ -87,7 +97,7 @@ static FkSettings *settings_of(const EditCase *c) {
   fk_settings_set(s, "steps", strncmp(c->name, "kept", 4) ? "1" : "3", NULL);
   fk_settings_set(s, "max-area", strcmp(c->name, "draft") ? "4096" : "16384", NULL);
   for (int i = 0; c->set[i]; i += 2) {
-    fk_settings_set(s, c->set[i], c->set[i + 1], &error);
+    fk_settings_set(s, c->set[i], *c->set[i + 1] ? c->set[i + 1] : mask_file, &error);
     g_assert_no_error(error);
   }
   return s;
@@ -103,8 +113,8 @@ static void rig_init(Rig *r, FkEngine *engine, const EditCase *c) {
   int ow, oh;
   r->settings = settings_of(c);
   g_assert_true(fk_engine_output_size(engine, r->settings, c->w, c->h, &ow, &oh, NULL));
-  r->mask = picture(c->w, c->h, 1, 0);
-  memset(r->mask.data, 0, r->mask.stride * (size_t)c->h);
+  r->mask = c->mask > 2 ? picture(c->w * 2 / 3, c->h / 2, 1, 77) : picture(c->w, c->h, 1, 0);
+  if (c->mask <= 2) memset(r->mask.data, 0, r->mask.stride * (size_t)c->h);
   for (int y = c->h / 3; c->mask == 1 && y < c->h / 2; y++)
     memset(r->mask.data + (size_t)y * r->mask.stride + c->w / 4, 255, (size_t)c->w / 3);
   for (int k = 0; k < 2; k++) r->references[k] = picture(40 + 13 * k, 56 - 7 * k, 3 + k, 88 + (uint32_t)k);
@@ -152,8 +162,11 @@ static void check_interleaved(FkEngine *engine, const EditCase *c) {
   rig_init(&host, engine, c);
   rig_init(&device, engine, c);
   run(engine, host.jobs, c->n);
+  FkImage mask = device.mask;
+  if (c->mask == 4) mask = to_device(&device.mask);
   for (int i = 0; i < c->n; i++) {
     jobs[i] = device.jobs[i];
+    jobs[i].mask = c->mask ? &mask : NULL;
     jobs[i].in = to_device(&device.jobs[i].in);
     jobs[i].out = to_device(&device.jobs[i].out);
   }
@@ -162,6 +175,7 @@ static void check_interleaved(FkEngine *engine, const EditCase *c) {
   run(engine, jobs, c->n);
   from_device(&second, &device.references[1]);
   device.references[1] = second;
+  if (c->mask == 4) from_device(&device.mask, &mask);
   for (int i = 0; i < c->n; i++) {
     const FkImage *have = &device.jobs[i].out, *want = &host.jobs[i].out;
     from_device(&device.jobs[i].in, &jobs[i].in);
@@ -267,7 +281,8 @@ static void check_planes(FkEngine *engine, int layout, const EditCase *c) {
   job.out = after;
   run(engine, &job, 1);
   for (int k = 0; k < w * h; k++) fk_frame_write_pixel(&out, after.data, k % w, k / w);
-  for (int k = 0; c->mask && k < w * h; k++) fk_frame_keep_pixel(&out, &in, before.data, after.data, k % w, k / w);
+  const bool masked = c->mask || c->channels == 4;
+  for (int k = 0; masked && k < w * h; k++) fk_frame_keep_pixel(&out, &in, before.data, after.data, k % w, k / w);
   FkPlanes source = from.planes, result = to.planes;
   uint8_t *in_data = device_put(from.data, from.bytes), *out_data = device_put(to.data, to.bytes);
   for (int i = 0; i < 4; i++) {
@@ -289,17 +304,19 @@ static void check_planes(FkEngine *engine, int layout, const EditCase *c) {
   g_free(after.data);
 }
 
-static void check_all_planes(FkEngine *engine) {
+static inline void check_all_planes(FkEngine *engine) {
   static const EditCase cases[] = {{"even", 64, 48, 3, 1, {NULL}, 0, 0},
                                    {"odd", 33, 17, 3, 1, {NULL}, 0, 0},
                                    {"mask", 71, 45, 3, 1, {"mask-feather", "6", NULL}, 1, 0},
                                    {"crop", 151, 131, 3, 1, {"region", "crop", NULL}, 1, 0},
+                                   {"alpha", 71, 45, 4, 1, {"mask", "alpha", "mask-feather", "6", NULL}, 0, 0},
                                    {"nothing", 35, 21, 3, 1, {NULL}, 2, 0}};
   for (int layout = 0; layout < LAYOUTS; layout++)
-    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) check_planes(engine, layout, &cases[i]);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+      if (cases[i].channels == 3 || layout == GBRA) check_planes(engine, layout, &cases[i]);
 }
 
-static void check_all_interleaved(FkEngine *engine) {
+static inline void check_all_interleaved(FkEngine *engine) {
   for (size_t i = 0; i < G_N_ELEMENTS(edits); i++) check_interleaved(engine, &edits[i]);
 }
 

@@ -4,6 +4,8 @@
  * memory, no copies in between, contexts, pools, failures. The demo checkpoint (FK_DEMO_MODEL, given by the build) or
  * the null engine. */
 #include "../gst/gstfluxkontextcuda.h"
+#include "counted-backend.h"
+#include "engine.h"
 #include "test-element-util.h"
 
 #include <dlfcn.h>
@@ -103,8 +105,9 @@ static gchar *play(const gchar *line, Seen *seen, guint expected) {
 enum { FROM = 1, TO = 2 }; /* which side of the element is CUDA memory */
 
 static gchar *line_of(const gchar *caps, guint frames, const gchar *edit, guint memory) {
-  return g_strdup_printf("videotestsrc num-buffers=%u ! %s ! %s fluxkontextedit name=e %s ! %s %s ! fakesink name=s",
-                         frames, caps, memory & FROM ? "cudaupload ! " CUDA " !" : "", edit,
+  const gchar *alpha = strstr(edit, "mask=alpha") ? "alpha method=green ! videoconvert !" : ""; /* of one of its bars */
+  return g_strdup_printf("videotestsrc num-buffers=%u ! %s %s ! %s fluxkontextedit name=e %s ! %s %s ! fakesink name=s",
+                         frames, alpha, caps, memory & FROM ? "cudaupload ! " CUDA " !" : "", edit,
                          memory & TO ? CUDA " ! cudadownload !" : "", caps);
 }
 
@@ -172,6 +175,32 @@ static void test_on_cpu(void) {
   check_ways(RGB_CAPS(64, 48), 2, records, NO_WAY);
   check_ways("video/x-raw,format=RGB,width=64,height=48,framerate=10/1,colorimetry=2:1:0:1", 1, EDIT, NO_WAY);
   drop_tree(folder);
+}
+
+static gboolean has_alpha(const gchar *format) {
+  return gst_video_format_get_info(gst_video_format_from_string(format))->flags & GST_VIDEO_FORMAT_FLAG_ALPHA;
+}
+
+/* Masks are made where the frames are: nothing of a frame's size is copied by the engine either, but the mask of a
+ * file, once for a size. Frames are larger than what goes up at the size at which the model works. */
+static void test_mask_format(gconstpointer data) {
+  const gchar *format = data;
+  static const gint sizes[][2] = {{287, 193}, {231, 271}, {259, 211}};
+  static const gchar *const files[] = {"mask-feather=3 mask-dilate=2", "region=crop mask-feather=9 mask-dilate=5",
+                                       "mask-invert=true mask-feather=1"};
+  static const gchar *const alphas[] = {"mask-feather=5", "region=crop mask-dilate=3", "mask-invert=true"};
+  for (guint s = 0; s < G_N_ELEMENTS(sizes); s++)
+    for (gint alpha = 0; alpha <= has_alpha(format); alpha++) {
+      g_autofree gchar *caps =
+          g_strdup_printf("video/x-raw,format=%s,width=%d,height=%d,framerate=10/1", format, sizes[s][0], sizes[s][1]);
+      g_autofree gchar *edit = alpha ? g_strdup_printf(EDIT "mask=alpha %s", alphas[s])
+                                     : g_strdup_printf(EDIT "mask-path=%s %s", FK_DEMO_MASK, files[s]);
+      count_on(demo->be, (gsize)sizes[s][0] * (gsize)sizes[s][1]); /* the driver does not see what the engine copies */
+      check_ways(caps, 1, edit, WHOLE_WAY_ALONE);
+      g_assert_cmpint(counted.downs, ==, 0);
+      g_assert_cmpint(counted.ups, <=, alpha ? 0 : 1);
+      count_off(demo->be);
+    }
 }
 
 /* What a mask leaves has the frame's own bytes; a region is put back into its frame. */
@@ -524,6 +553,10 @@ static void add(void) {
   for (guint f = 0; f < G_N_ELEMENTS(formats); f++) {
     g_autofree gchar *name = g_strconcat("/element/cuda/same/", formats[f], NULL);
     g_test_add_data_func(name, formats[f], test_format);
+  }
+  for (guint f = 0; f < G_N_ELEMENTS(formats); f++) {
+    g_autofree gchar *name = g_strconcat("/element/cuda/masked/", formats[f], NULL);
+    g_test_add_data_func(name, formats[f], test_mask_format);
   }
   g_test_add_func("/element/cuda/batch", test_batch);
   g_test_add_func("/element/cuda/native", test_native);

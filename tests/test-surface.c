@@ -123,7 +123,10 @@ static void wrong(void) {
                                       "input image: plane 1 has no data",
                                       "input image: plane 1: stride 31 does not fit 16 rows of 32 bytes",
                                       "result image overlaps the input image",
-                                      "input image: planes: sample 3"};
+                                      "input image: planes: sample 3",
+                                      "mask: expected sides from 1 to 65535 and 1 channel, found 32x32 with 3",
+                                      "mask: expected pixels in host memory, found device memory: its frame is there",
+                                      "mask: plane 0: stride 31 does not fit 32 rows of 32 bytes"};
   g_autoptr(FkEngine) engine = open_engine("cpu", true);
   g_autoptr(FkSettings) settings = fk_settings_new();
   int ordinal = -5;
@@ -153,7 +156,12 @@ static void wrong(void) {
     if (i == 12) a.planes.stride[1] = 31;
     if (i == 13) b.planes.data[0] = a.planes.data[1] + 40;
     if (i == 14) in.channels = out.channels = 4;
-    const FkJob job = {.in = in, .out = out, .settings = settings};
+    FkImage mask = in;
+    if (i >= 16) mask.channels = 1;
+    if (i == 16) in.memory = out.memory = FK_MEMORY_HOST;
+    if (i == 17) mask.stride = 31;
+    if (i >= 15) in.planes = out.planes = mask.planes = NULL;
+    const FkJob job = {.in = in, .out = out, .settings = settings, .mask = i >= 15 ? &mask : NULL};
     g_assert_false(fk_engine_edit(engine, (FkJob[]){job}, 1, NULL, NULL, NULL, &error));
     assert_error(error, FK_ERROR_OPTION_BAD, words[i], "");
     for (int k = 0; k < 4; k++) g_free(owned[k]);
@@ -181,6 +189,7 @@ static void null_results(void) {
 
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
+  mask_file = FK_DEMO_PHOTOS "/shapes_256.png";
   g_test_add_func("/surface/resize", resizes);
   g_test_add_func("/surface/interleaved", interleaved);
   g_test_add_func("/surface/planes", planes);

@@ -11,9 +11,15 @@
 /* Of one file; a picture of more pixels than the cache's bytes is read each time. */
 enum { FILE_BYTES = 1 << 28, CACHE_BYTES = 1 << 28, CACHE_ENTRIES = 16 };
 
+/* References are counted by GLib. */
+typedef struct {
+  FkImage image;
+  int number;
+} Box;
+
 typedef struct {
   char *identity;
-  FkImage *image; /* a box of references counted by GLib */
+  Box *box;
 } Entry;
 
 /* Latest first. */
@@ -49,11 +55,11 @@ void fk_image_clear(FkImage *image) {
 
 /* ---- The cache ---- */
 
-static void clear_box(gpointer image) {
-  fk_image_clear(image);
+static void clear_box(gpointer box) {
+  fk_image_clear(&((Box *)box)->image);
 }
 
-static void drop(FkImage *box) {
+static void drop(Box *box) {
   g_atomic_rc_box_release_full(box, clear_box);
 }
 
@@ -62,7 +68,7 @@ static size_t image_bytes(const FkImage *image) {
 }
 
 static void entry_free(Entry *entry) {
-  drop(entry->image);
+  drop(entry->box);
   g_free(entry->identity);
   g_free(entry);
 }
@@ -77,13 +83,13 @@ static char *identity_of(const char *path) {
 }
 
 /* (transfer full, nullable) */
-static FkImage *find(const char *identity) {
-  FkImage *found = NULL;
+static Box *find(const char *identity) {
+  Box *found = NULL;
   g_mutex_lock(&lock);
   for (GList *item = cache.head; item && !found; item = item->next) {
     const Entry *entry = item->data;
     if (strcmp(entry->identity, identity)) continue;
-    found = g_atomic_rc_box_acquire(entry->image);
+    found = g_atomic_rc_box_acquire(entry->box);
     g_queue_unlink(&cache, item);
     g_queue_push_head_link(&cache, item);
   }
@@ -91,7 +97,7 @@ static FkImage *find(const char *identity) {
   return found;
 }
 
-static void keep(const char *identity, FkImage *box) {
+static void keep(const char *identity, Box *box) {
   Entry *entry = g_new(Entry, 1);
   size_t bytes = 0;
   guint n = 0;
@@ -99,7 +105,7 @@ static void keep(const char *identity, FkImage *box) {
   g_mutex_lock(&lock);
   g_queue_push_head(&cache, entry);
   for (GList *item = cache.head; item; item = item->next, n++) {
-    bytes += image_bytes(((const Entry *)item->data)->image);
+    bytes += image_bytes(&((const Entry *)item->data)->box->image);
     if (bytes > CACHE_BYTES || n == CACHE_ENTRIES) break;
   }
   while (cache.length > n) entry_free(g_queue_pop_tail(&cache));
@@ -118,17 +124,17 @@ static bool read_file(const char *path, FkImage *image, GError **error) {
 }
 
 /* (transfer full); NULL: an error that names setting and file. */
-static FkImage *take(const char *setting, const char *path, GError **error) {
+static Box *take(const char *setting, const char *path, GError **error) {
   g_autofree char *identity = identity_of(path);
-  FkImage *box = identity ? find(identity) : NULL, image;
+  Box *box = identity ? find(identity) : NULL;
+  FkImage image;
   if (box) return box;
   if (!read_file(path, &image, error)) {
     g_prefix_error(error, "%s: ", setting);
     return NULL;
   }
-  box = g_atomic_rc_box_new0(FkImage);
-  *box = image;
-  g_atomic_int_inc(&decoded);
+  box = g_atomic_rc_box_new0(Box);
+  *box = (Box){image, g_atomic_int_add(&decoded, 1) + 1};
   g_autofree char *after = identity_of(path); /* a file that changed while it was read has no identity */
   if (identity && !g_strcmp0(identity, after)) keep(identity, box);
   return box;
@@ -158,18 +164,20 @@ char **fk_pictures_names(const char *references, GError **error) {
   return g_steal_pointer(&names);
 }
 
-static bool hold(FkPictures *p, const char *setting, const char *path, FkImage *image, GError **error) {
-  FkImage *box = take(setting, path, error);
-  if (!box) return false;
+/* The number of the decoding; 0: an error. */
+static int hold(FkPictures *p, const char *setting, const char *path, FkImage *image, GError **error) {
+  Box *box = take(setting, path, error);
+  if (!box) return 0;
   p->held[p->n_held++] = box;
-  *image = *box;
-  return true;
+  *image = box->image;
+  return box->number;
 }
 
 bool fk_pictures_take(FkPictures *p, const char *mask_path, const char *references, GError **error) {
   *p = (FkPictures){0};
   g_auto(GStrv) names = fk_pictures_names(references, error);
-  bool ok = names && (!mask_path || hold(p, "mask-path", mask_path, &p->mask, error));
+  if (names && mask_path) p->mask_number = hold(p, "mask-path", mask_path, &p->mask, error);
+  bool ok = names && (!mask_path || p->mask_number);
   for (char **name = names; ok && *name; name++)
     ok = hold(p, "references", *name, &p->references[p->n_references++], error);
   if (!ok) fk_pictures_drop(p);

@@ -7,10 +7,11 @@
 
 /* Of one edit; zero: none. The pixels are shared with other edits and are not written. */
 typedef struct {
-  FkImage mask; /* 3 or 4 channels; data NULL: none */
+  FkImage mask;    /* 3 or 4 channels; data NULL: none */
+  int mask_number; /* another for each decoding of a file in this process */
   FkImage references[FK_REFERENCES];
   int n_references;
-  FkImage *held[1 + FK_REFERENCES]; /* what is to be given back */
+  void *held[1 + FK_REFERENCES]; /* what is to be given back */
   int n_held;
 } FkPictures;
 

@@ -49,11 +49,13 @@ int main(int argc, char **argv) {
   g_autoptr(FkOptions) options = fk_options_new();
   const char *source = g_getenv("FK_SOURCE") ? g_getenv("FK_SOURCE") : FK_ROOT;
   g_autofree char *model = g_build_filename(source, "examples", "demo-model", "checkpoint", NULL);
+  g_autofree char *mask = g_build_filename(source, "examples", "demo-model", "photos", "shapes_256.png", NULL);
   char message[256];
   FkFailure failure;
   g_test_init(&argc, &argv, NULL);
   fk_options_set(options, "model-path", model, NULL);
   fk_options_set(options, "backend", "cuda", NULL);
+  mask_file = mask;
   engine = fk_engine_open(options, NULL, NULL, NULL, &error);
   int ordinal = 0;
   if (engine) fk_engine_device(engine, &ordinal, NULL);
