@@ -7,10 +7,12 @@ Needs gst-launch-1.0 with the elements; where the driver has no libnvcuvid.so.1,
 libcuda.so.1 registers them. Environment: OUT (scratch), BACKEND (default cuda)."""
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,6 +22,7 @@ FRAMES = 2
 CUDA = 'video/x-raw(memory:CUDAMemory)'
 FORMATS = ['RGB', 'BGR', 'RGBx', 'RGBA', 'BGRA', 'NV12', 'I420', 'P010_10LE']
 SIZES = [(319, 241), (256, 192)]
+ODD = [(319, 241), (287, 193), (231, 271)]
 OUT = os.environ.get('OUT', '/tmp')
 number = failed = 0
 
@@ -42,20 +45,41 @@ def edit(model, *settings):
             'prompt=make it night', 'progress=false', 'steps=4', *settings]
 
 
+def transparent(w, h):
+    """A PNG with a shape of no alpha, an edge of some, and another of little."""
+    def alpha(x, y):
+        far = ((x - w * 0.4) / w) ** 2 + ((y - h * 0.6) / h) ** 2
+        return 0 if far < 0.03 else min(255, int(far * 4000)) if far < 0.06 else 40 if x > w - 9 and y < 12 else 255
+    rows = b''.join(b'\0' + b''.join(bytes((x % 256, y % 256, x * y % 256, alpha(x, y))) for x in range(w)) for y in range(h))
+    parts = [(b'IHDR', struct.pack('>IIBBBBB', w, h, 8, 6, 0, 0, 0)), (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
+    path = f'{OUT}/transparent-{w}x{h}.png'
+    with open(path, 'wb') as file:
+        file.write(b'\x89PNG\r\n\x1a\n')
+        for kind, data in parts:
+            file.write(struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data)))
+    return path
+
+
 def pixels(model, name, w, h, settings, upload, download):
     """(rows that are seen, log) of a pipeline with CUDA memory on the sides asked for."""
-    caps, path = f'video/x-raw,format={name},width={w},height={h},framerate=10/1', f'{OUT}/frames.raw'
+    caps, path = f'video/x-raw,format={name},width={w},height={h}', f'{OUT}/frames.raw'
+    frames, source = FRAMES, ['videotestsrc', f'num-buffers={FRAMES}', '!', caps]
+    if 'mask=alpha' in settings:
+        frames, source = 1, ['filesrc', f'location={transparent(w, h)}', '!', 'pngdec', '!', 'videoconvert', '!', caps]
     to = ['cudaupload', '!', CUDA, '!'] if upload else []
     back = [CUDA, '!', 'cudadownload', '!'] if download else []
-    ok, log = launch('videotestsrc', f'num-buffers={FRAMES}', '!', caps, '!', *to, *edit(model, *settings), '!', *back,
+    ok, log = launch(*source, '!', *to, *edit(model, *settings), '!', *back,
                      caps, '!', 'filesink', f'location={path}')
     with open(path, 'rb') as file:
-        return (seen(file.read(), planes(name, w, h), FRAMES) if ok else None), log
+        return (seen(file.read(), planes(name, w, h), frames) if ok else None), log
 
 
-def same(model, label, name, w, h, *settings):
+WAYS = [(True, True), (True, False), (False, True)]
+
+
+def same(model, label, name, w, h, *settings, ways=WAYS):
     expected, log = pixels(model, name, w, h, settings, False, False)
-    for upload, download in [(True, True), (True, False), (False, True)]:
+    for upload, download in ways:
         found, more = pixels(model, name, w, h, settings, upload, download)
         way = f'{"cuda" if upload else "system"}-{"cuda" if download else "system"}'
         result(f'{label}/{way}', expected is not None and found == expected, log + more)
@@ -98,6 +122,13 @@ def main():
     same(model, 'scaled', 'RGB', 256, 192, 'max-area=16384')
     mask = Path(__file__).resolve().parents[2] / 'examples/demo-model/photos/shapes_256.png'
     for name in ['RGBA', 'NV12']: same(model, f'mask/{name}', name, 319, 241, f'mask-path={mask}', 'mask-feather=4')
+    # Masks made on the device, of a file and of the frame's alpha: grown, faded, inverted, their region alone.
+    edges = [['mask-feather=4', 'mask-dilate=3'], ['region=crop', 'mask-feather=9'], ['mask-invert=true', 'mask-feather=1']]
+    for name in ['RGB', 'RGBA', 'NV12', 'P010_10LE']:
+        for (w, h), settings in zip(ODD, edges):
+            same(model, f'masked/{name}-{w}x{h}', name, w, h, f'mask-path={mask}', *settings, ways=WAYS[:1])
+            if name == 'RGBA':
+                same(model, f'alpha/{name}-{w}x{h}', name, w, h, 'mask=alpha', *settings, ways=WAYS[:1])
     # Nobody behind the element has a context: cudaupload works in the engine's, which is not copied.
     ok, log = launch('videotestsrc', 'num-buffers=2', '!', 'cudaupload', '!', CUDA, '!', *edit(model), '!', CUDA, '!', 'fakesink')
     result('own-context', ok, log)
