@@ -58,6 +58,7 @@ typedef struct {
   FkBackend *be;
   int frame;
   const char *name;
+  char reference[24];
   GError **error;
 } Place;
 
@@ -148,9 +149,8 @@ static bool check_job(Place *p, const FkJob *job, bool reads, const char *host) 
   if (job->mask && !check(p, job->mask, host || job->in.memory ? host : "its frame is there", true)) return false;
   if (job->n_references > FK_REFERENCES) return true; /* refused later: their array may be shorter */
   for (int k = 0; job->references && k < job->n_references; k++) {
-    char name[24];
-    g_snprintf(name, sizeof name, "reference %d", k);
-    p->name = name;
+    g_snprintf(p->reference, sizeof p->reference, "reference %d", k);
+    p->name = p->reference;
     if (!check(p, &job->references[k], host, false)) return false;
   }
   return true;

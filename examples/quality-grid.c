@@ -81,7 +81,8 @@ bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, i
   draw_text(cr, GAP, 17, 14, title);
   const QualityTile *exact = tiles->pdata[1];
   for (int i = 0; i < pairs; i++) {
-    const double x = GAP + i % PAIRS * 2 * (cell + GAP), y = HEAD + i / PAIRS * (cell + CAPTION + GAP) + CAPTION;
+    const int row = i / PAIRS, column = i % PAIRS;
+    const double x = GAP + column * 2 * (cell + GAP), y = HEAD + row * (cell + CAPTION + GAP) + CAPTION;
     const QualityTile *left = tiles->pdata[i ? i + 1 : 0];
     caption(cr, x, y, left->label, i ? 2 * cell : cell);
     draw_picture(cr, x, y, left->image.data, left->image.width, left->image.height, cell);

@@ -38,7 +38,8 @@ double quality_edges(const uint8_t *a, const uint8_t *b, int width, int height) 
 /* out[y][x] = window over in's columns, then rows; only where it fits: (height - 10) x (width - 10). */
 static void blur(const double *in, double *between, double *out, int width, int height) {
   double weight[WINDOW], sum = 0;
-  for (int i = 0; i < WINDOW; i++) sum += weight[i] = exp(-0.5 * pow((i - WINDOW / 2) / SIGMA, 2));
+  const int middle = WINDOW / 2;
+  for (int i = 0; i < WINDOW; i++) sum += weight[i] = exp(-0.5 * pow((i - middle) / SIGMA, 2));
   const int w = width - WINDOW + 1, h = height - WINDOW + 1;
   for (int y = 0; y < height; y++)
     for (int x = 0; x < w; x++) {

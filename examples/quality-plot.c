@@ -45,7 +45,8 @@ static Axes axes_of(const GArray *summaries) {
 
 static void draw_axes(cairo_t *cr, const Axes *a, const char *title) {
   const double shares[] = {1, 0.5, 0.333333, 0.25, 0.2, 0.142857, 0.1, 0.0714286, 0.05, 0.0333333};
-  for (double db = a->low; db <= a->high; db += 5) {
+  for (int i = 0; a->low + 5 * i <= a->high; i++) {
+    const double db = a->low + 5 * i;
     g_autofree char *label = g_strdup_printf("%.0f dB", db);
     draw_colour(cr, GRID);
     draw_line(cr, LEFT, at_y(a, db), WIDTH - RIGHT, at_y(a, db), 1);
@@ -86,7 +87,8 @@ static void draw_rival(cairo_t *cr, const Axes *a, const GArray *summaries) {
 /* A free height for a label at x, from y on downwards or upwards: taken holds x, y pairs of earlier ones. */
 static double free_height(GArray *taken, double x, double y) {
   for (int attempt = 0; attempt < 40; attempt++) {
-    const double here = y + (attempt % 2 ? -1 : 1) * ((attempt + 1) / 2) * LABEL_HEIGHT;
+    const int away = (attempt + 1) / 2;
+    const double here = y + (attempt % 2 ? -away : away) * LABEL_HEIGHT;
     bool clear = true;
     for (guint i = 0; i + 1 < taken->len && clear; i += 2)
       clear = fabs(g_array_index(taken, double, i) - x) > 170 ||

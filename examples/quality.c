@@ -388,7 +388,9 @@ static void forget_results(const Arguments *a) {
 static bool parse_shard(Lab *lab, GError **error) {
   const char *text = lab->arguments->shard;
   lab->shards = 1;
-  if (!text || (sscanf(text, "%d/%d", &lab->shard, &lab->shards) == 2 && lab->shard >= 0 && lab->shard < lab->shards))
+  char rest;
+  if (!text) return true;
+  if (sscanf(text, "%9d/%9d%c", &lab->shard, &lab->shards, &rest) == 2 && lab->shard >= 0 && lab->shard < lab->shards)
     return true;
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--shard \"%s\": expected I/N with I below N", text);
   return false;

@@ -12,7 +12,7 @@
 #include "gstfluxkontextpixels.h"
 #include "gstfluxkontextreport.h"
 
-#include <stdio.h>
+#include <string.h>
 
 #define GST_CAT_DEFAULT gst_flux_kontext_edit_debug
 
@@ -141,8 +141,10 @@ static gint by_number(gconstpointer a, gconstpointer b) {
 
 /* The number that a name asks for, or the first that is free. FALSE: it is taken, or there are too many. */
 static gboolean choose_number(GstFluxKontextEdit *self, const gchar *name, guint *number) {
-  gboolean asked = name && sscanf(name, "reference_%u", number) == 1;
-  if (!asked) *number = 0;
+  const gchar *digits = name && g_str_has_prefix(name, "reference_") ? name + strlen("reference_") : "";
+  guint64 value = 0;
+  gboolean asked = g_ascii_string_to_unsigned(digits, 10, 0, G_MAXUINT, &value, NULL);
+  *number = asked ? (guint)value : 0;
   if (g_list_length(self->references) >= FK_REFERENCES) return FALSE;
   for (const GList *item = self->references; item; item = item->next) {
     if (reference_of(item->data)->number != *number) continue;

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# clang-tidy (checks: .clang-tidy) over core/ and gst/, cppcheck over these and the tools. What each may say is in
+# clang-tidy (checks: .clang-tidy) and cppcheck over core/, gst/ and the tools. What each may say is in
 # tests/clang-tidy.suppress and tests/cppcheck.suppress. Anything that they say is a failure; the last line counts it.
 #   usage: [BUILD=build/plain] tests/lint.sh [--quick]      --quick: cppcheck alone (a minute)
 #   needs clang-tidy 14 and cppcheck 2.10, Debian's
@@ -16,8 +16,8 @@ cppcheck --quiet -j "$(nproc)" --enable=warning --std=c11 --language=c --file-fi
   --suppressions-list=tests/cppcheck.suppress --suppress=missingIncludeSystem --template='{file}:{line}: {message} [{id}]' \
   -I core -I core/files -I core/model -I core/ops -I core/settings -I core/text -I gst -I examples core gst examples >>"$report" 2>&1
 if [ "${1:-}" != --quick ]; then
-  find core gst -name '*.c' | sort | xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p "$build" 2>/dev/null |
-    sed -nE 's|^([^ ]*/\.\./\.\./)?((core\|gst)/[^ ]*: (warning\|error): .*)|\2|p' | sort -u |
+  find core gst examples -name '*.c' | sort | xargs -P "$(nproc)" -n 4 clang-tidy --quiet -p "$build" 2>/dev/null |
+    sed -nE 's|^([^ ]*/\.\./\.\./)?((core\|gst\|examples)/[^ ]*: (warning\|error): .*)|\2|p' | sort -u |
     awk 'NR == FNR { if (NF && $1 != "#") skip[$1, $2] = 1; next }
          { file = $0; sub(/:.*/, "", file); check = $0; sub(/.*\[/, "", check); sub(/[],].*/, "", check) }
          !((file, check) in skip)' tests/clang-tidy.suppress - >>"$report"

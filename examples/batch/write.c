@@ -123,7 +123,8 @@ static bool is_stale(const char *name, const char *host) {
   int number = 0;
   long pid = 0;
   if (!g_str_has_prefix(name, host) || !g_str_has_suffix(name, SUFFIX)) return false;
-  return sscanf(name + strlen(host), "%ld-%d", &pid, &number) == 2 && pid > 0 && kill((pid_t)pid, 0) && errno == ESRCH;
+  return sscanf(name + strlen(host), "%9ld-%9d", &pid, &number) == 2 && pid > 0 && kill((pid_t)pid, 0) &&
+         errno == ESRCH;
 }
 
 void write_clean(const char *folder) {

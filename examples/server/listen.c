@@ -21,7 +21,9 @@ static bool bad(GError **error, const char *address, const char *why) {
 /* Sockets of systemd's socket activation (sd_listen_fds(3)). */
 static int passed(void) {
   const char *pid = g_getenv("LISTEN_PID"), *count = g_getenv("LISTEN_FDS");
-  return pid && count && atoi(pid) == getpid() ? atoi(count) : 0;
+  return pid && count && g_ascii_strtoll(pid, NULL, 10) == getpid()
+             ? (int)CLAMP(g_ascii_strtoll(count, NULL, 10), 0, 1 << 16)
+             : 0;
 }
 
 /* Connections are accepted here: libsoup 3.2 never frees the GSocket of a connection that it accepts itself. The socket

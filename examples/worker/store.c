@@ -20,7 +20,7 @@ struct Store {
 
 static bool refuse(GError **error, StoreError code, const char *uri, const char *why) {
   g_autofree char *shown = g_strescape(uri, NULL);
-  if (strlen(shown) > 200) strcpy(shown + 197, "...");
+  if (strlen(shown) > 200) memcpy(shown + 197, "...", 4);
   g_set_error(error, STORE_ERROR, (int)code, "%s: %s", shown, why);
   return false;
 }
@@ -297,7 +297,7 @@ static bool transfer(Store *s, const char *uri, Transfer *t, bool put, const cha
       g_propagate_error(error, g_steal_pointer(&problem));
       return false;
     }
-    g_usleep((gulong)(200000 << MIN(i - 1, 5)));
+    g_usleep(200000UL << MIN(i - 1, 5));
   }
 }
 
