@@ -47,8 +47,8 @@ uint8_t *fk_extras_plane(const FkImage *image, int channel);
  * the frame. False: FK_ERROR_MEMORY. */
 bool fk_extras_tokens(const FkExtras *extras, FkMaskBox region, int width, int height, int channels, float *tokens,
                       GError **error);
-/* The pictures' sizes in tokens, each the preferred one of the model's area. FK_ERROR_OPTION_BAD: a shape that the
- * model cannot work at. */
+/* The pictures' sizes in tokens, each the preferred one of the model's area. FK_ERROR_SHAPE: one that the model
+ * cannot work at. */
 bool fk_extras_references(const FkExtras *extras, const FkModel *model, const FkTune *tune,
                           FkFluxReferences *references, GError **error);
 /* Puts the frame's own pixels back into the result, where nothing or not all is edited. in, out: the region of each. */

@@ -19,17 +19,18 @@
  * Errors: a function with a GError returns false or NULL exactly when it sets it; domain FK_ERROR. The message names
  * the file, tensor, property or size with expected and found value. What each can give:
  *
- *   fk_options_set, fk_settings_set, fk_set, fk_settings_check, fk_engine_output_size: OPTION_BAD
+ *   fk_options_set, fk_settings_set, fk_set, fk_settings_check: OPTION_BAD
+ *   fk_engine_output_size: OPTION_BAD, SHAPE
  *   fk_engine_new: OPTION_BAD, MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, BACKEND_MISSING, MEMORY
  *   fk_engine_load, fk_engine_load_for: CANCELLED, MEMORY, DEVICE, DEVICE_LOST, OPTION_BAD (settings), and
  *     MODEL_MISSING, MODEL_DENIED, MODEL_BAD for files that have changed since fk_engine_new
  *   fk_engine_open: what these two give
- *   fk_engine_edit, fk_engine_warmup, fk_engine_profile: OPTION_BAD, CANCELLED, MEMORY, NONFINITE, DEVICE, DEVICE_LOST,
- *     and what fk_engine_load gives where the weights are not there yet
+ *   fk_engine_edit, fk_engine_warmup, fk_engine_profile: OPTION_BAD, SHAPE, CANCELLED, MEMORY, NONFINITE, DEVICE,
+ *     DEVICE_LOST, and what fk_engine_load gives where the weights are not there yet
  *   fk_manifest, fk_manifest_id: OPTION_BAD (settings), MODEL_MISSING, MODEL_DENIED, MODEL_BAD; fk_manifest_apply:
  *     OPTION_BAD
  *   fk_describe_file: MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, BACKEND_MISSING, MEMORY
- *   fk_plan: OPTION_BAD, MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, MEMORY
+ *   fk_plan: OPTION_BAD, SHAPE, MODEL_MISSING, MODEL_DENIED, MODEL_BAD, MODEL_MISMATCH, MEMORY
  *
  * Units: pixels, bytes, milliseconds (names end in _ms). */
 /* clang-format on */

@@ -11,16 +11,8 @@ enum {
   MIN_AREA = FK_SIZE_MULTIPLE * FK_SIZE_MULTIPLE
 };
 
-static bool refuse(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
-
-/* False, with FK_ERROR_OPTION_BAD. */
-static bool refuse(GError **error, const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  g_propagate_error(error, g_error_new_valist(FK_ERROR, FK_ERROR_OPTION_BAD, format, arguments));
-  va_end(arguments);
-  return false;
-}
+#define refuse(error, ...) (g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, __VA_ARGS__), false)
+#define refuse_shape(error, ...) (g_set_error(error, FK_ERROR, FK_ERROR_SHAPE, __VA_ARGS__), false)
 
 /* ---- Sizes ---- */
 
@@ -31,17 +23,17 @@ static bool check_size(const FkTune *t, int64_t area, int width, int height, con
   if (asked && 2 * area < MIN_AREA)
     return refuse(error, "max-area=%d: the model works at %d pixels (%dx%d) or more", t->max_area, MIN_AREA,
                   FK_SIZE_MULTIPLE, FK_SIZE_MULTIPLE);
-  return refuse(error,
-                "image %dx%d: its aspect ratio cannot be edited at %s%" G_GINT64_FORMAT
-                " pixels: the model would work at %dx%d, and can at %d a side and %" G_GINT64_FORMAT " pixels",
-                width, height, asked ? "max-area=" : "", area, s->width, s->height, MAX_SIDE, 2 * area);
+  return refuse_shape(error,
+                      "image %dx%d: its aspect ratio cannot be edited at %s%" G_GINT64_FORMAT
+                      " pixels: the model would work at %dx%d, and can at %d a side and %" G_GINT64_FORMAT " pixels",
+                      width, height, asked ? "max-area=" : "", area, s->width, s->height, MAX_SIDE, 2 * area);
 }
 
 bool fk_frames_size(const FkModel *m, const FkTune *t, int width, int height, FkFrameSize *s, GError **error) {
   const bool native = t->size_mode == FK_SIZE_NATIVE;
   const int64_t area = native || !t->max_area ? fk_model_area(m) : t->max_area;
   if (width < 1 || height < 1 || width > LAST_SIDE || height > LAST_SIDE)
-    return refuse(error, "image %dx%d: sides go from 1 to %d", width, height, LAST_SIDE);
+    return refuse_shape(error, "image %dx%d: sides go from 1 to %d", width, height, LAST_SIDE);
   fk_size_plan(t->size_mode, width, height, area, &s->width, &s->height);
   s->out_width = native ? s->width : width;
   s->out_height = native ? s->height : height;

@@ -83,12 +83,6 @@ static GstCaps *fixate_caps(GstBaseTransform *trans, GstPadDirection direction, 
 
 /* ---- Which caps can be edited ---- */
 
-/* Whether the settings fail for every frame, so that the caps are not the cause. */
-static gboolean settings_fail(FkEngine *engine, const FkSettings *settings) {
-  gint width, height;
-  return !fk_engine_output_size(engine, settings, 64, 64, &width, &height, NULL);
-}
-
 /* The size of the output for these caps. FALSE sets error: STREAM/FORMAT where the picture's shape cannot be edited,
  * the engine's own where its settings are what fails. */
 static gboolean output_size(GstFluxKontextEdit *self, const GstVideoInfo *in, gint *width, gint *height,
@@ -97,7 +91,7 @@ static gboolean output_size(GstFluxKontextEdit *self, const GstVideoInfo *in, gi
   g_autoptr(GstFluxKontextSettings) settings = live_settings(self);
   GError *failure = NULL;
   if (fk_engine_output_size(engine, settings->values, in->width, in->height, width, height, &failure)) return TRUE;
-  if (!settings_fail(engine, settings->values)) {
+  if (g_error_matches(failure, FK_ERROR, FK_ERROR_SHAPE)) {
     failure->domain = GST_STREAM_ERROR;
     failure->code = GST_STREAM_ERROR_FORMAT;
   }

@@ -35,6 +35,7 @@ static const struct {
     {"device-lost", RESOURCE, GST_RESOURCE_ERROR_FAILED},
     {"nonfinite", STREAM, GST_STREAM_ERROR_FAILED},
     {"cancelled", LIBRARY, GST_LIBRARY_ERROR_FAILED},
+    {"format", STREAM, GST_STREAM_ERROR_FORMAT},
 };
 
 /* The quarks are functions, which a static table cannot hold. */

@@ -175,7 +175,7 @@ static void sizes(void) {
     g_test_message("%s: %s", name, error ? error->message : "taken");
     g_assert_cmpint(ok, ==, cases[i].ow > 0);
     if (ok) g_assert_cmpint(ow * 100000 + oh, ==, cases[i].ow * 100000 + cases[i].oh);
-    if (!ok) assert_error(error, FK_ERROR_OPTION_BAD, name, "");
+    if (!ok) assert_error(error, FK_ERROR_SHAPE, name, "");
   }
 }
 
@@ -217,7 +217,7 @@ static void warmup(void) {
   g_assert_true(fk_engine_warmup(engine, f->settings, 32, 32, NULL, &error));
   g_assert_no_error(error);
   g_assert_false(fk_engine_warmup(engine, f->settings, 65535, 1, NULL, &error));
-  assert_error(error, FK_ERROR_OPTION_BAD, "65535x1", "");
+  assert_error(error, FK_ERROR_SHAPE, "65535x1", "");
 }
 
 /* Sizes at their ends: an error, or an edit at the size at which the model works, without memory for the frame. */
@@ -232,7 +232,7 @@ static void extremes(void) {
     g_autoptr(GError) error = NULL;
     size_t count = 1;
     g_assert_cmpint(fk_engine_warmup(engine, f->settings, cases[i].w, cases[i].h, NULL, &error), ==, cases[i].ok);
-    if (!cases[i].ok) assert_error(error, FK_ERROR_OPTION_BAD, "65535", "");
+    if (!cases[i].ok) assert_error(error, FK_ERROR_SHAPE, "65535", "");
     g_autofree FkProfileRow *rows =
         fk_engine_profile(engine, f->settings, cases[i].w, cases[i].h, &count, cases[i].ok ? &error : NULL);
     g_assert_no_error(error);

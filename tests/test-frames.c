@@ -34,7 +34,7 @@ static void sizes(void) {
     const char *name, *value;
     int w, h;
     int mw, mh;       /* 0: refused */
-    const char *word; /* of the error */
+    const char *word; /* of the error: OPTION_BAD of a setting, else SHAPE */
   } cases[] = {{NULL, NULL, 1024, 1024, 1024, 1024, NULL},
                {NULL, NULL, 65535, 65535, 1024, 1024, NULL},
                {NULL, NULL, 1, 1, 1024, 1024, NULL},
@@ -54,7 +54,8 @@ static void sizes(void) {
     const bool ok = fk_frames_size(r.model, &r.tune, cases[i].w, cases[i].h, &s, &error);
     g_assert_cmpint(ok, ==, cases[i].mw > 0);
     if (ok) g_assert_cmpint(s.width * 100000 + s.height, ==, cases[i].mw * 100000 + cases[i].mh);
-    if (!ok) assert_error(error, FK_ERROR_OPTION_BAD, cases[i].word, "");
+    const int code = !ok && g_str_has_prefix(cases[i].word, "max-area") ? FK_ERROR_OPTION_BAD : FK_ERROR_SHAPE;
+    if (!ok) assert_error(error, code, cases[i].word, "");
     close_rig(&r);
   }
 }

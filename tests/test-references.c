@@ -158,12 +158,13 @@ static void masks(void) {
 }
 
 static void refuse(const FkImage *references, int n, const char *pairs, const char *a, const char *b) {
+  const int code = strcmp(b, "aspect ratio") ? FK_ERROR_OPTION_BAD : FK_ERROR_SHAPE;
   g_autoptr(GError) error = NULL;
   g_autoptr(FkSettings) s = settings_of(pairs);
   FkImage out = like(&frame);
   FkJob job = {.in = frame, .out = out, .settings = s, .references = references, .n_references = n};
   g_assert_false(fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error));
-  assert_error(error, FK_ERROR_OPTION_BAD, a, b);
+  assert_error(error, code, a, b);
   g_free(out.data);
 }
 

@@ -28,7 +28,8 @@ typedef enum {
   FK_ERROR_DEVICE,          /* the device failed during work */
   FK_ERROR_DEVICE_LOST,     /* the same, and the process must be restarted to use it again */
   FK_ERROR_NONFINITE,       /* NaN or infinity; the message names the stage */
-  FK_ERROR_CANCELLED
+  FK_ERROR_CANCELLED,
+  FK_ERROR_SHAPE /* a picture's sides: no settings' fault, others can be edited */
 } FkError;
 
 G_END_DECLS

@@ -27,7 +27,7 @@ static char *property_of(const char *message) {
 bool fail_error(Failure *f, GError *error) {
   g_autofree char *param = property_of(error->message);
   const int code = error->domain == FK_ERROR ? error->code : FK_ERROR_DEVICE;
-  if (code == FK_ERROR_OPTION_BAD)
+  if (code == FK_ERROR_OPTION_BAD || code == FK_ERROR_SHAPE)
     fail(f, 400, "invalid_value", param, "%s", error->message);
   else if (code == FK_ERROR_CANCELLED)
     fail(f, 409, "cancelled", NULL, "%s", error->message);
