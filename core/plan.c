@@ -11,6 +11,7 @@
 
 #include <string.h>
 
+/* It follows no address of a picture: they are those of the backend that is planned for. */
 static FkBackend *null_backend(FkDtype dtype, GError **error) {
   char message[256] = "";
   FkFailure failure;
@@ -18,8 +19,9 @@ static FkBackend *null_backend(FkDtype dtype, GError **error) {
   if (!be)
     g_set_error(error, FK_ERROR, failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_BACKEND_MISSING,
                 "null backend: %s", message);
-  else
-    be->dtype = dtype;
+  if (!be) return NULL;
+  be->dtype = dtype;
+  be->can &= ~(uint32_t)FK_CAN_DEVICE_IMAGES;
   return be;
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Pictures in device memory, on the CPU backend with the host's memory for it (FK_HOST_IS_DEVICE): the bytes that
- * pixels in host memory give, for every way through an edit; which engines take them, and what the others say. */
+/* Pictures in device memory, on the CPU backend with the host's memory for it (FK_HOST_IS_DEVICE), closed to all but
+ * ops: the bytes that pixels in host memory give, for every way through an edit; which engines take them, and what the
+ * others say. */
+#include "guarded-device.h"
 #include "surface.h"
 #include "surface-cases.h"
 #include "test-files.h"
@@ -60,14 +62,20 @@ static void resizes(void) {
 
 /* ---- Edits ---- */
 
-static void interleaved(void) {
+static void on_guarded(void (*check)(FkEngine *)) {
   g_autoptr(FkEngine) engine = open_engine("cpu", true);
-  check_all_interleaved(engine);
+  device_memory = guarded_memory();
+  guarded_ops(engine->be);
+  check(engine);
+  g_clear_pointer(&device_memory, fk_backend_close);
+}
+
+static void interleaved(void) {
+  on_guarded(check_all_interleaved);
 }
 
 static void planes(void) {
-  g_autoptr(FkEngine) engine = open_engine("cpu", true);
-  check_all_planes(engine);
+  on_guarded(check_all_planes);
 }
 
 /* ---- Errors ---- */

@@ -172,9 +172,9 @@ NULL_OP(window, FkTensor y, FkTensor x, FkWindow window, int radius, bool column
 NULL_OP(combine, FkTensor y, int n, const FkTensor *x, FkTensor coef)
 NULL_OP(check, FkTensor x, const char *stage)
 
-/* A fixed pattern, as download; a plan's frame has no memory. */
+/* A fixed pattern, as download. The frame of a plan has no memory, or that of the device which it plans for. */
 static void null_frame_write(FkBackend *be, const FkFrame *f, FkTensor x) {
-  for (int s = 0; s < 4; s++) {
+  for (int s = 0; s < 4 && (be->can & FK_CAN_DEVICE_IMAGES); s++) {
     const FkFrameSample *p = &f->sample[s];
     if (!p->step || !f->data[p->plane]) continue;
     for (int row = 0; row << p->shift_y < f->height; row++)
