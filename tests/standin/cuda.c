@@ -4,14 +4,21 @@
  * FK_STANDIN_PITCH, a call without a current context fails as the driver's does. Declared here and not by cuda.h, which
  * a machine without CUDA lacks; types and numbers are those of the driver's binary interface.
  *
+ * FK_STANDIN_CLOSED=1: the host cannot follow the memory's addresses, as it cannot follow a GPU's: pages are open while
+ * the driver copies, and between fk_standin_open(1) and (0). Behind each allocation lies a page that is never open.
  * FK_STANDIN_COUNTS: when the process ends, prints what was copied and what lives. FK_STANDIN_DEVICES: their number, 1.
  * FK_STANDIN_FAIL=n: the n-th allocation or copy and all after it fail; 0 or not set: none. Programs that open the
  * library themselves count by fk_standin_live() and fk_standin_copies(), and set failures by fk_standin_fail(). */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define FK_EXPORT __attribute__((visibility("default")))
 #define FK_STANDIN_PITCH 512
@@ -51,10 +58,13 @@ static __thread CUcontext stack[CONTEXTS];
 static __thread int depth;
 static long live, uploads, downloads, inside, between; /* allocations that live; copies by direction */
 static long work, fail_from;                           /* allocations and copies so far; 0: none fails */
+static int closed;
 
 __attribute__((constructor)) static void begin(void) {
   const char *asked = getenv("FK_STANDIN_FAIL");
   fail_from = asked ? atol(asked) : 0;
+  asked = getenv("FK_STANDIN_CLOSED");
+  closed = asked && !strcmp(asked, "1");
 }
 
 __attribute__((destructor)) static void tell(void) {
@@ -178,56 +188,73 @@ FK_EXPORT CUresult cuDeviceCanAccessPeer(int *can, CUdevice device, CUdevice pee
 
 /* ---- memory ---- */
 
-/* Which context an address belongs to. */
+/* Which context an address belongs to, and the pages that it lies in. */
 typedef struct Block {
   struct Block *next;
-  uint8_t *at;
-  size_t bytes;
+  uint8_t *at, *page;
+  size_t bytes, pages; /* both in bytes */
   CUcontext context;
 } Block;
 
 static Block *blocks;
+static int opens; /* who follows addresses now */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void own(void *at, size_t bytes) {
+static int protection(void) {
+  return closed && !opens ? PROT_NONE : PROT_READ | PROT_WRITE;
+}
+
+/* The memory's end is the pages' as far as the alignment allows. */
+static Block *map(size_t bytes) {
+  const size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (bytes + page - 1) / page * page;
   Block *block = malloc(sizeof *block);
-  if (!block) abort();
-  pthread_mutex_lock(&lock);
-  *block = (Block){blocks, at, bytes, stack[depth - 1]};
-  blocks = block;
-  pthread_mutex_unlock(&lock);
+  uint8_t *at = mmap(NULL, pages + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (!block || at == MAP_FAILED || mprotect(at + pages, page, PROT_NONE)) abort();
+  const size_t end = (bytes + FK_STANDIN_PITCH - 1) / FK_STANDIN_PITCH * FK_STANDIN_PITCH;
+  *block = (Block){NULL, at + pages - end, at, bytes, pages, stack[depth - 1]};
+  return block;
 }
 
-static int disown(const void *at) {
-  pthread_mutex_lock(&lock);
-  Block **link = &blocks;
-  while (*link && (*link)->at != at) link = &(*link)->next;
-  Block *found = *link;
-  if (found) *link = found->next;
-  pthread_mutex_unlock(&lock);
-  free(found);
-  return found != NULL;
-}
-
-/* Whether all of these bytes are one block's of this context. */
-static int belongs(CUdeviceptr address, size_t bytes, CUcontext context) {
-  const uint8_t *at = (const uint8_t *)(uintptr_t)address;
-  pthread_mutex_lock(&lock);
-  const Block *block = blocks;
+/* Of this context; NULL: of any. */
+static Block *find(const uint8_t *at, size_t bytes, CUcontext context) {
+  Block *block = blocks;
   while (block && (at < block->at || at + bytes > block->at + block->bytes)) block = block->next;
-  int found = block && block->context == context;
+  return block && (!context || block->context == context) ? block : NULL;
+}
+
+static int belongs(CUdeviceptr address, size_t bytes, CUcontext context) {
+  pthread_mutex_lock(&lock);
+  const int found = find((const uint8_t *)(uintptr_t)address, bytes, context) != NULL;
   pthread_mutex_unlock(&lock);
   return found;
 }
 
+/* context NULL: of any. */
+FK_EXPORT int fk_standin_belongs(const void *memory, size_t bytes, CUcontext context) {
+  return belongs((CUdeviceptr)(uintptr_t)memory, bytes, context);
+}
+
+FK_EXPORT void fk_standin_open(int open) {
+  if (!closed) return;
+  pthread_mutex_lock(&lock);
+  opens += open ? 1 : -1;
+  for (const Block *b = blocks; b; b = b->next)
+    if (mprotect(b->page, b->pages, protection())) abort();
+  pthread_mutex_unlock(&lock);
+}
+
 FK_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *at, size_t bytes) {
-  void *memory = NULL;
   if (!depth) return INVALID_CONTEXT;
   if (!bytes) return INVALID_VALUE;
-  if (fails() || posix_memalign(&memory, FK_STANDIN_PITCH, bytes)) return OUT_OF_MEMORY;
-  memset(memory, 0xA5, bytes);
-  own(memory, bytes);
-  *at = (CUdeviceptr)(uintptr_t)memory;
+  if (fails()) return OUT_OF_MEMORY;
+  Block *block = map(bytes);
+  memset(block->at, 0xA5, bytes);
+  *at = (CUdeviceptr)(uintptr_t)block->at;
+  pthread_mutex_lock(&lock);
+  if (mprotect(block->page, block->pages, protection())) abort();
+  block->next = blocks;
+  blocks = block;
+  pthread_mutex_unlock(&lock);
   __atomic_add_fetch(&live, 1, __ATOMIC_RELAXED);
   return SUCCESS;
 }
@@ -240,8 +267,15 @@ FK_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *at, size_t *pitch, size_t wid
 
 FK_EXPORT CUresult cuMemFree_v2(CUdeviceptr at) {
   if (!depth) return INVALID_CONTEXT;
-  if (!disown((void *)(uintptr_t)at)) return INVALID_VALUE;
-  free((void *)(uintptr_t)at);
+  pthread_mutex_lock(&lock);
+  Block **link = &blocks;
+  while (*link && (*link)->at != (uint8_t *)(uintptr_t)at) link = &(*link)->next;
+  Block *found = *link;
+  if (found) *link = found->next;
+  pthread_mutex_unlock(&lock);
+  if (!found) return INVALID_VALUE;
+  munmap(found->page, found->pages + (size_t)sysconf(_SC_PAGESIZE));
+  free(found);
   __atomic_sub_fetch(&live, 1, __ATOMIC_RELAXED);
   return SUCCESS;
 }
@@ -271,7 +305,9 @@ FK_EXPORT CUresult cuMemcpy2D_v2(const Copy2D *copy) {
   __atomic_add_fetch(counter, 1, __ATOMIC_RELAXED);
   const uint8_t *from = first_byte(src);
   uint8_t *to = first_byte(dst);
+  fk_standin_open(1);
   for (size_t y = 0; y < copy->height; y++) memcpy(to + y * dst->pitch, from + y * src->pitch, copy->width);
+  fk_standin_open(0);
   return SUCCESS;
 }
 
@@ -283,14 +319,18 @@ FK_EXPORT CUresult cuMemcpy2DAsync_v2(const Copy2D *copy, CUstream stream) {
 FK_EXPORT CUresult cuMemsetD8_v2(CUdeviceptr at, unsigned char value, size_t bytes) {
   if (!depth) return INVALID_CONTEXT;
   if (fails() || !belongs(at, bytes, stack[depth - 1])) return INVALID_VALUE;
+  fk_standin_open(1);
   memset((void *)(uintptr_t)at, value, bytes);
+  fk_standin_open(0);
   return SUCCESS;
 }
 
 FK_EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t bytes) {
   if (!depth) return INVALID_CONTEXT;
   if (fails() || !belongs(to, bytes, stack[depth - 1])) return INVALID_VALUE;
+  fk_standin_open(1);
   memcpy((void *)(uintptr_t)to, from, bytes);
+  fk_standin_open(0);
   __atomic_add_fetch(&uploads, 1, __ATOMIC_RELAXED);
   return SUCCESS;
 }
@@ -298,7 +338,9 @@ FK_EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void *from, size_t byte
 FK_EXPORT CUresult cuMemcpyDtoH_v2(void *to, CUdeviceptr from, size_t bytes) {
   if (!depth) return INVALID_CONTEXT;
   if (fails() || !belongs(from, bytes, stack[depth - 1])) return INVALID_VALUE;
+  fk_standin_open(1);
   memcpy(to, (const void *)(uintptr_t)from, bytes);
+  fk_standin_open(0);
   __atomic_add_fetch(&downloads, 1, __ATOMIC_RELAXED);
   return SUCCESS;
 }
@@ -307,7 +349,9 @@ FK_EXPORT CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext to_context, CUdevicept
                                 size_t bytes) {
   if (!depth) return INVALID_CONTEXT;
   if (fails() || !belongs(to, bytes, to_context) || !belongs(from, bytes, from_context)) return INVALID_VALUE;
+  fk_standin_open(1);
   memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)from, bytes);
+  fk_standin_open(0);
   __atomic_add_fetch(&between, 1, __ATOMIC_RELAXED);
   return SUCCESS;
 }
