@@ -35,9 +35,16 @@ def result(name, ok, log=''):
     if not ok: print('\n'.join('# ' + line for line in log.splitlines()[-8:]), flush=True)
 
 
-def launch(*line):
-    done = subprocess.run(['gst-launch-1.0', '-q', *line], capture_output=True, text=True, timeout=120)
-    return done.returncode == 0 and 'ERROR' not in done.stderr, done.stdout + done.stderr
+def launch(*line, seconds=30):
+    """(whether it went well, log). --no-fault: a crash ends the process, which else waits for a debugger."""
+    process = subprocess.Popen(['gst-launch-1.0', '-q', '--no-fault', *line], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)
+    try:
+        log = process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return False, f'{process.communicate()[0]}\nstopped after {seconds} s'
+    return process.returncode == 0 and 'ERROR' not in log, f'{log}\nexit status {process.returncode}'
 
 
 def edit(model, *settings):
@@ -116,6 +123,7 @@ def main():
         print('1..0 # SKIP no element cudaupload')
         return 77
     model = sys.argv[1]
+    Path(f'{OUT}/frames.raw').touch()  # a pipeline that fails early leaves none
     for name in FORMATS:
         for w, h in SIZES: same(model, f'same/{name}-{w}x{h}', name, w, h)
     same(model, 'batch', 'NV12', 256, 192, 'batch-size=2')
