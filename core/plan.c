@@ -285,6 +285,7 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
   if (ok) {
     FkJob job = {.in = {NULL, width, height, 3, 0}, .settings = settings};
     FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1};
+    fk_tune_apply(&tune, be);
     ok = fk_given_foresee(&edit, width, height, &size, error);
     edit.width = size.width;
     edit.height = size.height;

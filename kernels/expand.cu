@@ -145,16 +145,16 @@ template <FkCode C, int VALUES, int BYTES> __global__ void expand_kernel(Args a)
   fk_view_store<8>(a.y, row, col, y);
 }
 
-template <FkCode C, int VALUES, int BYTES> cudaError_t launch(FkCuda *cu, const Args &a) {
+template <FkCode C, int VALUES, int BYTES> cudaError_t launch(cudaStream_t stream, const Args &a) {
   const int64_t threads = a.rows * (a.cols / 8), grid = (threads + 255) / 256;
   if (grid > INT32_MAX) return cudaErrorNotSupported;
-  expand_kernel<C, VALUES, BYTES><<<(unsigned)grid, 256, 0, cu->stream>>>(a);
+  expand_kernel<C, VALUES, BYTES><<<(unsigned)grid, 256, 0, stream>>>(a);
   return cudaGetLastError();
 }
 
 } // namespace
 
-cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x) {
+cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x, cudaStream_t stream) {
   const Args a = {(const uint8_t *)x->codes,
                   (const uint8_t *)x->block_scale,
                   x->row_scale,
@@ -168,7 +168,7 @@ cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x) {
   if (x->rows == 0 || x->cols == 0) return cudaSuccess;
   switch (x->form.code) {
 #define LAUNCH(name, values, bytes)                                                                                    \
-  case FK_CODE_##name: return launch<FK_CODE_##name, values, bytes>(cu, a);
+  case FK_CODE_##name: return launch<FK_CODE_##name, values, bytes>(stream ? stream : cu->stream, a);
     FK_CODE_LIST(LAUNCH)
   default: return cudaErrorNotSupported;
   }

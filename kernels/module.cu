@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CUDA module (fkcuda.so) as the host library sees it: one exported symbol that returns the op table. Here are the
- * device and its check, what is known of a kernel on it, memory, the pinned ring of the weight loader, events, CUDA
- * graphs, the sticky first failure, and the table. Kernels are in the other files of this folder. One stream a backend:
- * ops run in the order in which they are issued, so scratch memory needs no further ordering.
+ * device and its check, memory, the pinned ring of the weight loader, events, CUDA graphs, the sticky first failure,
+ * and the table. Kernels are in the other files of this folder. One stream has the ops of a backend, which run in the
+ * order in which they are issued, so scratch memory needs no further ordering; two more bring weights while these run,
+ * in slots of memory with an event for each direction.
  *
  * The host library is not linked: failures are written into FkBackend directly. */
 #include "module.cuh"
@@ -15,54 +16,6 @@
 #include <nvtx3/nvToolsExt.h>
 #define FK_NVTX 1
 #endif
-
-/* ---- kernels on this device ------------------------------------------------------------------------------------- */
-
-namespace {
-
-/* NULL: the table is full; such a kernel is set up at each launch. */
-FkCudaKernel *kernel_row(FkCuda *cu, const void *kernel) {
-  for (int i = 0; i < cu->kernels; i++)
-    if (cu->kernel[i].kernel == kernel) return &cu->kernel[i];
-  if (cu->kernels == FK_CUDA_KERNELS) return NULL;
-  FkCudaKernel *k = &cu->kernel[cu->kernels++];
-  *k = FkCudaKernel{kernel, 0, -1};
-  return k;
-}
-
-} // namespace
-
-cudaError_t fk_cuda_prepare(FkCuda *cu, const void *kernel, int shared_bytes) {
-  FkCudaKernel *k = kernel_row(cu, kernel);
-  if (k && shared_bytes <= k->shared_bytes) return cudaSuccess;
-  if (shared_bytes > cu->shared_bytes) return cudaErrorNotSupported;
-  const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-  if (status != cudaSuccess)
-    cudaGetLastError(); /* reported by this call alone, not by the launch of another kernel */
-  else if (k)
-    k->shared_bytes = shared_bytes;
-  return status;
-}
-
-int fk_cuda_clusters(FkCuda *cu, const void *kernel, const cudaLaunchConfig_t *config) {
-  FkCudaKernel *k = kernel_row(cu, kernel);
-  int clusters = 0;
-  if (k && k->clusters >= 0) return k->clusters;
-  if (cudaOccupancyMaxActiveClusters(&clusters, kernel, config) != cudaSuccess) {
-    cudaGetLastError();
-    return 0;
-  }
-  if (k) k->clusters = clusters;
-  return clusters;
-}
-
-cudaError_t fk_cuda_decline(FkCuda *cu, const char *format, ...) {
-  va_list args;
-  va_start(args, format);
-  vsnprintf(cu->declined, sizeof cu->declined, format, args);
-  va_end(args);
-  return cudaErrorNotSupported;
-}
 
 namespace {
 
@@ -215,7 +168,12 @@ bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
 /* Memory, stream and events, all that the backend holds from open to close; what is there is counted. */
 cudaError_t create_resources(FkBackend *be, FkCuda *cu) {
   constexpr size_t device_bytes = FK_CUDA_SCRATCH_BYTES + 256; /* the counter stands behind the scratch memory */
-  FK_CUDA_TRY(cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking));
+  int least = 0, greatest = 0;                                 /* greatest <= least */
+  FK_CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+  /* A product has every processor for itself: of two kernels that wait for one the product's blocks must come first,
+   * and those that expand the next weights at the end of its last wave. */
+  FK_CUDA_TRY(cudaStreamCreateWithPriority(&cu->stream, cudaStreamNonBlocking, least > greatest ? least - 1 : least));
+  FK_CUDA_TRY(cudaStreamCreateWithPriority(&cu->expansions, cudaStreamNonBlocking, least));
   FK_CUDA_TRY(cudaStreamCreateWithFlags(&cu->copies, cudaStreamNonBlocking));
   for (int i = 0; i < FK_STREAM_SLOTS; i++) {
     FK_CUDA_TRY(cudaEventCreateWithFlags(&cu->come[i], cudaEventDisableTiming));
@@ -249,6 +207,7 @@ void destroy_resources(FkCuda *cu) {
   cudaSetDevice(cu->device);
   cudaStreamSynchronize(cu->stream);
   if (cu->copies) cudaStreamSynchronize(cu->copies);
+  if (cu->expansions) cudaStreamSynchronize(cu->expansions);
   forget_graphs(cu);
   for (int i = 0; i < FK_STREAM_SLOTS; i++) {
     if (cu->come[i]) cudaEventDestroy(cu->come[i]);
@@ -262,6 +221,7 @@ void destroy_resources(FkCuda *cu) {
   if (cu->flags) cudaFreeHost(cu->flags);
   if (cu->scratch) cudaFree(cu->scratch);
   if (cu->copies) cudaStreamDestroy(cu->copies);
+  if (cu->expansions) cudaStreamDestroy(cu->expansions);
   cudaStreamDestroy(cu->stream);
   cudaGetLastError();
 }
@@ -314,11 +274,12 @@ void *cuda_alloc(FkBackend *be, size_t bytes) {
   return NULL;
 }
 
-/* What was copied ahead and not waited for may still be under way. */
+/* What was copied or expanded ahead and not waited for may still be under way. */
 void cuda_release(FkBackend *be, void *memory) {
   if (!memory) return;
   FkCuda *cu = enter(be);
   ok(be, "release", cudaStreamSynchronize(cu->copies));
+  ok(be, "release", cudaStreamSynchronize(cu->expansions));
   ok(be, "release", cudaFree(memory));
 }
 
@@ -442,10 +403,19 @@ void cuda_commit_codes(FkBackend *be, int buffer, void *codes, float *scales, Fk
 /* An event that was never recorded has passed: the first copy into a slot waits for nothing. */
 void cuda_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes) {
   FkCuda *cu = enter(be);
-  assert(slot >= 0 && slot < FK_STREAM_SLOTS);
+  assert(slot >= 0 && slot < FK_RING_SLOTS);
   if (!ok(be, "stream copy", cudaStreamWaitEvent(cu->copies, cu->used[slot], 0))) return;
   if (!ok(be, "stream copy", cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, cu->copies))) return;
   ok(be, "stream copy", cudaEventRecord(cu->come[slot], cu->copies));
+}
+
+/* While ops are captured the wait takes the stream into the capture, and the wait for the slot brings it back. */
+void cuda_stream_expand(FkBackend *be, int slot, FkTensor y, const FkCoded *x) {
+  FkCuda *cu = enter(be);
+  assert(slot >= 0 && slot < FK_STREAM_SLOTS);
+  if (!ok(be, "stream expand", cudaStreamWaitEvent(cu->expansions, cu->used[slot], 0))) return;
+  must(be, "stream expand", fk_cuda_expand(cu, y, x, cu->expansions));
+  if (be->failure == FK_FAIL_NONE) ok(be, "stream expand", cudaEventRecord(cu->come[slot], cu->expansions));
 }
 
 void cuda_stream_wait(FkBackend *be, int slot) {
@@ -547,6 +517,7 @@ const FkOps table = {
     .stream_copy = cuda_stream_copy,
     .stream_wait = cuda_stream_wait,
     .stream_done = cuda_stream_done,
+    .stream_expand = cuda_stream_expand,
     .graph_begin = cuda_graph_begin,
     .graph_end = cuda_graph_end,
     .graph_forget = cuda_graph_forget,

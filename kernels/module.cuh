@@ -57,6 +57,7 @@ typedef struct {
   void *encode_map; /* the driver's cuTensorMapEncodeTiled; NULL: it has none */
   cudaStream_t stream;
   cudaStream_t copies;                                      /* of weights that come while ops run */
+  cudaStream_t expansions;                                  /* of weights that are expanded meanwhile */
   cudaEvent_t come[FK_STREAM_SLOTS], used[FK_STREAM_SLOTS]; /* the slot's last copy, and the last op that read it */
   FkCudaKernel kernel[FK_CUDA_KERNELS];
   int kernels;
@@ -134,7 +135,7 @@ cudaError_t fk_cuda_upload_codes(FkCuda *cu, void *codes, float *scales, const v
                                  int64_t cols);
 
 /* expand.cu */
-cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x);
+cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x, cudaStream_t stream = NULL); /* NULL: the ops' */
 
 /* elementwise.cu */
 cudaError_t fk_cuda_rope(FkCuda *cu, FkTensor x, FkTensor table, int64_t heads);

@@ -53,15 +53,19 @@ static FkSettings *settings_of(const char *loras) {
 }
 
 /* (transfer full) */
-static char *edited(FkEngine *engine, const char *loras) {
+static char *edited_with(FkEngine *engine, const FkSettings *s) {
   static uint8_t in[64 * 64 * 3], out[64 * 64 * 3];
   g_autoptr(GError) error = NULL;
-  g_autoptr(FkSettings) s = settings_of(loras);
   for (size_t i = 0; i < sizeof in; i++) in[i] = (uint8_t)(i * 7 + i / 191);
   FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
   fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
   g_assert_no_error(error);
   return g_compute_checksum_for_data(G_CHECKSUM_SHA256, out, sizeof out);
+}
+
+static char *edited(FkEngine *engine, const char *loras) {
+  g_autoptr(FkSettings) s = settings_of(loras);
+  return edited_with(engine, s);
 }
 
 static const char *const expanded[] = {"weight-storage", "expanded", NULL};
@@ -176,6 +180,106 @@ static void beside(gconstpointer data) {
   if (strcmp(extra[0], "quantization")) g_assert_cmpuint(bytes[1], >, bytes[0]);
   if (file->model->part[FK_PART_FLUX].binder && !strcmp(extra[1], "sequential"))
     g_assert_cmpfloat(file->be->count.streamed, <, wide->be->count.streamed);
+}
+
+/* ---- Expanded ahead ---- */
+
+/* Settings of an edit; with `ring` blocks stream too. */
+static const struct {
+  const char *form, *name, *options[2], *set[6];
+  bool ring;
+} aheads[] = {
+    {"Q4_K", "plain", {NULL}, {NULL}, false},
+    {"nvfp4", "stream", {"offload", "sequential"}, {NULL}, true},
+    {"mixed", "true-cfg", {NULL}, {"negative-prompt", "blur", "true-cfg-scale", "3"}, false},
+    {"fp8", "step-cache", {NULL}, {"step-cache", "first-block", "step-cache-mask", "101"}, false},
+    {"Q8_0", "context-reuse", {NULL}, {"context-reuse", "2"}, false},
+    {"Q5_1", "adapter", {NULL}, {"loras", ADAPTER}, false},
+    {"int8-rows", "merge", {NULL}, {"token-merge", "0.25"}, false},
+};
+
+/* Expansions wait until something waits for them: as late as a second stream may be. */
+typedef struct {
+  int slot;
+  FkTensor y;
+  FkCoded x;
+} Pending;
+static GArray *pending;
+static FkOps lazy;
+static int64_t expansions;
+
+static void lazy_expand(FkBackend *be, int slot, FkTensor y, const FkCoded *x) {
+  const Pending p = {slot, y, *x};
+  (void)be;
+  g_array_append_val(pending, p);
+  expansions++;
+}
+
+static void lazy_wait(FkBackend *be, int slot) {
+  for (guint i = 0; i < pending->len;) {
+    const Pending p = g_array_index(pending, Pending, i);
+    if (p.slot != slot) {
+      i++;
+      continue;
+    }
+    fk_cpu_ops.expand(be, p.y, &p.x);
+    g_array_remove_index(pending, i);
+  }
+}
+
+/* One picture in order, ahead and early, ahead and late; memory as planned. */
+static void ahead(gconstpointer data) {
+  const size_t row = GPOINTER_TO_SIZE(data);
+  const char *const *o = aheads[row].options, *const *set = aheads[row].set;
+  const char *const pairs[] = {"weight-storage", "file", o[0], o[1], NULL};
+  char *hash[3];
+  size_t work[3];
+  for (int way = 0; way < 3; way++) {
+    g_autoptr(FkEngine) engine = engine_of(aheads[row].form, pairs);
+    g_autoptr(FkSettings) s = settings_of("");
+    lazy = fk_cpu_ops;
+    lazy.stream_expand = lazy_expand;
+    lazy.stream_wait = lazy_wait;
+    expansions = 0;
+    if (way == 2) engine->be->ops = &lazy;
+    if (aheads[row].ring) fk_model_place(engine->model, (FkPlacing){true, 4, 2, 2, true});
+    fk_settings_set(s, "steps", "3", NULL);
+    for (int i = 0; i < 6 && set[i]; i += 2) g_assert_true(fk_settings_set(s, set[i], set[i + 1], NULL));
+    g_assert_true(fk_settings_set(s, "expand-ahead", way ? "on" : "off", NULL));
+    hash[way] = edited_with(engine, s);
+    work[way] = engine->arena.size;
+    g_assert_true(work[way] > 0 && engine->arena.peak <= work[way]);
+    g_assert_true((expansions > 0) == (way == 2));
+  }
+  g_test_message("%s %s: %.16s, work memory %zu, ahead %zu", aheads[row].form, aheads[row].name, hash[0], work[0],
+                 work[1]);
+  g_assert_cmpstr(hash[1], ==, hash[0]);
+  g_assert_cmpstr(hash[2], ==, hash[0]);
+  g_assert_cmpuint(work[1], >=, work[0]);
+  g_assert_cmpuint(work[1], ==, work[2]);
+  for (int way = 0; way < 3; way++) g_free(hash[way]);
+}
+
+/* The published model's second scratch, by the plan. */
+static void ahead_planned(void) {
+  double bytes[2], flop[2];
+  for (int way = 0; way < 2; way++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = fk_options_new();
+    g_autoptr(FkSettings) s = fk_settings_new();
+    FkPlan p;
+    fk_options_set(options, "weight-storage", "file", NULL);
+    fk_settings_set(s, "expand-ahead", way ? "on" : "off", NULL);
+    fk_plan("kontext-dev:Q4_K", options, s, 1024, 1024, 2, &p, &error);
+    g_assert_no_error(error);
+    bytes[way] = p.stage[3].activation_bytes;
+    flop[way] = p.flop;
+  }
+  const double half = 2.0 * 12288 * 3072 * 2; /* feed-forward of text and image, bfloat16 */
+  g_test_message("work memory of a step %.0f, ahead %.0f", bytes[0], bytes[1]);
+  g_assert_cmpfloat(bytes[1] - bytes[0], <=, half);
+  g_assert_cmpfloat(bytes[1] - bytes[0], >, 0);
+  g_assert_cmpfloat(flop[0], ==, flop[1]);
 }
 
 /* ---- What auto takes ---- */
@@ -327,6 +431,12 @@ int main(int argc, char **argv) {
     g_autofree char *name = g_strdup_printf("/storage/beside/%s-%s", besides[i].pairs[0], besides[i].form);
     g_test_add_data_func(name, GSIZE_TO_POINTER(i), beside);
   }
+  pending = g_array_new(FALSE, FALSE, sizeof(Pending));
+  for (size_t i = 0; i < G_N_ELEMENTS(aheads); i++) {
+    g_autofree char *name = g_strdup_printf("/storage/ahead/%s-%s", aheads[i].form, aheads[i].name);
+    g_test_add_data_func(name, GSIZE_TO_POINTER(i), ahead);
+  }
+  g_test_add_func("/storage/ahead-planned", ahead_planned);
   g_test_add_func("/storage/automatic", automatic);
   g_test_add_func("/storage/limited", limited);
   g_test_add_func("/storage/refused", refused);
@@ -334,6 +444,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/storage/published", published);
   status = g_test_run();
   g_hash_table_unref(blocks);
+  g_array_unref(pending);
   g_free(made);
   scratch_close();
   return status;

@@ -103,7 +103,7 @@ static void every_row_arrives(void) {
     if (strstr(p[i].name, "mask")) fk_settings_set(a, "steps", "1", NULL);
     if (cfg) fk_settings_set(a, "true-cfg-scale", "2", NULL);
     g_assert_true(fk_tune_resolve(a, be, &before, &error));
-    if (!strcmp(p[i].name, "prompt-cache")) value = "off";
+    if (p[i].kind == FK_KIND_SWITCH) value = *(bool *)((char *)&before + p[i].offset) ? "off" : "on";
     if (!fk_settings_set(a, p[i].name, value, &error)) g_error("%s", error->message);
     if (!fk_tune_resolve(a, be, &after, &error)) g_error("%s=%s: %s", p[i].name, value, error->message);
     if (!memcmp((char *)&before + p[i].offset, (char *)&after + p[i].offset, field_bytes(p[i].kind)))
@@ -142,7 +142,8 @@ static void needs(void) {
   } rows[] = {{"fused-qkv", FK_CAN_FUSED_QKV},
               {"flash-attention", FK_CAN_FLASH},
               {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
-              {"cuda-graph", FK_CAN_GRAPH}};
+              {"cuda-graph", FK_CAN_GRAPH},
+              {"expand-ahead", FK_CAN_EXPAND_AHEAD}};
   FkBackend *be = open_null();
   for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
     const FkProperty *p = fk_properties_find(rows[i].name);
@@ -154,7 +155,7 @@ static void needs(void) {
     g_assert_true(fk_tune_resolve(s, be, &t, NULL));
     g_assert_false(*(bool *)((char *)&t + p->offset));
     fk_tune_apply(&t, be);
-    g_assert_cmphex(be->use, ==, be->can & ~p->needs);
+    g_assert_cmphex(be->use, ==, be->can & ~(p->needs | FK_CAN_EXPAND_AHEAD)); /* which is off by itself */
     fk_settings_set(s, p->name, "on", NULL);
     g_assert_false(fk_tune_resolve(s, be, &t, &error));
     assert_error(error, FK_ERROR_OPTION_BAD, p->name, "null");
@@ -164,7 +165,7 @@ static void needs(void) {
     fk_settings_set(s, p->name, "off", NULL);
     g_assert_true(fk_tune_resolve(s, be, &t, NULL));
     fk_tune_apply(&t, be);
-    g_assert_cmphex(be->use, ==, ~p->needs);
+    g_assert_cmphex(be->use, ==, ~(p->needs | FK_CAN_EXPAND_AHEAD));
   }
   fk_backend_close(be);
 }

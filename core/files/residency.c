@@ -110,7 +110,7 @@ size_t fk_store_level_bytes(const FkStore *s, int level, int slots) {
 }
 
 void fk_store_stream(FkStore *s, int level, int slots) {
-  assert(!s->memory && level >= 0 && level <= fk_store_levels(s) && slots > 0 && slots <= FK_STREAM_SLOTS);
+  assert(!s->memory && level >= 0 && level <= fk_store_levels(s) && slots > 0 && slots <= FK_RING_SLOTS);
   release_host(s);
   const Layout l = lay_out((FkGroup *)(void *)s->groups->data, (int)s->groups->len, level, slots);
   s->level = level;
@@ -118,7 +118,7 @@ void fk_store_stream(FkStore *s, int level, int slots) {
   s->memory_bytes = level ? l.memory : s->bytes;
   s->stay_bytes = level ? l.stay : s->bytes;
   s->host_bytes = l.host;
-  for (int i = 0; i < FK_STREAM_SLOTS; i++) s->occupant[i] = -1;
+  for (int i = 0; i < FK_RING_SLOTS; i++) s->occupant[i] = -1;
 }
 
 int fk_store_group_at(const FkStore *s, size_t place) {
@@ -209,7 +209,7 @@ bool fk_store_alloc(FkStore *s, const char *what, GError **error) {
 void fk_store_release(FkStore *s) {
   if (s->memory) s->be->ops->release(s->be, s->memory);
   s->memory = NULL;
-  for (int i = 0; i < FK_STREAM_SLOTS; i++) s->occupant[i] = -1;
+  for (int i = 0; i < FK_RING_SLOTS; i++) s->occupant[i] = -1;
 }
 
 /* The null backend's addresses are made up: there is nothing to copy. */

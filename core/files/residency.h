@@ -39,7 +39,7 @@ typedef struct {
   void *kept;        /* a copy of these; NULL: none */
   bool kept_filled;
   bool once; /* the groups that each evaluation uses are not used again at once: none is copied ahead for that */
-  int occupant[FK_STREAM_SLOTS]; /* group whose bytes are in the slot, or on their way; -1: none */
+  int occupant[FK_RING_SLOTS]; /* group whose bytes are in the slot, or on their way; -1: none */
 } FkStore;
 
 void fk_store_init(FkStore *store, FkBackend *be);
@@ -58,7 +58,7 @@ static inline bool fk_store_streams(const FkStore *store) {
   return store->level > 0;
 }
 /* Levels of streaming: 1: what is used before the loop, 1 + k: k of the groups that each evaluation uses, spread evenly
- * over it. Slots: 1 to FK_STREAM_SLOTS, fewer where there are fewer groups. */
+ * over it. Slots: 1 to FK_RING_SLOTS, fewer where there are fewer groups. */
 int fk_store_levels(const FkStore *store);
 /* Bytes of memory with this level and ring. */
 size_t fk_store_level_bytes(const FkStore *store, int level, int slots);

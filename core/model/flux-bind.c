@@ -26,6 +26,7 @@
  * product writes: attention writes its result over Q, so that it stands beside MLP as linear2 wants it, without a
  * concatenation; and the last block, whose text and context rows are keys and values only, takes the first 2 D rows. */
 /* clang-format on */
+#include "expand.h"
 #include "flux.h"
 
 #include <glib.h>
@@ -114,20 +115,25 @@ void fk_flux_init(FkFlux *f, const FkFluxConfig *c, FkBinder *b) {
   bind(b, &f->proj_out, &f->proj_out_bias, FK_ROLE_FINAL, c->out_channels, d, "proj_out");
 }
 
-/* In the order of fk_flux_init: embedders, then two groups a block. A walk on another backend than the weights' uses
- * none. */
+/* A walk on another backend than the weights' uses none. */
 static FkStore *streaming(const FkFlux *f, const FkBackend *be) {
   return fk_store_streams(f->store) && f->store->be == be ? f->store : NULL;
 }
 
+/* In the order of fk_flux_init: embedders, then two groups a block. */
+static int group_of(int block, bool modulation) {
+  return 1 + 2 * block + !modulation;
+}
+
 void fk_flux_need(const FkFlux *f, const FkBackend *be, int block, bool modulation) {
   FkStore *s = streaming(f, be);
-  if (s) fk_store_need(s, 1 + 2 * block + !modulation);
+  if (s) fk_store_need(s, group_of(block, modulation));
+  if (be->ahead && fk_store_at(f->store, group_of(block, modulation))->slot >= 0) be->ahead->apart = true;
 }
 
 void fk_flux_done(const FkFlux *f, const FkBackend *be, int block, bool modulation) {
   FkStore *s = streaming(f, be);
-  if (s) fk_store_done(s, 1 + 2 * block + !modulation);
+  if (s) fk_store_done(s, group_of(block, modulation));
 }
 
 void fk_flux_clear(FkFlux *f) {

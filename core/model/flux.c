@@ -4,6 +4,7 @@
  * (denoise.c). */
 #include "flux.h"
 
+#include "expand.h"
 #include "latent.h"
 
 #include <glib.h>
@@ -332,20 +333,43 @@ static void issue(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) 
   if (p->whole) output_layer(&rows);
 }
 
-/* A replayed recording issues no ops, so what it spends is counted by issuing them to a backend that only counts. */
-static void count_replay(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) {
+/* The piece on a backend that only counts. ahead: the list of its products with weights that have to be expanded; NULL:
+ * of no interest. */
+static FkCount walk(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p, FkAhead *ahead) {
   FkBackend counter = {.ops = &fk_null_ops,
                        .can = run->be->can,
                        .dtype = run->be->dtype,
-                       .use = FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FLASH};
+                       .use = FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FLASH,
+                       .ahead = ahead};
   FkFluxRun shadow = *run;
-  FkCount *sum = &run->be->count;
   shadow.be = &counter;
   issue(&shadow, pass, p);
-  sum->linear_flop += counter.count.linear_flop;
-  sum->attention_flop += counter.count.attention_flop;
-  sum->bytes += counter.count.bytes;
-  sum->ops += counter.count.ops;
+  return counter.count;
+}
+
+/* With weights expanded ahead, where there are such and single ops are not timed: times would be those of two. */
+static void issue_ahead(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) {
+  enum { PRODUCTS = 4, ENDS = 2 }; /* of a block, and of embedders and output */
+  FkAhead ahead = {.room = PRODUCTS * fk_flux_blocks(run->flux) + ENDS};
+  const bool wanted = fk_backend_uses(run->be, FK_CAN_EXPAND_AHEAD) && !run->be->profile;
+  g_autofree FkAheadUse *use = wanted ? g_new(FkAheadUse, (size_t)ahead.room) : NULL;
+  const size_t mark = fk_arena_mark(run->arena);
+  ahead.use = use;
+  if (wanted) walk(run, pass, p, &ahead);
+  if (ahead.n) fk_ahead_begin(&ahead, run->be, run->arena);
+  issue(run, pass, p);
+  if (ahead.n) fk_ahead_end(run->be);
+  fk_arena_reset(run->arena, mark);
+}
+
+/* A replayed recording issues no ops, so what it spends is counted. */
+static void count_replay(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p) {
+  const FkCount counted = walk(run, pass, p, NULL);
+  FkCount *sum = &run->be->count;
+  sum->linear_flop += counted.linear_flop;
+  sum->attention_flop += counted.attention_flop;
+  sum->bytes += counted.bytes;
+  sum->ops += counted.ops;
 }
 
 /* More than a call has frames and branches (FK_FRAMES). */
@@ -357,7 +381,7 @@ static void run_piece(const FkFluxRun *run, const FkFluxPass *pass, int part, co
   const int variant = pass->full ? 1 : is_odd(run->flux, pass) ? 2 : 0;
   const int key = ((slot * 2 + pass->reuse_context) * 3 + variant) * 8 + part;
   if (fk_op_graph_begin(run->be, key))
-    issue(run, pass, p);
+    issue_ahead(run, pass, p);
   else
     count_replay(run, pass, p);
   fk_op_graph_end(run->be, key);

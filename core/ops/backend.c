@@ -83,7 +83,7 @@ static uint32_t capabilities(const FkOps *ops) {
   return (ops->linear_fused ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : 0u) |
          (ops->flash_attention ? FK_CAN_FLASH : 0u) | (ops->conv_fused ? FK_CAN_FUSED_CONV : 0u) |
          (ops->group_norm_silu ? FK_CAN_FUSED_GROUP_NORM : 0u) |
-         (ops->graph_begin && ops->graph_end ? FK_CAN_GRAPH : 0u);
+         (ops->graph_begin && ops->graph_end ? FK_CAN_GRAPH : 0u) | (ops->stream_expand ? FK_CAN_EXPAND_AHEAD : 0u);
 }
 
 uint32_t fk_backend_host_device(FkBackend *be) {

@@ -21,8 +21,10 @@
 #define FK_QUANT_MAX_K (1 << 17) /* inner size of products of codes: int8 sums stay below 2^31 */
 #define FK_QUANT_HEAD 1024       /* widest head of quantised attention: its scores are exact in float32 */
 #define FK_EVENTS 16384          /* events a backend holds at a time, numbered from 0 */
-#define FK_STREAM_SLOTS 8        /* of a ring of weights that come and go */
-#define FK_LOOP_EVENTS 64        /* the first of them belong to the denoising loop, the others to a profile */
+#define FK_RING_SLOTS 8          /* of a ring of weights that come and go */
+#define FK_AHEAD_SLOTS 2         /* behind them: halves of a scratch that weights are expanded into (expand.h) */
+#define FK_STREAM_SLOTS (FK_RING_SLOTS + FK_AHEAD_SLOTS)
+#define FK_LOOP_EVENTS 64 /* the first of them belong to the denoising loop, the others to a profile */
 
 typedef struct FkBackend FkBackend;
 
@@ -41,7 +43,8 @@ enum {
   FK_CAN_DEVICE_IMAGES = 1u << 8,    /* pictures in its memory that somebody else allocated */
   FK_CAN_GIVEN_SCALE = 1u << 9,      /* quantize and layer_norm with a given scale */
   FK_CAN_VALUE_CODES = 1u << 10,     /* attention of numbers with values in codes */
-  FK_CAN_WEIGHT_CODES = 1u << 11     /* products of numbers and weights in E4M3 codes in linear */
+  FK_CAN_WEIGHT_CODES = 1u << 11,    /* products of numbers and weights in E4M3 codes in linear */
+  FK_CAN_EXPAND_AHEAD = 1u << 12     /* stream_expand */
 };
 
 typedef enum {
@@ -195,6 +198,10 @@ typedef struct {
   void (*stream_copy)(FkBackend *be, int slot, void *to, const void *from, size_t bytes);
   void (*stream_wait)(FkBackend *be, int slot);
   void (*stream_done)(FkBackend *be, int slot);
+  /* A copy whose bytes are the numbers of x, as `expand` makes them: beside the ops, and beside the copies too. Between
+   * graph_begin and graph_end it is recorded with the ops, if both halves of its slot are: a stream_done before it and
+   * a stream_wait after it. NULL slot: there is none. */
+  void (*stream_expand)(FkBackend *be, int slot, FkTensor y, const FkCoded *x);
   /* Recording of a fixed sequence of ops (CUDA graph). begin: true if the ops must be issued now (first time, or no
    * recording here), false if the recording `key` was replayed instead; end closes it; forget drops all recordings. */
   bool (*graph_begin)(FkBackend *be, int key);
@@ -319,6 +326,7 @@ struct FkBackend {
   uint32_t can, use;         /* FK_CAN_*: what there is, and what an edit may use (fk_tune_apply) */
   size_t fixed_bytes;        /* device memory that the backend holds for itself from open to close */
   FkObserver *observer;      /* NULL: nobody looks */
+  struct FkAhead *ahead;     /* products to come, whose weights are expanded ahead (expand.h); NULL: none */
   const FkBackend *real;     /* plans: the backend that will run the edit; its kernels' scratch is counted */
 };
 

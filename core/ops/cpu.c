@@ -164,11 +164,16 @@ static double cpu_elapsed_ms(FkBackend *be, int from, int to) {
   return cpu->event_ms[to] - cpu->event_ms[from];
 }
 
-/* Nothing is in flight: a copy is made where it is asked for. */
+/* Nothing is in flight: a copy is made where it is asked for, and so are numbers. */
 static void cpu_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes) {
   (void)be;
   (void)slot;
   memcpy(to, from, bytes);
+}
+
+static void cpu_stream_expand(FkBackend *be, int slot, FkTensor y, const FkCoded *x) {
+  (void)slot;
+  fk_cpu_expand(be, y, x);
 }
 
 static void cpu_stream_mark(FkBackend *be, int slot) {
@@ -214,6 +219,7 @@ const FkOps fk_cpu_ops = {
     .stream_copy = cpu_stream_copy,
     .stream_wait = cpu_stream_mark,
     .stream_done = cpu_stream_mark,
+    .stream_expand = cpu_stream_expand,
     .linear = fk_cpu_linear,
     .layer_norm = fk_cpu_layer_norm,
     .rms_norm = fk_cpu_rms_norm,

@@ -135,6 +135,13 @@ static void null_stream_copy(FkBackend *be, int slot, void *to, const void *from
   (void)bytes;
 }
 
+static void null_stream_expand(FkBackend *be, int slot, FkTensor y, const FkCoded *x) {
+  (void)be;
+  (void)slot;
+  (void)y;
+  (void)x;
+}
+
 static void null_stream_mark(FkBackend *be, int slot) {
   (void)be;
   (void)slot;
@@ -223,6 +230,7 @@ const FkOps fk_null_ops = {
     .stream_copy = null_stream_copy,
     .stream_wait = null_stream_mark,
     .stream_done = null_stream_mark,
+    .stream_expand = null_stream_expand,
     .linear = null_linear,
     .layer_norm = null_layer_norm,
     .rms_norm = null_rms_norm,

@@ -6,6 +6,8 @@
  * back at once: plans see it, and no op allocates. */
 #include "ops-check.h"
 
+#include "expand.h"
+
 #include <string.h>
 
 /* Scales of codes [rows, cols]: one for each row, or for `block` columns of `height` rows. */
@@ -102,27 +104,17 @@ static bool take_scratch(FkBackend *be, FkArena *arena, FkLinear *l, int groups)
   return be->failure == FK_FAIL_NONE;
 }
 
-void fk_op_expand(FkBackend *be, FkTensor y, const FkCoded *x) {
-  const double each = (double)fk_coded_row_bytes(x->form, x->cols) + (double)fk_coded_row_scales(x->form, x->cols);
-  assert(fk_tensor_rows(y) == x->rows && fk_tensor_cols(y) == x->cols && (y.dtype == FK_F32 || y.dtype == FK_BF16));
-  if (BEGIN(be, (double)x->rows * each + bytes_of(y))) be->ops->expand(be, y, x);
+static inline bool is_expansion(FkTensor y, const FkCoded *x) {
+  return fk_tensor_rows(y) == x->rows && fk_tensor_cols(y) == x->cols && (y.dtype == FK_F32 || y.dtype == FK_BF16);
 }
 
-/* A weight that is kept as its file has it as numbers in `arena`, until that is given back; others as they are. */
-static FkWeight expanded(FkBackend *be, FkArena *arena, FkWeight w) {
-  if (!w.coded) return w;
-  const FkTensor y = fk_arena_2d(arena, w.dtype, w.out, w.in);
-  int64_t at = 0; /* row of the parts */
-  for (const FkCoded *c = w.coded; at < w.first + w.out; at += c++->rows) {
-    const int64_t from = w.first > at ? w.first - at : 0, end = w.first + w.out - at;
-    const int64_t n = (end < c->rows ? end : c->rows) - from;
-    if (n <= 0) continue;
-    const FkCoded rows = fk_coded_slice(*c, from, n);
-    fk_op_expand(be, fk_tensor_slice_rows(y, at + from - w.first, n), &rows);
-  }
-  w.data = y.data;
-  w.coded = NULL;
-  return w;
+static double bytes_of_coded(const FkCoded *x) {
+  return (double)x->rows * (double)(fk_coded_row_bytes(x->form, x->cols) + fk_coded_row_scales(x->form, x->cols));
+}
+
+void fk_op_expand(FkBackend *be, FkTensor y, const FkCoded *x) {
+  assert(is_expansion(y, x));
+  if (BEGIN(be, bytes_of_coded(x) + bytes_of(y))) be->ops->expand(be, y, x);
 }
 
 /* A plain product is basic: the fused slot is not asked for it. Scratch is taken before either, so that a plan counts
@@ -132,9 +124,9 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
   assert(groups >= 1 && groups <= FK_MAX_GROUPS);
   double bytes = 0, flop = 0;
   const size_t mark = fk_arena_mark(arena);
+  memcpy(l, linear, sizeof *l * (size_t)groups);
+  const int slot = fk_expand_operands(be, arena, l, groups);
   for (int i = 0; i < groups; i++) {
-    l[i] = linear[i];
-    l[i].w = expanded(be, arena, l[i].w);
     check_linear(&l[i]);
     assert(l[i].w.out == l[0].w.out && l[i].w.in == l[0].w.in && l[i].epilogue == l[0].epilogue);
     assert(l[i].act == l[0].act && l[i].width == l[0].width);
@@ -158,6 +150,7 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
   }
   if (plain || !fused || !be->ops->linear_fused(be, l, groups))
     for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) compose_linear(be, arena, &l[i]);
+  if (slot >= 0) fk_op_stream_done(be, slot);
   fk_arena_reset(arena, mark);
 }
 
@@ -502,10 +495,15 @@ void fk_op_range(FkBackend *be, const char *name) {
 
 /* Without the capability ops are issued as they come. After a failure as well: they then do nothing. */
 void fk_op_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes) {
-  assert(slot >= 0 && slot < FK_STREAM_SLOTS);
+  assert(slot >= 0 && slot < FK_RING_SLOTS);
   if (be->failure) return;
   be->count.streamed += (double)bytes;
   be->ops->stream_copy(be, slot, to, from, bytes);
+}
+
+void fk_op_stream_expand(FkBackend *be, int slot, FkTensor y, const FkCoded *x) {
+  assert(slot >= 0 && slot < FK_STREAM_SLOTS && is_expansion(y, x));
+  if (BEGIN(be, bytes_of_coded(x) + bytes_of(y))) be->ops->stream_expand(be, slot, y, x);
 }
 
 void fk_op_stream_wait(FkBackend *be, int slot) {

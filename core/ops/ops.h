@@ -97,6 +97,7 @@ void fk_op_event_wait(FkBackend *be, int event);
 void fk_op_range(FkBackend *be, const char *name);
 /* Weights that come while ops run; see FkOps.stream_copy. */
 void fk_op_stream_copy(FkBackend *be, int slot, void *to, const void *from, size_t bytes);
+void fk_op_stream_expand(FkBackend *be, int slot, FkTensor y, const FkCoded *x); /* as fk_op_expand */
 void fk_op_stream_wait(FkBackend *be, int slot);
 void fk_op_stream_done(FkBackend *be, int slot);
 /* Record or replay what is enqueued between begin and end; see FkOps.graph_begin. */

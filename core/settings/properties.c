@@ -334,6 +334,10 @@ static const FkProperty table[] = {
      .needs = FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM, MEMORY},
     {"cuda-graph", "CUDA graph", "Captures an evaluation as a CUDA graph and replays it", SETTING(SWITCH, cuda_graph),
      SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_GRAPH},
+    {"expand-ahead", "Expansion ahead",
+     "Matrices that weight-storage keeps as their files have them are expanded on a stream of its own, while the ops before "
+     "their product run: takes a second scratch",
+     SETTING(SWITCH, expand_ahead), SAME, .initial = "auto", ALL("off"), .needs = FK_CAN_EXPAND_AHEAD, MEMORY},
     {"vae-slicing", "VAE slicing",
      "Frames of a batch go through the autoencoder one at a time; this engine has no other way",
      SETTING(SWITCH, vae_slicing), SAME, .initial = "auto", ALL("on")},

@@ -6,7 +6,8 @@
 #
 # Environment: CHECKPOINT (default /dev/shm/flux-kontext-random, as run-on-gpu.sh --full makes it), CELL (seconds for one
 # cell, default 60), TOTAL (seconds for all, default 580), ROWS (default "Q4_K Q8_0 fp8 fp8-file none"), LIMITS (GB,
-# default "8 12 16 24 0"; 0: none), BACKEND (default cuda; null walks, without a device and its peak).
+# default "8 12 16 24 0"; 0: none), SETTINGS (more properties of every cell, "weight-storage=file expand-ahead=on"), BACKEND (default
+# cuda; null walks, without a device and its peak).
 #
 # The rows none and fp8 are quantization= and text-quantization= of the checkpoint, fp8-all has modulation-quantization=fp8
 # too, fp8-mod that and no text-quantization; the others are files that
@@ -67,7 +68,8 @@ run_cell() { # ROW GB
   while read -r line; do
     if [ -z "$model" ]; then model=$line; else set -- "$@" "$line"; fi
   done <"$scratch/options"
-  set -- "$@" "max-vram=${gb}000000000"
+  # shellcheck disable=SC2086
+  set -- "$@" "max-vram=${gb}000000000" ${SETTINGS:-}
   rm -f "$scratch/status" "$scratch/cell.json"
   (timeout -k 1 "$left" fluxkontext-bench -m "$model" -s 1024x1024 -n 1 --tflops=1 --tbs=1 -j "$scratch/cell.json" \
     backend="$backend" steps=3 "$@" >"$scratch/log" 2>&1

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The CUDA ops that handle elements and rows, and the machine slots (memory, staging, events, recordings, failures),
  * each against the CPU backend or against what the slot promises. TAP. Measure and tolerances: operands.h. */
+#include "expand.h"
 #include "operands.h"
 
 static Pair shaped(FkDtype dtype, bool out, int64_t rows, int64_t cols, int64_t ld) {
@@ -402,6 +403,61 @@ static void test_recording(void) {
   release_operands();
 }
 
+/* Products whose weights are in their files' form, in order, ahead on the second stream, and recorded: one set of
+ * bytes. Large enough that a product runs while the next weights are expanded. */
+static void test_ahead(void) {
+  enum { N = 6, K = 2048, OUT = 4096, ROWS = 512 };
+  FkBackend *be = side[GPU];
+  const FkCodedForm form = {FK_CODE_I8, true, 0, FK_F32};
+  Pair x = matrix(FK_BF16, ROWS, K, 0, 1), y = matrix_out(FK_BF16, ROWS, OUT, 0);
+  Pair back = matrix_out(FK_BF16, ROWS, K, 0), scale = vector(OUT, 0.01, 0.001);
+  Pair code[N];
+  FkCoded coded[N];
+  FkLinear l[N];
+  for (int i = 0; i < N; i++) {
+    const int64_t out = i % 2 ? K : OUT, in = i % 2 ? OUT : K;
+    code[i] = operand(FK_U8, 2, (int64_t[]){out, in}, 0, BYTES, 0, 0);
+    coded[i] = (FkCoded){form, out, in, code[i].t[GPU].data, scale.t[GPU].data, NULL};
+    const FkWeight w = {.dtype = FK_BF16, .out = out, .in = in, .coded = &coded[i]};
+    l[i] = (FkLinear){.x = i == 0  ? x.t[GPU]
+                           : i % 2 ? y.t[GPU]
+                                   : back.t[GPU],
+                      .y = i % 2 ? back.t[GPU] : y.t[GPU],
+                      .w = w};
+  }
+  FkArena arena;
+  FkAheadUse use[N];
+  FkBackend counter = {.ops = &fk_null_ops, .can = be->can, .use = be->use, .dtype = FK_BF16};
+  void *expected = NULL;
+  bool ok = fk_arena_open(&arena, be, (size_t)3 * OUT * K * 2);
+  for (int run = 0; run < 44 && ok; run++) { /* 0: in order; to 3: ahead; then recorded, replayed 39 times */
+    FkAhead ahead = {.use = use, .room = N};
+    if (run <= 3 || fk_op_graph_begin(be, 8)) {
+      counter.ahead = &ahead;
+      for (int i = 0; i < N && run; i++) fk_op_linear(&counter, &arena, &l[i], 1);
+      if (run) fk_ahead_begin(&ahead, be, &arena);
+      for (int i = 0; i < N; i++) fk_op_linear(be, &arena, &l[i], 1);
+      if (run) fk_ahead_end(be);
+      fk_arena_reset(&arena, 0);
+    }
+    if (run > 3) fk_op_graph_end(be, 8);
+    void *got = fetch(back, GPU);
+    if (run) {
+      ok = ok && memcmp(expected, got, back.elements[GPU] * 2) == 0;
+      free(got);
+    } else {
+      expected = got;
+    }
+  }
+  free(expected);
+  report(ok && be->failure == FK_FAIL_NONE, "expanded ahead: the bytes of expanding in order, recorded too",
+         be->message);
+  be->ops->graph_forget(be);
+  fk_arena_close(&arena);
+  fk_backend_clear(be);
+  release_operands();
+}
+
 static void test_limits(void) {
   FkBackend *be = side[GPU];
   size_t free_bytes = 0, total = 0;
@@ -483,6 +539,7 @@ int main(void) {
   test_expand();
   test_declined();
   test_recording();
+  test_ahead();
   test_limits();
   test_repeats();
   return close_sides();
