@@ -11,6 +11,8 @@ typedef struct {
   size_t work;           /* the arena of one edit, kernel scratch included; 0: no edit is asked for */
   size_t fixed;          /* what the backend's module holds from open to close */
   size_t masks;          /* of frames in device memory, now */
+  size_t host;           /* of host memory: copies of weights that leave the device */
+  bool kept;             /* some of these are of codes that the loader makes */
 } FkBudget;
 
 FkBudget fk_budget_of(const FkModel *model, const FkBackend *be, size_t work);
@@ -21,5 +23,7 @@ bool fk_budget_within(const FkBudget *budget, uint64_t limit, const char *what, 
  * bytes of work memory that will be given back first. */
 bool fk_budget_available(const FkBudget *budget, FkBackend *be, bool loaded, size_t held, const char *what,
                          GError **error);
+/* The same of host memory, of which there are `available` bytes for copies, those that are there among them. */
+bool fk_budget_host(const FkBudget *budget, uint64_t available, const char *what, GError **error);
 
 #endif

@@ -129,6 +129,7 @@ static FkEngine *engine_create(const FkOptions *options, const char *path, GErro
   g_queue_init(&e->waiting);
   e->be = strcmp(name, "auto") ? open_backend(options, name, error) : choose_backend(e, path, error);
   if (!e->why) e->why = g_strdup("asked for");
+  if (e->be && e->be->ops != &fk_null_ops && e->be->ops != &fk_cpu_ops) e->host_memory = fk_host_memory;
   if (e->be && fk_load_resolve(e->options, e->be, &e->plan, error)) return e;
   engine_free(e);
   return NULL;
@@ -517,6 +518,7 @@ char **fk_engine_active(FkEngine *e, const FkSettings *settings) {
   if (plan.storage < 0) plan.storage = e->placing.as_filed ? FK_STORAGE_FILE : FK_STORAGE_EXPANDED;
   plan.has_forms = e->model->has_forms;
   plan.streamed = MAX(e->placing.level - 1, 0);
+  plan.remakes = e->placing.remakes;
   g_mutex_unlock(&e->lock);
   char **opened = fk_load_report(e->options, &plan, e->be, e->why), **tuned = fk_tune_report(settings, e->be);
   const guint n = g_strv_length(opened), m = g_strv_length(tuned);

@@ -4,6 +4,7 @@
 #define FK_ENGINE_H
 
 #include "edit.h"
+#include "host.h"
 #include "masking.h"
 #include "preview.h"
 #include "registry.h"
@@ -24,7 +25,8 @@ struct FkEngine {
   FkOptions *options;
   FkLoadPlan plan; /* its texts are the options' */
   FkBackend *be;
-  char *why;   /* why this backend */
+  FkHostMemory (*host_memory)(const char *root); /* NULL: no matter, nothing is in memory */
+  char *why;                                     /* why this backend */
   char *files; /* what the model's files were when it was opened (fk_registry_files) */
   FkModel *model;
 

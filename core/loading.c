@@ -41,7 +41,7 @@ static bool plan_memory(FkEngine *e, const FkEdit *edit, size_t *work, GError **
   *work = works.bytes[m->precision.as_filed];
   /* Parts that change places: what is there leaves before what is larger comes. Others are there already. */
   const size_t leaves = m->loaded && !m->swaps ? 0 : fk_model_held_bytes(m) + (e->cache.memory ? budget.cache : 0);
-  if (fk_budget_within(&budget, limit, what, error) &&
+  if (fk_budget_within(&budget, limit, what, error) && fk_budget_host(&budget, fk_placement_host(e), what, error) &&
       fk_budget_available(&budget, e->be, m->loaded && !m->swaps, e->arena.size + leaves, what, error))
     return true;
   fk_placement_suggest(e, budget.work, limit, error);

@@ -283,16 +283,16 @@ void fk_model_release_part(FkModel *m, FkPart i) {
 }
 
 /* A plan in float32 is one of the CPU. */
-static bool keeps(const FkModel *m, int part) {
+static bool keeps(const FkModel *m, FkPlacing p, int part) {
   const bool host = m->be->ops == &fk_cpu_ops || (m->be->ops == &fk_null_ops && m->be->dtype == FK_F32);
-  return m->swaps && !host && fk_binder_makes_codes(m->part[part].binder);
+  return p.swaps && !p.remakes && !host && fk_binder_makes_codes(m->part[part].binder);
 }
 
 bool fk_model_bring(FkModel *m, bool text, GCancellable *cancellable, GError **error) {
   assert(m->swaps);
   for (int i = 0; i < FK_PARTS; i++) {
     if (is_text(i) == text || !m->part[i].loaded) continue;
-    if (keeps(m, i)) fk_store_keep(store_of(m, i)); /* else it is read again */
+    if (keeps(m, fk_model_placing(m), i)) fk_store_keep(store_of(m, i)); /* else it is read again */
     fk_model_release_part(m, (FkPart)i);
   }
   for (int i = 0; i < FK_PARTS; i++)
@@ -394,7 +394,8 @@ bool fk_model_stay_expanded(FkModel *m, GError **error) {
 
 FkPlacing fk_model_placing(const FkModel *m) {
   const FkStore *s = store_of(m, FK_PART_FLUX);
-  return (FkPlacing){m->swaps, s->level, s->slots, store_of(m, FK_PART_T5)->level, m->precision.as_filed};
+  const int text_level = store_of(m, FK_PART_T5)->level;
+  return (FkPlacing){m->swaps, s->level, s->slots, text_level, m->precision.as_filed, m->remakes};
 }
 
 void fk_model_place(FkModel *m, FkPlacing p) {
@@ -406,6 +407,7 @@ void fk_model_place(FkModel *m, FkPlacing p) {
   const bool others = p.swaps && !m->swaps, streams = p.level != s->level || (p.level && p.slots != s->slots);
   const bool text_streams = p.text_level != text->level;
   m->swaps = p.swaps;
+  m->remakes = p.remakes;
   for (int i = 0; i < FK_PARTS; i++)
     if (m->part[i].loaded && (is_text(i) ? others || (text_streams && i == FK_PART_T5) : streams))
       fk_model_release_part(m, (FkPart)i);
@@ -421,10 +423,30 @@ size_t fk_model_placed_bytes(const FkModel *m, FkPlacing p) {
   return p.swaps ? MAX(text, rest) : text + rest;
 }
 
-size_t fk_model_host_bytes(const FkModel *m) {
+size_t fk_model_placed_host_bytes(const FkModel *m, FkPlacing p) {
+  if (m->other && p.as_filed != m->precision.as_filed) m = m->other;
   size_t bytes = 0;
-  for (int i = 0; i < FK_PARTS; i++)
-    bytes += store_of(m, i)->host_bytes + (keeps(m, i) ? store_of(m, i)->stay_bytes : 0);
+  for (int i = 0; i < FK_PARTS; i++) {
+    const int level = i == FK_PART_FLUX ? p.level : i == FK_PART_T5 ? p.text_level : 0;
+    const int slots = i == FK_PART_T5 ? FK_TEXT_SLOTS : p.slots;
+    bytes += fk_store_level_host_bytes(store_of(m, i), level, slots, keeps(m, p, i));
+  }
+  return bytes;
+}
+
+size_t fk_model_host_bytes(const FkModel *m) {
+  return fk_model_placed_host_bytes(m, fk_model_placing(m));
+}
+
+bool fk_model_keeps(const FkModel *m) {
+  bool any = false;
+  for (int i = 0; i < FK_PARTS; i++) any |= keeps(m, fk_model_placing(m), i);
+  return any;
+}
+
+size_t fk_model_pinned_bytes(const FkModel *m) {
+  size_t bytes = 0;
+  for (int i = 0; i < FK_PARTS; i++) bytes += fk_store_pinned_bytes(store_of(m, i));
   return bytes;
 }
 

@@ -27,6 +27,7 @@ typedef struct {
   int level, slots; /* of the transformer's groups (fk_store_stream); level 0: all stay */
   int text_level;   /* of T5's, in FK_TEXT_SLOTS */
   bool as_filed;    /* matrices stay as their files have them (FkPrecision.as_filed) */
+  bool remakes;     /* codes that the loader makes are made at each return, not kept in host memory */
 } FkPlacing;
 #define FK_TEXT_SLOTS 3
 
@@ -51,8 +52,8 @@ typedef struct FkModel {
   FkVae vae;
   FkNames names;
   FkModelPart part[FK_PARTS];
-  bool swaps;  /* FkPlacing.swaps */
-  bool loaded; /* all parts are, or with `swaps` those of one of the two */
+  bool swaps, remakes; /* FkPlacing */
+  bool loaded;         /* all parts are, or with `swaps` those of one of the two */
   FkAdapters adapters;
   FkPrecision precision;
   bool has_forms;               /* as_filed, some matrix takes fewer bytes */
@@ -109,8 +110,12 @@ bool fk_model_set_apart(FkModel *model, const FkLoras *loras);
 bool fk_model_stay_expanded(FkModel *model, GError **error);
 /* Most bytes of the weights that are in memory at a time. */
 size_t fk_model_placed_bytes(const FkModel *model, FkPlacing placing);
-/* Of copies of weights in host memory, with the present placing. */
+/* Of copies of weights in host memory: with the present placing, with another, and of those that are there now. */
 size_t fk_model_host_bytes(const FkModel *model);
+size_t fk_model_placed_host_bytes(const FkModel *model, FkPlacing placing);
+size_t fk_model_pinned_bytes(const FkModel *model);
+/* Whether some are of codes that the loader makes. */
+bool fk_model_keeps(const FkModel *model);
 /* Of the parts that are in memory now. */
 size_t fk_model_held_bytes(const FkModel *model);
 /* Of all parts, loaded or not: known as soon as the model is open. */

@@ -27,36 +27,50 @@ static FkPlacing smallest(const FkModel *m) {
                      .as_filed = last_form(m)};
 }
 
-static bool fits(const FkModel *m, FkPlacing p, const uint64_t most[2]) {
-  return fk_model_placed_bytes(m, p) <= most[p.as_filed];
+static bool fits_device(const FkModel *m, FkPlacing p, const FkRoom *room) {
+  return fk_model_placed_bytes(m, p) <= room->most[p.as_filed];
+}
+
+static bool fits(const FkModel *m, FkPlacing p, const FkRoom *room) {
+  return fits_device(m, p, room) && fk_model_placed_host_bytes(m, p) <= room->host;
 }
 
 /* Without a ring, expanded before as filed. False: neither fits; *p is the last. */
-static bool pick_form(const FkModel *m, bool swaps, const uint64_t most[2], FkPlacing *p) {
-  *p = (FkPlacing){.swaps = swaps, .as_filed = m->other ? false : m->precision.as_filed};
-  if (fits(m, *p, most) || !m->other) return fits(m, *p, most);
+static bool pick_form(const FkModel *m, bool swaps, bool remakes, const FkRoom *room, FkPlacing *p) {
+  *p = (FkPlacing){.swaps = swaps, .remakes = remakes, .as_filed = m->other ? false : m->precision.as_filed};
+  if (fits(m, *p, room) || !m->other) return fits(m, *p, room);
   p->as_filed = true;
-  return fits(m, *p, most);
+  return fits(m, *p, room);
 }
 
-/* As few blocks of T5 and of the transformer as possible; *p: what is left where nothing fits. */
-static bool pick_ring(const FkModel *m, const uint64_t most[2], FkPlacing *p) {
-  const FkPlacing least = smallest(m);
+/* As few blocks of T5 and of the transformer as possible, which is least for the host too; *p: what is left where
+ * nothing fits. */
+static bool pick_ring(const FkModel *m, bool remakes, const FkRoom *room, FkPlacing *p) {
+  FkPlacing least = smallest(m);
+  least.remakes = remakes;
   *p = least;
-  for (p->text_level = 0; p->text_level < least.text_level && !fits(m, *p, most);) p->text_level++;
+  for (p->text_level = 0; p->text_level < least.text_level && !fits_device(m, *p, room);) p->text_level++;
   p->slots = SLOTS;
-  for (p->level = 0; p->level < least.level && !fits(m, *p, most);) p->level++;
-  while (p->slots > 1 && !fits(m, *p, most)) p->slots--;
+  for (p->level = 0; p->level < least.level && !fits_device(m, *p, room);) p->level++;
+  while (p->slots > 1 && !fits_device(m, *p, room)) p->slots--;
   if (!p->level) p->slots = 0;
-  return fits(m, *p, most);
+  return fits(m, *p, room);
 }
 
-FkPlacing fk_placement_pick(const FkModel *m, int offload, bool streams, const uint64_t most[2]) {
+/* Parts that change places, and then a ring. */
+static bool pick_places(const FkModel *m, int offload, bool streams, bool remakes, const FkRoom *room, FkPlacing *p) {
+  if (pick_form(m, true, remakes, room, p)) return true;
+  return offload != FK_OFFLOAD_MODEL && streams && pick_ring(m, remakes, room, p);
+}
+
+FkPlacing fk_placement_pick(const FkModel *m, int offload, bool streams, const FkRoom *room) {
+  const FkRoom device = {{room->most[0], room->most[1]}, UINT64_MAX};
   FkPlacing none, p;
-  if (offload <= FK_OFFLOAD_NONE && (pick_form(m, false, most, &none) || offload == FK_OFFLOAD_NONE)) return none;
-  if (pick_form(m, true, most, &p) || offload == FK_OFFLOAD_MODEL) return p;
-  if (offload < 0 && !streams) return none;
-  return pick_ring(m, most, &p) || offload >= 0 ? p : none;
+  if (offload <= FK_OFFLOAD_NONE && (pick_form(m, false, false, room, &none) || offload == FK_OFFLOAD_NONE))
+    return none;
+  for (int remakes = 0; remakes <= (offload < 0); remakes++)
+    if (pick_places(m, offload, streams || offload >= 0, remakes, room, &p)) return p;
+  return pick_places(m, offload, streams || offload >= 0, offload < 0, &device, &p) || offload >= 0 ? p : none;
 }
 
 /* Where the host's memory is the device's, streaming would take more of it. */
@@ -106,7 +120,7 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
       continue;
     if (!strcmp(tries[i][0], "weight-storage") && strcmp(p.storage, "file")) continue; /* files have no such forms */
     const double bytes = p.placed_bytes + p.cache_bytes + (double)work + (double)e->be->fixed_bytes;
-    if (bytes > (double)limit_of(e, limit)) continue;
+    if (bytes > (double)limit_of(e, limit) || p.host_bytes > (double)fk_placement_host(e)) continue;
     g_string_append_printf(s, "%s%s=%s", s->len ? ", or " : "", tries[i][0], tries[i][1]);
     if (tries[i][2]) g_string_append_printf(s, " %s=%s", tries[i][2], tries[i][3]);
     g_string_append_printf(s, " (%.0f bytes)", bytes);
@@ -122,6 +136,7 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
 static FkPlacing grown(FkPlacing now, FkPlacing p) {
   p.swaps |= now.swaps;
   p.as_filed |= now.as_filed;
+  p.remakes |= now.remakes;
   p.text_level = MAX(p.text_level, now.text_level);
   if (p.level < now.level || (p.level == now.level && p.slots > now.slots)) p.level = now.level, p.slots = now.slots;
   return p;
@@ -129,18 +144,23 @@ static FkPlacing grown(FkPlacing now, FkPlacing p) {
 
 static bool same(FkPlacing a, FkPlacing b) {
   return a.swaps == b.swaps && a.level == b.level && a.slots == b.slots && a.text_level == b.text_level &&
-         a.as_filed == b.as_filed;
+         a.as_filed == b.as_filed && a.remakes == b.remakes;
+}
+
+uint64_t fk_placement_host(const FkEngine *e) {
+  if (!e->host_memory) return UINT64_MAX;
+  return (uint64_t)e->host_memory("").available + fk_model_pinned_bytes(e->model);
 }
 
 FkBudget fk_placement_choose(FkEngine *e, const FkWork *work, uint64_t limit) {
   FkModel *m = e->model;
-  uint64_t most[2];
+  FkRoom room = {.host = fk_placement_host(e)};
   for (int i = 0; i < 2; i++) {
     const FkBudget b = fk_budget_of(m, e->be, work->bytes[i]);
     const uint64_t others = (uint64_t)b.cache + b.work + b.fixed + e->masks.bytes, all = limit_of(e, limit);
-    most[i] = all > others ? all - others : 0;
+    room.most[i] = all > others ? all - others : 0;
   }
-  const FkPlacing now = fk_model_placing(m), p = grown(now, fk_placement_pick(m, e->plan.offload, streams(e), most));
+  const FkPlacing now = fk_model_placing(m), p = grown(now, fk_placement_pick(m, e->plan.offload, streams(e), &room));
   if (!same(p, now)) {
     fk_backend_sync(e->be); /* nothing is under way; what goes is not used when it goes */
     fk_model_place(m, p);

@@ -231,12 +231,12 @@ static double streamed(const FkModel *m, FkPart part, FkUse use) {
 /* The placement that the options and the work memory come to: the model's from now on. Plans are of a GPU, but those in
  * float32, which are of the CPU. */
 static void place(FkModel *m, const FkLoadPlan *load, const FkBackend *be, const FkWork *work, FkPlan *p) {
-  uint64_t most[2];
+  FkRoom room = {.host = UINT64_MAX}; /* of another machine */
   for (int i = 0; i < 2; i++) {
     const uint64_t others = (uint64_t)p->cache_bytes + work->bytes[i];
-    most[i] = !load->max_vram ? UINT64_MAX : load->max_vram > others ? load->max_vram - others : 0;
+    room.most[i] = !load->max_vram ? UINT64_MAX : load->max_vram > others ? load->max_vram - others : 0;
   }
-  const FkPlacing placing = fk_placement_pick(m, load->offload, be->dtype != FK_F32, most);
+  const FkPlacing placing = fk_placement_pick(m, load->offload, be->dtype != FK_F32, &room);
   fk_model_place(m, placing);
   p->placed_bytes = (double)fk_model_placed_bytes(m, placing);
   p->offload = placing.level || placing.text_level ? "sequential" : placing.swaps ? "model" : "none";

@@ -136,6 +136,94 @@ static void codes_kept(void) {
   }
 }
 
+/* Without room for copies of codes they are made at each return. */
+static void codes_made_anew(void) {
+  static const char *const plain[] = {"offload", "none", "quantization", "fp8", NULL};
+  static const char *const model[] = {"offload", "model", "quantization", "fp8", NULL};
+  const FkOps device = fk_cpu_ops;
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkEngine) all = open_engine(plain, &error);
+  FkEngine *engine = open_engine(model, &error);
+  g_assert_no_error(error);
+  engine->be->ops = &device;
+  fk_model_place(engine->model, (FkPlacing){.swaps = true, .remakes = true});
+  g_assert_cmpuint(fk_model_host_bytes(engine->model), ==, 0);
+  int rows[3];
+  for (int i = 0; i < 3; i++) {
+    g_autofree char *prompt = g_strdup_printf("anew %d", i);
+    g_autofree char *expected = edited(all, prompt, NULL, &error), *found = edited(engine, prompt, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(found, ==, expected);
+    rows[i] = coded_rows(engine);
+  }
+  g_assert_cmpint(rows[1], ==, 2 * rows[0]);
+  g_assert_cmpint(rows[2], ==, 3 * rows[0]);
+  g_assert_cmpuint(fk_model_pinned_bytes(engine->model), ==, 0);
+  fk_engine_unref(engine);
+}
+
+/* ---- Memory of the host ---- */
+
+static size_t given; /* bytes */
+
+static FkHostMemory given_memory(const char *root) {
+  (void)root;
+  return (FkHostMemory){given, given};
+}
+
+/* The published model on a backend that takes nothing, with so much host memory. NULL: *error. */
+static FkEngine *placed(const char *const *pairs, size_t host, GError **error) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  fk_options_set(options, "backend", "null", NULL);
+  for (; *pairs; pairs += 2) g_assert_true(fk_options_set(options, pairs[0], pairs[1], NULL));
+  g_autoptr(FkEngine) engine = fk_engine_new(options, error);
+  g_assert_no_error(*error);
+  given = host;
+  engine->host_memory = given_memory;
+  return fk_engine_load_for(engine, settings, NULL, NULL, NULL, error) ? g_steal_pointer(&engine) : NULL;
+}
+
+/* Copies that the host has no room for: an error with both numbers before anything is loaded, where a placement was
+ * asked for or none is left; else without copies of codes. */
+static void host(void) {
+  static const char *const none[] = {"offload", "none", NULL};
+  static const char *const bf16[] = {"max-vram", "12000000000", NULL};
+  static const char *const fp8[] = {"max-vram", "16000000000", "quantization", "fp8", "text-quantization", "fp8", NULL};
+  static const char *const model[] = {"offload", "model", "quantization", "fp8", NULL};
+  static const char *const ring[] = {"max-vram", "8000000000", "offload", "sequential", "quantization", "fp8", NULL};
+  static const char *const parts[] = {"max-vram", "20000000000", "quantization", "fp8", "text-quantization",
+                                      "fp8",      NULL};
+  static const struct {
+    const char *const *pairs;
+    double gb;
+    const char *offload; /* NULL: refused */
+    bool codes;          /* made at each return; of an error: a packed file needs less */
+  } rows[] = {{none, 0, "none", false},      {bf16, 40, "sequential", false}, {bf16, 10, NULL, false},
+              {parts, 40, "model", false},   {parts, 1, "model", true},       {fp8, 40, "sequential", false},
+              {fp8, 10, "sequential", true}, {fp8, 1, NULL, false},           {model, 40, "model", false},
+              {model, 1, NULL, true},        {ring, 60, "sequential", false}, {ring, 5, NULL, true}};
+  for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkEngine) engine = placed(rows[i].pairs, (size_t)(rows[i].gb * 1e9), &error);
+    if (!rows[i].offload) {
+      g_autofree char *number = g_strdup_printf("there are %.0f bytes", rows[i].gb * 1e9);
+      g_assert_null(engine);
+      g_test_message("%s", error->message);
+      g_assert_true((strstr(error->message, "fluxkontext-pack") != NULL) == rows[i].codes);
+      assert_error(error, FK_ERROR_MEMORY, "bytes of host memory for copies of weights", number);
+      continue;
+    }
+    g_assert_no_error(error);
+    g_autofree char *text = decided(engine);
+    g_test_message("%.0f GB: %.2f GB of copies, %s", rows[i].gb, (double)fk_model_host_bytes(engine->model) / 1e9,
+                   text);
+    g_assert_true(g_str_has_prefix(text, rows[i].offload));
+    g_assert_cmpuint(fk_model_host_bytes(engine->model), <=, given);
+    g_assert_true((strstr(text, "no memory for copies of codes") != NULL) == rows[i].codes);
+  }
+}
+
 /* All of a folder but one, as links. */
 static void link_all(const char *from, const char *to, const char *but) {
   g_autoptr(GDir) dir = g_dir_open(from, 0, NULL);
@@ -289,6 +377,8 @@ int main(int argc, char **argv) {
   g_test_add_func("/offload/same-bytes", same_bytes);
   g_test_add_func("/offload/adapters", adapters);
   g_test_add_func("/offload/codes-kept", codes_kept);
+  g_test_add_func("/offload/codes-made-anew", codes_made_anew);
+  g_test_add_func("/offload/host", host);
   g_test_add_func("/offload/damaged", damaged);
   g_test_add_func("/offload/automatic", automatic);
   g_test_add_func("/offload/refused", refused);

@@ -109,6 +109,16 @@ size_t fk_store_level_bytes(const FkStore *s, int level, int slots) {
   return level ? lay_out(groups, (int)s->groups->len, level, slots).memory : s->bytes;
 }
 
+size_t fk_store_level_host_bytes(const FkStore *s, int level, int slots, bool keeps) {
+  g_autofree FkGroup *groups = g_memdup2(s->groups->data, sizeof(FkGroup) * s->groups->len);
+  const Layout l = lay_out(groups, (int)s->groups->len, level, slots);
+  return l.host + (!keeps ? 0 : level ? l.stay : s->bytes);
+}
+
+size_t fk_store_pinned_bytes(const FkStore *s) {
+  return (s->host ? s->host_bytes : 0) + (s->kept ? s->stay_bytes : 0);
+}
+
 void fk_store_stream(FkStore *s, int level, int slots) {
   assert(!s->memory && level >= 0 && level <= fk_store_levels(s) && slots > 0 && slots <= FK_RING_SLOTS);
   release_host(s);

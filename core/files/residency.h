@@ -62,6 +62,10 @@ static inline bool fk_store_streams(const FkStore *store) {
 int fk_store_levels(const FkStore *store);
 /* Bytes of memory with this level and ring. */
 size_t fk_store_level_bytes(const FkStore *store, int level, int slots);
+/* The same of host memory: copies of what has a slot, and with `keeps` of what has none. */
+size_t fk_store_level_host_bytes(const FkStore *store, int level, int slots, bool keeps);
+/* Of host memory that it has now. */
+size_t fk_store_pinned_bytes(const FkStore *store);
 /* From the next fk_store_alloc on; nothing is in memory. Gives the host copy back. */
 void fk_store_stream(FkStore *store, int level, int slots);
 /* The host copy's memory, unless it is there. */

@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #endif
 #include "cpu.h"
+#include "host.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -75,19 +76,11 @@ static void cpu_close(FkBackend *be) {
   be->priv = NULL;
 }
 
-/* What the kernel thinks can be had without swapping; sysconf's free pages leave out the page cache. */
 static void cpu_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+  const FkHostMemory m = fk_host_memory("");
   (void)be;
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
-  *total_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * page;
-  *free_bytes = (size_t)sysconf(_SC_AVPHYS_PAGES) * page;
-  FILE *file = fopen("/proc/meminfo", "r");
-  if (!file) return;
-  char line[128];
-  unsigned long long kilobytes;
-  while (fgets(line, sizeof line, file))
-    if (sscanf(line, "MemAvailable: %llu kB", &kilobytes) == 1) *free_bytes = (size_t)kilobytes * 1024;
-  fclose(file);
+  *total_bytes = m.total;
+  *free_bytes = m.available;
 }
 
 /* Mapped: the C library would keep what a thread has freed for that thread. Not under sanitizers, which find what lies

@@ -56,6 +56,7 @@ typedef struct {
   int storage;                                      /* FkStorage; -1: not decided yet: by the plan of the first edit */
   bool has_forms;                                   /* storage makes a difference; for reports */
   int streamed;                                     /* blocks that stream, with FK_OFFLOAD_SEQUENTIAL; for reports */
+  bool remakes;                                     /* codes are made at each return of a part; for reports */
   FkQuantization quantization;                      /* of the transformer's blocks */
   FkTextQuantization text_quantization;             /* of T5 */
   FkModulationQuantization modulation_quantization; /* of weights alone */

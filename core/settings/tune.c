@@ -434,7 +434,12 @@ static void report_offload(GPtrArray *list, const FkLoadPlan *plan, const char *
                                                         : "all parts fit, or no edit was planned yet";
   g_autofree char *blocks = g_strdup_printf("%s; %d blocks stream%s", why, plan->streamed,
                                             plan->streamed ? ", so evaluations are not recorded as graphs" : "");
-  report(list, "offload", names[MAX(plan->offload, 0)], asked, sequential ? blocks : why);
+  g_autofree char *all = g_strconcat(sequential ? blocks : why,
+                                     plan->remakes ? "; the host has no memory for copies of codes, which are made at "
+                                                     "each return: fluxkontext-pack makes a file that has them"
+                                                   : "",
+                                     NULL);
+  report(list, "offload", names[MAX(plan->offload, 0)], asked, all);
 }
 
 static void report_storage(GPtrArray *list, const FkLoadPlan *plan, const char *asked) {
