@@ -167,7 +167,7 @@ bool choose(FkBackend *be, FkCuda *cu, int device, char *message, size_t size) {
 
 /* Memory, stream and events, all that the backend holds from open to close; what is there is counted. */
 cudaError_t create_resources(FkBackend *be, FkCuda *cu) {
-  constexpr size_t device_bytes = FK_CUDA_SCRATCH_BYTES + 256; /* the counter stands behind the scratch memory */
+  constexpr size_t device_bytes = FK_CUDA_SCRATCH_BYTES + 256; /* the counters stand behind the scratch memory */
   int least = 0, greatest = 0;                                 /* greatest <= least */
   FK_CUDA_TRY(cudaDeviceGetStreamPriorityRange(&least, &greatest));
   /* A product has every processor for itself: of two kernels that wait for one the product's blocks must come first,
@@ -182,6 +182,7 @@ cudaError_t create_resources(FkBackend *be, FkCuda *cu) {
   FK_CUDA_TRY(cudaMalloc((void **)&cu->scratch, device_bytes));
   be->fixed_bytes = device_bytes;
   cu->counter = (unsigned *)(cu->scratch + FK_CUDA_SCRATCH_BYTES);
+  cu->saturated = (unsigned long long *)(cu->counter + 32);
   FK_CUDA_TRY(cudaMemsetAsync(cu->counter, 0, 256, cu->stream));
   FK_CUDA_TRY(cudaHostAlloc((void **)&cu->flags, FK_CUDA_STAGES * sizeof(int), cudaHostAllocMapped));
   FK_CUDA_TRY(cudaHostGetDevicePointer((void **)&cu->flags_device, cu->flags, 0));
@@ -250,7 +251,7 @@ bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   be->device = cu->device;
   be->dtype = FK_BF16;
   /* Elsewhere products of codes would be slower than those of numbers. */
-  be->can |= FK_CAN_DEVICE_IMAGES | FK_CAN_WEIGHT_CODES | (cu->arch == 90 ? FK_CAN_FP8 | FK_CAN_VALUE_CODES : 0);
+  be->can |= FK_CAN_DEVICE_IMAGES | FK_CAN_WEIGHT_CODES | (cu->arch == 90 ? FK_CAN_FP8 | FK_CAN_VALUE_CODES | FK_CAN_GIVEN_SCALE : 0);
   return true;
 }
 
@@ -325,9 +326,22 @@ void collect_flags(FkBackend *be) {
   memset(cu->flags, 0, FK_CUDA_STAGES * sizeof(int));
 }
 
+/* What given scales have cut off since the last wait. The sum goes on growing, also in recordings. */
+void collect_saturated(FkBackend *be) {
+  FkCuda *cu = (FkCuda *)be->priv;
+  unsigned long long now = 0;
+  if (!ok(be, "sync", cudaMemcpyAsync(&now, cu->saturated, sizeof now, cudaMemcpyDeviceToHost, cu->stream)) ||
+      !ok(be, "sync", cudaStreamSynchronize(cu->stream)))
+    return;
+  be->count.saturated += (int64_t)(now - cu->collected);
+  cu->collected = now;
+}
+
 void cuda_sync(FkBackend *be) {
   FkCuda *cu = enter(be);
-  if (ok(be, "sync", cudaStreamSynchronize(cu->stream))) collect_flags(be);
+  if (!ok(be, "sync", cudaStreamSynchronize(cu->stream))) return;
+  collect_flags(be);
+  if (cu->given) collect_saturated(be);
 }
 
 void cuda_download(FkBackend *be, void *to, const void *from, size_t bytes) {

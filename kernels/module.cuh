@@ -9,8 +9,7 @@
 #ifndef FK_MODULE_CUH
 #define FK_MODULE_CUH
 
-#include <cuda_runtime.h>
-#include <stdint.h>
+#include "given.cuh"
 
 extern "C" {
 #include "../core/ops/backend.h"
@@ -73,6 +72,10 @@ typedef struct {
   FkCudaGraph graph[FK_CUDA_GRAPHS];
   int graphs;
   bool capturing;
+  /* Numbers that given scales have cut off: on the device, and those that are in FkBackend.count. `given` from the
+   * first such launch on: sync then asks. */
+  unsigned long long *saturated, collected;
+  bool given;
   char declined[128]; /* why the last launcher answered cudaErrorNotSupported; "": it did not say */
 } FkCuda;
 
@@ -84,6 +87,12 @@ cudaError_t fk_cuda_prepare(FkCuda *cu, const void *kernel, int shared_bytes);
 int fk_cuda_clusters(FkCuda *cu, const void *kernel, const cudaLaunchConfig_t *config);
 /* cudaErrorNotSupported, with a sentence for the failure that it may become; `format` as printf. */
 cudaError_t fk_cuda_decline(FkCuda *cu, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A scale for kernels that end in codes under it; what it cuts off is counted. */
+static inline FkGiven fk_cuda_given(FkCuda *cu, float scale) {
+  cu->given = true;
+  return FkGiven{scale, 1.0f / scale, cu->saturated};
+}
 
 /* A function of the driver, which is not linked, as this version of it has it. NULL: there is none. */
 static inline void *fk_cuda_driver(const char *name, unsigned version) {

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Quantisation (FkOps.quantize): layer norm with modulation and whole rows to E4M3, bound by memory, because every
- * value is read once, into registers; and any group of any size. */
-#include <cuda_fp8.h>
-
+ * value is read once, into registers; any group of any size; and codes under a scale that is given. */
 #include "device.cuh"
 #include "quant.h"
 
@@ -34,6 +32,13 @@ FK_DEVICE uint2 quant_eight(const float (&v)[8], Factor f) {
                                                                                                      << 16);
 }
 
+FK_DEVICE uint2 given_eight(const float (&v)[8], float inverse, unsigned *beyond) {
+  uint32_t two[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) two[i] = fk_given_two(v[2 * i], v[2 * i + 1], inverse, beyond);
+  return make_uint2(two[0] | two[1] << 16, two[2] | two[3] << 16);
+}
+
 /* NaN loses against every number. */
 FK_DEVICE float quant_max8(const float (&v)[8], float most) {
 #pragma unroll
@@ -50,20 +55,22 @@ FK_DEVICE float quant_warp_max(float x) { /* not negative, not NaN: ordered as i
 struct NormArgs {
   FkQuantNorm group[2];
   float eps;
+  FkGiven given[2];
 };
 
 constexpr int kAhead = 2; /* rows whose loads are in flight */
 
-/* As norm_long_rows of norm.cu, statistics and arithmetic in the same order, so that y has the same bits; then a second
- * barrier for the largest value of the row. */
-template <int W, int V>
-FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, float eps, int64_t first, int n, float2 (&part)[2][W],
-                               float (&most)[2][W]) {
+/* As norm_long_rows of norm.cu, statistics and arithmetic in the same order, so that y has the same bits; then, unless
+ * the scale is Given, a second barrier for the largest value of the row. */
+template <int W, int V, bool Given>
+FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, const FkGiven &given, float eps, int64_t first, int n,
+                               float2 (&part)[2][W], float (&most)[2][W]) {
   const int64_t step_x = g.rows.ldx * gridDim.x;
   constexpr int kEach = 8 * V, kWarp = 32 * kEach;
   const int c = threadIdx.x * 8;
   const __nv_bfloat16 *x = g.rows.x + first * g.rows.ldx + c;
   float mul[V][8] = {}, add[V][8] = {};
+  unsigned beyond = 0;
   uint4 ahead[kAhead][V];
 #pragma unroll
   for (int u = 0; u < kAhead; u++)
@@ -116,28 +123,34 @@ FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, float eps, int64_t first, i
       for (int j = 0; j < V; j++) {
 #pragma unroll
         for (int k = 0; k < 8; k++) v[j][k] = (v[j][k] - mean) * scale * mul[j][k] + add[j][k];
-        top = quant_max8(v[j], top);
+        if (!Given) top = quant_max8(v[j], top);
       }
-      top = quant_warp_max(top);
-      if ((threadIdx.x & 31) == 0) most[u & 1][threadIdx.x >> 5] = top;
-      __syncthreads();
+      Factor f = {given.inverse, given.scale};
+      if (!Given) {
+        top = quant_warp_max(top);
+        if ((threadIdx.x & 31) == 0) most[u & 1][threadIdx.x >> 5] = top;
+        __syncthreads();
 #pragma unroll
-      for (int w = 0; w < W; w++) top = fmaxf(top, most[u & 1][w]);
-      const Factor f = quant_factor(top, kLimit);
+        for (int w = 0; w < W; w++) top = fmaxf(top, most[u & 1][w]);
+        f = quant_factor(top, kLimit);
+      }
       const int64_t row = first + (int64_t)(i + u) * gridDim.x;
 #pragma unroll
       for (int j = 0; j < V; j++) {
-        *(uint2 *)(g.rows.codes + row * g.rows.ld_codes + c + j * W * 256) = quant_eight(v[j], f);
+        *(uint2 *)(g.rows.codes + row * g.rows.ld_codes + c + j * W * 256) =
+            Given ? given_eight(v[j], f.inverse, &beyond) : quant_eight(v[j], f);
         if (g.plain) fk_store8(g.plain + row * (W * 256 * V) + c + j * W * 256, v[j]);
       }
       if (threadIdx.x == 0) g.rows.scale[row] = f.scale;
       x += step_x;
     }
   }
+  if (Given) fk_given_count(given.saturated, beyond);
 }
 
-/* 3072 columns (W = 4, V = 3): 128 threads, four blocks a multiprocessor; 96 bytes shared. */
-template <int W, int V, int Blocks>
+/* 3072 columns (W = 4, V = 3): 128 threads, four blocks a multiprocessor; 96 bytes shared. With one barrier a row, the
+ * two buffers of `part` are enough: a warp that writes one has passed the barrier behind which the other was read. */
+template <int W, int V, int Blocks, bool Given>
 __global__ void __launch_bounds__(W * 32, Blocks) quant_norm_long_kernel(const NormArgs a) {
   __shared__ float2 part[2][W];
   __shared__ float most[2][W];
@@ -146,7 +159,7 @@ __global__ void __launch_bounds__(W * 32, Blocks) quant_norm_long_kernel(const N
   for (int g = 0; g < 2; g++) { /* a block's rows pass from the first group to the second */
     const int64_t left = a.group[g].rows.rows - first;
     const int n = left > 0 ? (int)((left + gridDim.x - 1) / gridDim.x) : 0;
-    if (n > 0) quant_norm_rows<W, V>(a.group[g], a.eps, first, n, part, most);
+    if (n > 0) quant_norm_rows<W, V, Given>(a.group[g], a.given[g], a.eps, first, n, part, most);
     __syncthreads();
     first += (int64_t)n * gridDim.x - a.group[g].rows.rows;
   }
@@ -242,6 +255,48 @@ cudaError_t launch_any(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x) {
   return cudaGetLastError();
 }
 
+/* ---- a scale that is given --------------------------------------------------------------------------------------- */
+
+/* Codes of rows, V elements at a time; where a row has one scale, the row's first thread writes it. */
+struct GivenOp {
+  FkView x;
+  uint8_t *codes;
+  int64_t ld_codes;
+  float *scale; /* [rows] or NULL */
+  FkGiven given;
+  template <int V> __device__ __forceinline__ void run(int64_t row, int64_t col) const {
+    unsigned beyond = 0;
+    float v[V];
+    fk_view_load<V>(x, row, col, v);
+    uint8_t *to = codes + row * ld_codes + col;
+    if constexpr (V == 8)
+      *(uint2 *)to = given_eight(v, given.inverse, &beyond);
+    else
+      *to = (uint8_t)fk_given_two(v[0], 0, given.inverse, &beyond);
+    if (scale && col == 0) scale[row] = given.scale;
+    fk_given_count(given.saturated, beyond);
+  }
+};
+
+struct FillOp {
+  float *to, value;
+  int64_t ld;
+  template <int V> __device__ __forceinline__ void run(int64_t row, int64_t col) const { to[row * ld + col] = value; }
+};
+
+/* Bound by memory: 3 bytes a number. */
+cudaError_t launch_given(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x, float given) {
+  const int64_t rows = fk_tensor_rows(x), cols = fk_tensor_cols(x);
+  const bool vector = y_scale.rank == 1;
+  const bool wide = fk_view_wide(x) && (uintptr_t)y.data % 8 == 0 && y.ld % 8 == 0 && cols % 8 == 0;
+  const GivenOp op = {fk_view(x), (uint8_t *)y.data, y.ld, vector ? (float *)y_scale.data : NULL,
+                      fk_cuda_given(cu, given)};
+  if (!vector)
+    FK_CUDA_TRY(fk_map<1>(cu, FillOp{(float *)y_scale.data, given, y_scale.ld}, fk_tensor_rows(y_scale),
+                          fk_tensor_cols(y_scale), false));
+  return wide ? fk_map<8>(cu, op, rows, cols, false) : fk_map<1>(cu, op, rows, cols, false);
+}
+
 /* ---- launch ------------------------------------------------------------------------------------------------------ */
 
 bool quant_fits(const FkQuantRows *q, int cols) {
@@ -251,18 +306,24 @@ bool quant_fits(const FkQuantRows *q, int cols) {
 
 } // namespace
 
-cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps) {
+cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps,
+                               const FkGiven *given) {
   NormArgs a = {};
   int64_t rows = 0;
   a.eps = eps;
   for (int i = 0; i < groups; i++) {
+    if (given) a.given[i] = given[i];
     const uintptr_t bits = (uintptr_t)n[i].mul | (uintptr_t)n[i].add | (uintptr_t)n[i].plain;
     if (!quant_fits(&n[i].rows, cols) || bits % 16 || cols != 3072) return cudaErrorNotSupported;
     a.group[i] = n[i];
     rows += n[i].rows.rows;
   }
   if (rows == 0) return cudaSuccess;
-  quant_norm_long_kernel<4, 3, 4><<<(unsigned)(rows < 4 * sms ? rows : 4 * sms), 128, 0, stream>>>(a);
+  const unsigned blocks = (unsigned)(rows < 4 * sms ? rows : 4 * sms);
+  if (given)
+    quant_norm_long_kernel<4, 3, 4, true><<<blocks, 128, 0, stream>>>(a);
+  else
+    quant_norm_long_kernel<4, 3, 4, false><<<blocks, 128, 0, stream>>>(a);
   return cudaGetLastError();
 }
 
@@ -284,10 +345,10 @@ cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int co
 /* Rows to E4M3 from bf16 that lie as vectors ask for, or anything. */
 cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x, float given) {
   const int64_t rows = fk_tensor_rows(x), cols = fk_tensor_cols(x);
-  if (given != 0) return cudaErrorNotSupported; /* without FK_CAN_GIVEN_SCALE nobody asks */
   if ((y.dtype != FK_E4M3 && y.dtype != FK_I8) || !fk_view_known(x) || y_scale.dtype != FK_F32)
     return cudaErrorNotSupported;
   if (rows == 0 || cols == 0) return cudaSuccess;
+  if (given != 0) return launch_given(cu, y, y_scale, x, given);
   const FkQuantRows q = {(const __nv_bfloat16 *)x.data, x.ld, (uint8_t *)y.data, y.ld, (float *)y_scale.data, rows};
   const bool fast = y.dtype == FK_E4M3 && x.dtype == FK_BF16 && y_scale.rank == 1 && cols <= INT32_MAX;
   const cudaError_t status = fast ? fk_cuda_quant_rows(cu->stream, &q, (int)cols) : cudaErrorNotSupported;
@@ -312,16 +373,19 @@ cudaError_t fk_cuda_upload_codes(FkCuda *cu, void *codes, float *scales, const v
 
 cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups) {
   FkQuantNorm q[FK_MAX_GROUPS] = {};
+  FkGiven given[FK_MAX_GROUPS] = {};
   for (int i = 0; i < groups; i++) {
     const bool modulated = fk_tensor_given(n[i].scale) || fk_tensor_given(n[i].shift);
     const FkTensor x = n[i].x, y = n[i].y;
     if (x.dtype != FK_BF16 || y.dtype != FK_E4M3 || n[i].y_scale.rank != 1 || fk_tensor_cols(x) != 3072)
       return cudaErrorNotSupported;
+    if ((n[i].given != 0) != (n[0].given != 0)) return cudaErrorNotSupported;
+    if (n[i].given != 0) given[i] = fk_cuda_given(cu, n[i].given);
     q[i].rows = FkQuantRows{
         (const __nv_bfloat16 *)x.data, x.ld, (uint8_t *)y.data, y.ld, (float *)n[i].y_scale.data, fk_tensor_rows(x)};
     q[i].mul = (const float *)(modulated ? n[i].scale.data : n[i].weight.data);
     q[i].add = (const float *)(modulated ? n[i].shift.data : n[i].bias.data);
     q[i].one = modulated ? 1.0f : 0.0f;
   }
-  return fk_cuda_quant_norm(cu->stream, cu->sms, groups, q, 3072, n[0].eps);
+  return fk_cuda_quant_norm(cu->stream, cu->sms, groups, q, 3072, n[0].eps, n[0].given != 0 ? given : NULL);
 }

@@ -287,6 +287,7 @@ typedef struct {
   bool modulated;
   int sample;
   bool timed, codes; /* codes: to E4M3 with a scale a row */
+  float given;       /* that scale, 0: measured */
 } LayerNormCase;
 
 static const LayerNormCase layer_norm_cases[] = {
@@ -307,10 +308,15 @@ static const LayerNormCase layer_norm_cases[] = {
     {FK_BF16, {64, 513}, 256, 320, .modulated = true, .codes = true},
     {FK_BF16, {5, 6}, 101, .modulated = true, .codes = true},
     {FK_F32, {33}, 256, .codes = true},
+    {FK_BF16, {37, 131}, 3072, .modulated = true, .codes = true, .given = 0.02f},
+    {FK_BF16, {301, 1111}, 3072, 3328, .modulated = true, .codes = true, .given = 0.3f},
+    {FK_BF16, {64, 513}, 256, 320, .modulated = true, .codes = true, .given = 0.02f},
+    {FK_F32, {33}, 101, .codes = true, .given = 0.02f},
     {FK_BF16, {512, 4096}, 3072, .modulated = true, .sample = SAMPLE, .timed = true},
     {FK_BF16, {512, 8192}, 3072, .modulated = true, .sample = SAMPLE, .timed = true},
     {FK_BF16, {512, 65024}, 3072, .modulated = true, .sample = SAMPLE, .timed = true},
     {FK_BF16, {512, 8192}, 3072, .modulated = true, .sample = SAMPLE, .timed = true, .codes = true},
+    {FK_BF16, {512, 8192}, 3072, .modulated = true, .sample = SAMPLE, .timed = true, .codes = true, .given = 0.02f},
 };
 
 typedef struct {
@@ -429,6 +435,7 @@ typedef struct {
   int64_t rows, cols, ldx, ldy, height, width;
   int sample;
   bool timed;
+  float given; /* 0: measured */
 } QuantizeCase;
 
 static const QuantizeCase quantize_cases[] = {
@@ -449,6 +456,14 @@ static const QuantizeCase quantize_cases[] = {
     {FK_E4M3, FK_BF16, 300, 384, 400, .height = 128, .width = 64},
     {FK_I8, FK_BF16, 300, 384, .height = 128, .width = 128},
     {FK_I8, FK_F32, 70, 256, .height = 1, .width = 128},
+    {FK_E4M3, FK_BF16, 33, 640, 648, .given = 0.01f},
+    {FK_E4M3, FK_BF16, 300, 3072, .ldy = 15360, .given = 0.3f},
+    {FK_E4M3, FK_BF16, 37, 101, 103, 107, .given = 0.01f},
+    {FK_E4M3, FK_BF16, 20, 24, .given = 3e-20f},
+    {FK_E4M3, FK_F32, 130, 256, 300, .given = 0.01f},
+    {FK_E4M3, FK_BF16, 50, 512, .height = 1, .width = 128, .given = 0.004f},
+    {FK_E4M3, FK_F32, 300, 384, 400, .height = 128, .width = 64, .given = 0x1p-6f},
+    {FK_E4M3, FK_BF16, 8704, 15360, 21504, .sample = SAMPLE, .timed = true, .given = 0.02f},
     {FK_E4M3, FK_BF16, 8704, 3072, 9216, 15360, .sample = SAMPLE, .timed = true},
     {FK_E4M3, FK_BF16, 8704, 12288, 21504, 15360, .sample = SAMPLE, .timed = true},
     {FK_E4M3, FK_BF16, 8704, 15360, 21504, .sample = SAMPLE, .timed = true},

@@ -301,6 +301,7 @@ step test-gpu-edit 60 test-gpu-edit --tap
 step test-gpu-frames 60 test-gpu-frames --tap
 step test-gpu-steps 60 test-gpu-steps --tap
 step test-gpu-files 60 test-gpu-files --tap
+step test-gpu-static 90 test-gpu-static --tap
 step test-gpu-devices 60 test-gpu-devices --tap
 step test-gpu-machine 60 test-gpu-machine --tap
 # What only has to be right runs side by side; what is timed runs alone.

@@ -37,6 +37,7 @@ typedef struct {
   size_t scratch;     /* bytes that compositions may need */
   bool codes;         /* the product is one of codes */
   bool value_codes;   /* attention: of values alone, half of its products */
+  float given;        /* scale of quantize; 0: measured */
   double flop, bytes; /* bytes: operands read and written once, group norm's input twice */
   int encode, decode; /* how often the autoencoder runs it */
 } Job;
@@ -57,7 +58,7 @@ static void issue(const Job *j, int s, FkArena *arena) {
   case CONV: fk_op_conv(be, arena, &j->on[s].conv); break;
   case COPY: fk_op_copy(be, j->on[s].rows.y, j->on[s].rows.x); break;
   case GATE_ADD: fk_op_gate_add(be, j->on[s].rows.y, j->on[s].rows.x, j->on[s].rows.vector); break;
-  case QUANTIZE: fk_op_quantize(be, j->on[s].rows.y, j->on[s].rows.vector, j->on[s].rows.x); break;
+  case QUANTIZE: fk_op_quantize_given(be, j->on[s].rows.y, j->on[s].rows.vector, j->on[s].rows.x, j->given); break;
   }
 }
 
@@ -272,9 +273,11 @@ static void all_attention(void) {
 static void layer_norm_case(const LayerNormCase *c) {
   Job j = {.kind = LAYER_NORM, .groups = c->rows[1] ? 2 : 1};
   Pair out[4]; /* results, then scales */
-  if (!wanted(&j, "layer_norm %ld+%ld rows of %ld %s%s%s", (long)c->rows[0], (long)c->rows[1], (long)c->cols,
-              c->modulated ? "modulated" : "weighted", c->dtype == FK_F32 ? ", float" : "", c->codes ? ", codes" : ""))
+  if (!wanted(&j, "layer_norm %ld+%ld rows of %ld %s%s%s%s", (long)c->rows[0], (long)c->rows[1], (long)c->cols,
+              c->modulated ? "modulated" : "weighted", c->dtype == FK_F32 ? ", float" : "", c->codes ? ", codes" : "",
+              c->given > 0 ? ", scale given" : ""))
     return;
+  if (c->given > 0 && !(side[GPU]->can & FK_CAN_GIVEN_SCALE)) return;
   sample_rows = timing ? 0 : c->sample;
   if (c->codes) j.scratch = (size_t)(c->rows[0] + c->rows[1]) * (size_t)c->cols * 4 + 4096;
   for (int g = 0; g < j.groups; g++) {
@@ -289,7 +292,7 @@ static void layer_norm_case(const LayerNormCase *c) {
       FkLayerNorm *n = &j.on[s].layer_norm[g];
       *n = c->modulated ? (FkLayerNorm){.x = x.t[s], .y = y.t[s], .scale = a.t[s], .shift = b.t[s], .eps = 1e-6f}
                         : (FkLayerNorm){.x = x.t[s], .y = y.t[s], .weight = a.t[s], .bias = b.t[s], .eps = 1e-5f};
-      if (c->codes) n->y_scale = as_vector(scale.t[s]);
+      if (c->codes) n->y_scale = as_vector(scale.t[s]), n->given = c->given;
     }
   }
   run(&j, j.groups * (c->codes ? 2 : 1), out);
@@ -349,13 +352,25 @@ static void set_rare_rows(Pair x, int64_t cols) {
   set_element(x, 4, cols - 1, -INFINITY);
 }
 
+/* What a scale has cut off since `before` is counted alike. */
+static void same_saturated(const char *name, const int64_t *before) {
+  const int64_t cpu = side[CPU]->count.saturated - before[CPU], gpu = side[GPU]->count.saturated - before[GPU];
+  char detail[64], title[200];
+  snprintf(title, sizeof title, "%s, saturated", name);
+  snprintf(detail, sizeof detail, "%ld, on the CPU %ld", (long)gpu, (long)cpu);
+  report(cpu == gpu, title, detail);
+}
+
 static void quantize_case(const QuantizeCase *c) {
   Job j = {.kind = QUANTIZE};
   char groups[48] = "";
   if (c->width) snprintf(groups, sizeof groups, ", groups of %ldx%ld", (long)c->height, (long)c->width);
-  if (!wanted(&j, "quantize %ldx%ld%s to %s%s", (long)c->rows, (long)c->cols, c->x == FK_F32 ? ", float," : "",
-              c->codes == FK_I8 ? "int8" : "codes", groups))
+  const int64_t before[SIDES] = {side[CPU]->count.saturated, side[GPU]->count.saturated};
+  if (!wanted(&j, "quantize %ldx%ld%s to %s%s%s", (long)c->rows, (long)c->cols, c->x == FK_F32 ? ", float," : "",
+              c->codes == FK_I8 ? "int8" : "codes", groups, c->given > 0 ? ", scale given" : ""))
     return;
+  if (c->given > 0 && !(side[GPU]->can & FK_CAN_GIVEN_SCALE)) return;
+  j.given = c->given;
   sample_rows = timing ? 0 : c->sample;
   Pair x = row_operand(c->x, c->rows, c->cols, c->ldx, NORMAL, 0, 2);
   Pair y = row_operand(c->codes, c->rows, c->cols, c->ldy, OUTPUT, 0, 0), scale;
@@ -371,6 +386,7 @@ static void quantize_case(const QuantizeCase *c) {
     j.on[s].rows.vector = c->width ? scale.t[s] : as_vector(scale.t[s]);
   }
   run(&j, 2, (Pair[]){y, scale});
+  if (c->given > 0 && !timing && !c->sample) same_saturated(j.name, before);
 }
 
 static void all_quantize(void) {
