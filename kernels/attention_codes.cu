@@ -102,7 +102,7 @@ cudaError_t launch_any(FkCuda *cu, const FkAttention *a, int width) {
   return cudaGetLastError();
 }
 
-cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) {
+template <bool Leave> cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) {
   const FkAttnCodes x = {.q = (const __nv_bfloat16 *)a->q.data,
                          .k = (const __nv_bfloat16 *)a->k.data,
                          .v = (const __nv_bfloat16 *)a->v.data,
@@ -116,11 +116,12 @@ cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) {
                          .heads = (int)a->heads,
                          .scale = a->scale,
                          .v_codes = (uint8_t *)a->v_codes.data,
-                         .v_scale = (float *)a->v_scale.data};
-  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)attention_codes_sm90_kernel<false>, Plan<false>::kShared));
+                         .v_scale = (float *)a->v_scale.data,
+                         .codes = fk_attention_codes_of(cu, a)};
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)attention_codes_sm90_kernel<false, Leave>, Plan<false>::kShared));
   attention_codes_kernel<true><<<dim3((x.sk + 127) / 128, x.heads), 256, 0, cu->stream>>>(x);
   FK_CUDA_TRY(cudaGetLastError());
-  return attention_codes_start<false>(cu, &x, cu->stream);
+  return attention_codes_start<false, Leave>(cu, &x, cu->stream);
 }
 
 } // namespace
@@ -129,7 +130,10 @@ cudaError_t fk_cuda_attention_value_codes(FkCuda *cu, const FkAttention *a) {
   const int64_t width = fk_tensor_cols(a->q) / a->heads;
   const bool rows16 = fk_cuda_rows16(a->q) && fk_cuda_rows16(a->k) && fk_cuda_rows16(a->v) && fk_cuda_rows16(a->o);
   if (fk_tensor_rows(a->q) == 0 || fk_tensor_rows(a->k) == 0) return cudaSuccess;
-  if (cu->arch == 90 && width == 128 && rows16 && a->scale > 0) return launch_sm90(cu, a);
+  const bool leaves = fk_tensor_given(a->o_codes); /* as codes: asked for as a fused op, which may be declined */
+  if (cu->arch == 90 && width == 128 && rows16 && a->scale > 0)
+    return leaves ? launch_sm90<true>(cu, a) : launch_sm90<false>(cu, a);
+  if (leaves) return cudaErrorNotSupported;
   if (width > kAnyThreads * kAnyColumns || a->q.dtype != FK_BF16 || a->k.dtype != FK_BF16 || a->o.dtype != FK_BF16)
     return fk_cuda_decline(cu, "heads are %d wide; the kernels take up to %d", (int)width, kAnyThreads * kAnyColumns);
   return launch_any(cu, a, (int)width);

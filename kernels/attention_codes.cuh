@@ -4,10 +4,7 @@
 #ifndef FK_ATTENTION_CODES_CUH
 #define FK_ATTENTION_CODES_CUH
 
-#include <cuda_fp8.h>
-#include <cuda_runtime.h>
-
-#include "ptx.cuh"
+#include "attention_store.cuh"
 
 /* Head h is columns 128 h.. of every row. Pointers are device memory, 16-byte aligned, codes and scales 256-byte; ld in
  * elements. */
@@ -22,6 +19,7 @@ typedef struct {
   uint8_t *v_codes;                   /* [heads * 128, keys padded to 128] */
   float *q_scale, *k_scale, *v_scale; /* [heads, ld_q_scale], [heads, tiles], [heads, tiles] */
   int ld_q_scale;
+  FkAttentionCodes codes; /* of the result */
 } FkAttnCodes;
 
 /* Where key `key` of a tile of 128 stands in V^T: within 16 keys the order in which a thread of the products' first

@@ -242,7 +242,7 @@ FK_DEVICE void pack(uint32_t (&p)[16], const int (&s)[64]) {
  * that compute and 24 in the one that copies. Exponentials take 1024 clocks a tile, products 1024 with int8 and 1536
  * with bfloat16 scores, everything else of the softmax about 800 issue slots: bound by how well the two warpgroups
  * cover each other. */
-template <bool Codes>
+template <bool Codes, bool Leave = false>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_codes_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
                                 const __grid_constant__ CUtensorMap map_v, const FkAttnCodes args) {
@@ -414,7 +414,10 @@ __global__ void __launch_bounds__(kThreads, 1)
         products_done();
       }
       promote(vs, vs);
-      fk_attention_store(args.o, args.ld_o, args.sq, o, sum, row, head);
+      if constexpr (Leave)
+        fk_attention_store_codes(args.codes, args.sq, o, sum, row, head);
+      else
+        fk_attention_store(args.o, args.ld_o, args.sq, o, sum, row, head);
       clear();
     }
   }
@@ -438,7 +441,8 @@ bool values_map(const FkCuda *cu, CUtensorMap *map, const void *base, int64_t ke
 }
 
 /* Asynchronous; the kernel has been made ready for Plan<Codes>::kShared bytes, its codes have been made. */
-template <bool Codes> cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x, cudaStream_t stream) {
+template <bool Codes, bool Leave = false>
+cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x, cudaStream_t stream) {
   CUtensorMap map_q, map_k, map_v;
   const int tiles = (x->sk + 127) / 128;
   const bool maps = Codes ? codes_map(cu, &map_q, x->q_codes, (int64_t)x->heads * 128, x->sq, x->heads, 64) &&
@@ -457,7 +461,7 @@ template <bool Codes> cudaError_t attention_codes_start(const FkCuda *cu, const 
   config.gridDim = dim3(min(work, cu->sms / kCluster * kCluster)), config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = Plan<Codes>::kShared, config.stream = stream;
   config.attrs = &attribute, config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, attention_codes_sm90_kernel<Codes>, map_q, map_k, map_v, args);
+  return cudaLaunchKernelEx(&config, attention_codes_sm90_kernel<Codes, Leave>, map_q, map_k, map_v, args);
 }
 
 } // namespace

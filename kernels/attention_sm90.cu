@@ -32,6 +32,7 @@ struct Args {
   int64_t ld_o;
   int sq, sk, heads;
   float scale; /* softmax scale times log2(e) */
+  FkAttentionCodes codes;
 };
 
 /* Which query tile a block works on: `tile` counts (head, query tile) pairs, queries fastest, so that the blocks that
@@ -204,7 +205,7 @@ FK_DEVICE void rescale(float (&o)[64], const float (&alpha)[2]) {
  * runs at 1659 MHz in a short burst and 1488 MHz for long, with the tensor cores busy in 89 % of the clocks. Measured,
  * TFLOP/s short / long (989 on the datasheet): 8704 x 8704 792 / 724 (80 % / 73 %), 4608 x 8704 773 / 714,
  * 4608 x 4608 762 / 705, 2560 x 2560 674 / 662; cuDNN 9 at 8704 x 8704 in the same run 649 / 623. */
-template <class P>
+template <class P, bool Codes>
 __global__ void __launch_bounds__(P::kThreads, 1)
     attention_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
                           const __grid_constant__ CUtensorMap map_v, const Args args) {
@@ -336,7 +337,10 @@ __global__ void __launch_bounds__(P::kThreads, 1)
       }
       products_done();
       pack_weights<N>(p, s);
-      fk_attention_store(args.o, args.ld_o, args.sq, o, sum, row, head);
+      if constexpr (Codes)
+        fk_attention_store_codes(args.codes, args.sq, o, sum, row, head);
+      else
+        fk_attention_store(args.o, args.ld_o, args.sq, o, sum, row, head);
       clear();
     }
   }
@@ -344,15 +348,16 @@ __global__ void __launch_bounds__(P::kThreads, 1)
 #endif
 }
 
-template <class P> cudaError_t launch(FkCuda *cu, const FkAttention *a) {
-  auto kernel = attention_sm90_kernel<P>;
+template <class P, bool Codes> cudaError_t launch(FkCuda *cu, const FkAttention *a) {
+  auto kernel = attention_sm90_kernel<P, Codes>;
   CUtensorMap map_q, map_k, map_v;
   const int sq = (int)fk_tensor_rows(a->q), sk = (int)fk_tensor_rows(a->k), heads = (int)a->heads;
   FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, P::kShared));
   FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_q, a->q.data, a->q.ld, sq, 2 * heads, 64, 2));
   FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_k, a->k.data, a->k.ld, sk, 2 * heads, P::N, 2 / P::Cluster));
   FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_v, a->v.data, a->v.ld, sk, 2 * heads, P::N, 2 / P::Cluster));
-  const Args args = {(__nv_bfloat16 *)a->o.data, a->o.ld, sq, sk, heads, a->scale * 1.4426950408889634f};
+  const Args args = {(__nv_bfloat16 *)a->o.data,  a->o.ld, sq, sk, heads, a->scale * 1.4426950408889634f,
+                     fk_attention_codes_of(cu, a)};
   const int tiles = (sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster) * heads * P::Cluster;
   cudaLaunchAttribute attribute;
   attribute.id = cudaLaunchAttributeClusterDimension;
@@ -367,5 +372,6 @@ template <class P> cudaError_t launch(FkCuda *cu, const FkAttention *a) {
 } // namespace
 
 cudaError_t fk_cuda_attention_sm90(FkCuda *cu, const FkAttention *a) {
-  return launch<Plan<2, 128, 3, 2>>(cu, a);
+  using P = Plan<2, 128, 3, 2>;
+  return fk_tensor_given(a->o_codes) ? launch<P, true>(cu, a) : launch<P, false>(cu, a);
 }

@@ -18,16 +18,28 @@ FK_DEVICE float fk_given_product(float x, float inverse) {
   return __fmaf_rn(x, inverse, -__fsub_rn(x, x));
 }
 
-/* Two codes, `low` in the low byte. *beyond: counts what saturates. */
-FK_DEVICE uint32_t fk_given_two(float low, float high, float inverse, unsigned *beyond) {
+/* 1 where a product saturates, else 0: one instruction. */
+FK_DEVICE float fk_given_over(float product) {
+  float over;
+  asm("set.gt.f32.f32 %0, %1, 0f43E00000;" : "=f"(over) : "f"(fabsf(product)));
+  return over;
+}
+
+/* Two codes, `low` in the low byte. *beyond: counts what saturates, exact below 2^24. */
+FK_DEVICE uint32_t fk_given_two(float low, float high, float inverse, float *beyond) {
   const float a = fk_given_product(low, inverse), b = fk_given_product(high, inverse);
-  *beyond += (fabsf(a) > 448.0f) + (fabsf(b) > 448.0f);
+  *beyond += fk_given_over(a) + fk_given_over(b);
   return __nv_cvt_float2_to_fp8x2(make_float2(a, b), __NV_SATFINITE, __NV_E4M3);
 }
 
+/* The same of two numbers in bf16. */
+FK_DEVICE uint32_t fk_given_bf16(uint32_t pair, float inverse, float *beyond) {
+  return fk_given_two(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u), inverse, beyond);
+}
+
 /* Integers: the sum is the same in any order. */
-FK_DEVICE void fk_given_count(unsigned long long *saturated, unsigned beyond) {
-  if (beyond) atomicAdd(saturated, (unsigned long long)beyond);
+FK_DEVICE void fk_given_count(unsigned long long *saturated, float beyond) {
+  if (beyond > 0) atomicAdd(saturated, (unsigned long long)beyond);
 }
 
 #endif

@@ -192,7 +192,8 @@ template <class T> cudaError_t launch_any(FkCuda *cu, const Problem &p, const Fk
   return cudaGetLastError();
 }
 
-/* Codes: the Hopper kernels where they have the case, which follows from N, K, epilogue and alignment alone. */
+/* Codes: the Hopper kernels where they have the case, which follows from N, K, epilogue and alignment alone. No other
+ * leaves its result as codes. */
 cudaError_t launch_codes(FkCuda *cu, const Problem &p, const FkLinear *l) {
   FkCudaFp8Group g[FK_MAX_GROUPS] = {};
   bool fast = !p.y_f32;
@@ -212,10 +213,14 @@ cudaError_t launch_codes(FkCuda *cu, const Problem &p, const FkLinear *l) {
                           from.rope,
                           from.m};
     fast = fast && l[i].w.scale.kind == FK_SCALE_ROW;
+    if (!fk_tensor_given(l[i].y_codes)) continue;
+    fast = fast && l[i].given > 0 && l[i].y_scale.rank == 1;
+    g[i].codes = (uint8_t *)l[i].y_codes.data, g[i].ld_codes = l[i].y_codes.ld;
+    g[i].codes_scale = (float *)l[i].y_scale.data, g[i].given = fk_cuda_given(cu, l[i].given);
   }
   const cudaError_t status =
       fast ? fk_cuda_linear_fp8(cu, p.groups, g, p.n, p.k, p.epilogue, p.width) : cudaErrorNotSupported;
-  return status == cudaErrorNotSupported ? launch_any<uint8_t>(cu, p, l) : status;
+  return status == cudaErrorNotSupported && !g[0].codes ? launch_any<uint8_t>(cu, p, l) : status;
 }
 
 /* What the tensor maps and the 16-byte accesses of the Hopper kernels ask for. */
@@ -271,6 +276,7 @@ cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups) {
   Problem p = {.groups = groups, .n = (int)l->w.out, .k = (int)l->w.in, .width = (int)l->width};
   p.epilogue = epilogue_of(l), p.y_f32 = l->y.dtype == FK_F32;
   bool fast = cu->arch == 90 && !(p.y_f32 && p.epilogue == FK_LINEAR_GATE);
+  if (fk_tensor_given(l->y_codes) && (l->x.dtype != FK_E4M3 || l->y.dtype != FK_BF16)) return cudaErrorNotSupported;
   for (int i = 0; i < groups; i++) {
     if (!takes(&l[i], l->x.dtype, l->w.dtype, l->y.dtype))
       return fk_cuda_decline(cu, "no kernel for x of type %d, weights of type %d (scales %d), y of type %d",

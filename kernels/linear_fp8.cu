@@ -47,17 +47,19 @@ template <int BT> cudaError_t run(FkCuda *cu, const FkFp8Args &a, void (*kernel)
   return cudaLaunchKernelEx(&config, kernel, a);
 }
 
-template <int BT> cudaError_t short_sums(FkCuda *cu, const FkFp8Args &a, FkLinearEpilogue epilogue) {
+template <int BT> cudaError_t short_sums(FkCuda *cu, const FkFp8Args &a, int epilogue) {
   switch (epilogue) {
   case FK_LINEAR_NONE: return run<BT>(cu, a, linear_fp8_pingpong_sm90_kernel<FK_LINEAR_NONE, BT>);
   case FK_LINEAR_GELU: return run<BT>(cu, a, linear_fp8_pingpong_sm90_kernel<FK_LINEAR_GELU, BT>);
   case FK_LINEAR_GATE: return run<BT>(cu, a, linear_fp8_pingpong_sm90_kernel<FK_LINEAR_GATE, BT>);
   case FK_LINEAR_QKV: return run<BT>(cu, a, linear_fp8_pingpong_sm90_kernel<FK_LINEAR_QKV, BT>);
+  case FK_FP8_GELU_CODES: return run<BT>(cu, a, linear_fp8_pingpong_sm90_kernel<FK_FP8_GELU_CODES, BT>);
+  case FK_FP8_QKV_CODES: return run<BT>(cu, a, linear_fp8_pingpong_sm90_kernel<FK_FP8_QKV_CODES, BT>);
   default: return cudaErrorNotSupported;
   }
 }
 
-template <int BT> cudaError_t long_sums(FkCuda *cu, const FkFp8Args &a, FkLinearEpilogue epilogue) {
+template <int BT> cudaError_t long_sums(FkCuda *cu, const FkFp8Args &a, int epilogue) {
   switch (epilogue) {
   case FK_LINEAR_NONE: return run<BT>(cu, a, linear_fp8_sm90_kernel<false, BT>);
   case FK_LINEAR_GATE: return run<BT>(cu, a, linear_fp8_sm90_kernel<true, BT>);
@@ -65,7 +67,7 @@ template <int BT> cudaError_t long_sums(FkCuda *cu, const FkFp8Args &a, FkLinear
   }
 }
 
-cudaError_t launch(FkCuda *cu, const FkFp8Args &a, FkLinearEpilogue epilogue, const FkFp8Plan &plan) {
+cudaError_t launch(FkCuda *cu, const FkFp8Args &a, int epilogue, const FkFp8Plan &plan) {
   switch (plan.promoted * 1000 + plan.tokens) {
   case 128: return short_sums<128>(cu, a, epilogue);
   case 160: return short_sums<160>(cu, a, epilogue);
@@ -82,7 +84,12 @@ cudaError_t launch(FkCuda *cu, const FkFp8Args &a, FkLinearEpilogue epilogue, co
 bool aligned(const FkCudaFp8Group &g) {
   const uintptr_t bits = (uintptr_t)g.x | (uintptr_t)g.w | (uintptr_t)g.w_scale | (uintptr_t)g.y | (uintptr_t)g.bias |
                          (uintptr_t)g.gate | (uintptr_t)g.q_norm | (uintptr_t)g.k_norm | (uintptr_t)g.rope;
-  return bits % 16 == 0 && g.ldx % 16 == 0 && g.ldy % 8 == 0;
+  return bits % 16 == 0 && g.ldx % 16 == 0 && g.ldy % 8 == 0 && (uintptr_t)g.codes % 4 == 0 && g.ld_codes % 4 == 0;
+}
+
+/* The one that leaves codes; -1: there is none. */
+int with_codes(FkLinearEpilogue epilogue) {
+  return epilogue == FK_LINEAR_GELU ? FK_FP8_GELU_CODES : epilogue == FK_LINEAR_QKV ? FK_FP8_QKV_CODES : -1;
 }
 
 } // namespace
@@ -114,7 +121,7 @@ cudaError_t fk_cuda_linear_fp8(FkCuda *cu, int groups, const FkCudaFp8Group *g, 
   if (cu->arch != 90 || n % (2 * FK_PP_FEATURES) || k % 16 || (plan.promoted && a.pp.k_blocks < FK_FP8_GROUP))
     return cudaErrorNotSupported;
   for (int i = 0; i < groups; i++) {
-    if (!aligned(g[i])) return cudaErrorNotSupported;
+    if (!aligned(g[i]) || !g[i].codes != !g[0].codes) return cudaErrorNotSupported;
     a.pp.row_tiles[i] = (g[i].m + tokens - 1) / tokens;
     if (!a.pp.row_tiles[i]) continue;
     FK_CUDA_TRY(map_x(cu, &a.pp.x[i][0], g[i], k, half));
@@ -122,7 +129,8 @@ cudaError_t fk_cuda_linear_fp8(FkCuda *cu, int groups, const FkCudaFp8Group *g, 
     FK_CUDA_TRY(map_w(cu, &a.pp.w[i], g[i].w, n, k, plan.promoted));
     a.pp.rows[i] = FkLinearRows{g[i].y, g[i].ldy, g[i].bias, g[i].gate, g[i].q_norm, g[i].k_norm, g[i].rope, g[i].m};
     a.x_scale[i] = g[i].x_scale, a.w_scale[i] = g[i].w_scale;
+    a.codes[i] = FkFp8Codes{g[i].codes, g[i].ld_codes, g[i].codes_scale, g[i].given};
   }
   a.pp.units = (a.pp.row_tiles[0] + a.pp.row_tiles[1]) * a.pp.pairs;
-  return a.pp.units ? launch(cu, a, epilogue, plan) : cudaSuccess;
+  return a.pp.units ? launch(cu, a, g[0].codes ? with_codes(epilogue) : epilogue, plan) : cudaSuccess;
 }

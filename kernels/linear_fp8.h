@@ -33,6 +33,12 @@ typedef struct {
   const float *q_norm, *k_norm;
   const float2 *rope; /* [m, 64] */
   int m;
+  /* GELU and QKV: the last columns of y, all or those of the MLP, rounded to bf16, leave as codes under a given scale
+   * instead (FkLinear.y_codes). NULL: they leave as numbers. */
+  uint8_t *codes;     /* [m, N or N - 3 D], multiples of 4 bytes */
+  int64_t ld_codes;   /* bytes, multiple of 4 */
+  float *codes_scale; /* [m], filled with the scale */
+  FkGiven given;
 } FkCudaFp8Group;
 
 /* What is launched for a shape. band: token tiles that walk over the features together. */
@@ -47,8 +53,8 @@ FkFp8Plan fk_cuda_linear_fp8_plan(int sms, int groups, const FkCudaFp8Group *g, 
 
 /* One launch for 1 or 2 groups of N columns; width: D of the QKV epilogue; plan NULL: the one above. Asynchronous; fit
  * for graph capture once the same kernel ran. cudaErrorNotSupported, with nothing enqueued: another architecture,
- * N % 256, K % 16, misaligned operands, SILU and QUICK_GELU, GELU and QKV above FK_FP8_ONCE_K. A row's bytes depend on
- * neither m, nor the other group, nor the tile.
+ * N % 256, K % 16, misaligned operands, SILU and QUICK_GELU, GELU and QKV above FK_FP8_ONCE_K, codes of the others. A
+ * row's bytes depend on neither m, nor the other group, nor the tile.
  *
  * GATE above FK_FP8_ONCE_K: gate * (...) is rounded to bf16 and added in memory, which rounds again. */
 cudaError_t fk_cuda_linear_fp8(FkCuda *cu, int groups, const FkCudaFp8Group *g, int n, int k, FkLinearEpilogue epilogue,

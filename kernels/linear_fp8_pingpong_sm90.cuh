@@ -10,9 +10,20 @@
 
 #include "linear_pingpong_sm90.cuh"
 
+/* GELU, and QKV with its MLP columns, leaving as codes under a given scale. */
+constexpr int FK_FP8_GELU_CODES = FK_LINEAR_QKV + 1, FK_FP8_QKV_CODES = FK_LINEAR_QKV + 2;
+
+typedef struct {
+  uint8_t *y; /* of the first such column */
+  int64_t ld;
+  float *scale;
+  FkGiven given;
+} FkFp8Codes;
+
 typedef struct {
   FkPpArgs pp; /* k_blocks: of 128 codes */
   const float *x_scale[2], *w_scale[2];
+  FkFp8Codes codes[2];
 } FkFp8Args;
 
 /* Shared memory: as FkPpShape, then the scales of a tile's tokens [2 warpgroups][2 tiles][BT]. */
@@ -85,6 +96,66 @@ FK_DEVICE void fk_fp8_pp_scale(const float *tokens, float4 f, float (&lo)[BT / 2
   }
 }
 
+/* ---- results in codes ------------------------------------------------------------------------------------------- */
+
+/* The scales of the tile's rows, written by the tiles of the first such column. */
+template <int BT> FK_DEVICE void fk_fp8_fill_scale(const FkFp8Args &a, const FkPpTile &t, int first) {
+  const FkFp8Codes &c = a.codes[t.group];
+  if (t.col != first) return;
+  for (int at = threadIdx.x & 127; at < BT && t.row + at < a.pp.rows[t.group].m; at += 128)
+    c.scale[t.row + at] = c.given.scale;
+}
+
+/* A thread's place in a tile of which `first` is the first column in codes. */
+FK_DEVICE FkPpSpot fk_fp8_codes_spot(const FkFp8Args &a, const FkPpTile &t, int first) {
+  const FkFp8Codes &c = a.codes[t.group];
+  int lane = threadIdx.x & 31, in = (threadIdx.x >> 5 & 3) * 32 + lane / 4 * 4, row = t.row + (lane & 3) * 2;
+  FkPpSpot s = fk_pp_spot<FK_LINEAR_GELU>(a.pp, t);
+  s.ld = c.ld;
+  s.y = (char *)c.y + row * c.ld + t.col - first + in;
+  return s;
+}
+
+FK_DEVICE void fk_fp8_store4(char *p, uint32_t v, bool wanted) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %2, 0;\n@p st.global.b32 [%1], %0;\n}" ::"r"(v), "l"(p),
+               "r"((int)wanted)
+               : "memory");
+}
+
+/* As fk_pp_map with GELU, whose bf16 numbers become codes: eight lanes store 32 bytes in a row. */
+template <int BT>
+FK_DEVICE void fk_fp8_codes_map(const FkPpSpot &s, const FkGiven &given, const float (&lo)[BT / 2],
+                                const float (&hi)[BT / 2]) {
+  float beyond = 0;
+#pragma unroll
+  for (int j = 0; j < BT / 8; j++) {
+    if (j % 4 == 0 && 8 * j >= s.left) break;
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      float over = 0;
+      uint2 v = fk_pp_pack(fk_pp_act<FK_LINEAR_GELU>(fk_pp_value(s, lo, hi, j, e)));
+      uint32_t codes = fk_given_bf16(v.x, given.inverse, &over) | fk_given_bf16(v.y, given.inverse, &over) << 16;
+      fk_fp8_store4(s.y + (8 * j + e) * s.ld, codes, 8 * j + e < s.left);
+      beyond += 8 * j + e < s.left ? over : 0;
+    }
+  }
+  fk_given_count(given.saturated, beyond);
+}
+
+/* fk_pp_finish for the two that end in codes: part 3, of which all of GELU is. */
+template <int Epi, int BT>
+FK_DEVICE void fk_fp8_codes_finish(const FkPpSpot &s, const FkGiven &given, int part, float *sums, int bar,
+                                   const float (&lo)[BT / 2], const float (&hi)[BT / 2]) {
+  if (Epi == FK_FP8_GELU_CODES || part >= 3)
+    fk_fp8_codes_map<BT>(s, given, lo, hi);
+  else if (part == 1)
+    fk_pp_map<FK_LINEAR_NONE, BT, true>(s, lo, hi);
+  else
+    fk_pp_head<BT, true>(s, sums, bar, lo, hi);
+}
+
+/* ---- the kernel of short sums ----------------------------------------------------------------------------------- */
+
 /* As fk_pp_consume. A warpgroup writes the token scales of its unit before its turn, which is the barrier that makes
  * them visible; of the two buffers a slower warp can still be reading only the other one. */
 template <int Epi, int BT>
@@ -92,6 +163,9 @@ FK_DEVICE void fk_fp8_pp_consume(const FkFp8Args &args, uint8_t *shared, uint32_
   using S = FkPpShape<BT>;
   const FkPpArgs &a = args.pp;
   constexpr int step = S::stage_bytes >> 4;
+  constexpr bool Heads = Epi == FK_LINEAR_QKV || Epi == FK_FP8_QKV_CODES;
+  constexpr bool Codes = Epi == FK_FP8_GELU_CODES || Epi == FK_FP8_QKV_CODES;
+  constexpr int Numbers = Heads ? FK_LINEAR_QKV : Epi; /* what of the tile is no code */
   int wg = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0) - 1, clusters = gridDim.x / 2, lane = threadIdx.x & 31;
   uint32_t smem = fk_smem(shared);
   uint64_t wd = fk_desc(smem), xd = fk_desc(smem + S::w_bytes);
@@ -104,6 +178,7 @@ FK_DEVICE void fk_fp8_pp_consume(const FkFp8Args &args, uint8_t *shared, uint32_
   for (int unit = blockIdx.x / 2 + wg * clusters; unit < a.units; unit += 2 * clusters, block += 2 * a.k_blocks) {
     FkPpTile t = fk_pp_tile(a, unit, BT, rank);
     fk_fp8_tokens<BT>(args, t, scales + buffer);
+    if (Codes) fk_fp8_fill_scale<BT>(args, t, Heads ? 3 * a.width : 0);
     int stage = block % S::stages, phase = block / S::stages & 1, before = stage;
     fk_bar_sync(4 + wg, 256);
     fk_wgmma_hold(lo), fk_wgmma_hold(hi);
@@ -122,12 +197,16 @@ FK_DEVICE void fk_fp8_pp_consume(const FkFp8Args &args, uint8_t *shared, uint32_
     }
     const float *features = args.w_scale[t.group] + t.col + (threadIdx.x >> 5 & 3) * 32 + lane / 4 * 4;
     float4 f = __ldg((const float4 *)features);
-    FkPpSpot s = fk_pp_spot<Epi>(a, t);
+    bool coded = Codes && (!Heads || t.col >= 3 * a.width);
+    FkPpSpot s = coded ? fk_fp8_codes_spot(args, t, Heads ? 3 * a.width : 0) : fk_pp_spot<Numbers>(a, t);
     fk_wgmma_wait<0>();
     fk_wgmma_hold(lo), fk_wgmma_hold(hi);
     fk_pp_release(empty, before);
     fk_fp8_pp_scale<BT>(scales + buffer + 2 * (lane & 3), f, lo, hi);
-    fk_pp_finish<Epi, BT, true>(s, Epi == FK_LINEAR_QKV ? t.col / a.width : 0, sums, 2 + wg, lo, hi);
+    if constexpr (Codes)
+      fk_fp8_codes_finish<Epi, BT>(s, args.codes[t.group].given, Heads ? t.col / a.width : 3, sums, 2 + wg, lo, hi);
+    else
+      fk_pp_finish<Epi, BT, true>(s, Epi == FK_LINEAR_QKV ? t.col / a.width : 0, sums, 2 + wg, lo, hi);
     buffer ^= BT;
   }
 }

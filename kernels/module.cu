@@ -182,7 +182,6 @@ cudaError_t create_resources(FkBackend *be, FkCuda *cu) {
   FK_CUDA_TRY(cudaMalloc((void **)&cu->scratch, device_bytes));
   be->fixed_bytes = device_bytes;
   cu->counter = (unsigned *)(cu->scratch + FK_CUDA_SCRATCH_BYTES);
-  cu->saturated = (unsigned long long *)(cu->counter + 32);
   FK_CUDA_TRY(cudaMemsetAsync(cu->counter, 0, 256, cu->stream));
   FK_CUDA_TRY(cudaHostAlloc((void **)&cu->flags, FK_CUDA_STAGES * sizeof(int), cudaHostAllocMapped));
   FK_CUDA_TRY(cudaHostGetDevicePointer((void **)&cu->flags_device, cu->flags, 0));
@@ -251,7 +250,8 @@ bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   be->device = cu->device;
   be->dtype = FK_BF16;
   /* Elsewhere products of codes would be slower than those of numbers. */
-  be->can |= FK_CAN_DEVICE_IMAGES | FK_CAN_WEIGHT_CODES | (cu->arch == 90 ? FK_CAN_FP8 | FK_CAN_VALUE_CODES | FK_CAN_GIVEN_SCALE : 0);
+  be->can |= FK_CAN_DEVICE_IMAGES | FK_CAN_WEIGHT_CODES |
+             (cu->arch == 90 ? FK_CAN_FP8 | FK_CAN_VALUE_CODES | FK_CAN_GIVEN_SCALE : 0);
   return true;
 }
 
@@ -326,22 +326,11 @@ void collect_flags(FkBackend *be) {
   memset(cu->flags, 0, FK_CUDA_STAGES * sizeof(int));
 }
 
-/* What given scales have cut off since the last wait. The sum goes on growing, also in recordings. */
-void collect_saturated(FkBackend *be) {
-  FkCuda *cu = (FkCuda *)be->priv;
-  unsigned long long now = 0;
-  if (!ok(be, "sync", cudaMemcpyAsync(&now, cu->saturated, sizeof now, cudaMemcpyDeviceToHost, cu->stream)) ||
-      !ok(be, "sync", cudaStreamSynchronize(cu->stream)))
-    return;
-  be->count.saturated += (int64_t)(now - cu->collected);
-  cu->collected = now;
-}
-
 void cuda_sync(FkBackend *be) {
   FkCuda *cu = enter(be);
-  if (!ok(be, "sync", cudaStreamSynchronize(cu->stream))) return;
-  collect_flags(be);
-  if (cu->given) collect_saturated(be);
+  int64_t saturated = 0;
+  if (ok(be, "sync", cudaStreamSynchronize(cu->stream))) collect_flags(be);
+  if (cu->given && !be->dead && ok(be, "sync", fk_cuda_saturated(cu, &saturated))) be->count.saturated += saturated;
 }
 
 void cuda_download(FkBackend *be, void *to, const void *from, size_t bytes) {

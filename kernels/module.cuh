@@ -72,9 +72,9 @@ typedef struct {
   FkCudaGraph graph[FK_CUDA_GRAPHS];
   int graphs;
   bool capturing;
-  /* Numbers that given scales have cut off: on the device, and those that are in FkBackend.count. `given` from the
-   * first such launch on: sync then asks. */
-  unsigned long long *saturated, collected;
+  /* What given scales have cut off is counted behind `counter`; those of it that sync has collected. It asks from the
+   * first such launch on. */
+  unsigned long long collected;
   bool given;
   char declined[128]; /* why the last launcher answered cudaErrorNotSupported; "": it did not say */
 } FkCuda;
@@ -88,10 +88,15 @@ int fk_cuda_clusters(FkCuda *cu, const void *kernel, const cudaLaunchConfig_t *c
 /* cudaErrorNotSupported, with a sentence for the failure that it may become; `format` as printf. */
 cudaError_t fk_cuda_decline(FkCuda *cu, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Numbers that given scales have cut off since open, on the device. */
+static inline unsigned long long *fk_cuda_cut(const FkCuda *cu) {
+  return (unsigned long long *)(cu->counter + 32);
+}
+
 /* A scale for kernels that end in codes under it; what it cuts off is counted. */
 static inline FkGiven fk_cuda_given(FkCuda *cu, float scale) {
   cu->given = true;
-  return FkGiven{scale, 1.0f / scale, cu->saturated};
+  return FkGiven{scale, 1.0f / scale, fk_cuda_cut(cu)};
 }
 
 /* A function of the driver, which is not linked, as this version of it has it. NULL: there is none. */
@@ -142,6 +147,8 @@ cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int g
 /* E4M3 codes [rows, cols] and scales [rows] of numbers in the host's pinned memory. */
 cudaError_t fk_cuda_upload_codes(FkCuda *cu, void *codes, float *scales, const void *from, FkDtype is, int64_t rows,
                                  int64_t cols);
+/* *since: what given scales have cut off since the last such call, recordings included. Waits. */
+cudaError_t fk_cuda_saturated(FkCuda *cu, int64_t *since);
 
 /* expand.cu */
 cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x, cudaStream_t stream = NULL); /* NULL: the ops' */

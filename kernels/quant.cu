@@ -32,7 +32,7 @@ FK_DEVICE uint2 quant_eight(const float (&v)[8], Factor f) {
                                                                                                      << 16);
 }
 
-FK_DEVICE uint2 given_eight(const float (&v)[8], float inverse, unsigned *beyond) {
+FK_DEVICE uint2 given_eight(const float (&v)[8], float inverse, float *beyond) {
   uint32_t two[4];
 #pragma unroll
   for (int i = 0; i < 4; i++) two[i] = fk_given_two(v[2 * i], v[2 * i + 1], inverse, beyond);
@@ -70,7 +70,7 @@ FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, const FkGiven &given, float
   const int c = threadIdx.x * 8;
   const __nv_bfloat16 *x = g.rows.x + first * g.rows.ldx + c;
   float mul[V][8] = {}, add[V][8] = {};
-  unsigned beyond = 0;
+  float beyond = 0;
   uint4 ahead[kAhead][V];
 #pragma unroll
   for (int u = 0; u < kAhead; u++)
@@ -265,7 +265,7 @@ struct GivenOp {
   float *scale; /* [rows] or NULL */
   FkGiven given;
   template <int V> __device__ __forceinline__ void run(int64_t row, int64_t col) const {
-    unsigned beyond = 0;
+    float beyond = 0;
     float v[V];
     fk_view_load<V>(x, row, col, v);
     uint8_t *to = codes + row * ld_codes + col;
@@ -388,4 +388,13 @@ cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int g
     q[i].one = modulated ? 1.0f : 0.0f;
   }
   return fk_cuda_quant_norm(cu->stream, cu->sms, groups, q, 3072, n[0].eps, n[0].given != 0 ? given : NULL);
+}
+
+cudaError_t fk_cuda_saturated(FkCuda *cu, int64_t *since) {
+  unsigned long long now = 0;
+  FK_CUDA_TRY(cudaMemcpyAsync(&now, fk_cuda_cut(cu), sizeof now, cudaMemcpyDeviceToHost, cu->stream));
+  FK_CUDA_TRY(cudaStreamSynchronize(cu->stream));
+  *since = (int64_t)(now - cu->collected);
+  cu->collected = now;
+  return cudaSuccess;
 }

@@ -28,6 +28,7 @@ typedef struct {
   FkAct act;
   gint64 width, head; /* QKV */
   gint64 y_block;     /* codes out: columns under one scale, -1: the row; 0: numbers out */
+  float given;        /* that scale; 0: measured */
 } QuantLinear;
 
 static FkWeight weight_of(Case *c, const QuantLinear *s) {
@@ -113,8 +114,13 @@ static FkLinear linear_of(Case *c, const QuantLinear *s, gint64 m) {
   if (!s->numbers) l.x_scale = case_scales(c, m, s->block ? s->k / s->block : 0);
   for (gint64 i = 0; !s->numbers && i < fk_tensor_count(l.x_scale); i++) /* sums of about 1 behind the scales */
     ((float *)l.x_scale.data)[i / fk_tensor_cols(l.x_scale) * l.x_scale.ld + i % fk_tensor_cols(l.x_scale)] *= 0x1p-20f;
-  l.y = s->y_block ? case_codes(c, FK_E4M3, m, s->n, 3) : case_2d(c, m, s->n, 3);
-  if (s->y_block) l.y_scale = case_scales(c, m, s->y_block > 0 ? s->n / s->y_block : 0);
+  l.y = case_2d(c, m, s->n, 3);
+  if (s->y_block) {
+    const gint64 cols = s->n - 3 * s->width;
+    l.y_codes = case_codes(c, FK_E4M3, m, cols, 3);
+    l.y_scale = case_scales(c, m, s->y_block > 0 ? cols / s->y_block : 0);
+    l.given = s->given;
+  }
   l.bias = case_1d(c, s->n);
   l.gate = case_1d(c, s->n);
   if (!s->width) return l;
@@ -124,20 +130,24 @@ static FkLinear linear_of(Case *c, const QuantLinear *s, gint64 m) {
   return l;
 }
 
-/* Codes out: the same op with numbers out, then quantize; both have their own tests. */
+/* Codes out: the same op with numbers out, then quantize; both have their own tests. The columns that leave as numbers
+ * are the same too. */
 static void expect_codes(Case *c, FkArena *arena, const FkLinear *l) {
   FkLinear numbers = *l;
-  const gint64 rows = fk_tensor_rows(l->y), cols = fk_tensor_cols(l->y);
-  numbers.y_scale = fk_tensor_none();
-  numbers.y = case_2d(c, rows, cols, 0);
+  const gint64 rows = fk_tensor_rows(l->y), all = fk_tensor_cols(l->y), cols = fk_tensor_cols(l->y_codes);
+  numbers.y_codes = numbers.y_scale = fk_tensor_none();
+  numbers.y = case_2d(c, rows, all, 0);
   fk_op_linear(c->be, arena, &numbers, 1);
   FkTensor y = case_codes(c, FK_E4M3, rows, cols, 0), scale = case_2d(c, rows, fk_tensor_cols(l->y_scale), 0);
   if (l->y_scale.rank == 1) scale = case_1d(c, rows);
-  fk_op_quantize(c->be, y, scale, numbers.y);
+  fk_op_quantize_given(c->be, y, scale, fk_tensor_slice_cols(numbers.y, all - cols, cols), l->given);
   double *codes = g_new(double, rows *cols);
   for (gint64 i = 0; i < rows * cols; i++) codes[i] = ((const guint8 *)y.data)[i];
-  case_expect(c, l->y, codes);
+  case_expect(c, l->y_codes, codes);
   case_expect(c, l->y_scale, case_read(scale));
+  if (cols < all)
+    case_expect(c, fk_tensor_slice_cols(l->y, 0, all - cols),
+                case_read(fk_tensor_slice_cols(numbers.y, 0, all - cols)));
 }
 
 static void run_linear(Case *c, const QuantLinear *shape) {
@@ -182,6 +192,10 @@ LINEAR(e4m3_w1024, .m = {5}, .n = 30, .k = 2048, .dtype = FK_E4M3, .weight_block
 LINEAR(e4m3_e8m0, .m = {5}, .n = 30, .k = 77, .dtype = FK_E4M3, .e8m0 = TRUE)
 LINEAR(e4m3_codes, .m = {29}, .n = 256, .k = 300, .dtype = FK_E4M3, .y_block = 128)
 LINEAR(e4m3_codes_gelu, .m = {29, 3}, .n = 77, .k = 300, .dtype = FK_E4M3, .act = FK_ACT_GELU_TANH, .y_block = -1)
+LINEAR(e4m3_codes_given, .m = {29, 7}, .n = 96, .k = 300, .dtype = FK_E4M3, .act = FK_ACT_GELU_TANH, .y_block = -1,
+       .given = 0.003f)
+LINEAR(e4m3_codes_qkv, .m = {45}, .n = 902, .k = 200, .dtype = FK_E4M3, .epilogue = FK_EPI_QKV, .width = 256,
+       .head = 128, .y_block = -1, .given = 0.01f)
 LINEAR(i8_row, .m = {37}, .n = 45, .k = 1100, .dtype = FK_I8)
 LINEAR(i8_128, .m = {33}, .n = 70, .k = 640, .dtype = FK_I8, .block = 128, .weight_block = -1)
 LINEAR(i8_w256, .m = {9}, .n = 31, .k = 768, .dtype = FK_I8, .weight_block = 256)
@@ -294,26 +308,63 @@ static void attention_sharp(Case *c) {
   run_attention(c, 33, 400, 1, 64, 60, FALSE);
 }
 
-/* o as codes: the result in numbers, quantised. */
-static void attention_codes(Case *c) {
+enum { OF_NUMBERS, OF_CODES, OF_VALUE_CODES };
+
+static void run_form(Case *c, FkArena *arena, const FkAttention *a, int form) {
+  if (form == OF_CODES)
+    fk_op_attention_quantized(c->be, arena, a);
+  else if (form == OF_VALUE_CODES)
+    fk_op_attention_value_codes(c->be, arena, a);
+  else
+    fk_op_attention(c->be, a);
+}
+
+/* The result in numbers, quantised: `first` rows under one scale and the others under another, or all measured. o is
+ * the queries' place, as in the model. */
+static void run_to_codes(Case *c, int form, gint64 first, float given) {
   enum { ROWS = 40, KEYS = 140, COLS = 256 };
   FkAttention a = {.q = case_2d(c, ROWS, COLS, 1), .k = case_2d(c, KEYS, COLS, 2), .v = case_2d(c, KEYS, COLS, 0)};
   a.heads = 2;
   a.scale = 0.1f;
   FkAttention numbers = a;
-  a.o = case_codes(c, FK_E4M3, ROWS, COLS, 3);
-  a.o_scale = case_scales(c, ROWS, 2);
-  numbers.o = case_2d(c, ROWS, COLS, 0);
   FkArena arena;
+  numbers.o = case_2d(c, ROWS, COLS, 0);
   g_assert_true(fk_arena_open(&arena, c->be, 1 << 20));
-  fk_op_attention_quantized(c->be, &arena, &a);
-  fk_op_attention_quantized(c->be, &arena, &numbers);
-  FkTensor scale, codes = quantized(c, numbers.o, FK_E4M3, 1, 2, &scale);
-  double *want = g_new(double, ROWS *COLS);
-  for (int i = 0; i < ROWS * COLS; i++) want[i] = ((const guint8 *)codes.data)[i / COLS * codes.ld + i % COLS];
-  case_expect(c, a.o, want);
-  case_expect(c, a.o_scale, case_read(scale));
+  run_form(c, &arena, &numbers, form);
+  a.o = a.q;
+  a.o_codes = case_codes(c, FK_E4M3, ROWS, COLS, 3);
+  a.o_scale = case_scales(c, ROWS, given > 0 ? 0 : 2);
+  a.given[0] = given;
+  a.given[1] = 2 * given;
+  a.given_rows = first;
+  run_form(c, &arena, &a, form);
+  g_assert_cmpuint(arena.used, ==, 0);
+  double *want = g_new(double, ROWS *COLS), *scales = g_new(double, ROWS *(given > 0 ? 1 : 2));
+  for (int part = 0; part < 2; part++) {
+    const gint64 from = part ? first : 0, n = part ? ROWS - first : first;
+    if (n == 0) continue;
+    FkTensor codes = case_codes(c, FK_E4M3, n, COLS, 0), scale = case_scales(c, n, given > 0 ? 0 : 2);
+    fk_op_quantize_given(c->be, codes, scale, fk_tensor_slice_rows(numbers.o, from, n), a.given[part]);
+    for (gint64 i = 0; i < n * COLS; i++) want[from * COLS + i] = ((const guint8 *)codes.data)[i];
+    g_autofree double *s = case_read(scale);
+    memcpy(scales + from * (given > 0 ? 1 : 2), s, (size_t)(n * (given > 0 ? 1 : 2)) * sizeof *s);
+  }
+  case_expect(c, a.o_codes, want);
+  case_expect(c, a.o_scale, scales);
   fk_arena_close(&arena);
+}
+
+static void codes_to_codes(Case *c) {
+  run_to_codes(c, OF_CODES, 40, 0);
+}
+static void codes_to_given(Case *c) {
+  run_to_codes(c, OF_CODES, 7, 0.001f);
+}
+static void numbers_to_given(Case *c) {
+  run_to_codes(c, OF_NUMBERS, 33, 0.002f);
+}
+static void values_to_given(Case *c) {
+  run_to_codes(c, OF_VALUE_CODES, 0, 0.002f);
 }
 
 /* Tolerances: 0 where float32 steps follow the definition; 1e-6 behind an activation or float32 sums; attention
@@ -334,6 +385,8 @@ const CaseRow ops_quant_cases[] = {
     {"linear/e4m3-e8m0", e4m3_e8m0, 0, TRUE},
     {"linear/e4m3-codes", e4m3_codes, 0, TRUE},
     {"linear/e4m3-codes-gelu-groups", e4m3_codes_gelu, 0, TRUE},
+    {"linear/e4m3-codes-given-groups", e4m3_codes_given, 0, TRUE},
+    {"linear/e4m3-codes-qkv", e4m3_codes_qkv, 0, TRUE},
     {"linear/i8-row", i8_row, 0, TRUE, {1024, 3072, 3072}},
     {"linear/i8-128", i8_128, 0, TRUE},
     {"linear/i8-weight-256", i8_w256, 0, TRUE},
@@ -344,7 +397,10 @@ const CaseRow ops_quant_cases[] = {
     {"attention/codes-tiles", attention_tiles, 1e-6, FALSE, {1024, 1024, 4}},
     {"attention/codes-of-numbers", attention_numbers, 1e-6, FALSE},
     {"attention/codes-sharp", attention_sharp, 1e-6, FALSE},
-    {"attention/codes-to-codes", attention_codes, 0, FALSE},
+    {"attention/codes-to-codes", codes_to_codes, 0, FALSE},
+    {"attention/codes-to-given", codes_to_given, 0, FALSE},
+    {"attention/numbers-to-given", numbers_to_given, 0, FALSE},
+    {"attention/value-codes-to-given", values_to_given, 0, FALSE},
     {"attention/value-codes-small", values_small, 1e-6, FALSE},
     {"attention/value-codes-tiles", values_tiles, 1e-4, FALSE, {1024, 1024, 4}},
     {"attention/value-codes-sharp", values_sharp, 1e-4, FALSE},

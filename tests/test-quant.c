@@ -314,6 +314,121 @@ static void given(void) {
   fk_backend_close(be);
 }
 
+/* ---- Results in codes: which slot is asked for what ---- */
+
+static struct {
+  int fused, coded, attention, quantize; /* calls; of them with codes as the result */
+  float given[2];                        /* of the last two quantize */
+  gint64 rows[2];
+} asked;
+static bool declines; /* codes as the result */
+
+static void note_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given) {
+  (void)be;
+  g_assert_cmpint(fk_tensor_rows(y), ==, fk_tensor_rows(x));
+  g_assert_cmpint(fk_tensor_cols(y), ==, fk_tensor_cols(x));
+  g_assert_cmpint(fk_tensor_rows(y), ==, y_scale.dim[0]);
+  asked.given[asked.quantize % 2] = given;
+  asked.rows[asked.quantize++ % 2] = fk_tensor_rows(y);
+}
+
+static bool note_linear(FkBackend *be, const FkLinear *l, int groups) {
+  (void)be;
+  (void)groups;
+  asked.fused++;
+  asked.coded += fk_tensor_given(l->y_codes);
+  return !declines || !fk_tensor_given(l->y_codes);
+}
+
+static bool note_flash(FkBackend *be, const FkAttention *a) {
+  (void)be;
+  asked.fused++;
+  asked.coded += fk_tensor_given(a->o_codes);
+  return !fk_tensor_given(a->v_codes) && (!declines || !fk_tensor_given(a->o_codes));
+}
+
+static void note_attention(FkBackend *be, const FkAttention *a) {
+  (void)be;
+  g_assert_false(fk_tensor_given(a->o_codes));
+  asked.attention++;
+}
+
+/* The single block's projection and its attention over two ranges of rows. */
+static void leave(FkBackend *be, bool values) {
+  enum { ROWS = 12, D = 128, E = 64 };
+  static char memory[1 << 20]; /* nobody follows it */
+  FkArena arena = {0};
+  const FkTensor wide = fk_tensor_2d(memory, FK_BF16, ROWS, 7 * D), codes = fk_tensor_2d(memory, FK_E4M3, ROWS, 5 * D);
+  const FkTensor scale = fk_tensor_1d(memory, FK_F32, ROWS), vector = fk_tensor_1d(memory, FK_F32, E);
+  FkLinear l = {
+      .x = fk_tensor_slice_cols(codes, 0, D), .x_scale = scale, .y = wide, .epilogue = FK_EPI_QKV, .width = D};
+  l.w = (FkWeight){.data = memory, .dtype = FK_E4M3, .out = 7 * D, .in = D};
+  l.w.scale = (FkScale){.data = memory, .dtype = FK_F32, .kind = FK_SCALE_ROW};
+  l.q_norm = l.k_norm = vector;
+  l.rope = fk_tensor_2d(memory, FK_F32, ROWS, E);
+  l.y_codes = fk_tensor_slice_cols(codes, D, 4 * D);
+  l.y_scale = scale;
+  l.given = 0.5f;
+  FkAttention a = {.heads = 2, .scale = 1, .given = {0.25f, 0.125f}, .given_rows = 5};
+  a.k = fk_tensor_slice_cols(wide, 0, D);
+  a.v = fk_tensor_slice_cols(wide, D, D);
+  a.q = a.o = fk_tensor_slice_cols(wide, 2 * D, D);
+  a.o_codes = fk_tensor_slice_cols(codes, 0, D);
+  a.o_scale = scale;
+  memset(&asked, 0, sizeof asked);
+  g_assert_true(fk_arena_open(&arena, be, 1 << 20));
+  if (!values) fk_op_linear(be, &arena, &l, 1);
+  if (values)
+    fk_op_attention_value_codes(be, &arena, &a);
+  else
+    fk_op_attention(be, &a);
+  g_assert_true(fk_backend_sync(be));
+  fk_arena_close(&arena);
+}
+
+static void leaving(void) {
+  FkFailure failure;
+  char message[256];
+  FkBackend *be = fk_backend_open("null", 0, 0, &failure, message, sizeof message);
+  FkOps table = *be->ops;
+  g_assert_true(be->can & FK_CAN_FUSED_CODES);
+  table.linear_fused = note_linear;
+  table.flash_attention = note_flash;
+  table.attention = note_attention;
+  table.quantize = note_quantize;
+  be->ops = &table;
+  leave(be, false); /* both leave their kernels as codes */
+  g_assert_cmpint(asked.fused, ==, 2);
+  g_assert_cmpint(asked.coded, ==, 2);
+  g_assert_cmpint(asked.quantize + asked.attention, ==, 0);
+  for (int i = 0; i < 2; i++) { /* no kernel has them; nobody may ask */
+    declines = i == 0;
+    be->use = declines ? be->can : be->can & ~(uint32_t)FK_CAN_FUSED_CODES;
+    leave(be, false);
+    g_assert_cmpint(asked.coded, ==, declines ? 2 : 0);
+    g_assert_cmpint(asked.fused, ==, declines ? 4 : 2);
+    g_assert_cmpint(asked.attention, ==, 0);
+    g_assert_cmpint(asked.quantize, ==, 3);
+    g_assert_cmpfloat((double)asked.given[1], ==, 0.25); /* the second and the third */
+    g_assert_cmpfloat((double)asked.given[0], ==, 0.125);
+    g_assert_cmpint(asked.rows[1], ==, 5);
+    g_assert_cmpint(asked.rows[0], ==, 7);
+  }
+  declines = false;
+  be->use = be->can & ~(uint32_t)FK_CAN_FLASH; /* the general attention has no codes, whatever is fused */
+  leave(be, false);
+  g_assert_cmpint(asked.coded, ==, 1);
+  g_assert_cmpint(asked.attention, ==, 1);
+  g_assert_cmpint(asked.quantize, ==, 2);
+  be->use = be->can;
+  leave(be, true); /* declined; values in codes are the basic slot's */
+  g_assert_cmpint(asked.coded, ==, 1);
+  g_assert_cmpint(asked.attention, ==, 1);
+  g_assert_cmpint(asked.quantize, ==, 2);
+  be->ops = &fk_null_ops;
+  fk_backend_close(be);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   for (guint i = 0; i < G_N_ELEMENTS(cases); i++) {
@@ -323,6 +438,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/quant/broken-is-seen", broken_is_seen);
   g_test_add_func("/quant/round-span", round_span);
   g_test_add_func("/quant/given", given);
+  g_test_add_func("/quant/leaving", leaving);
   g_test_add_data_func("/quant/attention/near", GINT_TO_POINTER(CODES), attention_is_near);
   g_test_add_data_func("/quant/attention/broken", GINT_TO_POINTER(CODES), attention_broken);
   g_test_add_data_func("/quant/attention/value-codes-near", GINT_TO_POINTER(VALUE_CODES), attention_is_near);

@@ -141,6 +141,7 @@ static void needs(void) {
     uint32_t needs;
   } rows[] = {{"fused-qkv", FK_CAN_FUSED_QKV},
               {"flash-attention", FK_CAN_FLASH},
+              {"fused-codes", FK_CAN_FUSED_CODES},
               {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
               {"cuda-graph", FK_CAN_GRAPH},
               {"expand-ahead", FK_CAN_EXPAND_AHEAD}};

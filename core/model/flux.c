@@ -59,6 +59,7 @@ void fk_flux_run_open(FkFluxRun *r, const FkFlux *f, FkBackend *be, FkArena *are
   if (quantised(f)) {
     r->codes = fk_arena_2d(arena, FK_E4M3, rows, 5 * d);
     r->codes_scale = fk_arena_1d(arena, FK_F32, rows);
+    r->given_scale = fk_arena_1d(arena, FK_F32, rows);
   }
   r->rope = fk_arena_2d(arena, FK_F32, rows, e);
   r->mod = fk_arena_1d(arena, FK_F32, f->mod_total);
@@ -120,9 +121,15 @@ static bool takes_codes(FkWeight w) {
   return w.dtype == FK_E4M3 || w.dtype == FK_I8;
 }
 
-/* Rows first..first+n of the codes and of their scales, for a product with `columns` columns; one scale a row. */
-static FkTensor codes(const FkFluxRun *r, int64_t first, int64_t n, int64_t columns) {
-  return fk_tensor_slice_cols(fk_tensor_slice_rows(r->codes, first, n), 0, columns);
+/* The scale of the inputs of products with w, where it is known beforehand; else 0. */
+static float given_scale(const Rows *rows, FkWeight w) {
+  w = weight(rows, w);
+  return takes_codes(w) ? w.x_scale : 0;
+}
+
+/* Columns first..first+columns of rows from..from+n of the codes; their scales, one a row. */
+static FkTensor codes(const FkFluxRun *r, int64_t from, int64_t n, int64_t first, int64_t columns) {
+  return fk_tensor_slice_cols(fk_tensor_slice_rows(r->codes, from, n), first, columns);
 }
 
 static FkTensor codes_scale(const FkFluxRun *r, int64_t first, int64_t n) {
@@ -136,7 +143,7 @@ static FkLayerNorm norm_for(const Rows *rows, FkWeight w, int64_t first, int64_t
   w = weight(rows, w);
   if (!takes_codes(w)) return norm;
   norm.given = w.x_scale;
-  norm.y = codes(r, first, n, r->flux->width);
+  norm.y = codes(r, first, n, 0, r->flux->width);
   norm.y_scale = codes_scale(r, first, n);
   return norm;
 }
@@ -151,9 +158,20 @@ static FkLinear of_norm(const Rows *rows, int64_t from, int64_t n, FkWeight w, F
   const FkFluxRun *r = rows->run;
   FkLinear l = {.x = fk_tensor_slice_rows(r->normed, from, n), .y = y, .bias = bias, .w = weight(rows, w)};
   if (!takes_codes(l.w)) return l;
-  l.x = codes(r, from, n, r->flux->width);
+  l.x = codes(r, from, n, 0, r->flux->width);
   l.x_scale = codes_scale(r, from, n);
   return l;
+}
+
+/* The MLP columns of l, the last ones, as the operand of products with w, where its scale is known: they go beside
+ * attention's. */
+static void leave_as_codes(const Rows *rows, int64_t from, int64_t n, FkWeight w, FkLinear *l) {
+  const FkFluxRun *r = rows->run;
+  const int64_t d = r->flux->width;
+  l->given = given_scale(rows, w);
+  if (l->given <= 0) return;
+  l->y_codes = codes(r, from, n, d, 4 * d);
+  l->y_scale = fk_tensor_slice(r->given_scale, from, n);
 }
 
 static FkLinear project_qkv(const Rows *rows, int64_t from, int64_t n, FkWeight w, FkTensor bias, FkTensor q_norm,
@@ -167,7 +185,8 @@ static FkLinear project_qkv(const Rows *rows, int64_t from, int64_t n, FkWeight 
   return l;
 }
 
-/* hidden += gate * (wide[:, column..] W^T + b), in place; the operand is quantised first where the weight is. */
+/* hidden += gate * (wide[:, column..] W^T + b), in place. Where the weight is quantised the operand is, here or, where
+ * its scale was known, by what made it. */
 static FkLinear gated_out(const Rows *rows, int64_t from, int64_t n, int64_t column, FkWeight w, FkTensor bias,
                           FkTensor gate) {
   const FkFluxRun *r = rows->run;
@@ -179,9 +198,9 @@ static FkLinear gated_out(const Rows *rows, int64_t from, int64_t n, int64_t col
                 .epilogue = FK_EPI_GATE};
   if (!takes_codes(l.w)) return l;
   const FkTensor numbers = l.x;
-  l.x = codes(r, from, n, w.in);
-  l.x_scale = codes_scale(r, from, n);
-  fk_op_quantize_given(r->be, l.x, l.x_scale, numbers, l.w.x_scale);
+  l.x = codes(r, from, n, column - 2 * r->flux->width, w.in);
+  l.x_scale = l.w.x_scale > 0 ? fk_tensor_slice(r->given_scale, from, n) : codes_scale(r, from, n);
+  if (l.w.x_scale <= 0) fk_op_quantize(r->be, l.x, l.x_scale, numbers);
   return l;
 }
 
@@ -200,8 +219,9 @@ static void keep_keys(const Rows *rows, int block) {
   if (n) fk_op_copy(r->be, fk_tensor_slice_rows(saved, 0, n), wide(r, context - target, n, 0, 2 * d));
 }
 
-/* Queries of rows from..from+n against all keys; the result takes the queries' place. */
-static void attend(const Rows *rows, int block, int64_t from, int64_t n) {
+/* Queries of rows from..from+n against all keys; the result takes the queries' place, or is codes for products with w:
+ * the first `text` rows for w[0], the others for w[1]. */
+static void attend(const Rows *rows, int block, int64_t from, int64_t n, int64_t text, const FkWeight *const w[2]) {
   const FkFluxRun *r = rows->run;
   const int64_t d = r->flux->width;
   if (rows->saved_kv) keep_keys(rows, block);
@@ -211,7 +231,13 @@ static void attend(const Rows *rows, int block, int64_t from, int64_t n) {
                    .v = wide(r, 0, rows->rows, d, d),
                    .o = q,
                    .heads = r->flux->config.heads,
-                   .scale = 1.0f / sqrtf((float)r->flux->config.head_width)};
+                   .scale = 1.0f / sqrtf((float)r->flux->config.head_width),
+                   .given = {given_scale(rows, *w[0]), given_scale(rows, *w[1])},
+                   .given_rows = text};
+  if (a.given[0] > 0) {
+    a.o_codes = codes(r, from, n, 0, d);
+    a.o_scale = fk_tensor_slice(r->given_scale, from, n);
+  }
   if (r->attention == FK_ATTENTION_FP8)
     fk_op_attention_quantized(r->be, r->arena, &a);
   else if (r->attention == FK_ATTENTION_FP8_VALUES)
@@ -233,7 +259,7 @@ static void double_block(const Rows *rows, int i) {
   FkLinear qkv[2] = {project_qkv(rows, 0, t, c->qkv, c->qkv_bias, c->q_norm, c->k_norm),
                      project_qkv(rows, t, n, x->qkv, x->qkv_bias, x->q_norm, x->k_norm)};
   fk_op_linear(r->be, r->arena, qkv, 2);
-  attend(rows, i, 0, rows->active);
+  attend(rows, i, 0, rows->active, t, (const FkWeight *[]){&c->out, &x->out});
   FkLinear out[2] = {gated_out(rows, 0, t, 2 * d, c->out, c->out_bias, mod_chunk(r, text, 2)),
                      gated_out(rows, t, n, 2 * d, x->out, x->out_bias, mod_chunk(r, image, 2))};
   fk_op_linear(r->be, r->arena, out, 2);
@@ -246,6 +272,8 @@ static void double_block(const Rows *rows, int i) {
     up[g].epilogue = FK_EPI_ACT;
     up[g].act = FK_ACT_GELU_TANH;
   }
+  leave_as_codes(rows, 0, t, c->ff_out, &up[0]);
+  leave_as_codes(rows, t, n, x->ff_out, &up[1]);
   fk_op_linear(r->be, r->arena, up, 2);
   FkLinear down[2] = {gated_out(rows, 0, t, 3 * d, c->ff_out, c->ff_out_bias, mod_chunk(r, text, 5)),
                       gated_out(rows, t, n, 3 * d, x->ff_out, x->ff_out_bias, mod_chunk(r, image, 5))};
@@ -274,8 +302,9 @@ static void single_block(const Rows *rows, int i, bool last) {
   fk_op_layer_norm(r->be, r->arena, &norm, 1);
   if (last) keys_and_values(rows, b);
   FkLinear in = project_qkv(rows, from, n, b->in, b->in_bias, b->q_norm, b->k_norm);
+  leave_as_codes(rows, from, n, b->out, &in);
   fk_op_linear(r->be, r->arena, &in, 1);
-  attend(rows, r->flux->config.layers + i, from, n);
+  attend(rows, r->flux->config.layers + i, from, n, n, (const FkWeight *[]){&b->out, &b->out});
   FkLinear out = gated_out(rows, from, n, 2 * d, b->out, b->out_bias, mod_chunk(r, mod, 2));
   fk_op_linear(r->be, r->arena, &out, 1);
 }
@@ -339,7 +368,7 @@ static FkCount walk(const FkFluxRun *run, const FkFluxPass *pass, const Piece *p
   FkBackend counter = {.ops = &fk_null_ops,
                        .can = run->be->can,
                        .dtype = run->be->dtype,
-                       .use = FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FLASH,
+                       .use = FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV | FK_CAN_FLASH | FK_CAN_FUSED_CODES,
                        .ahead = ahead};
   FkFluxRun shadow = *run;
   shadow.be = &counter;

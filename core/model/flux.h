@@ -73,15 +73,17 @@ typedef struct {
   FkTensor tokens;               /* [target + context, in_channels]: the model's input */
   FkTensor hidden, normed;       /* [rows, D] */
   FkTensor wide;                 /* [rows, 7 D]: [K | V | Q or attention | MLP] */
-  FkTensor codes, codes_scale; /* [rows, 5 D] and [rows] or [rows, 5 D / 128]: a product's quantised operand, made just
-                                  before it; absent where no block's weights are quantised */
-  FkTensor rope;               /* [rows, E] float32 */
-  FkTensor mod;                /* [mod_total] float32: the running evaluation's */
-  FkTensor velocity;           /* [target, out_channels] float32: the model's output */
-  FkTensor *saved_kv;          /* [slots * blocks] of [kept_target + context, 2 D], or NULL: nothing is reused */
-  int64_t kept_target;         /* target rows whose keys and values are saved too, before the context's: none or all */
-  FkTensor saved_index;        /* [context] int32: saved rows that stand for the context; absent: the last ones */
-  int recordings;              /* FK_RECORDINGS_*, counted on where sizes of one kind differ */
+  /* [rows, 5 D] and [rows]: quantised operands of products, a norm's in the first D columns, or attention's and beside
+   * it the MLP's; scales of what is measured, and of results that leave their op as codes under a given scale, which
+   * may happen while the norm's are read. Absent where no block's weights are quantised. */
+  FkTensor codes, codes_scale, given_scale;
+  FkTensor rope;        /* [rows, E] float32 */
+  FkTensor mod;         /* [mod_total] float32: the running evaluation's */
+  FkTensor velocity;    /* [target, out_channels] float32: the model's output */
+  FkTensor *saved_kv;   /* [slots * blocks] of [kept_target + context, 2 D], or NULL: nothing is reused */
+  int64_t kept_target;  /* target rows whose keys and values are saved too, before the context's: none or all */
+  FkTensor saved_index; /* [context] int32: saved rows that stand for the context; absent: the last ones */
+  int recordings;       /* FK_RECORDINGS_*, counted on where sizes of one kind differ */
 } FkFluxRun;
 
 #define FK_FLUX_REFERENCES 8 /* pictures beside the frame, at most */

@@ -81,8 +81,9 @@ static const FkOps *find_table(const char *name, void **module, char *message, s
 /* Capabilities that follow from the table; open adds those that depend on the device. */
 static uint32_t capabilities(const FkOps *ops) {
   return (ops->linear_fused ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : 0u) |
-         (ops->flash_attention ? FK_CAN_FLASH : 0u) | (ops->conv_fused ? FK_CAN_FUSED_CONV : 0u) |
-         (ops->group_norm_silu ? FK_CAN_FUSED_GROUP_NORM : 0u) |
+         (ops->flash_attention ? FK_CAN_FLASH : 0u) |
+         (ops->linear_fused && ops->flash_attention ? FK_CAN_FUSED_CODES : 0u) |
+         (ops->conv_fused ? FK_CAN_FUSED_CONV : 0u) | (ops->group_norm_silu ? FK_CAN_FUSED_GROUP_NORM : 0u) |
          (ops->graph_begin && ops->graph_end ? FK_CAN_GRAPH : 0u) | (ops->stream_expand ? FK_CAN_EXPAND_AHEAD : 0u);
 }
 

@@ -44,7 +44,8 @@ enum {
   FK_CAN_GIVEN_SCALE = 1u << 9,      /* quantize and layer_norm with a given scale */
   FK_CAN_VALUE_CODES = 1u << 10,     /* attention of numbers with values in codes */
   FK_CAN_WEIGHT_CODES = 1u << 11,    /* products of numbers and weights in E4M3 codes in linear */
-  FK_CAN_EXPAND_AHEAD = 1u << 12     /* stream_expand */
+  FK_CAN_EXPAND_AHEAD = 1u << 12,    /* stream_expand */
+  FK_CAN_FUSED_CODES = 1u << 13      /* linear_fused and flash_attention with results in codes */
 };
 
 typedef enum {
@@ -75,11 +76,15 @@ typedef enum { FK_EPI_ACT, FK_EPI_GATE, FK_EPI_ADD, FK_EPI_QKV } FkEpilogue;
  *   [M], codes I8      all of K         sw[n] * (sa[m] * acc[m, n])
  * then bias and epilogue. sw is w.scale; TENSOR: one for all n. BLOCK: sw[n, b] multiplies each term instead, the
  * k-block is the smaller of the two (one is a multiple of the other): (sa[m, b] * sw[n, b]) * acc, or sw[n, b] * acc.
- * With y_scale, [M] or [M, N / 128], y is codes: the float32 result followed by `quantize`; FK_EPI_ACT only. */
+ * With y_codes, E4M3 [M, C], the last C columns of y leave as codes: the result as numbers of y's type, followed by
+ * `quantize` with `given` and the scales y_scale, [M] or [M, C / 128]. In y itself these columns then hold anything.
+ * FK_EPI_ACT: C is N; FK_EPI_QKV: the MLP columns. */
 /* clang-format on */
 typedef struct {
   FkTensor x, y, bias, gate;
-  FkTensor x_scale, y_scale; /* not given: x, y are numbers */
+  FkTensor x_scale;          /* not given: x is numbers */
+  FkTensor y_codes, y_scale; /* not given: y leaves as numbers alone */
+  float given;               /* of y_codes; 0: measured */
   FkWeight w;
   FkEpilogue epilogue;
   FkAct act;
@@ -89,7 +94,7 @@ typedef struct {
 } FkLinear;
 
 /* y = LN(x) * (1 + scale) + shift, or LN(x) * weight + bias; vectors [D] float32; biased variance; y may be x.
- * y_scale as in FkLinear: y is codes, of the scale `given` where that is not 0 (FkOps.quantize). */
+ * With y_scale, [rows] or [rows, D / 128], y is codes: the float32 result followed by `quantize` with `given`. */
 typedef struct {
   FkTensor x, y, weight, bias, scale, shift, y_scale;
   float eps, given;
@@ -109,17 +114,23 @@ typedef struct {
  *   l'  = l * r + sum_j p_j
  *   O'  = O * r + v_scale_t * (float)(sum_j e4m3(256 p_j) * v_j)
  *   o   = O / (256 l)
- * o is numbers, or with o_scale, [Sq] or [Sq, N*E / 128], codes E4M3: the float32 result followed by `quantize`.
  *
  * With v_codes, E4M3 [128 ceil(Sk / 128), N*E], and v_scale, [ceil(Sk / 128), N] float32, alone: q, k, v and o are
  * numbers. These two are room that the slot fills: v becomes the codes and scales above, in whatever order the backend
  * reads them; the rest is the same with
- *   s_j = (q . k_j) * (scale * log2(e)) */
+ *   s_j = (q . k_j) * (scale * log2(e))
+ *
+ * With o_codes, E4M3 [Sq, N*E], the result of any of them leaves as codes: numbers of o's type, followed by `quantize`
+ * with given[0] for rows 0..given_rows-1 and given[1] for the others, and the scales o_scale, [Sq] or [Sq, N*E / 128].
+ * o itself then holds anything. */
 /* clang-format on */
 typedef struct {
   FkTensor q, k, v, o, bias;
-  FkTensor q_scale, k_scale, v_scale, o_scale;
+  FkTensor q_scale, k_scale, v_scale;
   FkTensor v_codes;
+  FkTensor o_codes, o_scale;
+  float given[2]; /* of o_codes; 0: measured */
+  int64_t given_rows;
   int64_t heads;
   float scale;
   bool causal;

@@ -95,11 +95,10 @@ static void linear_task(const void *data, int64_t task, float *scratch) {
     for (int64_t r = 0; r < rows; r++) fk_cpu_act_span(y + r * l->y.ld, y + r * l->y.ld, cols, l->act);
 }
 
-/* Codes as the result need the whole row: composed. */
 bool fk_cpu_linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   FkLinearOp op = {.l = l, .groups = groups};
   int64_t tasks = 0, block = 0;
-  if (fk_tensor_given(l->y_scale)) return false;
+  assert(!fk_tensor_given(l->y_codes)); /* without FK_CAN_FUSED_CODES nobody asks */
   for (int i = 0; i < groups; i++) {
     const bool quantised = l[i].w.scale.kind != FK_SCALE_NONE;
     assert(l[i].y.dtype == FK_F32 && (quantised || (l[i].x.dtype == FK_F32 && l[i].w.dtype == FK_F32)));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The op line (ops.h) for pixels as bytes: resizing, pictures that somebody else laid out, masks. libc only. */
-#include "ops-check.h"
+#include "op.h"
 
 /* Bytes of an image behind each other. */
 static inline bool is_image(FkTensor t, int64_t height, int64_t width) {

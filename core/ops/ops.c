@@ -4,25 +4,11 @@
  *
  * What a kernel or a composition needs beside its operands comes from the arena that the caller passes, and is given
  * back at once: plans see it, and no op allocates. */
-#include "ops-check.h"
+#include "op.h"
 
 #include "expand.h"
 
 #include <string.h>
-
-/* Scales of codes [rows, cols]: one for each row, or for `block` columns of `height` rows. */
-static bool is_block_scale(FkTensor scale, FkTensor codes, int64_t height, int64_t block) {
-  const int64_t rows = (fk_tensor_rows(codes) + height - 1) / height, cols = fk_tensor_cols(codes);
-  return scale.dtype == FK_F32 && (codes.dtype == FK_E4M3 || codes.dtype == FK_I8) && scale.rank == 2 && block > 0 &&
-         scale.dim[0] == rows && scale.dim[1] * block == cols;
-}
-
-/* Scales of a product's operand: one for each row, or for each 128 columns of it. */
-static bool is_scale(FkTensor scale, FkTensor codes) {
-  return is_block_scale(scale, codes, 1, FK_QUANT_BLOCK) ||
-         (scale.dtype == FK_F32 && (codes.dtype == FK_E4M3 || codes.dtype == FK_I8) && scale.rank == 1 &&
-          scale.dim[0] == fk_tensor_rows(codes));
-}
 
 /* Scales as quantize makes them. */
 static bool is_any_scale(FkTensor scale, FkTensor codes) {
@@ -44,18 +30,23 @@ static bool is_quantised_pair(const FkLinear *l) {
 }
 
 /* Shapes and types of one group, as backend.h has them at FkLinear. */
-static void check_linear(const FkLinear *l) {
+static void check_linear(const FkBackend *be, const FkLinear *l) {
   int64_t m = fk_tensor_rows(l->x), n = l->w.out;
   assert(fk_tensor_cols(l->x) == l->w.in && fk_tensor_rows(l->y) == m && fk_tensor_cols(l->y) == n);
   assert(is_optional_vector(l->bias, n));
   assert(l->w.scale.kind == FK_SCALE_NONE ? !fk_tensor_given(l->x_scale) : is_quantised_pair(l));
-  assert(!fk_tensor_given(l->y_scale) || (is_scale(l->y_scale, l->y) && l->epilogue == FK_EPI_ACT));
+  assert(!fk_tensor_given(l->y_codes) ||
+         (is_coded(l->y_codes, l->y_scale, l->y) && is_given(be, l->y_codes, l->given)));
+  assert(!fk_tensor_given(l->y_codes) || fk_tensor_cols(l->y_codes) == (l->epilogue == FK_EPI_ACT   ? n
+                                                                        : l->epilogue == FK_EPI_QKV ? n - 3 * l->width
+                                                                                                    : 0));
   assert(l->epilogue != FK_EPI_GATE || is_vector(l->gate, n));
   if (l->epilogue != FK_EPI_QKV) return;
   assert(l->width > 0 && (n == 2 * l->width || n >= 3 * l->width)); /* keys and values only, or all */
   assert(l->q_norm.rank == 1 && is_vector(l->q_norm, l->q_norm.dim[0]));
   assert(is_vector(l->k_norm, l->q_norm.dim[0]) && l->width % l->q_norm.dim[0] == 0);
   assert(l->rope.dtype == FK_F32 && fk_tensor_rows(l->rope) == m && fk_tensor_cols(l->rope) == l->q_norm.dim[0]);
+  (void)be;
   (void)m;
   (void)n;
 }
@@ -75,13 +66,12 @@ static void compose_qkv(FkBackend *be, const FkLinear *l) {
   be->ops->act(be, mlp, mlp, FK_ACT_GELU_TANH);
 }
 
-/* `l` as a plain product, then what its epilogue adds. With y_scale the float32 result is quantised. */
+/* `l` as a plain product, then what its epilogue adds. */
 static void compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) {
   FkLinear plain = {.x = l->x, .x_scale = l->x_scale, .y = l->y, .bias = l->bias, .w = l->w, .scratch = l->scratch};
-  const bool residual = l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD, codes = fk_tensor_given(l->y_scale);
   const size_t mark = fk_arena_mark(arena);
-  if (residual || codes)
-    plain.y = fk_arena_2d(arena, codes ? FK_F32 : l->y.dtype, fk_tensor_rows(l->y), fk_tensor_cols(l->y));
+  if (l->epilogue == FK_EPI_GATE || l->epilogue == FK_EPI_ADD)
+    plain.y = fk_arena_2d(arena, l->y.dtype, fk_tensor_rows(l->y), fk_tensor_cols(l->y));
   if (be->failure == FK_FAIL_NONE) be->ops->linear(be, &plain);
   if (l->epilogue == FK_EPI_GATE)
     be->ops->gate_add(be, fk_tensor_flat(l->y), plain.y, l->gate);
@@ -91,8 +81,29 @@ static void compose_linear(FkBackend *be, FkArena *arena, const FkLinear *l) {
     compose_qkv(be, l);
   else if (l->act != FK_ACT_NONE)
     be->ops->act(be, plain.y, plain.y, l->act);
-  if (codes) be->ops->quantize(be, l->y, l->y_scale, plain.y, 0);
   fk_arena_reset(arena, mark);
+}
+
+/* Groups whose results are numbers. A plain product is basic: the fused slot is not asked for it. */
+static void run_linear(FkBackend *be, FkArena *arena, const FkLinear *l, int groups, bool fused) {
+  const bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
+  if (!plain && fused && be->ops->linear_fused(be, l, groups)) return;
+  for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) compose_linear(be, arena, &l[i]);
+}
+
+/* Groups whose results are codes: from their kernel, or made from the numbers. */
+static void run_coded(FkBackend *be, FkArena *arena, const FkLinear *l, int groups, bool fused) {
+  FkLinear numbers[FK_MAX_GROUPS];
+  if (fused && fk_backend_uses(be, FK_CAN_FUSED_CODES) && be->ops->linear_fused(be, l, groups)) return;
+  for (int i = 0; i < groups; i++) {
+    numbers[i] = l[i];
+    numbers[i].y_codes = numbers[i].y_scale = fk_tensor_none();
+  }
+  run_linear(be, arena, numbers, groups, fused);
+  for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) {
+    const int64_t n = fk_tensor_cols(l[i].y_codes), first = l[i].w.out - n;
+    be->ops->quantize(be, l[i].y_codes, l[i].y_scale, fk_tensor_slice_cols(l[i].y, first, n), l[i].given);
+  }
 }
 
 /* Kernel scratch of this case in all its groups. False: no memory, marked. A plan asks the backend that will run. */
@@ -117,8 +128,8 @@ void fk_op_expand(FkBackend *be, FkTensor y, const FkCoded *x) {
   if (BEGIN(be, bytes_of_coded(x) + bytes_of(y))) be->ops->expand(be, y, x);
 }
 
-/* A plain product is basic: the fused slot is not asked for it. Scratch is taken before either, so that a plan counts
- * it whichever the backend would choose. */
+/* Scratch is taken before the fused slot or the composition, so that a plan counts it whichever the backend would
+ * choose. */
 void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int groups) {
   FkLinear l[FK_MAX_GROUPS];
   assert(groups >= 1 && groups <= FK_MAX_GROUPS);
@@ -127,11 +138,13 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
   memcpy(l, linear, sizeof *l * (size_t)groups);
   const int slot = fk_expand_operands(be, arena, l, groups);
   for (int i = 0; i < groups; i++) {
-    check_linear(&l[i]);
+    check_linear(be, &l[i]);
     assert(l[i].w.out == l[0].w.out && l[i].w.in == l[0].w.in && l[i].epilogue == l[0].epilogue);
     assert(l[i].act == l[0].act && l[i].width == l[0].width);
+    assert(fk_tensor_given(l[i].y_codes) == fk_tensor_given(l[0].y_codes));
     double weight = (double)l[i].w.out * (double)l[i].w.in;
-    bytes += bytes_of(l[i].x) + bytes_of(l[i].y) + weight * fk_dtype_bits(l[i].w.dtype) / 8;
+    bytes +=
+        bytes_of(l[i].x) + result_bytes(l[i].y, l[i].y_codes, l[i].y_scale) + weight * fk_dtype_bits(l[i].w.dtype) / 8;
     flop += 2 * (double)fk_tensor_rows(l[i].x) * weight;
   }
   if (!BEGIN(be, bytes)) {
@@ -140,7 +153,6 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
   }
   be->count.linear_flop += flop;
   fk_profile_sizes(be, fk_tensor_rows(l[0].x) + (groups > 1 ? fk_tensor_rows(l[1].x) : 0), l->w.out, l->w.in);
-  bool plain = groups == 1 && l->epilogue == FK_EPI_ACT && l->act == FK_ACT_NONE;
   const bool fused =
       fk_backend_uses(be, l->epilogue == FK_EPI_QKV ? FK_CAN_FUSED_LINEAR | FK_CAN_FUSED_QKV : FK_CAN_FUSED_LINEAR);
   for (int i = 0; be->observer && i < groups; i++) be->observer->linear(be->observer, be, &l[i]);
@@ -148,8 +160,10 @@ void fk_op_linear(FkBackend *be, FkArena *arena, const FkLinear *linear, int gro
     fk_arena_reset(arena, mark);
     return;
   }
-  if (plain || !fused || !be->ops->linear_fused(be, l, groups))
-    for (int i = 0; i < groups && be->failure == FK_FAIL_NONE; i++) compose_linear(be, arena, &l[i]);
+  if (fk_tensor_given(l->y_codes))
+    run_coded(be, arena, l, groups, fused);
+  else
+    run_linear(be, arena, l, groups, fused);
   if (slot >= 0) fk_op_stream_done(be, slot);
   fk_arena_reset(arena, mark);
 }
@@ -182,7 +196,7 @@ void fk_op_layer_norm(FkBackend *be, FkArena *arena, const FkLayerNorm *n, int g
     assert(!fk_tensor_given(n[i].weight) || !fk_tensor_given(n[i].scale));
     assert(!fk_tensor_given(n[i].y_scale) || is_scale(n[i].y_scale, n[i].y));
     assert(fk_tensor_given(n[i].y_scale) == fk_tensor_given(n[0].y_scale));
-    assert(n[i].given >= 0 && (n[i].given <= 0 || (n[i].y.dtype == FK_E4M3 && (be->can & FK_CAN_GIVEN_SCALE))));
+    assert(is_given(be, n[i].y, n[i].given));
     bytes += bytes_of(n[i].x) + bytes_of(n[i].y) + bytes_of(n[i].y_scale);
     (void)cols;
   }
@@ -203,100 +217,6 @@ void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads) {
   assert(table.dtype == FK_F32 && fk_tensor_rows(table) == fk_tensor_rows(x) && fk_tensor_cols(table) % 2 == 0);
   assert(heads > 0 && fk_tensor_cols(x) == heads * fk_tensor_cols(table));
   if (BEGIN(be, 2 * bytes_of(x) + bytes_of(table))) be->ops->rope(be, x, table, heads);
-}
-
-/* Shapes that numbers and codes have in common. */
-static void check_attention(const FkAttention *a) {
-  const int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
-  assert(a->heads > 0 && cols % a->heads == 0 && keys > 0);
-  assert(same_shape(a->q, a->o) && same_shape(a->k, a->v) && fk_tensor_cols(a->k) == cols);
-  assert(!fk_tensor_given(a->bias) || a->bias.dtype == FK_F32);
-  assert(!fk_tensor_given(a->bias) ||
-         (fk_tensor_rows(a->bias) == a->heads && fk_tensor_cols(a->bias) == rows + keys - 1));
-  (void)rows;
-  (void)keys;
-  (void)cols;
-}
-
-/* 2 FLOP for each product of scores and of values. */
-static void count_attention(FkBackend *be, const FkAttention *a) {
-  const int64_t rows = fk_tensor_rows(a->q), keys = fk_tensor_rows(a->k), cols = fk_tensor_cols(a->q);
-  double pairs = (double)rows * (double)keys;
-  if (a->causal) { /* query i meets the keys 0..i */
-    const double met = (double)(rows < keys ? rows : keys);
-    pairs = met * (met + 1) / 2 + ((double)rows - met) * (double)keys;
-  }
-  be->count.attention_flop += 4 * pairs * (double)cols;
-  fk_profile_sizes(be, rows, keys, cols / a->heads);
-}
-
-void fk_op_attention(FkBackend *be, const FkAttention *a) {
-  check_attention(a);
-  assert(!fk_tensor_given(a->q_scale) && !fk_tensor_given(a->k_scale) && !fk_tensor_given(a->v_scale) &&
-         !fk_tensor_given(a->o_scale) && !fk_tensor_given(a->v_codes));
-  if (!BEGIN(be, bytes_of(a->q) + bytes_of(a->k) + bytes_of(a->v) + bytes_of(a->o))) return;
-  count_attention(be, a);
-  if (fk_backend_uses(be, FK_CAN_FLASH) && be->ops->flash_attention(be, a)) return;
-  be->ops->attention(be, a);
-}
-
-/* The codes of *t with one scale for each head of `height` rows, in its place; scales in *scale. */
-static void take_codes(FkBackend *be, FkArena *arena, FkTensor *t, FkTensor *scale, FkDtype dtype, int64_t height,
-                       int64_t heads) {
-  const int64_t rows = fk_tensor_rows(*t);
-  const FkTensor numbers = *t;
-  *t = fk_arena_2d(arena, dtype, rows, fk_tensor_cols(numbers));
-  *scale = fk_arena_2d(arena, FK_F32, (rows + height - 1) / height, heads);
-  fk_op_quantize(be, *t, *scale, numbers);
-}
-
-/* The float32 result, then its codes. */
-static void compose_attention(FkBackend *be, FkArena *arena, const FkAttention *a) {
-  FkAttention plain = *a;
-  if (fk_tensor_given(a->o_scale)) {
-    plain.o = fk_arena_2d(arena, FK_F32, fk_tensor_rows(a->o), fk_tensor_cols(a->o));
-    plain.o_scale = fk_tensor_none();
-  }
-  if (be->failure != FK_FAIL_NONE) return;
-  be->ops->attention(be, &plain);
-  if (fk_tensor_given(a->o_scale)) be->ops->quantize(be, a->o, a->o_scale, plain.o, 0);
-}
-
-void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *attention) {
-  FkAttention a = *attention;
-  const size_t mark = fk_arena_mark(arena);
-  check_attention(&a);
-  if (!fk_tensor_given(a.q_scale)) take_codes(be, arena, &a.q, &a.q_scale, FK_I8, 1, a.heads);
-  if (!fk_tensor_given(a.k_scale)) take_codes(be, arena, &a.k, &a.k_scale, FK_I8, FK_QUANT_BLOCK, a.heads);
-  if (!fk_tensor_given(a.v_scale)) take_codes(be, arena, &a.v, &a.v_scale, FK_E4M3, FK_QUANT_BLOCK, a.heads);
-  const int64_t width = fk_tensor_cols(a.q) / a.heads;
-  assert(a.q.dtype == FK_I8 && a.k.dtype == FK_I8 && a.v.dtype == FK_E4M3 && width <= FK_QUANT_HEAD);
-  assert(is_block_scale(a.q_scale, a.q, 1, width) && is_block_scale(a.k_scale, a.k, FK_QUANT_BLOCK, width));
-  assert(is_block_scale(a.v_scale, a.v, FK_QUANT_BLOCK, width) && !fk_tensor_given(a.bias) && !a.causal);
-  assert(!fk_tensor_given(a.o_scale) || (is_scale(a.o_scale, a.o) && a.o.dtype == FK_E4M3));
-  assert(be->can & FK_CAN_QUANT_ATTENTION);
-  (void)width;
-  if (BEGIN(be, bytes_of(a.q) + bytes_of(a.k) + bytes_of(a.v) + bytes_of(a.o))) {
-    count_attention(be, &a);
-    if (!fk_backend_uses(be, FK_CAN_FLASH) || !be->ops->flash_attention(be, &a)) compose_attention(be, arena, &a);
-  }
-  fk_arena_reset(arena, mark);
-}
-
-void fk_op_attention_value_codes(FkBackend *be, FkArena *arena, const FkAttention *attention) {
-  FkAttention a = *attention;
-  const size_t mark = fk_arena_mark(arena);
-  const int64_t blocks = (fk_tensor_rows(a.k) + FK_QUANT_BLOCK - 1) / FK_QUANT_BLOCK;
-  check_attention(&a);
-  assert(!fk_tensor_given(a.q_scale) && !fk_tensor_given(a.k_scale) && !fk_tensor_given(a.o_scale) &&
-         !fk_tensor_given(a.bias) && !a.causal && (be->can & FK_CAN_VALUE_CODES));
-  a.v_codes = fk_arena_2d(arena, FK_E4M3, blocks * FK_QUANT_BLOCK, fk_tensor_cols(a.v));
-  a.v_scale = fk_arena_2d(arena, FK_F32, blocks, a.heads);
-  if (BEGIN(be, bytes_of(a.q) + bytes_of(a.k) + bytes_of(a.v) + 2 * bytes_of(a.v_codes) + bytes_of(a.o))) {
-    count_attention(be, &a);
-    be->ops->attention(be, &a);
-  }
-  fk_arena_reset(arena, mark);
 }
 
 void fk_op_act(FkBackend *be, FkTensor y, FkTensor x, FkAct act) {
@@ -330,7 +250,7 @@ void fk_op_quantize(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x) {
 
 void fk_op_quantize_given(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given) {
   assert(same_shape(x, y) && is_any_scale(y_scale, y) && (x.dtype == FK_F32 || x.dtype == FK_BF16));
-  assert(given >= 0 && (given <= 0 || (y.dtype == FK_E4M3 && (be->can & FK_CAN_GIVEN_SCALE))));
+  assert(is_given(be, y, given));
   if (begin_op(be, "quantize", bytes_of(x) + bytes_of(y) + bytes_of(y_scale)))
     be->ops->quantize(be, y, y_scale, x, given);
 }

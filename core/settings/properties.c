@@ -328,6 +328,10 @@ static const FkProperty table[] = {
     {"flash-attention", "Flash attention", "The attention kernel made for this GPU instead of the general one",
      SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},
      .needs = FK_CAN_FLASH, MEMORY},
+    {"fused-codes", "Fused codes",
+     "With quantization=fp8-static attention and GELU give their results as codes, instead of numbers and a pass over "
+     "them",
+     SETTING(SWITCH, fused_codes), SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_FUSED_CODES, MEMORY},
     {"channels-last", "Channels-last convolution",
      "Convolutions and group norms of the autoencoder by the fused kernels for channels-last maps",
      SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},

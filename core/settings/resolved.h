@@ -91,7 +91,8 @@ typedef struct {
   const char *references; /* files, as pictures.h splits them; NULL or "": none */
   FkReferenceIds reference_ids;
   int max_area; /* pixels; 0: the square of vae.sample_size */
-  bool fused_qkv, flash_attention, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache, expand_ahead;
+  bool fused_qkv, flash_attention, fused_codes, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache;
+  bool expand_ahead;
   const char *trace_file; /* NULL: none */
   FkCacheTune step_cache;
   FkAttentionPrecision attention_precision;

@@ -61,7 +61,7 @@ static FkTensor output(const FkLinear *l) {
   return l->y;
 }
 static FkTensor output(const FkAttention *a) {
-  return a->o;
+  return fk_tensor_given(a->o_codes) ? a->o_codes : a->o;
 }
 static FkTensor output(const FkConv *c) {
   return c->y;
@@ -102,7 +102,11 @@ static bool layer_norm_quantized(FkBackend *be, const FkLayerNorm *n, int groups
 static bool linear_fused(FkBackend *be, const FkLinear *l, int groups) {
   static const char *const names[] = {"linear act", "linear gate", "linear add", "linear qkv"};
   const bool done = real->linear_fused(be, l, groups);
-  for (int i = 0; done && i < groups; i++) note(be, names[l->epilogue], l[i].y);
+  for (int i = 0; done && i < groups; i++) {
+    const int64_t numbers = l[i].w.out - (fk_tensor_given(l[i].y_codes) ? fk_tensor_cols(l[i].y_codes) : 0);
+    if (numbers) note(be, names[l->epilogue], fk_tensor_slice_cols(l[i].y, 0, numbers));
+    note(be, names[l->epilogue], l[i].y_codes);
+  }
   return done;
 }
 

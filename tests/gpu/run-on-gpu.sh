@@ -293,6 +293,7 @@ if [ -n "${WHEELS:-}" ] && ! "$PYTHON" -c 'import diffusers' 2> /dev/null; then
 fi
 
 step test-cuda-ops 120 test-cuda-ops
+step test-cuda-codes 60 test-cuda-codes
 step test-cuda-moves 60 test-cuda-moves
 step test-cuda-frames 60 test-cuda-frames
 step test-cuda-weights 60 test-cuda-weights --tap

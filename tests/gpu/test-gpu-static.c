@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* quantization=fp8-static on the GPU, on the demo checkpoint through fk.h alone, with scales that the CPU has measured:
- * one hash from 20 edits, in batches and with graphs; near the CPU's edit under the same scales; what scales cut off is
- * counted as on the CPU.
+ * one hash from 20 edits, in batches, with graphs and with results in codes or not; near the CPU's edit under the same
+ * scales; what scales cut off is counted as on the CPU.
  *
  * Environment as for test-gpu-edit.c: BACKEND (default cuda; cpu runs the same checks with fewer steps), FK_SOURCE.
  * Without a usable device everything counts as skipped. */
@@ -130,6 +130,22 @@ static void one_hash(void) {
   g_assert_cmpstr(plainly, ==, first);
 }
 
+/* Results that leave their kernels as codes, and codes made of numbers: the same bytes, whatever attention is of. */
+static void fused(void) {
+  static const char *const attention[] = {"", "attention-precision=fp8-values"};
+  g_autoptr(FkEngine) engine = open_static(backend);
+  g_autofree char *first = NULL;
+  for (size_t i = 0; i < G_N_ELEMENTS(attention); i++) {
+    g_autofree char *without = g_strdup_printf("%s fused-codes=off", attention[i]);
+    g_autofree char *on = vague_hash(engine, attention[i]), *off = vague_hash(engine, without);
+    g_autofree char *again = vague_hash(engine, attention[i]);
+    g_assert_cmpstr(on, ==, off);
+    g_assert_cmpstr(again, ==, on);
+    if (first) g_assert_cmpstr(on, !=, first);
+    if (!first) first = g_strdup(on);
+  }
+}
+
 /* Two frames together and alone. */
 static void batch(void) {
   static const char *const seeds[2] = {"steps=4 seed=20", "steps=4 seed=21"};
@@ -228,6 +244,7 @@ int main(int argc, char **argv) {
     printf("1..0 # SKIP %s\n", reason);
   } else {
     g_test_add_func("/gpu-static/one-hash", one_hash);
+    g_test_add_func("/gpu-static/fused", fused);
     g_test_add_func("/gpu-static/batch", batch);
     g_test_add_func("/gpu-static/near-the-others", near_the_others);
     g_test_add_func("/gpu-static/saturated", saturated);
