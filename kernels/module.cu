@@ -379,27 +379,29 @@ void *cuda_stage(FkBackend *be, int buffer, size_t bytes) {
   return b->host;
 }
 
-void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
+/* After a failure too a part may be under way. */
+template <typename Enqueue> void commit_with(FkBackend *be, const char *op, int buffer, Enqueue enqueue) {
   FkCuda *cu = enter(be);
   assert(buffer >= 0 && buffer < FK_CUDA_RING);
   FkCudaBuffer *b = &cu->ring[buffer];
-  const size_t bytes = count * (size_t)fk_dtype_bits(from) / 8;
-  assert(bytes <= FK_CUDA_RING_BYTES);
-  must(be, "commit",
-       as == from ? cudaMemcpyAsync(to, b->host, bytes, cudaMemcpyHostToDevice, cu->stream)
-                  : fk_cuda_upload(cu, to, as, b->host, from, count));
-  b->busy = ok(be, "commit", cudaEventRecord(b->idle, cu->stream)); /* after a failure too: a part may be under way */
+  must(be, op, enqueue(cu, b->host));
+  b->busy = ok(be, op, cudaEventRecord(b->idle, cu->stream));
 }
 
-void cuda_commit_codes(FkBackend *be, int buffer, void *codes, float *scales, FkDtype from, int64_t rows,
-                       int64_t cols) {
-  FkCuda *cu = enter(be);
-  assert(buffer >= 0 && buffer < FK_CUDA_RING);
-  FkCudaBuffer *b = &cu->ring[buffer];
-  assert((size_t)(rows * cols) * fk_dtype_size(from) <= FK_CUDA_RING_BYTES);
-  must(be, "commit codes", fk_cuda_upload_codes(cu, codes, scales, b->host, from, rows, cols));
-  b->busy = ok(be, "commit codes", cudaEventRecord(b->idle, cu->stream));
+void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
+  const size_t bytes = count * (size_t)fk_dtype_bits(from) / 8;
+  commit_with(be, "commit", buffer, [=](FkCuda *cu, const void *host) {
+    return as == from ? cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, cu->stream)
+                      : fk_cuda_upload(cu, to, as, host, from, count);
+  });
 }
+
+/* A slot from its launcher. */
+#define COMMIT(op)                                                                                                     \
+  [](FkBackend *be, int buffer, auto... operands) {                                                                    \
+    commit_with(be, "commit " #op, buffer,                                                                             \
+                [=](FkCuda *cu, const void *host) { return fk_cuda_upload_##op(cu, host, operands...); });             \
+  }
 
 /* ---- weights that come while ops run ---------------------------------------------------------------------------- */
 
@@ -514,7 +516,8 @@ const FkOps table = {
     .elapsed_ms = cuda_elapsed_ms,
     .stage = cuda_stage,
     .commit = cuda_commit,
-    .commit_codes = cuda_commit_codes,
+    .commit_codes = COMMIT(codes),
+    .commit_adapted = COMMIT(adapted),
     .host_alloc = cuda_host_alloc,
     .host_release = cuda_host_release,
     .stream_copy = cuda_stream_copy,

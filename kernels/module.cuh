@@ -145,10 +145,13 @@ cudaError_t fk_cuda_group_norm_silu(FkCuda *cu, const FkGroupNorm *n);
 cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x, float given);
 cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int groups);
 /* E4M3 codes [rows, cols] and scales [rows] of numbers in the host's pinned memory. */
-cudaError_t fk_cuda_upload_codes(FkCuda *cu, void *codes, float *scales, const void *from, FkDtype is, int64_t rows,
+cudaError_t fk_cuda_upload_codes(FkCuda *cu, const void *from, void *codes, float *scales, FkDtype is, int64_t rows,
                                  int64_t cols);
 /* *since: what given scales have cut off since the last such call, recordings included. Waits. */
 cudaError_t fk_cuda_saturated(FkCuda *cu, int64_t *since);
+
+/* adapt.cu: FkOps.commit_adapted; buffer: in the host's pinned memory. */
+cudaError_t fk_cuda_upload_adapted(FkCuda *cu, const void *buffer, void *to, FkDtype as, const FkAdapted *m);
 
 /* expand.cu */
 cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x, cudaStream_t stream = NULL); /* NULL: the ops' */

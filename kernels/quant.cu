@@ -356,7 +356,7 @@ cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor 
 }
 
 /* Through the scratch memory, whole rows at a time; kernels take a small part of the time of the copies. */
-cudaError_t fk_cuda_upload_codes(FkCuda *cu, void *codes, float *scales, const void *from, FkDtype is, int64_t rows,
+cudaError_t fk_cuda_upload_codes(FkCuda *cu, const void *from, void *codes, float *scales, FkDtype is, int64_t rows,
                                  int64_t cols) {
   const size_t row = (size_t)cols * fk_dtype_size(is);
   const int64_t most = row ? (int64_t)(FK_CUDA_SCRATCH_BYTES / row) : 0;

@@ -13,10 +13,10 @@
 #pragma GCC optimize("O3", "no-math-errno", "no-trapping-math")
 #endif
 
-#define BLOCK 1024 /* columns at a time: a row of sums stays in the first-level cache */
-#define ROWS 4     /* of a product at a time */
-#define PANEL 128  /* columns: what is right of them stays in the first-level cache up to rank 64 */
-#define NUMBERS 4096
+#define BLOCK 1024    /* columns at a time: a row of sums stays in the first-level cache */
+#define ROWS 4        /* of a product at a time */
+#define PANEL 128     /* columns: what is right of them stays in the first-level cache up to rank 64 */
+#define NUMBERS 16384 /* of a file at a time */
 
 /* ---- Numbers of files ---- */
 
@@ -143,6 +143,39 @@ void fk_delta_end(FkDeltaRun *run) {
   g_free(run->base);
   g_free(run->sum);
   g_free(run);
+}
+
+/* ---- For a backend that adds ---- */
+
+bool fk_delta_terms(const FkDeltas *deltas, FkAdapted *m) {
+  *m = (FkAdapted){.cols = g_array_index(deltas, FkDelta, 0).cols, .n = (int)deltas->len};
+  if (deltas->len > FK_ADAPTED_TERMS) return false;
+  for (guint i = 0; i < deltas->len; i++) {
+    const FkDelta *d = &g_array_index(deltas, FkDelta, i);
+    if (d->kind != FK_DELTA_PRODUCT || d->magnitude) return false;
+    m->term[i].rank = d->part[1]->dim[0];
+    m->term[i].q = d->part[1]->dim[1];
+    m->term[i].scale = (float)(d->weight * d->scale);
+  }
+  return fk_adapted_right(m) <= FK_ADAPTED_RIGHT &&
+         (size_t)(m->cols + fk_adapted_ranks(m)) * sizeof(float) <= FK_ADAPTED_ROW;
+}
+
+bool fk_delta_operands(const FkDeltas *deltas, const FkAdapted *m, int64_t first, float *to, GError **error) {
+  g_autoptr(FkDeltaRun) run = fk_delta_begin(deltas, first, m->rows, error);
+  if (!run) return false;
+  for (guint k = 0; k < run->count; k++) {
+    const Loaded *l = &run->loaded[k];
+    memcpy(to, l->right[0], (size_t)(l->rank[0] * l->q[0]) * sizeof *to);
+    to += l->rank[0] * l->q[0];
+  }
+  for (int64_t i = 0; i < m->rows; i++)
+    for (guint k = 0; k < run->count; k++) {
+      const Loaded *l = &run->loaded[k];
+      memcpy(to, l->left[0] + i * l->rank[0], (size_t)l->rank[0] * sizeof *to);
+      to += l->rank[0];
+    }
+  return true;
 }
 
 /* ---- Rows ---- */

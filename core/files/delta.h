@@ -3,6 +3,7 @@
 #ifndef FK_DELTA_H
 #define FK_DELTA_H
 
+#include "backend.h"
 #include "safetensors.h"
 
 /* By kind, with p x q the module's size, r the rank, [..] a tensor's shape:
@@ -39,6 +40,13 @@ FkDeltaRun *fk_delta_begin(const FkDeltas *deltas, int64_t first, int64_t n, GEr
 void fk_delta_end(FkDeltaRun *run); /* (nullable) */
 /* values [n, cols]: rows at..at+n of the run's as the checkpoint has them, and then with the changes. */
 void fk_delta_rows(const FkDeltaRun *run, int64_t at, int64_t n, float *values);
+
+/* The changes as terms that a backend can add (FkOps.commit_adapted); false where one of them is no product without
+ * magnitudes, or where they are more than it takes. Rows, and where the numbers come from, are left to the caller. */
+bool fk_delta_terms(const FkDeltas *deltas, FkAdapted *adapted);
+/* What such a backend needs of the files for rows first..first+adapted->rows of the tensor, in its order: to
+ * [fk_adapted_right(adapted) / 4 + rows * fk_adapted_ranks(adapted)]. Any thread. */
+bool fk_delta_operands(const FkDeltas *deltas, const FkAdapted *adapted, int64_t first, float *to, GError **error);
 
 /* Numbers of a tensor as float32; any type that fk_st_type_usable takes. */
 bool fk_delta_numbers(const FkSafetensors *file, const FkStTensor *tensor, int64_t first, int64_t n, float *to,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What weights.c (needs, places, checks) and weights-coded.c (matrices as files have them) hand to weights-load.c
- * (bytes). For these files only. */
+ * (chunks) and weights-read.c (bytes). For these files only. */
 #ifndef FK_WEIGHTS_INTERNAL_H
 #define FK_WEIGHTS_INTERNAL_H
 
@@ -28,6 +28,8 @@ typedef struct {
   int64_t row;            /* of that tensor, the item's first */
   const uint64_t *sums;   /* of a group of a packed model (pack.h); NULL: none. (transfer none) */
   const FkDeltas *deltas; /* NULL: the numbers stay the file's. (transfer none) */
+  bool plain;             /* memory has what the file has, without anything of an adapter */
+  bool in_place;          /* it had when this reading began: a backend that adds needs no numbers */
 } FkItem;
 
 /* Places of a part of a matrix that stays as its file has it. */
@@ -69,11 +71,12 @@ struct FkBinder {
   const FkComponent *component; /* NULL: null walk, or packed */
   bool packed;                  /* items are groups of a packed model */
   FkStore store;
-  GArray *items;     /* FkItem; empty in a null walk */
-  GArray *targets;   /* FkTarget */
-  GPtrArray *owned;  /* twins (FkWeight), coded parts and their places */
-  bool makes_codes;  /* the loader does, of some matrix */
-  int coded_rows;    /* atomic: those that it has made so far */
+  GArray *items;    /* FkItem; empty in a null walk */
+  GArray *targets;  /* FkTarget */
+  GPtrArray *owned; /* twins (FkWeight), coded parts and their places */
+  bool makes_codes; /* the loader does, of some matrix */
+  int coded_rows;   /* atomic: those that it has made so far */
+  FkLoadTimes times;
   GHashTable *apart; /* canonical names of matrices that do not stay as their file has them; NULL: none */
   GHashTable *bound; /* canonical name -> FkBound */
   GHashTable *known; /* FkStTensor asked for */
@@ -102,8 +105,23 @@ static inline bool fk_item_commits_codes(const FkBackend *be, const FkItem *item
          item->cols <= FK_QUANT_MAX_K;
 }
 
+/* Rows of an item on their way to memory of the host. */
+typedef struct {
+  const FkItem *item;
+  int64_t first, rows; /* of the item */
+  void *to;
+  FkDtype as;    /* of `to` */
+  float *scales; /* of codes, [rows]; NULL: none are made */
+  bool raw;      /* numbers of the file alone: the backend makes codes or adds adapters */
+} FkReading;
+
+/* weights-read.c: any thread. FK_ERROR_MODEL_BAD, FK_ERROR_MEMORY. */
+bool fk_reading_run(const FkReading *r, GError **error);
+
 /* weights.c */
 
+/* A backend with commit_adapted adds the item's adapters: *adapted but for its rows. */
+bool fk_item_adds(const FkBackend *be, const FkItem *item, FkAdapted *adapted);
 /* `bytes` at the next place, counted as a role's. */
 size_t fk_binder_place(FkBinder *b, int role, size_t bytes);
 FkTarget *fk_binder_target(FkBinder *b, FkTarget target);

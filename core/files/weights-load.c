@@ -1,42 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Bytes of a checkpoint into backend memory. The work is a list of chunks: whole rows, up to about 16 MiB. Readers
- * fill up to WINDOW of them at once, several one chunk where it has to be computed; the calling thread places them in
- * order, reports and looks for cancellation.
+ * (weights-read.c) fill up to WINDOW of them at once, several a large chunk, because one copies slower than a device
+ * takes; the calling thread places them in order, reports and looks for cancellation.
  *
  * A backend with stage and commit gets the file's own bytes in its pinned staging buffers and converts on its side. One
  * without has its memory in the host's address space (CPU): readers convert through a small buffer straight into place.
- * Either way no tensor is held twice. Four things are done by the readers for both: convolutions are transposed; rows
- * of quantised matrices become codes, for which a row's largest number must be known before its first code; codes of
- * the file become numbers (numbers.h); and adapters are added to the numbers in float32. Where none of the others is
- * to be done, a backend with commit_codes makes the codes on its side, the same bit by bit. */
+ * Either way no tensor is held twice. What follows from rows as a whole is done by the readers for both, but for two
+ * things that a backend may do on its side, the same bit by bit: codes of the file's own numbers (commit_codes), and
+ * the sum of the products of adapters (commit_adapted), which needs no more than these where memory has the numbers. */
 #include "weights-internal.h"
 
-#include "cpu.h" /* FK_CPU_CLONES */
 #include "file.h"
 #include "fk-error.h"
 #include "ops.h"
-#include "quantize.h"
 #include "sum.h"
 
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("O3")
-#endif
-
 #define CHUNK_BYTES (16 << 20)
-#define BUFFERS 8               /* staging buffers of a backend, see FkOps.stage */
-#define WINDOW (BUFFERS - 1)    /* one buffer is being copied while the others are read */
-#define BLOCK_BYTES (256 << 10) /* of conversion: stays in the second-level cache */
+#define BUFFERS 8            /* staging buffers of a backend, see FkOps.stage */
+#define WINDOW (BUFFERS - 1) /* one buffer is being copied while the others are read */
 #define PROGRESS_BYTES (8 << 20)
 #define PIECE_ROWS 64
-#define PIECES 4 /* of a chunk that readers make: sums of adapters and codes take longer than reading */
+#define PIECE_BYTES (1 << 20)
+#define PIECES 4 /* of a chunk */
 
 _Static_assert(CHUNK_BYTES == FK_SUM_CHUNK, "a packed group is read in the chunks that its sums are of");
-
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "safetensors are little-endian, and values are taken as they lie"
-#endif
 
 typedef struct {
   const FkItem *item;
@@ -45,22 +34,23 @@ typedef struct {
 
 typedef struct Transfer Transfer;
 
-/* Rows of a chunk for one reader. */
+/* Rows of a chunk for one reader, or what a backend needs of adapters for all of them. */
 typedef struct {
   Transfer *of;
-  int64_t at, rows; /* of the chunk */
+  int64_t at, rows; /* of the chunk; rows 0: of adapters */
 } Piece;
 
 /* A chunk under way from the file to its place. */
 struct Transfer {
   FkBinder *b;
   const Chunk *chunk;
-  void *to;             /* staging buffer, or the chunk's place in host memory */
-  FkDtype as;           /* of `to` */
-  float *scales;        /* of codes: where they go, or a buffer of the transfer's own until they are uploaded */
-  bool committed_codes; /* the backend makes codes and scales of what is in `to` */
-  Piece pieces[PIECES];
-  int left;      /* pieces that are not there */
+  FkReading reading;  /* of the chunk; scales: where they go, or a buffer until they are uploaded */
+  bool commits_codes; /* the backend makes codes and scales */
+  bool adds;          /* the backend adds adapters: */
+  FkAdapted adapted;
+  Piece pieces[PIECES + 1];
+  int left;      /* atomic: pieces that are not there */
+  bool there;    /* all of them, and what they are is checked */
   GError *error; /* the first piece's that has one */
 };
 
@@ -82,167 +72,39 @@ static bool staged(const FkBackend *be) {
   return be->ops->stage && strcmp(be->ops->name, "cpu");
 }
 
-/* ---- Numbers ---- */
-
-/* n elements; `to` and `from` do not overlap and are aligned to their types. */
-FK_CPU_CLONES static void convert(void *restrict to, FkDtype as, const void *restrict from, FkDtype dtype, int64_t n) {
-  const uint16_t *half = from;
-  assert(as == FK_F32 || as == FK_BF16);
-  if (as == FK_F32) {
-    float *out = to;
-    for (int64_t i = 0; dtype == FK_F16 && i < n; i++) out[i] = fk_f16_to_f32(half[i]);
-    uint32_t *bits = to;
-    for (int64_t i = 0; dtype == FK_BF16 && i < n; i++) bits[i] = (uint32_t)half[i] << 16;
-    return;
-  }
-  uint16_t *out = to;
-  const float *wide = from;
-  for (int64_t i = 0; dtype == FK_F16 && i < n; i++) out[i] = fk_f32_to_bf16(fk_f16_to_f32(half[i]));
-  for (int64_t i = 0; dtype == FK_F32 && i < n; i++) out[i] = fk_f32_to_bf16(wide[i]);
-}
-
-/* A row [channels, taps] becomes [taps, channels]. */
-static void transpose_row(void *to, const void *from, int64_t channels, int taps, size_t element) {
-  if (element == 4) {
-    uint32_t *out = to;
-    const uint32_t *in = from;
-    for (int t = 0; t < taps; t++)
-      for (int64_t c = 0; c < channels; c++) *out++ = in[c * taps + t];
-    return;
-  }
-  uint16_t *out = to;
-  const uint16_t *in = from;
-  for (int t = 0; t < taps; t++)
-    for (int64_t c = 0; c < channels; c++) *out++ = in[c * taps + t];
-}
-
 /* ---- Readers ---- */
 
-/* n elements as float32: in `raw` itself where they are. */
-static float *widen(void *raw, FkDtype from, int64_t n, float *work) {
-  if (from == FK_F32) return raw;
-  convert(work, FK_F32, raw, from, n);
-  return work;
+static bool read_rows(const Transfer *t, const Piece *piece, GError **error) {
+  FkReading r = t->reading;
+  r.first += piece->at;
+  r.rows = piece->rows;
+  r.to = (char *)r.to + (size_t)(piece->at * r.item->cols) * fk_dtype_size(r.as);
+  if (r.scales) r.scales += piece->at;
+  if (r.scales) g_atomic_int_add(&t->b->coded_rows, (int)r.rows);
+  return fk_reading_run(&r, error);
 }
 
-/* Scale and codes of a row; MX changes it. */
-static float quantise(const FkItem *item, uint8_t *to, float *row) {
-  const bool mx = item->mx || (item->source.scaling == FK_SCALING_MXFP8 && !item->deltas);
-  if (item->mx) fk_quant_mx(row, item->mx, item->cols);
-  if (mx && item->as == FK_E4M3) return fk_quant_row_power(to, row, item->cols);
-  return fk_quant_row(to, item->as, row, item->cols);
-}
-
-/* A row as the item has it. Odd codes are of what the first ones left over, once more added: the mean of both is nearer
- * than either. */
-static float quantise_row(const FkItem *item, uint8_t *to, float *row) {
-  if (!item->odd) return quantise(item, to, row);
-  g_autofree float *first = g_memdup2(row, (gsize)item->cols * sizeof *row);
-  const float scale = quantise(item, to, first);
-  for (int64_t i = 0; i < item->cols; i++) row[i] = 2 * row[i] - fk_e4m3_to_f32(to[i]) * scale;
-  return quantise(item, to, row);
-}
-
-/* The same as finish_rows for rows that adapters change; never of kernels. */
-static void finish_adapted(const Transfer *t, int64_t at, int64_t n, void *raw, void *work, const FkDeltaRun *run) {
+static bool read_operands(const Transfer *t, GError **error) {
   const FkItem *item = t->chunk->item;
-  const int64_t cols = item->cols;
-  char *to = (char *)t->to + (size_t)(at * cols) * fk_dtype_size(t->as);
-  float *wide = widen(raw, item->from, n * cols, work);
-  fk_delta_rows(run, at, n, wide);
-  for (int64_t r = 0; t->scales && r < n; r++)
-    t->scales[at + r] = quantise_row(item, (uint8_t *)to + r * cols, wide + r * cols);
-  if (t->scales) return;
-  if (t->as == FK_F32)
-    memcpy(to, wide, (size_t)(n * cols) * sizeof *wide);
-  else
-    convert(to, t->as, wide, FK_F32, n * cols);
+  float *to = (float *)(void *)((char *)t->reading.to + fk_adapted_begin(&t->adapted));
+  return fk_delta_operands(item->deltas, &t->adapted, item->row + t->chunk->first, to, error);
 }
 
-/* Rows at..at+n of the chunk from `raw`, as the file has them, to their place. `work`: for n rows in between. */
-static void finish_rows(const Transfer *t, int64_t at, int64_t n, void *raw, void *work) {
-  const FkItem *item = t->chunk->item;
-  const size_t size = fk_dtype_size(t->as);
-  const int64_t cols = item->cols;
-  char *to = (char *)t->to + (size_t)(at * cols) * size;
-  const FkDtype numbers = t->scales ? FK_F32 : t->as;
-  const bool last = !t->scales && item->taps == 1; /* nothing follows the conversion */
-  if (item->from != numbers) {
-    convert(last ? to : work, numbers, raw, item->from, n * cols);
-    raw = work;
-  } else if (last) {
-    memcpy(to, raw, (size_t)(n * cols) * size); /* what numbers.h has made */
-  }
-  if (last) return;
-  for (int64_t r = 0; r < n; r++)
-    if (t->scales)
-      t->scales[at + r] = quantise_row(item, (uint8_t *)to + r * cols, (float *)raw + r * cols);
-    else
-      transpose_row(to + (size_t)(r * cols) * size, (const char *)raw + (size_t)(r * cols) * size, cols / item->taps,
-                    item->taps, size);
-}
-
-/* Reads a chunk whose elements are not the file's: by blocks of rows that fit a cache. */
-static bool read_blocks(const Transfer *t, GError **error) {
-  const Chunk *c = t->chunk;
-  const FkItem *item = c->item;
-  const size_t row = (size_t)item->cols * fk_dtype_size(item->from), row_work = (size_t)item->cols * sizeof(float);
-  const int64_t block = MIN(c->rows, MAX(1, BLOCK_BYTES / (int64_t)row));
-  g_autofree char *raw = g_try_malloc((size_t)block * row), *work = g_try_malloc((size_t)block * row_work);
-  if (!raw || !work) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an allocation of %zu bytes was refused",
-                (size_t)block * (raw ? row_work : row));
-    return false;
-  }
-  g_autoptr(FkNumbers) coded = NULL;
-  if (fk_numbers_coded(&item->source)) {
-    coded = fk_numbers_begin(&item->source, item->cols, c->first, c->rows, error);
-    if (!coded) return false;
-  }
-  g_autoptr(FkDeltaRun) run = item->deltas ? fk_delta_begin(item->deltas, item->row + c->first, c->rows, error) : NULL;
-  if (item->deltas && !run) return false;
-  for (int64_t at = 0; at < c->rows; at += block) {
-    const int64_t n = MIN(block, c->rows - at);
-    const uint64_t offset = (uint64_t)(item->source.first_row + c->first + at) * row;
-    if (!(coded ? fk_numbers_rows(coded, at, n, (void *)raw, error)
-                : fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)))
-      return false;
-    if (run)
-      finish_adapted(t, at, n, raw, work, run);
-    else
-      finish_rows(t, at, n, raw, work);
-  }
-  return true;
-}
-
-static bool read_whole(const Transfer *t, GError **error) {
+/* A packed model has one sum for a chunk. */
+static bool check_chunk(const Transfer *t, GError **error) {
   const FkItem *item = t->chunk->item;
   const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
   const uint64_t offset = (uint64_t)(item->source.first_row + t->chunk->first) * row;
-  const size_t bytes = (size_t)t->chunk->rows * row;
-  return fk_safetensors_read(item->source.file, item->source.tensor, offset, t->to, bytes, error) &&
-         (!item->sums || fk_pack_check(item->sums, offset, t->to, bytes, error));
+  return !item->sums || fk_pack_check(item->sums, offset, t->reading.to, (size_t)t->chunk->rows * row, error);
 }
 
-/* Scales of a matrix that stays as its file has it. */
-static bool read_scales(const Transfer *t, GError **error) {
-  const Chunk *c = t->chunk;
-  const FkItem *item = c->item;
-  g_autoptr(FkNumbers) numbers = fk_numbers_begin(&item->source, item->numbers, c->first, c->rows, error);
-  if (!numbers) return false;
-  const FkCoded *rows = fk_numbers_scales(numbers);
-  const void *from = item->kind == FK_ITEM_ROW_SCALES ? (const void *)rows->row_scale : rows->block_scale;
-  memcpy(t->to, from, (size_t)(c->rows * item->cols) * fk_dtype_size(item->as));
-  return true;
-}
-
-static bool read_rows(const Transfer *t, GError **error) {
-  const FkItem *item = t->chunk->item;
-  if (item->kind == FK_ITEM_ROW_SCALES || item->kind == FK_ITEM_BLOCK_SCALES) return read_scales(t, error);
-  const bool plain = t->committed_codes || !fk_item_made_by_reader(item);
-  const bool whole = t->as == item->from && item->taps == 1 && plain;
-  if (t->scales) g_atomic_int_add(&t->b->coded_rows, (int)t->chunk->rows);
-  return whole ? read_whole(t, error) : read_blocks(t, error);
+static void keep_error(Loader *loader, Transfer *t, GError *error) {
+  g_mutex_lock(&loader->lock);
+  if (!t->error)
+    t->error = error;
+  else
+    g_clear_error(&error);
+  g_mutex_unlock(&loader->lock);
 }
 
 static void read_piece(gpointer data, gpointer user_data) {
@@ -250,31 +112,31 @@ static void read_piece(gpointer data, gpointer user_data) {
   Transfer *t = piece->of;
   Loader *loader = user_data;
   GError *error = NULL;
-  const Chunk chunk = {t->chunk->item, t->chunk->first + piece->at, piece->rows};
-  const size_t row = (size_t)chunk.item->cols * fk_dtype_size(t->as);
-  const Transfer own = {.b = t->b,
-                        .chunk = &chunk,
-                        .to = (char *)t->to + (size_t)piece->at * row,
-                        .as = t->as,
-                        .scales = t->scales ? t->scales + piece->at : NULL,
-                        .committed_codes = t->committed_codes};
-  if (!g_atomic_int_get(&loader->stop)) read_rows(&own, &error); /* else nobody waits for this chunk any more */
+  const bool stopped = g_atomic_int_get(&loader->stop); /* nobody waits for this chunk any more */
+  const gint64 start = g_get_monotonic_time();
+  if (!stopped && !(piece->rows ? read_rows(t, piece, &error) : read_operands(t, &error))) keep_error(loader, t, error);
+  const gint64 read = g_get_monotonic_time();
+  const bool last = g_atomic_int_dec_and_test(&t->left);
+  if (last && !stopped && !t->error && !check_chunk(t, &error)) keep_error(loader, t, error);
+  const gint64 end = g_get_monotonic_time();
   g_mutex_lock(&loader->lock);
-  if (!t->error)
-    t->error = error;
-  else
-    g_clear_error(&error);
-  if (--t->left == 0) g_cond_signal(&loader->done);
+  loader->b->times.reading_ms += (double)(read - start) / 1000;
+  loader->b->times.checking_ms += (double)(end - read) / 1000;
+  if (last) t->there = true;
+  if (last) g_cond_signal(&loader->done);
   g_mutex_unlock(&loader->lock);
 }
 
 /* To the readers, whole or in pieces of whole groups of rows. */
 static void push_pieces(GThreadPool *pool, Transfer *t) {
-  const int64_t rows = t->chunk->rows;
-  const bool made = fk_item_made_by_reader(t->chunk->item) && !t->committed_codes;
-  const bool cut = made && rows >= PIECES * PIECE_ROWS;
+  const FkItem *item = t->chunk->item;
+  const int64_t rows = t->adds && t->adapted.in_place ? 0 : t->chunk->rows;
+  const bool made = fk_item_made_by_reader(item) && !t->reading.raw;
+  const bool large = rows * item->cols * (int64_t)fk_dtype_size(item->from) >= PIECES * PIECE_BYTES;
+  const bool cut = (made || large) && rows >= PIECES * PIECE_ROWS;
   const int64_t each = cut ? (rows / PIECES + PIECE_ROWS - 1) / PIECE_ROWS * PIECE_ROWS : rows;
   int n = 0;
+  if (t->adds) t->pieces[n++] = (Piece){t, 0, 0};
   for (int64_t at = 0; at < rows; at += each) t->pieces[n++] = (Piece){t, at, MIN(each, rows - at)};
   t->left = n; /* nobody looks at it before the first is pushed */
   for (int i = 0; i < n; i++) g_thread_pool_push(pool, &t->pieces[i], NULL);
@@ -293,17 +155,32 @@ static bool in_pass(const Loader *loader, const FkItem *item) {
   return loader->group == STAY ? fk_store_at(s, group)->slot < 0 : group == loader->group;
 }
 
+/* The most rows of an item that a chunk has; *row and *fixed: bytes of a row, and of what comes with any number of
+ * them, in a staging buffer. */
+static int64_t chunk_rows(const Loader *loader, const FkItem *item, size_t *row, size_t *fixed) {
+  const FkDtype wider = fk_dtype_size(item->from) > fk_dtype_size(item->as) ? item->from : item->as;
+  const size_t numbers = (size_t)item->cols * fk_dtype_size(wider);
+  FkAdapted m;
+  *row = numbers;
+  *fixed = 0;
+  if (staged(loader->b->be) && fk_item_adds(loader->b->be, item, &m)) {
+    *row = (m.in_place ? 0 : numbers) + (size_t)fk_adapted_ranks(&m) * sizeof(float);
+    *fixed = 256 + fk_adapted_right(&m); /* 256: fk_adapted_begin */
+  }
+  return MAX(1, (int64_t)((CHUNK_BYTES - *fixed) / MAX(*row, numbers)));
+}
+
 static void cut_chunks(Loader *loader) {
   for (guint i = 0; i < loader->b->items->len; i++) {
     const FkItem *item = &g_array_index(loader->b->items, FkItem, i);
+    size_t row, fixed;
     if (!in_pass(loader, item)) continue;
-    const FkDtype wider = fk_dtype_size(item->from) > fk_dtype_size(item->as) ? item->from : item->as;
-    const int64_t row = item->cols * (int64_t)fk_dtype_size(wider), most = MAX(1, CHUNK_BYTES / row);
+    const int64_t most = chunk_rows(loader, item, &row, &fixed);
     for (int64_t first = 0; first < item->rows; first += most) {
       Chunk chunk = {item, first, MIN(most, item->rows - first)};
       g_array_append_val(loader->chunks, chunk);
       loader->total += chunk.rows * item->cols * (int64_t)fk_dtype_size(item->as);
-      loader->largest = MAX(loader->largest, (size_t)(chunk.rows * row));
+      loader->largest = MAX(loader->largest, fixed + (size_t)chunk.rows * row);
     }
   }
 }
@@ -317,25 +194,37 @@ static float *scales_place(const Loader *loader, const Chunk *c) {
   return (float *)fk_store_address(&loader->b->store, c->item->scale) + c->first;
 }
 
+/* What of the chunk the backend does, and what the readers put into its buffer. */
+static void divide(Transfer *t, const FkBackend *be) {
+  const FkItem *item = t->chunk->item;
+  t->commits_codes = fk_item_quantised(item) && fk_item_commits_codes(be, item);
+  t->adds = fk_item_adds(be, item, &t->adapted);
+  t->adapted.rows = t->chunk->rows;
+  t->reading.raw = t->commits_codes || t->adds;
+  t->reading.as = fk_item_made_by_reader(item) && !t->reading.raw ? item->as : item->from;
+}
+
 /* Hands a chunk to the readers. False when there is no buffer for it; *error or the backend says why. */
 static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError **error) {
   FkBackend *be = loader->b->be;
   Transfer *t = &loader->transfers[index % BUFFERS];
   const Chunk *c = &g_array_index(loader->chunks, Chunk, index);
   const bool codes = fk_item_quantised(c->item);
-  *t = (Transfer){.b = loader->b, .chunk = c, .to = chunk_place(loader, c), .as = c->item->as};
+  *t = (Transfer){.b = loader->b, .chunk = c, .reading = {c->item, c->first, c->rows, .as = c->item->as}};
   if (!staged(be)) {
-    t->scales = codes ? scales_place(loader, c) : NULL;
+    t->reading.to = chunk_place(loader, c);
+    t->reading.scales = codes ? scales_place(loader, c) : NULL;
     return push_pieces(pool, t), true;
   }
-  t->committed_codes = codes && fk_item_commits_codes(be, c->item);
-  t->as = fk_item_made_by_reader(c->item) && !t->committed_codes ? c->item->as : c->item->from;
+  divide(t, be);
   /* Always the largest size, so that a buffer is made once. */
-  t->to = be->ops->stage(be, (int)(index % BUFFERS), loader->largest);
-  if (!t->to || be->failure) return false;
-  const bool made = codes && !t->committed_codes;
-  t->scales = made ? g_try_new(float, (gsize)c->rows) : NULL;
-  if (made && !t->scales) {
+  const gint64 start = g_get_monotonic_time();
+  t->reading.to = be->ops->stage(be, (int)(index % BUFFERS), loader->largest);
+  loader->b->times.buffers_ms += (double)(g_get_monotonic_time() - start) / 1000;
+  if (!t->reading.to || be->failure) return false;
+  const bool made = codes && !t->commits_codes;
+  t->reading.scales = made ? g_try_new(float, (gsize)c->rows) : NULL;
+  if (made && !t->reading.scales) {
     g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: an allocation of %zu bytes was refused",
                 fk_part_name(loader->b->part), (size_t)c->rows * sizeof(float));
     return false;
@@ -343,33 +232,43 @@ static bool start_chunk(Loader *loader, GThreadPool *pool, guint index, GError *
   return push_pieces(pool, t), true;
 }
 
+/* From the buffer to the chunk's place. */
+static void commit_chunk(const Loader *loader, int buffer, Transfer *t) {
+  FkBackend *be = loader->b->be;
+  const Chunk *c = t->chunk;
+  char *to = chunk_place(loader, c);
+  if (t->adds) {
+    be->ops->commit_adapted(be, buffer, to, c->item->as, &t->adapted);
+    return;
+  }
+  if (t->commits_codes) {
+    be->ops->commit_codes(be, buffer, to, scales_place(loader, c), t->reading.as, c->rows, c->item->cols);
+    g_atomic_int_add(&loader->b->coded_rows, (int)c->rows);
+    return;
+  }
+  be->ops->commit(be, buffer, to, c->item->as, t->reading.as, (size_t)(c->rows * c->item->cols));
+  if (t->reading.scales && !be->failure)
+    be->ops->upload(be, scales_place(loader, c), t->reading.scales, (size_t)c->rows * sizeof(float));
+  g_clear_pointer(&t->reading.scales, g_free);
+}
+
 /* Waits for a chunk and places it. */
 static bool finish_chunk(Loader *loader, guint index, GError **error) {
   FkBackend *be = loader->b->be;
   Transfer *t = &loader->transfers[index % BUFFERS];
-  const Chunk *c = t->chunk;
+  const gint64 start = g_get_monotonic_time();
   g_mutex_lock(&loader->lock);
-  while (t->left) g_cond_wait(&loader->done, &loader->lock);
+  while (!t->there) g_cond_wait(&loader->done, &loader->lock);
+  loader->b->times.readers_ms += (double)(g_get_monotonic_time() - start) / 1000;
   g_mutex_unlock(&loader->lock);
   if (t->error) {
-    g_autofree char *shown = fk_shown_name(c->item->source.tensor->name);
+    g_autofree char *shown = fk_shown_name(t->chunk->item->source.tensor->name);
     g_propagate_prefixed_error(error, g_steal_pointer(&t->error), "%s: tensor \"%s\": ", fk_part_name(loader->b->part),
                                shown);
     return false;
   }
-  if (!staged(be)) return true;
-  if (t->committed_codes) {
-    be->ops->commit_codes(be, (int)(index % BUFFERS), chunk_place(loader, c), scales_place(loader, c), t->as, c->rows,
-                          c->item->cols);
-    g_atomic_int_add(&loader->b->coded_rows, (int)c->rows);
-    return be->failure == FK_FAIL_NONE;
-  }
-  be->ops->commit(be, (int)(index % BUFFERS), chunk_place(loader, c), c->item->as, t->as,
-                  (size_t)(c->rows * c->item->cols));
-  if (t->scales && !be->failure)
-    be->ops->upload(be, scales_place(loader, c), t->scales, (size_t)c->rows * sizeof(float));
-  g_clear_pointer(&t->scales, g_free);
-  return be->failure == FK_FAIL_NONE;
+  if (staged(be)) commit_chunk(loader, (int)(index % BUFFERS), t);
+  return !staged(be) || be->failure == FK_FAIL_NONE;
 }
 
 /* False with *error, or without it when the backend has failed. */
@@ -409,7 +308,7 @@ static void clear_transfers(Loader *loader) {
   for (int i = 0; i < BUFFERS; i++) {
     Transfer *t = &loader->transfers[i];
     g_clear_error(&t->error);
-    if (staged(loader->b->be)) g_free(t->scales);
+    if (staged(loader->b->be)) g_free(t->reading.scales);
   }
 }
 
@@ -432,6 +331,7 @@ static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *ca
   if (strcmp(b->be->ops->name, "null")) cut_chunks(&loader); /* the null backend's addresses are made up */
   g_autoptr(GError) local = NULL;
   bool ok = run_chunks(&loader, pool, cancellable, progress, user_data, &local);
+  const gint64 start = g_get_monotonic_time();
   g_atomic_int_set(&loader.stop, 1);
   g_thread_pool_free(pool, FALSE, TRUE); /* waits: readers hold buffers and the loader */
   clear_transfers(&loader);
@@ -440,6 +340,9 @@ static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *ca
   g_cond_clear(&loader.done);
   /* Copies may still be under way into memory that a failure gives back. */
   bool synced = !staged(b->be) || fk_backend_sync(b->be);
+  b->times.end_ms += (double)(g_get_monotonic_time() - start) / 1000;
+  b->times.bytes += loader.total;
+  b->times.readers = threads;
   if (local)
     g_propagate_error(error, g_steal_pointer(&local));
   else if (!ok || !synced)
@@ -498,12 +401,23 @@ static bool read_ring(FkBinder *b, GHashTable *only, GCancellable *cancellable, 
   return ok && !s->be->failure;
 }
 
+/* What memory has of the items that are read: uncertain until all are there, and then with adapters or without. */
+static void mark(FkBinder *b, GHashTable *only, bool there) {
+  for (guint i = 0; i < b->items->len; i++) {
+    FkItem *item = &g_array_index(b->items, FkItem, i);
+    if (only && !g_hash_table_contains(only, item->name)) continue;
+    item->in_place = !there && only && item->plain;
+    item->plain = there && !item->deltas;
+  }
+}
+
 /* only: canonical names; NULL: all. */
 static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
                      GError **error) {
   FkStore *s = &b->store;
   const bool kept = !only && fk_store_restore(s);
   if (only) s->kept_filled = false;
+  mark(b, only, false);
   Passes passes = {progress, user_data, 0, 0, only ? fk_binder_reload_bytes(b, only) : (int64_t)s->bytes};
   if (!kept && !read_pass(b, STAY, only, cancellable, forward, &passes, error)) return false;
   passes.before = passes.last;
@@ -513,6 +427,7 @@ static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, F
     if (!read_ring(b, only, cancellable, &passes, error)) return false;
     s->host_filled = true;
   }
+  mark(b, only, true);
   if (progress) progress(passes.total, passes.total, user_data);
   return true;
 }
@@ -548,7 +463,9 @@ static void set_targets(FkBinder *b) {
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
   assert(!b->problems->len);
   if (!b->component && !b->packed) return true;
+  const gint64 start = g_get_monotonic_time();
   if (!fk_store_alloc(&b->store, fk_part_name(b->part), error)) return false;
+  b->times.memory_ms += (double)(g_get_monotonic_time() - start) / 1000;
   if (read_all(b, NULL, cancellable, progress, user_data, error)) {
     set_targets(b);
     return true;
@@ -590,9 +507,12 @@ bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int
     if (item.kind == FK_ITEM_CODES) as_numbers(&item);
     item.deltas = NULL;
     item.as = FK_F32;
-    const Chunk chunk = {&item, begin - item.row, end - begin};
-    const Transfer t = {.chunk = &chunk, .to = to + (begin - first) * item.cols, .as = FK_F32};
-    if (!read_rows(&t, error)) return false;
+    const FkReading reading = {.item = &item,
+                               .first = begin - item.row,
+                               .rows = end - begin,
+                               .to = to + (begin - first) * item.cols,
+                               .as = FK_F32};
+    if (!fk_reading_run(&reading, error)) return false;
     left -= end - begin;
   }
   return true;

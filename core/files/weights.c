@@ -139,6 +139,14 @@ bool fk_binder_source(const FkBinder *b, const FkNeed *n, FkSource *s, char **pr
   return !*problem;
 }
 
+bool fk_item_adds(const FkBackend *be, const FkItem *item, FkAdapted *m) {
+  const bool numbers = item->kind == FK_ITEM_NUMBERS && !fk_item_quantised(item) && item->taps == 1;
+  if (!be->ops->commit_adapted || !item->deltas || !numbers || !fk_delta_terms(item->deltas, m)) return false;
+  m->from = item->from;
+  m->in_place = item->in_place && item->from == item->as;
+  return true;
+}
+
 /* The need's source, else false with its problem counted. *from: its type as the reader finds it. */
 static bool find_source(FkBinder *b, const FkNeed *n, FkSource *s, FkDtype *from) {
   g_autofree char *found = NULL;
@@ -387,6 +395,14 @@ int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
     if (g_hash_table_contains(names, item->name)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
   }
   return bytes;
+}
+
+const FkLoadTimes *fk_binder_times(const FkBinder *b) {
+  return &b->times;
+}
+
+void fk_binder_clear_times(FkBinder *b) {
+  b->times = (FkLoadTimes){0};
 }
 
 FkRoleShare fk_binder_share(const FkBinder *b, int role) {

@@ -95,6 +95,17 @@ typedef void (*FkLoadProgress)(int64_t bytes_done, int64_t bytes_total, void *us
  * may be called again. FK_ERROR_MEMORY, FK_ERROR_MODEL_BAD with file and position, else FK_ERROR_CANCELLED, _DEVICE or
  * _DEVICE_LOST. A null walk leaves the data NULL; the null backend gets its made-up addresses and reads nothing. */
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error);
+/* Where the time of loads and reloads went, since the last fk_binder_clear_times. */
+typedef struct {
+  double memory_ms;               /* calling thread: allocation of backend memory, */
+  double readers_ms, buffers_ms;  /* waiting for readers, waiting for copies out of staging buffers, */
+  double end_ms;                  /* the last copies, and the end of the readers */
+  double reading_ms, checking_ms; /* of all readers together: files and what is made of them; sums of packed models */
+  int64_t bytes;                  /* of memory that was filled */
+  int readers;                    /* threads at most */
+} FkLoadTimes;
+const FkLoadTimes *fk_binder_times(const FkBinder *b);
+void fk_binder_clear_times(FkBinder *b);
 /* The loader makes codes of some matrices, which takes long; then a copy of what is in memory is worth its place on the
  * host (fk_store_keep), from which the next load takes it unless adapters have changed. */
 bool fk_binder_makes_codes(const FkBinder *b);

@@ -13,7 +13,7 @@
 #include "blocks.h"
 #include "frame.h"
 
-#define FK_BACKEND_ABI 14
+#define FK_BACKEND_ABI 15
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -165,10 +165,30 @@ typedef struct {
 /* Of the 2 r + 1 values around each, the ends repeated; mean: nearest, halves up. */
 typedef enum { FK_WINDOW_MOST, FK_WINDOW_LEAST, FK_WINDOW_MEAN } FkWindow;
 
+/* Rows of a matrix with what adapters add to them: for each term in its order, columns j < q of every row i become
+ *   w = w + scale * s, where s = 0, then s = s + left[i, k] * right[k, j] for k = 0 .. rank - 1
+ * in float32, every product and sum rounded; what comes of all terms is rounded once more, to the type in memory. NaN
+ * is some NaN. left [rows, rank] and right [rank, q] are float32. They come in a staging buffer: first the numbers of
+ * the rows, or nothing where memory has them already; behind them, at fk_adapted_begin, the right parts of all terms,
+ * one behind the other; then for each row the left parts of all. */
+#define FK_ADAPTED_TERMS 32
+#define FK_ADAPTED_RIGHT (120u << 16) /* bytes that the right parts have at most */
+#define FK_ADAPTED_ROW (256u << 10)   /* that a row's numbers and its left parts have at most */
+typedef struct {
+  int64_t rows, cols;
+  FkDtype from;  /* of the numbers */
+  bool in_place; /* memory has them, in its own type, which is `from` */
+  int n;
+  struct {
+    int64_t rank, q;
+    float scale;
+  } term[FK_ADAPTED_TERMS];
+} FkAdapted;
+
 /* The table of a backend. A module is compiled apart from the program that opens it, so both must see the same structs:
  * whoever changes one of them, or the meaning of a slot, raises FK_BACKEND_ABI; FK_BACKEND_SIZES catches most of what
  * is forgotten. A module of another number or size is not used. */
-#define FK_BACKEND_STRUCTS 10
+#define FK_BACKEND_STRUCTS 11
 typedef struct {
   uint32_t abi;
   uint32_t sizes[FK_BACKEND_STRUCTS]; /* FK_BACKEND_SIZES, as the backend was compiled */
@@ -201,6 +221,8 @@ typedef struct {
   /* Instead of commit: of the buffer's numbers [rows, cols] (float32, bfloat16, float16) the codes E4M3 and the scales
    * [rows] that `quantize` makes. cols <= FK_QUANT_MAX_K. NULL slot: the loader makes them. */
   void (*commit_codes)(FkBackend *be, int buffer, void *codes, float *scales, FkDtype from, int64_t rows, int64_t cols);
+  /* Instead of commit: what the buffer has for `m`, into `to`, as float32 or bfloat16. NULL slot: the loader adds. */
+  void (*commit_adapted)(FkBackend *be, int buffer, void *to, FkDtype as, const FkAdapted *m);
   /* Weights that come while ops run. Host memory from which copies are asynchronous. copy enqueues one beside the ops,
    * after those that stream_done has closed for this slot; wait: ops enqueued from now on start after the slot's last
    * copy; done: ops enqueued so far use the slot. NULL slots: there is none of this. */
@@ -346,8 +368,26 @@ struct FkBackend {
   {                                                                                                                    \
     (uint32_t)sizeof(FkOps), (uint32_t)sizeof(FkBackend), (uint32_t)sizeof(FkLinear), (uint32_t)sizeof(FkLayerNorm),   \
         (uint32_t)sizeof(FkAttention), (uint32_t)sizeof(FkConv), (uint32_t)sizeof(FkGroupNorm),                        \
-        (uint32_t)sizeof(FkResize), (uint32_t)sizeof(FkFrame), (uint32_t)sizeof(FkCoded)                               \
+        (uint32_t)sizeof(FkResize), (uint32_t)sizeof(FkFrame), (uint32_t)sizeof(FkCoded), (uint32_t)sizeof(FkAdapted)  \
   }
+
+/* Ranks of all terms. */
+static inline int64_t fk_adapted_ranks(const FkAdapted *m) {
+  int64_t ranks = 0;
+  for (int i = 0; i < m->n; i++) ranks += m->term[i].rank;
+  return ranks;
+}
+/* Bytes of all right parts. */
+static inline size_t fk_adapted_right(const FkAdapted *m) {
+  size_t numbers = 0;
+  for (int i = 0; i < m->n; i++) numbers += (size_t)(m->term[i].rank * m->term[i].q);
+  return numbers * sizeof(float);
+}
+/* Where in a staging buffer the right parts begin. */
+static inline size_t fk_adapted_begin(const FkAdapted *m) {
+  const size_t numbers = m->in_place ? 0 : (size_t)(m->rows * m->cols) * fk_dtype_size(m->from);
+  return (numbers + 255) / 256 * 256;
+}
 
 static inline bool fk_backend_uses(const FkBackend *be, uint32_t what) {
   return (be->use & what) == what;

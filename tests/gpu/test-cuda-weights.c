@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weights that arrive on the device by staging buffers: the demo transformer with quantised blocks, modulations and
  * their twins has the codes, scales and numbers that the same files give on the CPU, whether the device makes the codes
- * or the host does. Environment: BACKEND (default
+ * or the host does; and with adapters the bytes that the host makes of them. Environment: BACKEND (default
  * cuda; cpu tries the test itself), FK_SOURCE (the project's folder). */
+#include "../adapted-reference.h"
 #include "flux.h"
+#include "lora.h"
 #include "quantize.h"
 
 #include <string.h>
 
 typedef struct {
   FkBackend *be;
-  FkOps host_codes; /* the backend's without commit_codes */
+  FkOps host; /* the backend's without what it does on its side */
   FkBinder *binder;
   FkFlux flux;
 } Side;
@@ -18,8 +20,8 @@ typedef struct {
 static char *checkpoint; /* the demo's folder */
 static FkComponent *demo;
 
-/* on_host: the loader makes the codes. */
-static bool load(Side *s, const char *backend, FkDtype codes, bool on_host) {
+/* on_host: the loader makes codes and adds adapters. */
+static bool load_as(Side *s, const char *backend, const FkForm *form, bool on_host) {
   char message[256];
   FkFailure failure;
   FkConfig config;
@@ -29,12 +31,12 @@ static bool load(Side *s, const char *backend, FkDtype codes, bool on_host) {
     g_test_skip(message);
     return false;
   }
-  s->host_codes = *s->be->ops;
-  s->host_codes.commit_codes = NULL;
-  if (on_host) s->be->ops = &s->host_codes;
+  s->host = *s->be->ops;
+  s->host.commit_codes = NULL;
+  s->host.commit_adapted = NULL;
+  if (on_host) s->be->ops = &s->host;
   FkPrecision precision = fk_precision_uniform(s->be->dtype);
-  for (int role = FK_ROLE_MODULATION; role <= FK_ROLE_SINGLE_OUT; role++)
-    precision.form[role] = (FkForm){.dtype = codes, .scale = FK_SCALE_ROW, .twin = true};
+  for (int role = FK_ROLE_MODULATION; form && role <= FK_ROLE_SINGLE_OUT; role++) precision.form[role] = *form;
   size_t n;
   const FkNameTable *tables = fk_name_tables(FK_PART_FLUX, &n);
   const FkNames names = {.part[FK_PART_FLUX] = {demo, fk_names_detect(FK_PART_FLUX, demo, tables, n)}};
@@ -43,6 +45,14 @@ static bool load(Side *s, const char *backend, FkDtype codes, bool on_host) {
   fk_flux_init(&s->flux, &config.flux, s->binder);
   g_assert_true(fk_binder_finish(s->binder, &error) && fk_binder_load(s->binder, NULL, NULL, NULL, &error));
   return true;
+}
+
+static bool load(Side *s, const char *backend, FkDtype codes, bool on_host) {
+  return load_as(s, backend, &(FkForm){.dtype = codes, .scale = FK_SCALE_ROW, .twin = true}, on_host);
+}
+
+static bool load_plain(Side *s, const char *backend, bool on_host) {
+  return load_as(s, backend, NULL, on_host);
 }
 
 static void clear(Side *s) {
@@ -157,6 +167,126 @@ static void committed(void) {
   fk_backend_close(be);
 }
 
+/* Numbers of one size, with some that are subnormal, -0 or large among them. */
+static float made(uint32_t *state, int64_t i) {
+  *state = *state * 1664525u + 1013904223u;
+  const float value = (float)(int32_t)*state * 0x1p-31f;
+  return i % 61 == 7 ? 0x1p-130f * value : i % 97 == 3 ? -0.0f : i % 89 == 5 ? 1e20f * value : value;
+}
+
+static void put(void *to, FkDtype dtype, int64_t i, float value) {
+  if (dtype == FK_F32)
+    ((float *)to)[i] = value;
+  else
+    ((uint16_t *)to)[i] = dtype == FK_BF16 ? fk_f32_to_bf16(value) : fk_f32_to_f16(value > 60000 ? 60000 : value);
+}
+
+/* Numbers with adapters, to the bit, in place and from the buffer: ranks behind 64, fewer columns than the matrix has,
+ * sizes that no tile divides, and rows that take several launches. */
+static void adapted(void) {
+  static const struct {
+    FkDtype as, from;
+    bool in_place;
+    int64_t rows, cols;
+    int n;
+    int64_t rank[3], q[3];
+  } cases[] = {{FK_BF16, FK_BF16, true, 600, 3072, 1, {32}, {3072}},
+               {FK_BF16, FK_BF16, false, 600, 3072, 1, {32}, {3072}},
+               {FK_BF16, FK_BF16, true, 60, 15360, 1, {128}, {15360}},
+               {FK_BF16, FK_F32, false, 60, 15360, 1, {128}, {15360}},
+               {FK_BF16, FK_F32, false, 900, 3072, 2, {16, 64}, {3072, 3072}},
+               {FK_BF16, FK_F16, false, 777, 1000, 3, {1, 65, 130}, {1000, 64, 999}},
+               {FK_BF16, FK_BF16, true, 37, 101, 2, {3, 200}, {101, 1}},
+               {FK_F32, FK_F32, true, 1, 16, 1, {4}, {16}},
+               {FK_F32, FK_BF16, false, 300, 257, 1, {7}, {257}}};
+  char message[256];
+  FkFailure failure;
+  FkBackend *be = fk_backend_open("cuda", 0, 0, &failure, message, sizeof message);
+  if (!be) {
+    g_test_skip(message);
+    return;
+  }
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    const int64_t rows = cases[i].rows, cols = cases[i].cols;
+    const size_t n = (size_t)(rows * cols), bytes = n * fk_dtype_size(cases[i].as);
+    FkAdapted m = {.rows = rows, .cols = cols, .from = cases[i].from, .in_place = cases[i].in_place, .n = cases[i].n};
+    for (int t = 0; t < m.n; t++) {
+      m.term[t].rank = cases[i].rank[t];
+      m.term[t].q = cases[i].q[t];
+      m.term[t].scale = 0.37f + (float)t;
+    }
+    const size_t begin = fk_adapted_begin(&m),
+                 operands = fk_adapted_right(&m) / 4 + (size_t)(rows * fk_adapted_ranks(&m));
+    void *buffer = be->ops->stage(be, (int)(i % 8), begin + operands * 4), *to = be->ops->alloc(be, bytes);
+    g_assert_true(buffer && to);
+    g_autofree void *want = g_malloc0(bytes), *got = g_malloc(bytes);
+    uint32_t state = (uint32_t)i;
+    for (size_t k = 0; k < n; k++) put(m.in_place ? want : buffer, m.from, (int64_t)k, made(&state, (int64_t)k));
+    for (size_t k = 0; k < operands; k++)
+      ((float *)(void *)((char *)buffer + begin))[k] = made(&state, (int64_t)k + 11);
+    be->ops->upload(be, to, want, bytes);
+    be->ops->commit_adapted(be, (int)(i % 8), to, cases[i].as, &m);
+    adapted_reference(want, cases[i].as, buffer, &m);
+    be->ops->download(be, got, to, bytes);
+    g_assert_true(fk_backend_sync(be));
+    int64_t other = 0, none = 0;
+    for (size_t k = 0; k < n; k++) {
+      const float a = adapted_number(want, cases[i].as, (int64_t)k), b = adapted_number(got, cases[i].as, (int64_t)k);
+      none += a != a;
+      other += a != a ? b == b : memcmp(&a, &b, sizeof a) != 0;
+    }
+    g_test_message("%d x %d, %d terms: %d numbers differ, %d are none", (int)rows, (int)cols, m.n, (int)other,
+                   (int)none);
+    g_assert_cmpint(other, ==, 0);
+    be->ops->release(be, to);
+  }
+  fk_backend_close(be);
+}
+
+/* ---- Adapters of files ---- */
+
+static void adapt(Side *s, const char *list) {
+  g_autoptr(GError) error = NULL;
+  FkBinder *binders[FK_PARTS] = {[FK_PART_FLUX] = s->binder};
+  g_autoptr(FkLoras) loras = *list ? fk_loras_open(list, binders, &error) : NULL;
+  g_assert_no_error(error);
+  g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
+  g_autoptr(GPtrArray) all = fk_binder_all(s->binder);
+  for (guint i = 0; i < all->len; i++) g_hash_table_add(names, ((FkBound *)all->pdata[i])->name);
+  fk_binder_adapt(s->binder, loras ? fk_loras_deltas(loras, FK_PART_FLUX) : NULL);
+  g_assert_true(fk_binder_reload(s->binder, names, NULL, NULL, NULL, &error));
+  fk_binder_adapt(s->binder, NULL);
+}
+
+static void same_bound(const Side *a, const Side *b, const FkBound *bound) {
+  const size_t size = fk_dtype_size(bound->weight ? bound->weight->dtype : FK_F32);
+  same_bytes(a, (char *)fk_binder_store(a->binder)->memory + bound->place, b,
+             (char *)fk_binder_store(b->binder)->memory + bound->place, (size_t)(bound->rows * bound->cols) * size);
+}
+
+/* The demo's adapter, another scale of it, two files, kinds that the device does not add, and none, from each other:
+ * the whole transformer has the bytes that the same device has where the host adds. */
+static void merged(void) {
+  const char *backend = g_getenv("BACKEND") ? g_getenv("BACKEND") : "cuda";
+  const char *root = g_getenv("FK_SOURCE") ? g_getenv("FK_SOURCE") : FK_ROOT;
+  g_autofree char *one = g_build_filename(root, "examples", "demo-model", "cyanotype.safetensors", NULL);
+  g_autofree char *two = g_build_filename(root, "tests", "golden", "lora", "second.safetensors", NULL);
+  g_autofree char *kinds = g_build_filename(root, "tests", "golden", "lora", "kinds.safetensors", NULL);
+  g_autofree char *both = g_strdup_printf("%s:0.5;%s", two, one), *mixed = g_strdup_printf("%s;%s:-0.25", kinds, one);
+  const char *const lists[] = {one, both, "", mixed, "", two, one, ""};
+  Side host, device;
+  if (!load_plain(&device, backend, false)) return;
+  g_assert_true(load_plain(&host, backend, true));
+  for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+    adapt(&host, lists[i]);
+    adapt(&device, lists[i]);
+    g_autoptr(GPtrArray) all = fk_binder_all(host.binder);
+    for (guint k = 0; k < all->len; k++) same_bound(&host, &device, all->pdata[k]);
+  }
+  clear(&host);
+  clear(&device);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   const char *root = g_getenv("FK_SOURCE") ? g_getenv("FK_SOURCE") : FK_ROOT;
@@ -166,6 +296,8 @@ int main(int argc, char **argv) {
   g_test_add_data_func("/cuda-weights/e4m3", GINT_TO_POINTER(FK_E4M3), quantised);
   g_test_add_data_func("/cuda-weights/i8", GINT_TO_POINTER(FK_I8), quantised);
   g_test_add_func("/cuda-weights/committed", committed);
+  g_test_add_func("/cuda-weights/adapted", adapted);
+  g_test_add_func("/cuda-weights/merged", merged);
   const int status = g_test_run();
   fk_component_free(demo);
   g_free(checkpoint);
