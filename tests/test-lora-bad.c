@@ -235,6 +235,29 @@ static void lists(void) {
   g_assert_no_error(error);
 }
 
+/* A file that several threads look at: of two numbers that are none the error has the first in the file's order. */
+static void large(void) {
+  static const char *const letters = "qkv";
+  const size_t n = 1024 * D;
+  g_autofree float *values = g_new0(float, n);
+  for (int bad = 0; bad < 6; bad++) {
+    g_autoptr(GError) error = NULL;
+    LoraFile f = lora_file_new();
+    for (int i = 0; i < 6; i++) {
+      g_autofree char *stem = g_strdup_printf("transformer.transformer_blocks.%d.attn.to_%c", i / 3, letters[i % 3]);
+      g_autofree char *down = g_strconcat(stem, ".lora_A.weight", NULL),
+                      *up = g_strconcat(stem, ".lora_B.weight", NULL);
+      values[n - 1] = i >= bad ? NAN : 1;
+      lora_put(&f, down, "[1024,256]", values, n);
+      lora_put(&f, up, "[256,1024]", values, n);
+    }
+    g_autofree char *path = lora_write(&f, "large");
+    g_autofree char *says = g_strdup_printf("blocks.%d.attn.to_%c.lora_", bad / 3, letters[bad % 3]);
+    g_assert_false(set(path, &error));
+    assert_error(error, FK_ERROR_MODEL_BAD, says, "number 262143 is nan");
+  }
+}
+
 /* A tensor without a place is no error beside others that have one; how many there are does not make the text long. */
 static void unmatched(void) {
   LoraFile f = lora_file_new();
@@ -272,6 +295,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/lora-bad/types", types);
   g_test_add_func("/lora-bad/metadata", metadata);
   g_test_add_func("/lora-bad/lists", lists);
+  g_test_add_func("/lora-bad/large", large);
   g_test_add_func("/lora-bad/unmatched", unmatched);
   const int failed = g_test_run();
   fk_model_free(model);

@@ -9,6 +9,9 @@
 #include <stdarg.h>
 #include <string.h>
 
+#define NUMBERS 16384 /* of a tensor at a time */
+#define THREADS 16    /* that look at numbers at most; a few megabytes each are worth one */
+#define THREAD_BYTES (4 << 20)
 #define MAX_HEADER (16u << 20) /* bytes; a file of every module of the largest model has 0.3 MB */
 
 /* ---- Ends of names ---- */
@@ -370,7 +373,7 @@ static bool check_bias(const FkLoraFile *f, FkLoraGroup *g, GError **error) {
 
 /* Every number of the module's tensors is one. */
 static bool check_numbers(const FkLoraFile *f, const FkLoraGroup *g, GError **error) {
-  float block[4096];
+  float block[NUMBERS];
   for (int i = 0; i < FK_SLOTS; i++) {
     const FkStTensor *t = g->slot[i];
     FkDtype type;
@@ -379,8 +382,8 @@ static bool check_numbers(const FkLoraFile *f, const FkLoraGroup *g, GError **er
       return fail(f, FK_ERROR_MODEL_MISMATCH, t->name, error, "expected F32, F16, BF16 or F8_E4M3, found %s",
                   fk_st_type_name(t));
     const int64_t n = (int64_t)(t->bytes / fk_dtype_size(type));
-    for (int64_t at = 0; at < n; at += (int64_t)G_N_ELEMENTS(block)) {
-      const int64_t count = MIN((int64_t)G_N_ELEMENTS(block), n - at);
+    for (int64_t at = 0; at < n; at += NUMBERS) {
+      const int64_t count = MIN(NUMBERS, n - at);
       if (!fk_delta_numbers(f->file, t, at, count, block, error)) return false;
       for (int64_t k = 0; k < count; k++)
         if (!isfinite(block[k]))
@@ -391,10 +394,40 @@ static bool check_numbers(const FkLoraFile *f, const FkLoraGroup *g, GError **er
   return true;
 }
 
-static bool check_group(const FkLoraFile *f, FkLoraGroup *g, GError **error) {
-  if (!check_kind(f, g, error) || !check_numbers(f, g, error) || !find_scale(f, g, error) ||
-      !check_magnitude(f, g, error) || !check_bias(f, g, error))
+/* Numbers of all groups, by threads where there are many: errors[i] is of group i. */
+typedef struct {
+  const FkLoraFile *file;
+  GError **errors;
+} Numbers;
+
+static void look_at_numbers(gpointer index, gpointer user_data) {
+  const Numbers *n = user_data;
+  const guint i = GPOINTER_TO_UINT(index) - 1; /* a pool takes no NULL */
+  check_numbers(n->file, n->file->groups->pdata[i], &n->errors[i]);
+}
+
+static void look_at_all_numbers(const FkLoraFile *f, GError **errors) {
+  Numbers numbers = {f, errors};
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < fk_safetensors_count(f->file); i++) bytes += fk_safetensors_at(f->file, i)->bytes;
+  const int threads = (int)MIN(MIN((uint64_t)g_get_num_processors(), THREADS), bytes / THREAD_BYTES);
+  GThreadPool *pool = threads > 1 ? g_thread_pool_new(look_at_numbers, &numbers, threads, TRUE, NULL) : NULL;
+  const bool shared = pool && g_thread_pool_get_num_threads(pool) > 0; /* exclusive: all have been started, or fewer */
+  for (guint i = 1; i <= f->groups->len; i++)
+    if (shared)
+      g_thread_pool_push(pool, GUINT_TO_POINTER(i), NULL);
+    else
+      look_at_numbers(GUINT_TO_POINTER(i), &numbers);
+  if (pool) g_thread_pool_free(pool, FALSE, TRUE);
+}
+
+static bool check_group(const FkLoraFile *f, FkLoraGroup *g, GError **numbers, GError **error) {
+  if (!check_kind(f, g, error)) return false;
+  if (*numbers) {
+    g_propagate_error(error, g_steal_pointer(numbers));
     return false;
+  }
+  if (!find_scale(f, g, error) || !check_magnitude(f, g, error) || !check_bias(f, g, error)) return false;
   FkDelta *deltas[] = {&g->weight, &g->bias};
   for (int i = 0; i < 2; i++) {
     deltas[i]->file = f->file;
@@ -422,9 +455,12 @@ static bool check_once(const FkLoraFile *f, GError **error) {
 }
 
 static bool check_all(const FkLoraFile *f, GError **error) {
-  for (guint i = 0; i < f->groups->len; i++)
-    if (!check_group(f, f->groups->pdata[i], error)) return false;
-  return check_once(f, error);
+  g_autofree GError **numbers = g_new0(GError *, f->groups->len);
+  bool ok = true;
+  look_at_all_numbers(f, numbers);
+  for (guint i = 0; ok && i < f->groups->len; i++) ok = check_group(f, f->groups->pdata[i], &numbers[i], error);
+  for (guint i = 0; i < f->groups->len; i++) g_clear_error(&numbers[i]);
+  return ok && check_once(f, error);
 }
 
 FkLoraFile *fk_lora_file_open(const char *path, const FkLoraNames *names, GError **error) {
