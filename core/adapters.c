@@ -76,9 +76,11 @@ bool fk_adapters_set(FkModel *m, const char *list, bool *text_changed, GCancella
     return false;
   }
   FkBinder *binders[FK_PARTS];
+  const gint64 start = g_get_monotonic_time();
   for (int i = 0; i < FK_PARTS; i++) binders[i] = i == FK_PART_VAE ? NULL : m->part[i].binder;
   g_autoptr(FkLoras) loras = *identity ? fk_loras_open(list, binders, error) : NULL;
   if (*identity && !loras) return false;
+  a->files_ms = (double)(g_get_monotonic_time() - start) / 1000;
   for (int i = 0; i < FK_PARTS; i++) {
     add_names(&a->stale[i], deltas_of(a->loras, (FkPart)i));
     add_names(&a->stale[i], deltas_of(loras, (FkPart)i));
@@ -91,6 +93,7 @@ bool fk_adapters_set(FkModel *m, const char *list, bool *text_changed, GCancella
   g_free(a->identity);
   a->identity = g_steal_pointer(&identity);
   Share share = {progress, user_data, 0, 0, stale_bytes(m)};
+  for (int i = 0; i < FK_PARTS; i++) fk_binder_clear_times(m->part[i].binder);
   for (int i = 0; i < FK_PARTS; i++)
     if (!refresh(m, (FkPart)i, &share, cancellable, error)) return false;
   return true;

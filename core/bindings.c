@@ -225,6 +225,12 @@
  * Returns: (transfer none): its device
  */
 /**
+ * fk_engine_timing:
+ * @engine: an engine
+ *
+ * Returns: (transfer full): where the time of opening and of the last exchange of adapters went
+ */
+/**
  * fk_engine_class:
  * @engine: an engine
  *

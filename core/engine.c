@@ -108,6 +108,7 @@ static void engine_free(FkEngine *e) {
   g_free(e->calibration);
   g_free(e->adapted);
   g_free(e->adapters);
+  g_free(e->timing);
   g_mutex_clear(&e->lock);
   g_cond_clear(&e->turn);
   g_free(e);
@@ -127,7 +128,9 @@ static FkEngine *engine_create(const FkOptions *options, const char *path, GErro
   g_mutex_init(&e->lock);
   g_cond_init(&e->turn);
   g_queue_init(&e->waiting);
+  const gint64 start = g_get_monotonic_time();
   e->be = strcmp(name, "auto") ? open_backend(options, name, error) : choose_backend(e, path, error);
+  e->opening.backend_ms = (double)(g_get_monotonic_time() - start) / 1000;
   if (!e->why) e->why = g_strdup("asked for");
   if (e->be && e->be->ops != &fk_null_ops && e->be->ops != &fk_cpu_ops) e->host_memory = fk_host_memory;
   if (e->be && fk_load_resolve(e->options, e->be, &e->plan, error)) return e;
@@ -152,7 +155,9 @@ static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, 
   }
   e->files = g_strdup(files);
   const FkPaths paths = fk_load_paths(&e->plan, path);
+  const gint64 start = g_get_monotonic_time();
   e->model = fk_model_open_paths(&paths, e->be, &e->plan.precision, e->plan.backend != FK_ENGINE_NULL, error);
+  e->opening.files_ms = (double)(g_get_monotonic_time() - start) / 1000;
   if (e->model && calibrate(e, error)) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
   engine_free(e);
   return NULL;
@@ -202,6 +207,14 @@ void fk_engine_unref(FkEngine *e) {
 const char *fk_engine_machine(FkEngine *e) {
   return e->be->machine;
 }
+
+char *fk_engine_timing(FkEngine *e) {
+  g_mutex_lock(&e->lock);
+  char *text = g_strdup(e->timing ? e->timing : "nothing is loaded");
+  g_mutex_unlock(&e->lock);
+  return text;
+}
+
 bool fk_engine_device(FkEngine *e, int *ordinal, void **context) {
   if (!(e->be->can & FK_CAN_DEVICE_IMAGES)) return false;
   if (ordinal) *ordinal = e->be->device;

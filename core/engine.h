@@ -20,6 +20,12 @@ typedef struct {
   size_t masks;   /* bytes beside the arena */
 } FkPlanned;
 
+/* What opening took. */
+typedef struct {
+  double backend_ms, files_ms, plan_ms, weights_ms;
+  double adapters_ms; /* the last exchange; 0: none yet */
+} FkOpening;
+
 struct FkEngine {
   FkShared shared; /* first: what the registry knows of it */
   FkOptions *options;
@@ -38,6 +44,7 @@ struct FkEngine {
   FkPlacing placing;        /* the model's, for who has not the turn */
   uint64_t max_vram;        /* the lowest of all users'; 0: none has a limit */
   char *adapted, *adapters; /* the list of adapters that the weights have, and what of it there is; NULL: none yet */
+  char *timing;             /* fk_engine_timing; NULL: nothing is loaded */
   char *calibration;        /* hash of the file with static scales; NULL: none */
   char *hashes;             /* of the model's files as a manifest has them; NULL: not asked for yet */
 
@@ -47,6 +54,7 @@ struct FkEngine {
   FkPreviewMap previews;
   FkMasks masks;
   FkPlanned planned;
+  FkOpening opening;
   int plans; /* walks of an edit to plan its memory, so far */
 };
 

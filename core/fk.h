@@ -357,6 +357,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkLayers, fk_layers_free)
 FK_API char **fk_engine_active(FkEngine *engine, const FkSettings *settings);
 /* "NVIDIA H200", "cpu (2 threads)"; (transfer none): as long as the engine. */
 FK_API const char *fk_engine_machine(FkEngine *engine);
+/* One line for people: where the time of opening went (backend, files, plan, weights), of the last exchange of
+ * adapters, and of the last reading of weights, by what the calling thread waited for. (transfer full): g_free */
+FK_API char *fk_engine_timing(FkEngine *engine);
 /* Whether images may be FK_MEMORY_DEVICE, and of which CUDA device; *context: the CUcontext whose addresses they are,
  * not to be destroyed, NULL where the engine runs without one. Both are left alone where it is false. ordinal, context:
  * nullable. */

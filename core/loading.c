@@ -58,10 +58,45 @@ static void report_open(int64_t done, int64_t total, void *user_data) {
   if (l->progress) l->progress("open", done, total, l->user_data);
 }
 
+/* Times of opening, and of the last reading of weights. */
+static void note_timing(FkEngine *e) {
+  const FkOpening *o = &e->opening;
+  const double *b = e->be->open_ms;
+  FkLoadTimes sum = {0};
+  for (int i = 0; i < FK_PARTS; i++) {
+    const FkLoadTimes *t = fk_binder_times(e->model->part[i].binder);
+    sum.memory_ms += t->memory_ms;
+    sum.readers_ms += t->readers_ms;
+    sum.buffers_ms += t->buffers_ms;
+    sum.end_ms += t->end_ms;
+    sum.reading_ms += t->reading_ms;
+    sum.checking_ms += t->checking_ms;
+    sum.bytes += t->bytes;
+    sum.readers = MAX(sum.readers, t->readers);
+  }
+  GString *s = g_string_new(NULL);
+  g_string_append_printf(
+      s, "backend %.0f ms (module %.0f, driver %.0f, device %.0f, memory %.0f), files %.0f, plan %.0f, weights %.0f",
+      o->backend_ms, b[FK_OPEN_MODULE], b[FK_OPEN_DRIVER], b[FK_OPEN_DEVICE], b[FK_OPEN_MEMORY], o->files_ms,
+      o->plan_ms, o->weights_ms);
+  if (o->adapters_ms > 0)
+    g_string_append_printf(s, "; last adapters %.0f ms (files %.0f)", o->adapters_ms, e->model->adapters.files_ms);
+  g_string_append_printf(s,
+                         "; last read %.2f GB: memory %.0f ms, waiting for readers %.0f, for copies %.0f, end %.0f; %d "
+                         "readers, together reading %.0f, sums %.0f",
+                         (double)sum.bytes / 1e9, sum.memory_ms, sum.readers_ms, sum.buffers_ms, sum.end_ms,
+                         sum.readers, sum.reading_ms, sum.checking_ms);
+  g_mutex_lock(&e->lock);
+  g_free(e->timing);
+  e->timing = g_string_free(s, FALSE);
+  g_mutex_unlock(&e->lock);
+}
+
 static bool load(FkEngine *e, const FkEdit *edit, GError **error) {
   Listener listener = {edit->progress, edit->user_data};
   if (e->model->loaded) return true;
   report_open(0, (int64_t)fk_model_open_bytes(e->model), &listener);
+  const gint64 start = g_get_monotonic_time();
   fk_op_range(e->be, "load");
   const bool loaded = fk_model_load(e->model, edit->cancellable, report_open, &listener, error);
   fk_op_range(e->be, NULL);
@@ -69,6 +104,8 @@ static bool load(FkEngine *e, const FkEdit *edit, GError **error) {
     fk_backend_clear(e->be);
     return false;
   }
+  e->opening.weights_ms = (double)(g_get_monotonic_time() - start) / 1000;
+  note_timing(e);
   if (e->cache.memory) return true; /* parts were bound anew */
   void *cache = e->be->ops->alloc(e->be, fk_prompt_cache_bytes(e->model, e->be));
   fk_prompt_cache_init(&e->cache, e->model, e->be, cache);
@@ -105,6 +142,8 @@ bool fk_loading_adapt(FkEngine *e, const FkEdit *edit, GError **error) {
   }
   const FkLoras *loras = e->model->adapters.loras;
   const bool changed = strcmp(e->model->adapters.identity, before ? before : "");
+  if (changed) e->opening.adapters_ms = (double)(g_get_monotonic_time() - start) / 1000;
+  if (changed && e->model->loaded) note_timing(e);
   if (changed || !e->adapted || g_strcmp0(e->adapted, edit->tune->loras)) note_adapters(e, edit->tune->loras);
   for (int i = 0; i < edit->n; i++) {
     edit->jobs[i].result.unmatched = loras ? fk_loras_unmatched(loras) : 0;
@@ -159,7 +198,10 @@ bool fk_loading_first(FkEngine *e, FkEdit *edit, GError **error) {
   edit->width = size.width;
   edit->height = size.height;
   fk_tune_apply(t, e->be);
-  return plan_memory(e, edit, &work, error) && fk_loading_adapt(e, edit, error) && load(e, edit, error);
+  const gint64 start = g_get_monotonic_time();
+  if (!plan_memory(e, edit, &work, error)) return false;
+  e->opening.plan_ms = (double)(g_get_monotonic_time() - start) / 1000;
+  return fk_loading_adapt(e, edit, error) && load(e, edit, error);
 }
 
 /* FkEdit.bring. Recordings name the addresses of weights that go. */

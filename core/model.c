@@ -453,6 +453,7 @@ size_t fk_model_pinned_bytes(const FkModel *m) {
 bool fk_model_load(FkModel *m, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
   Share share = {progress, user_data, 0, (int64_t)fk_model_open_bytes(m)};
   if (!check_memory(m, error)) return false;
+  for (int i = 0; i < FK_PARTS; i++) fk_binder_clear_times(m->part[i].binder);
   for (int i = 0; i < FK_PARTS; i++) {
     if (m->swaps && !is_text(i)) { /* the first edit begins with its text */
       if (m->part[i].loaded) fk_model_release_part(m, (FkPart)i);

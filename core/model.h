@@ -35,6 +35,7 @@ typedef struct {
 typedef struct {
   char *identity;              /* of the list (fk_loras_identity); NULL: none yet */
   FkLoras *loras;              /* NULL: none */
+  double files_ms;             /* taken by opening and checking the list's files, the last time */
   GHashTable *stale[FK_PARTS]; /* canonical names whose weights in memory may be others'; NULL: none */
 } FkAdapters;
 

@@ -93,7 +93,9 @@ static bool head(const Bench *b, const Arguments *a, const FkOptions *options, c
          " context tokens, %d evaluations, %s, median of %d\n",
          machine, a->model, plan.width, plan.height, plan.text_tokens, plan.target_tokens, plan.context_tokens,
          t->result.evaluations, precision, a->runs);
+  g_autofree char *timing = fk_engine_timing(b->engine);
   printf("open %.0f ms (backend, files, weights); memory planned %.2f GB\n", t->load, bytes / 1e9);
+  printf("of these: %s\n", timing);
   bench_print_times("edit", t);
   json_text(b->json, "machine", machine);
   json_text(b->json, "model", a->model);
@@ -106,6 +108,7 @@ static bool head(const Bench *b, const Arguments *a, const FkOptions *options, c
   json_count(b->json, "evaluations", t->result.evaluations);
   json_count(b->json, "runs", a->runs);
   json_number(b->json, "open_ms", t->load);
+  json_text(b->json, "open", timing);
   json_number(b->json, "text_ms", t->text);
   json_number(b->json, "encode_ms", t->encode);
   json_number(b->json, "step_ms", t->step);

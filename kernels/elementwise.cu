@@ -318,7 +318,9 @@ cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, 
 
 /* Through the scratch memory, a part at a time. Of a checkpoint in the device's own dtype these are the vectors alone.
  */
-cudaError_t fk_cuda_upload(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count) {
+cudaError_t fk_cuda_upload_numbers(FkCuda *cu, const void *from, void *to, FkDtype as, FkDtype is, size_t count) {
+  if (as == is)
+    return cudaMemcpyAsync(to, from, count * (size_t)fk_dtype_bits(is) / 8, cudaMemcpyHostToDevice, cu->stream);
   const size_t size = fk_dtype_size(is), most = FK_CUDA_SCRATCH_BYTES / size;
   for (size_t at = 0; at < count; at += most) {
     const size_t n = count - at < most ? count - at : most;

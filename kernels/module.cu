@@ -236,10 +236,15 @@ void cuda_close(FkBackend *be) {
 
 bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   FkCuda *cu = (FkCuda *)calloc(1, sizeof *cu);
+  int count = 0;
   if (!cu) return refuse(message, size, "out of memory");
   be->priv = cu;
+  cudaGetDeviceCount(&count); /* starts the driver */
+  fk_open_step(be, FK_OPEN_DRIVER);
   bool opened = choose(be, cu, device, message, size);
+  fk_open_step(be, FK_OPEN_DEVICE);
   const cudaError_t status = opened ? create_resources(be, cu) : cudaSuccess;
+  fk_open_step(be, FK_OPEN_MEMORY);
   if (status != cudaSuccess)
     opened = refuse(message, size, "CUDA device %d: %s (%s)", cu->device, cudaGetErrorString(status),
                     cudaGetErrorName(status));
@@ -388,14 +393,6 @@ template <typename Enqueue> void commit_with(FkBackend *be, const char *op, int 
   b->busy = ok(be, op, cudaEventRecord(b->idle, cu->stream));
 }
 
-void cuda_commit(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count) {
-  const size_t bytes = count * (size_t)fk_dtype_bits(from) / 8;
-  commit_with(be, "commit", buffer, [=](FkCuda *cu, const void *host) {
-    return as == from ? cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, cu->stream)
-                      : fk_cuda_upload(cu, to, as, host, from, count);
-  });
-}
-
 /* A slot from its launcher. */
 #define COMMIT(op)                                                                                                     \
   [](FkBackend *be, int buffer, auto... operands) {                                                                    \
@@ -515,7 +512,7 @@ const FkOps table = {
     .event_wait = cuda_event_wait,
     .elapsed_ms = cuda_elapsed_ms,
     .stage = cuda_stage,
-    .commit = cuda_commit,
+    .commit = COMMIT(numbers),
     .commit_codes = COMMIT(codes),
     .commit_adapted = COMMIT(adapted),
     .host_alloc = cuda_host_alloc,

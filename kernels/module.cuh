@@ -115,8 +115,8 @@ static inline bool fk_cuda_rows16(FkTensor t) {
 
 /* `count` elements of F32, BF16, F16, I32 or U8, both dense. elementwise.cu */
 cudaError_t fk_cuda_convert(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
-/* The same from the host's pinned memory. */
-cudaError_t fk_cuda_upload(FkCuda *cu, void *to, FkDtype as, const void *from, FkDtype is, size_t count);
+/* The same from the host's pinned memory, copied where the types are one. */
+cudaError_t fk_cuda_upload_numbers(FkCuda *cu, const void *from, void *to, FkDtype as, FkDtype is, size_t count);
 
 /* linear.cu: x and weights bf16, or E4M3 codes with a scale a row, or weights alone; 1 or 2 groups in one launch. */
 cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups = 1);

@@ -96,7 +96,9 @@ uint32_t fk_backend_host_device(FkBackend *be) {
 
 FkBackend *fk_backend_open(const char *name, int device, int threads, FkFailure *failure, char *message, size_t size) {
   void *module = NULL;
+  FkBackend clock = {0};
   *failure = FK_FAIL_UNSUPPORTED;
+  fk_open_step(&clock, FK_OPEN_MODULE);
   const FkOps *ops = find_table(name, &module, message, size);
   if (!ops) {
     if (module) dlclose(module);
@@ -109,6 +111,8 @@ FkBackend *fk_backend_open(const char *name, int device, int threads, FkFailure 
     return NULL;
   }
   be->ops = ops;
+  be->open_at = clock.open_at;
+  fk_open_step(be, FK_OPEN_MODULE);
   be->module = module;
   be->device = device;
   be->threads = threads;

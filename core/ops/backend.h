@@ -13,6 +13,8 @@
 #include "blocks.h"
 #include "frame.h"
 
+#include <time.h>
+
 #define FK_BACKEND_ABI 15
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
@@ -47,6 +49,10 @@ enum {
   FK_CAN_EXPAND_AHEAD = 1u << 12,    /* stream_expand */
   FK_CAN_FUSED_CODES = 1u << 13      /* linear_fused and flash_attention with results in codes */
 };
+
+/* What opening a backend consists of, in this order: the module's file, the driver, the device's context, memory of
+ * the backend's own (FkBackend.open_ms). */
+enum { FK_OPEN_MODULE, FK_OPEN_DRIVER, FK_OPEN_DEVICE, FK_OPEN_MEMORY, FK_OPEN_STEPS };
 
 typedef enum {
   FK_FAIL_NONE,
@@ -360,7 +366,8 @@ struct FkBackend {
   size_t fixed_bytes;        /* device memory that the backend holds for itself from open to close */
   FkObserver *observer;      /* NULL: nobody looks */
   struct FkAhead *ahead;     /* products to come, whose weights are expanded ahead (expand.h); NULL: none */
-  const FkBackend *real;     /* plans: the backend that will run the edit; its kernels' scratch is counted */
+  double open_ms[FK_OPEN_STEPS], open_at; /* what each step took; the clock at the end of the last one */
+  const FkBackend *real; /* plans: the backend that will run the edit; its kernels' scratch is counted */
 };
 
 /* Of every struct that both sides of the table read. */
@@ -370,6 +377,15 @@ struct FkBackend {
         (uint32_t)sizeof(FkAttention), (uint32_t)sizeof(FkConv), (uint32_t)sizeof(FkGroupNorm),                        \
         (uint32_t)sizeof(FkResize), (uint32_t)sizeof(FkFrame), (uint32_t)sizeof(FkCoded), (uint32_t)sizeof(FkAdapted)  \
   }
+
+/* Ends a step of opening. */
+static inline void fk_open_step(FkBackend *be, int step) {
+  struct timespec t;
+  timespec_get(&t, TIME_UTC);
+  const double now = (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+  be->open_ms[step] = be->open_at > 0 ? now - be->open_at : 0;
+  be->open_at = now;
+}
 
 /* Ranks of all terms. */
 static inline int64_t fk_adapted_ranks(const FkAdapted *m) {

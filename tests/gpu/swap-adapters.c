@@ -4,8 +4,8 @@
  *
  *   swap-adapters MODEL FILE RUNS [PROPERTY=VALUE ...]         make_lora.py writes a FILE for a random checkpoint
  *
- * Environment: BACKEND (default cuda). Lines: "in MILLISECONDS", "out MILLISECONDS". Exit status 1 after an error, or
- * if two results of one kind differ. */
+ * Environment: BACKEND (default cuda). Lines: "in MILLISECONDS", "out MILLISECONDS", and where they went behind '#'. Exit
+ * status 1 after an error, or if two results of one kind differ. */
 #include "fk.h"
 
 #include <stdio.h>
@@ -58,7 +58,8 @@ int main(int argc, char **argv) {
   for (int i = 0; i < 2 * runs; i++) {
     const bool in = i % 2 == 0;
     g_autofree char *now = edit(engine, settings, in ? argv[2] : "", &ms);
-    printf("%s %.1f\n", in ? "in" : "out", ms);
+    g_autofree char *timing = fk_engine_timing(engine);
+    printf("%s %.1f\n# %s\n", in ? "in" : "out", ms, timing);
     if (in && !with) with = g_strdup(now);
     different += strcmp(now, in ? with : without) != 0;
   }
