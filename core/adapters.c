@@ -4,7 +4,10 @@
  * that what was recorded with them stays valid. */
 #include "adapters.h"
 
+#include "file.h"
 #include "fk-error.h"
+
+#include <string.h>
 
 /* Puts the names of one table into a set, which is made where it is needed. */
 static void add_names(GHashTable **set, GHashTable *deltas) {
@@ -18,6 +21,37 @@ static void add_names(GHashTable **set, GHashTable *deltas) {
 
 static GHashTable *deltas_of(const FkLoras *loras, FkPart part) {
   return loras ? fk_loras_deltas(loras, part) : NULL;
+}
+
+/* Of a packed model some may be codes. */
+static bool have_numbers(const FkModel *m, const FkLoras *loras, GError **error) {
+  GHashTableIter it;
+  gpointer name;
+  for (int i = 0; i < FK_PARTS; i++) {
+    GHashTable *deltas = deltas_of(loras, (FkPart)i);
+    if (!deltas) continue;
+    g_hash_table_iter_init(&it, deltas);
+    while (g_hash_table_iter_next(&it, &name, NULL))
+      if (!fk_binder_has_numbers(m->part[i].binder, name, error)) return false;
+  }
+  return true;
+}
+
+/* A list has no file twice, and so has what is merged together with the list. */
+static bool merged_already(const FkModel *m, const char *list, GError **error) {
+  g_autofree char *hashes = fk_loras_hashes(list, error);
+  g_auto(GStrv) ours = g_strsplit(hashes ? hashes : "", "\n", -1);
+  g_auto(GStrv) sources = g_strsplit(fk_pack_text(m->pack, "sources"), "\n", -1);
+  if (!hashes) return true;
+  for (char **source = sources; *source; source++)
+    for (char **our = ours; *our && **our; our++) {
+      const char *name = strstr(*source, " loras=");
+      if (!name || strncmp(*our, *source, strcspn(*our, " ")) || strcspn(*our, " ") != strcspn(*source, " ")) continue;
+      g_autofree char *shown = fk_shown_name(name + strlen(" loras="));
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "loras: the packed model has %s already", shown);
+      return true;
+    }
+  return false;
 }
 
 /* What the parts load from now on. */
@@ -68,19 +102,13 @@ bool fk_adapters_set(FkModel *m, const char *list, bool *text_changed, GCancella
   for (int i = 0; i < FK_PARTS; i++) stale |= a->stale[i] != NULL;
   if (!a->identity) a->identity = g_strdup("");
   if (!stale && !strcmp(identity, a->identity)) return true;
-  if (*identity && m->pack) {
-    g_set_error_literal(
-        error, FK_ERROR, FK_ERROR_OPTION_BAD,
-        "loras: a packed model has no tensors that adapters could be added to: open what it was packed from, or give the "
-        "list to fluxkontext-pack");
-    return false;
-  }
   FkBinder *binders[FK_PARTS];
   const gint64 start = g_get_monotonic_time();
   for (int i = 0; i < FK_PARTS; i++) binders[i] = i == FK_PART_VAE ? NULL : m->part[i].binder;
   g_autoptr(FkLoras) loras = *identity ? fk_loras_open(list, binders, error) : NULL;
   if (*identity && !loras) return false;
   a->files_ms = (double)(g_get_monotonic_time() - start) / 1000;
+  if (!have_numbers(m, loras, error) || (m->pack && loras && merged_already(m, list, error))) return false;
   for (int i = 0; i < FK_PARTS; i++) {
     add_names(&a->stale[i], deltas_of(a->loras, (FkPart)i));
     add_names(&a->stale[i], deltas_of(loras, (FkPart)i));

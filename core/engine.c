@@ -514,13 +514,21 @@ FkProfileRow *fk_engine_profile(FkEngine *e, const FkSettings *settings, int wid
 }
 
 /* (transfer full) */
-static char *report_adapters(FkEngine *e, const FkSettings *settings) {
+static char *report_list(FkEngine *e, const FkSettings *settings) {
   const char *asked = fk_settings_get(settings, "loras");
   if (!asked || !*asked) return g_strdup("none (none asked for)");
   g_mutex_lock(&e->lock);
   char *text = e->adapted && !strcmp(e->adapted, asked) ? g_strdup(e->adapters) : NULL;
   g_mutex_unlock(&e->lock);
   return text ? text : g_strdup("not in the weights yet: the next edit reads them in");
+}
+
+/* With what a packed model has merged. (transfer full) */
+static char *report_adapters(FkEngine *e, const FkSettings *settings) {
+  g_autofree char *list = report_list(e, settings);
+  const char *merged = e->model->pack ? fk_pack_text(e->model->pack, "adapters") : "";
+  g_autofree char *shown = *merged ? fk_shown_name(merged) : NULL;
+  return shown ? g_strdup_printf("%s; merged in the packed model: %s", list, shown) : g_steal_pointer(&list);
 }
 
 char **fk_engine_active(FkEngine *e, const FkSettings *settings) {

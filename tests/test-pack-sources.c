@@ -1,12 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a packed model may be made of: single files, everything in one, GGUF, parts from elsewhere, adapters merged. Its
  * edits are those of an engine that opens the same files; its header names every one of them. */
+#include "adapters.h"
+#include "backend.h"
 #include "config.h"
+#include "engine.h"
+#include "number.h"
 #include "pack.h"
 #include "test-files.h"
 
+#include <math.h>
+
 #define LORA FK_DEMO_MODEL "/../cyanotype.safetensors"
 #define SECOND FK_TEST_DATA "/lora/second.safetensors"
+#define KINDS FK_TEST_DATA "/lora/kinds.safetensors"
 
 static char *made; /* folder of the files of rewrite-model.py */
 
@@ -24,12 +31,9 @@ static FkOptions *options_of(const char *const *pairs) {
 }
 
 /* SHA-256 of an edit. (transfer full): NULL with an error. */
-static char *edited(const char *const *pairs, const char *loras, GError **error) {
-  g_autoptr(FkOptions) options = options_of(pairs);
-  g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, error);
+static char *edit_hash(FkEngine *engine, const char *loras, GError **error) {
   g_autoptr(FkSettings) s = fk_settings_new();
   static uint8_t in[64 * 64 * 3], out[64 * 64 * 3];
-  if (!engine) return NULL;
   fk_settings_set(s, "prompt", "make it a cyanotype", NULL);
   fk_settings_set(s, "steps", "2", NULL);
   fk_settings_set(s, "max-area", "4096", NULL);
@@ -38,6 +42,12 @@ static char *edited(const char *const *pairs, const char *loras, GError **error)
   FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
   if (!fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, error)) return NULL;
   return g_compute_checksum_for_data(G_CHECKSUM_SHA256, out, sizeof out);
+}
+
+static char *edited(const char *const *pairs, const char *loras, GError **error) {
+  g_autoptr(FkOptions) options = options_of(pairs);
+  g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, error);
+  return engine ? edit_hash(engine, loras, error) : NULL;
 }
 
 static char *packed(const char *name, const char *const *pairs, const char *loras) {
@@ -125,6 +135,118 @@ static void merged(void) {
   }
 }
 
+/* ---- Adapters on top of what is packed ---- */
+
+static FkModel *model_of(FkBackend *be, const char *path) {
+  g_autoptr(GError) error = NULL;
+  FkModel *m = fk_model_open(path, be, NULL, true, &error);
+  g_assert_no_error(error);
+  return m;
+}
+
+static void adapt(FkModel *m, const char *list) {
+  g_autoptr(GError) error = NULL;
+  bool text;
+  fk_adapters_set(m, list, &text, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  fk_model_load(m, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+}
+
+/* Weights in memory: numbers with other bytes, and the error of all, relative in the Euclidean norm. */
+static int differing(const FkModel *a, const FkModel *b, double *error) {
+  int n = 0;
+  double squares = 0, sum = 0;
+  for (int i = 0; i < FK_PARTS; i++) {
+    g_autoptr(GPtrArray) all = fk_binder_all(a->part[i].binder);
+    for (guint k = 0; k < all->len; k++) {
+      const FkBound *x = all->pdata[k], *y = fk_binder_find(b->part[i].binder, x->name);
+      const bool half = x->weight && x->weight->dtype == FK_BF16;
+      const char *p = (const char *)fk_binder_store(a->part[i].binder)->memory + x->place,
+                 *q = (const char *)fk_binder_store(b->part[i].binder)->memory + y->place;
+      for (int64_t e = 0; e < x->rows * x->cols; e++) {
+        float u, v;
+        if (half) {
+          u = fk_bf16_to_f32(((const uint16_t *)(const void *)p)[e]);
+          v = fk_bf16_to_f32(((const uint16_t *)(const void *)q)[e]);
+        } else {
+          memcpy(&u, p + 4 * e, 4);
+          memcpy(&v, q + 4 * e, 4);
+        }
+        n += memcmp(&u, &v, 4) != 0;
+        squares += ((double)u - v) * ((double)u - v);
+        sum += (double)u * u;
+      }
+    }
+  }
+  *error = sqrt(squares / sum);
+  return n;
+}
+
+/* The bytes of the folder with the same list, each time that it changes and after the parts have been away; where some
+ * are merged already, of both lists in turn, as far as the packed numbers go: in float32 all bits. */
+static void on_top(gconstpointer data) {
+  const int size = GPOINTER_TO_INT(data);
+  static const char *const lists[] = {SECOND, LORA ":0.7; " SECOND, "", KINDS, LORA};
+  static const char *const folder[] = {DEMO("model"), NULL};
+  char message[128];
+  FkFailure failure;
+  g_autoptr(GError) error = NULL;
+  FkBackend *be = fk_backend_open("cpu", 0, 0, &failure, message, sizeof message);
+  be->dtype = size == 2 ? FK_BF16 : FK_F32;
+  g_autoptr(FkOptions) options = options_of(folder);
+  for (int merged = 0; merged < 2; merged++) {
+    g_autofree char *path = scratch_path("top");
+    fk_pack_adapted(options, merged ? LORA ":0.5" : NULL, size, path, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    FkModel *a = model_of(be, FK_DEMO_MODEL), *b = model_of(be, path);
+    for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+      if (merged && strstr(lists[i], LORA)) continue;
+      g_autofree char *both = g_strconcat(merged ? LORA ":0.5; " : "", lists[i], NULL);
+      double away;
+      adapt(a, both);
+      if (i == 3)
+        for (int part = 0; part < FK_PARTS; part++) fk_model_release_part(b, (FkPart)part);
+      adapt(b, lists[i]);
+      const int n = differing(a, b, &away);
+      g_test_message("%d bytes a number, %s%s: %d other numbers, %.2g", size, merged ? "on top, " : "", lists[i], n,
+                     away);
+      const bool norms = merged && !strcmp(lists[i], KINDS); /* a DoRA's norms of columns are of the file's numbers */
+      if (!merged || (size == 4 && !norms) || !*lists[i]) g_assert_cmpint(n, ==, 0);
+      if (!norms) g_assert_cmpfloat(away, <, 1.0 / 512); /* one rounding to bfloat16, of some of the weights */
+    }
+    fk_model_free(a);
+    fk_model_free(b);
+  }
+  fk_backend_close(be);
+}
+
+/* Whole edits, with parts and blocks that come and go, and the list once more without. */
+static void on_top_edits(void) {
+  static const char *const folder[] = {DEMO("model"), NULL}, *const lists[] = {SECOND, "", SECOND};
+  g_autofree char *path = packed("merged-top", folder, LORA ":0.5"), *model = g_strconcat("model-path=", path, NULL);
+  const char *const ways[][3] = {{model}, {model, "offload=model"}, {model, "offload=sequential"}};
+  g_autoptr(GError) error = NULL;
+  g_autofree char *first = edited(folder, LORA ":0.5", &error), *both = edited(folder, LORA ":0.5; " SECOND, &error);
+  g_assert_no_error(error);
+  for (size_t i = 0; i < G_N_ELEMENTS(ways); i++) {
+    g_autoptr(FkOptions) options = options_of(ways[i]);
+    g_autoptr(FkEngine) engine = fk_engine_new(options, &error);
+    g_assert_no_error(error);
+    if (i == 2) fk_model_place(engine->model, (FkPlacing){.swaps = true, .level = 4, .slots = 2, .text_level = 2});
+    for (size_t k = 0; k < G_N_ELEMENTS(lists); k++) {
+      g_autofree char *found = edit_hash(engine, lists[k], &error);
+      g_assert_no_error(error);
+      g_assert_cmpstr(found, ==, *lists[k] ? both : first);
+    }
+    g_autoptr(FkSettings) s = fk_settings_new();
+    g_auto(GStrv) list = fk_engine_active(engine, s);
+    const char *text = list[g_strv_length(list) - 1];
+    g_test_message("%s: %s", ways[i][1] ? ways[i][1] : "all", text);
+    g_assert_nonnull(strstr(text, "merged in the packed model: "));
+  }
+}
+
 static bool pack_refused(const char *const *pairs, const char *loras, GError **error) {
   g_autoptr(FkOptions) options = options_of(pairs);
   g_autofree char *path = scratch_path("refused");
@@ -145,9 +267,13 @@ static void refused(void) {
   assert_error(error, FK_ERROR_MODEL_MISSING, "nowhere.safetensors", "");
   g_assert_true(pack_refused(folder, LORA ":5000", &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "loras", "from -1000 to 1000");
-  g_autofree char *sealed = packed("sealed", folder, LORA), *with = g_strconcat("model-path=", sealed, NULL);
+  g_autofree char *codes = packed("codes", (const char *const[]){DEMO("model"), "quantization=fp8", NULL}, NULL);
+  g_autofree char *with = g_strconcat("model-path=", codes, NULL);
   g_assert_null(edited((const char *const[]){with, NULL}, SECOND, &error));
-  assert_error(error, FK_ERROR_OPTION_BAD, "loras", "fluxkontext-pack");
+  assert_error(error, FK_ERROR_OPTION_BAD, "loras: the packed model has \"", "as codes, which nothing can be added to");
+  g_autofree char *sealed = packed("sealed", folder, LORA ":0.7"), *has = g_strconcat("model-path=", sealed, NULL);
+  g_assert_null(edited((const char *const[]){has, NULL}, SECOND "; " LORA, &error));
+  assert_error(error, FK_ERROR_OPTION_BAD, "loras: the packed model has", "cyanotype.safetensors:0.7 already");
   static const char *const properties[] = {"vae-path", "clip-path", "t5-path", "tokenizer-path"};
   for (size_t i = 0; i < G_N_ELEMENTS(properties); i++) {
     g_autofree char *other = g_strconcat(properties[i], "=" FK_DEMO_MODEL, NULL);
@@ -208,6 +334,9 @@ int main(int argc, char **argv) {
   g_test_add_func("/pack-sources/files", files);
   g_test_add_func("/pack-sources/sources", sources);
   g_test_add_func("/pack-sources/merged", merged);
+  g_test_add_data_func("/pack-sources/on-top-float32", GINT_TO_POINTER(4), on_top);
+  g_test_add_data_func("/pack-sources/on-top-bfloat16", GINT_TO_POINTER(2), on_top);
+  g_test_add_func("/pack-sources/on-top-edits", on_top_edits);
   g_test_add_func("/pack-sources/refused", refused);
   status = g_test_run();
   g_free(made);

@@ -27,6 +27,8 @@ typedef struct {
   const char *name;       /* canonical: the bound tensor's */
   int64_t row;            /* of that tensor, the item's first */
   const uint64_t *sums;   /* of a group of a packed model (pack.h); NULL: none. (transfer none) */
+  bool again;             /* numbers of memory that are a part of such a group: read when adapters change them */
+  uint64_t base;          /* of `again`: byte of the group */
   const FkDeltas *deltas; /* NULL: the numbers stay the file's. (transfer none) */
   bool plain;             /* memory has what the file has, without anything of an adapter */
   bool in_place;          /* it had when this reading began: a backend that adds needs no numbers */
@@ -91,11 +93,16 @@ static inline bool fk_item_quantised(const FkItem *item) {
   return item->as == FK_E4M3 || item->as == FK_I8;
 }
 
+/* Its source has codes. */
+static inline bool fk_item_coded(const FkItem *item) {
+  return !item->again && fk_numbers_coded(&item->source);
+}
+
 /* The reader makes the elements of memory of those of the file, also for a backend that could convert plain numbers. */
 static inline bool fk_item_made_by_reader(const FkItem *item) {
   if (item->sums || item->kind == FK_ITEM_CODES) return false; /* bytes of memory already */
   if (item->kind != FK_ITEM_NUMBERS) return true;
-  return fk_item_quantised(item) || fk_numbers_coded(&item->source) || item->deltas;
+  return fk_item_quantised(item) || fk_item_coded(item) || item->deltas;
 }
 
 /* The backend makes codes of the file's own numbers, behind a staging buffer. */
@@ -130,6 +137,8 @@ FkTarget *fk_binder_target(FkBinder *b, FkTarget target);
 bool fk_binder_source(const FkBinder *b, const FkNeed *need, FkSource *source, char **problem);
 /* Rows of the item's source from its place on, in the order that its transform asks for; first: row of the place. */
 void fk_binder_add_item(FkBinder *b, FkItem item, int64_t first);
+/* Data of what the model holds: where the weights are now, or NULL. */
+void fk_binder_set_targets(FkBinder *b);
 
 /* weights-coded.c */
 

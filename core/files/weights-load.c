@@ -57,6 +57,7 @@ struct Transfer {
 typedef struct {
   FkBinder *b;
   GHashTable *only; /* canonical names of what is read; NULL: everything */
+  bool again;       /* of everything: what adapters change of a packed model, over what was read */
   int group;        /* of the store; STAY: of all that stay in memory */
   GArray *chunks;   /* Chunk */
   int64_t total;    /* bytes of memory that they fill */
@@ -94,7 +95,7 @@ static bool read_operands(const Transfer *t, GError **error) {
 static bool check_chunk(const Transfer *t, GError **error) {
   const FkItem *item = t->chunk->item;
   const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
-  const uint64_t offset = (uint64_t)(item->source.first_row + t->chunk->first) * row;
+  const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->chunk->first) * row;
   return !item->sums || fk_pack_check(item->sums, offset, t->reading.to, (size_t)t->chunk->rows * row, error);
 }
 
@@ -149,7 +150,8 @@ enum { STAY = -1 };
 /* Items are read in passes: of what stays, and of each group that has a slot. */
 static bool in_pass(const Loader *loader, const FkItem *item) {
   const FkStore *s = &loader->b->store;
-  if (loader->only && !g_hash_table_contains(loader->only, item->name)) return false;
+  if (loader->only ? !g_hash_table_contains(loader->only, item->name) : item->again != loader->again) return false;
+  if (loader->again && !item->deltas) return false;
   if (!fk_store_streams(s)) return true;
   const int group = fk_store_group_at(s, item->place);
   return loader->group == STAY ? fk_store_at(s, group)->slot < 0 : group == loader->group;
@@ -312,10 +314,10 @@ static void clear_transfers(Loader *loader) {
   }
 }
 
-/* One pass. only: canonical names; NULL: all of it. */
-static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress,
-                      void *user_data, GError **error) {
-  Loader loader = {.b = b, .only = only, .group = group};
+/* One pass. only: canonical names; NULL: all of it, in two passes. */
+static bool read_once(FkBinder *b, int group, bool again, GHashTable *only, GCancellable *cancellable,
+                      FkLoadProgress progress, void *user_data, GError **error) {
+  Loader loader = {.b = b, .only = only, .again = again, .group = group};
   /* Exclusive: its threads start here, and fewer will do. */
   const int threads = CLAMP((int)g_get_num_processors(), WINDOW, WINDOW * PIECES);
   GThreadPool *pool = g_thread_pool_new(read_piece, &loader, threads, TRUE, NULL);
@@ -348,6 +350,12 @@ static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *ca
   else if (!ok || !synced)
     take_failure(b, error);
   return ok && synced;
+}
+
+static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress,
+                      void *user_data, GError **error) {
+  return read_once(b, group, false, only, cancellable, progress, user_data, error) &&
+         (!b->packed || only || read_once(b, group, true, NULL, cancellable, NULL, NULL, error));
 }
 
 /* Bytes of one pass, seen as bytes of all; what its chunks leave out (scales, gaps) is counted with the last pass. */
@@ -432,34 +440,6 @@ static bool read_all(FkBinder *b, GHashTable *only, GCancellable *cancellable, F
   return true;
 }
 
-static void *address(const FkBinder *b, size_t place) {
-  return fk_store_address(&b->store, place);
-}
-
-static void set_coded(const FkBinder *b, FkTarget *t) {
-  t->weight->data = NULL;
-  for (int i = 0; i < t->parts; i++) {
-    FkCoded *c = &t->coded[i];
-    c->codes = address(b, t->coded_place[i].codes);
-    if (c->form.row_scale) c->row_scale = address(b, t->coded_place[i].row_scale);
-    if (c->form.block) c->block_scale = address(b, t->coded_place[i].block_scale);
-  }
-}
-
-/* To where the weights are now, or to NULL. */
-static void set_targets(FkBinder *b) {
-  for (guint i = 0; i < b->targets->len; i++) {
-    FkTarget *t = &g_array_index(b->targets, FkTarget, i);
-    if (t->tensor) t->tensor->data = address(b, t->place);
-    if (t->weight) t->weight->data = address(b, t->place);
-    if (t->weight && t->weight->scale.kind) t->weight->scale.data = address(b, t->scale);
-    if (t->full) t->full->data = address(b, t->full_place);
-    if (t->odd) t->odd->data = address(b, t->odd_place);
-    if (t->odd) t->odd->scale.data = address(b, t->odd_scale);
-    if (t->coded) set_coded(b, t);
-  }
-}
-
 bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progress, void *user_data, GError **error) {
   assert(!b->problems->len);
   if (!b->component && !b->packed) return true;
@@ -467,7 +447,7 @@ bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progr
   if (!fk_store_alloc(&b->store, fk_part_name(b->part), error)) return false;
   b->times.memory_ms += (double)(g_get_monotonic_time() - start) / 1000;
   if (read_all(b, NULL, cancellable, progress, user_data, error)) {
-    set_targets(b);
+    fk_binder_set_targets(b);
     return true;
   }
   fk_store_release(&b->store);
@@ -476,12 +456,12 @@ bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progr
 
 void fk_binder_release(FkBinder *b) {
   fk_store_release(&b->store);
-  set_targets(b);
+  fk_binder_set_targets(b);
 }
 
 bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable, FkLoadProgress progress,
                       void *user_data, GError **error) {
-  if (!b->component || !b->store.memory || g_hash_table_size(names) == 0) return true;
+  if ((!b->component && !b->packed) || !b->store.memory || g_hash_table_size(names) == 0) return true;
   return read_all(b, names, cancellable, progress, user_data, error);
 }
 
@@ -494,11 +474,7 @@ static void as_numbers(FkItem *item) {
 
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error) {
   const FkBound *bound = fk_binder_find(b, canonical);
-  if (b->packed) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: a packed model has no tensors, and \"%s\" is asked for",
-                fk_part_name(b->part), canonical);
-    return false;
-  }
+  if (!fk_binder_has_numbers(b, canonical, error)) return false;
   int64_t left = rows; /* a tensor may be in several items, and its twin in as many more */
   for (guint i = 0; i < b->items->len && left > 0; i++) {
     FkItem item = g_array_index(b->items, FkItem, i);

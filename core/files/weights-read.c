@@ -134,7 +134,7 @@ static bool read_blocks(const FkReading *t, GError **error) {
     return false;
   }
   g_autoptr(FkNumbers) coded = NULL;
-  if (fk_numbers_coded(&item->source)) {
+  if (fk_item_coded(item)) {
     coded = fk_numbers_begin(&item->source, item->cols, t->first, t->rows, error);
     if (!coded) return false;
   }
@@ -143,7 +143,7 @@ static bool read_blocks(const FkReading *t, GError **error) {
   if (deltas && !run) return false;
   for (int64_t at = 0; at < t->rows; at += block) {
     const int64_t n = MIN(block, t->rows - at);
-    const uint64_t offset = (uint64_t)(item->source.first_row + t->first + at) * row;
+    const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->first + at) * row;
     if (!(coded ? fk_numbers_rows(coded, at, n, (void *)raw, error)
                 : fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)))
       return false;
@@ -158,7 +158,7 @@ static bool read_blocks(const FkReading *t, GError **error) {
 static bool read_whole(const FkReading *t, GError **error) {
   const FkItem *item = t->item;
   const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
-  const uint64_t offset = (uint64_t)(item->source.first_row + t->first) * row;
+  const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->first) * row;
   return fk_safetensors_read(item->source.file, item->source.tensor, offset, t->to, (size_t)t->rows * row, error);
 }
 
@@ -176,7 +176,7 @@ static bool read_scales(const FkReading *t, GError **error) {
 bool fk_reading_run(const FkReading *t, GError **error) {
   const FkItem *item = t->item;
   if (item->kind == FK_ITEM_ROW_SCALES || item->kind == FK_ITEM_BLOCK_SCALES) return read_scales(t, error);
-  const bool as_filed = t->raw ? !fk_numbers_coded(&item->source) : !fk_item_made_by_reader(item);
+  const bool as_filed = t->raw ? !fk_item_coded(item) : !fk_item_made_by_reader(item);
   const bool whole = t->as == item->from && item->taps == 1 && as_filed;
   return whole ? read_whole(t, error) : read_blocks(t, error);
 }

@@ -362,6 +362,36 @@ void fk_binder_layout(const FkBinder *b, GString *text) {
   }
 }
 
+/* The numbers of a tensor inside its group. */
+static void add_again(FkBinder *b, const FkPack *pack, const FkBound *bound) {
+  const FkGroup *g = fk_store_at(&b->store, bound->group);
+  const uint64_t *sums;
+  g_autofree char *name = fk_binder_packed_name(b, bound->group);
+  const FkDtype dtype = bound->weight ? bound->weight->dtype : FK_F32;
+  FkItem item = {.again = true, .from = dtype, .as = dtype, .rows = bound->rows, .cols = bound->cols, .taps = 1};
+  item.numbers = item.cols;
+  item.name = bound->name;
+  item.place = bound->place;
+  item.base = bound->place - g->at;
+  item.source.file = fk_pack_file(pack);
+  item.source.tensor = fk_pack_find(pack, name, fk_binder_group_bytes(b, bound->group), &sums, NULL);
+  g_array_append_val(b->items, item);
+}
+
+static bool has_numbers(const FkBound *bound) {
+  return !bound->weight || (bound->weight->scale.kind == FK_SCALE_NONE && bound->role != FK_ROLE_CONV);
+}
+
+bool fk_binder_has_numbers(const FkBinder *b, const char *canonical, GError **error) {
+  if (!b->packed || has_numbers(fk_binder_find(b, canonical))) return true;
+  g_set_error(
+      error, FK_ERROR, FK_ERROR_OPTION_BAD,
+      "loras: the packed model has \"%s\" of %s as codes, which nothing can be added to: open what it was packed "
+      "from, or give the list to fluxkontext-pack",
+      canonical, fk_part_name(b->part));
+  return false;
+}
+
 bool fk_binder_take_pack(FkBinder *b, const FkPack *pack, GError **error) {
   assert(!b->component && !b->items->len);
   b->packed = true;
@@ -377,8 +407,13 @@ bool fk_binder_take_pack(FkBinder *b, const FkPack *pack, GError **error) {
     if (!item.source.tensor) return false;
     g_array_append_val(b->items, item);
   }
+  g_autoptr(GPtrArray) all = fk_binder_all(b);
+  for (guint i = 0; i < all->len; i++)
+    if (has_numbers(all->pdata[i])) add_again(b, pack, all->pdata[i]);
   return true;
 }
+
+/* ---- What there is ---- */
 
 bool fk_binder_makes_codes(const FkBinder *b) {
   return b->makes_codes && !b->packed;
@@ -428,10 +463,48 @@ GPtrArray *fk_binder_all(const FkBinder *b) {
   return list;
 }
 
+int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
+  int64_t bytes = 0;
+  for (guint i = 0; names && i < b->items->len; i++) {
+    const FkItem *item = &g_array_index(b->items, FkItem, i);
+    if (g_hash_table_contains(names, item->name)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
+  }
+  return bytes;
+}
+
 void fk_binder_adapt(FkBinder *b, GHashTable *deltas) {
   if (!b->store.memory) b->store.host_filled = b->store.kept_filled = false; /* else fk_binder_reload sees to it */
   for (guint i = 0; i < b->items->len; i++) {
     FkItem *item = &g_array_index(b->items, FkItem, i);
     item->deltas = deltas ? g_hash_table_lookup(deltas, item->name) : NULL;
+  }
+}
+
+/* ---- Where it is ---- */
+
+static void *address(const FkBinder *b, size_t place) {
+  return fk_store_address(&b->store, place);
+}
+
+static void set_coded(const FkBinder *b, FkTarget *t) {
+  t->weight->data = NULL;
+  for (int i = 0; i < t->parts; i++) {
+    FkCoded *c = &t->coded[i];
+    c->codes = address(b, t->coded_place[i].codes);
+    if (c->form.row_scale) c->row_scale = address(b, t->coded_place[i].row_scale);
+    if (c->form.block) c->block_scale = address(b, t->coded_place[i].block_scale);
+  }
+}
+
+void fk_binder_set_targets(FkBinder *b) {
+  for (guint i = 0; i < b->targets->len; i++) {
+    FkTarget *t = &g_array_index(b->targets, FkTarget, i);
+    if (t->tensor) t->tensor->data = address(b, t->place);
+    if (t->weight) t->weight->data = address(b, t->place);
+    if (t->weight && t->weight->scale.kind) t->weight->scale.data = address(b, t->scale);
+    if (t->full) t->full->data = address(b, t->full_place);
+    if (t->odd) t->odd->data = address(b, t->odd_place);
+    if (t->odd) t->odd->scale.data = address(b, t->odd_scale);
+    if (t->coded) set_coded(b, t);
   }
 }

@@ -68,6 +68,8 @@ bool fk_binder_finish(FkBinder *b, GError **error);
 /* Instead of fk_binder_finish, for a binder without a component: everything comes from the packed model, group by
  * group. It is kept by reference; its forms and layout are this binder's (fk_binder_layout). FK_ERROR_MODEL_BAD. */
 bool fk_binder_take_pack(FkBinder *b, const FkPack *pack, GError **error);
+/* Whether adapters can be added to a tensor; false with FK_ERROR_OPTION_BAD: a packed model has it as codes. */
+bool fk_binder_has_numbers(const FkBinder *b, const char *canonical, GError **error);
 /* The name of a group's tensor in a packed model. (transfer full) */
 char *fk_binder_packed_name(const FkBinder *b, int group);
 /* Appends what says where everything lies in memory and in which form: equal texts, equal meaning of the bytes. */
@@ -125,7 +127,8 @@ bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable,
                       void *user_data, GError **error);
 /* Bytes of memory that it fills. names: nullable */
 int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names);
-/* Rows of a tensor as the checkpoint has them, without what adapters change, as float32 [rows, cols]. */
+/* Rows of a tensor as the checkpoint has them, without what adapters change, as float32 [rows, cols]; of a packed model
+ * as that has them. */
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkBinder, fk_binder_free)

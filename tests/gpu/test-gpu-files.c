@@ -126,6 +126,27 @@ static void streamed(void) {
   g_assert_true(active(b, "offload", "sequential"));
 }
 
+/* Adapters beside a packed model, which come and go: the bytes of the folder's. */
+static void packed(void) {
+  g_autofree char *path = g_build_filename(made, "packed", NULL);
+  g_autofree char *lora = g_build_filename(root, "examples", "demo-model", "cyanotype.safetensors", NULL);
+  g_autofree char *list = g_strconcat("loras=", lora, ":0.5", NULL);
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) folder = fk_options_new();
+  fk_options_set(folder, "model-path", demo, NULL);
+  fk_options_set(folder, "backend", backend, NULL);
+  fk_pack(folder, strcmp(backend, "cuda") ? 4 : 2, path, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  g_autoptr(FkOptions) file = fk_options_copy(folder);
+  fk_options_set(file, "model-path", path, NULL);
+  g_autoptr(FkEngine) a = open_engine(folder), b = open_engine(file);
+  for (int run = 0; run < 6; run++) {
+    const char *pairs = run % 2 ? list : "";
+    g_autofree char *expects = edit(a, 1, pairs), *found = edit(b, 1, pairs);
+    g_assert_cmpstr(found, ==, expects);
+  }
+}
+
 /* NULL: all is there. (transfer full) */
 static char *why_not(void) {
   g_autoptr(GError) error = NULL;
@@ -159,6 +180,7 @@ int main(int argc, char **argv) {
       g_test_add_data_func(name, forms[i], same);
     }
     g_test_add_func("/gpu-files/streamed", streamed);
+    g_test_add_func("/gpu-files/packed", packed);
     status = g_test_run();
   }
   const char *file;
