@@ -371,11 +371,11 @@ FK_API bool fk_engine_dead(FkEngine *engine);
 
 /* JSON text, one object with its keys in a fixed order, of a job that fk_engine_edit has run: SHA-256 of the pixels of
  * input and result (rows without gaps) and of the model's files; every setting and option as it ran; decisions of a
- * step cache; versions, device, times. What two runs of one job differ in is in "times" alone. Files up to 64 MiB are
- * hashed whole; of larger ones size, first and last MiB and 4 KiB of each MiB between, which tells models and
- * fine-tunes apart and not a change of a few bytes. Once for each engine: two seconds for 34 GB in the page cache.
- * FK_ERROR_MODEL_MISSING, _DENIED, _BAD where the files cannot be read or are not those that were opened. (transfer
- * full): g_free. */
+ * step cache; of a packed model ("packed") the files and adapters that it was made of, as its header names them;
+ * versions, device, times. What two runs of one job differ in is in "times" alone. Files up to 64 MiB are hashed whole;
+ * of larger ones size, first and last MiB and 4 KiB of each MiB between, which tells models and fine-tunes apart and
+ * not a change of a few bytes. Once for each engine: two seconds for 34 GB in the page cache. FK_ERROR_MODEL_MISSING,
+ * _DENIED, _BAD where the files cannot be read or are not those that were opened. (transfer full): g_free. */
 FK_API char *fk_manifest(FkEngine *engine, const FkJob *job, GError **error);
 /* The manifest's "id", before or after the edit; of the job only what goes in is read. 64 hexadecimal digits
  * that differ where the result may: by input, settings, model or determinism class (backend, kind of device, version).

@@ -390,6 +390,57 @@ static void write_adapters(GString *s, const char *adapters) {
   g_string_append_c(s, ']');
 }
 
+/* The name of a packed model's source behind the property that gave it, whose name is written. */
+static const char *write_property(GString *s, const char *name) {
+  static const char *const properties[] = {"vae-path=", "clip-path=", "t5-path=", "tokenizer-path="};
+  for (size_t i = 0; i < G_N_ELEMENTS(properties); i++) {
+    if (!g_str_has_prefix(name, properties[i])) continue;
+    g_autofree char *property = g_strndup(properties[i], strlen(properties[i]) - 1);
+    member(s, "property", property);
+    return name + strlen(properties[i]);
+  }
+  return name;
+}
+
+/* Lines of a packed model's sources (pack.h) as a list: of the adapters in it, or of all else. What is no such line is
+ * left out: the file may be anybody's. */
+static void write_sources(GString *s, const char *sources, bool adapters) {
+  static const char loras[] = "loras=";
+  g_auto(GStrv) lines = g_strsplit(sources, "\n", -1);
+  g_string_append_c(s, '[');
+  for (char **line = lines; *line; line++) {
+    const size_t digits = strspn(*line, "0123456789abcdef");
+    char *name = *line + digits;
+    const bool sampled = g_str_has_prefix(name, " sampled ");
+    if (digits != 64 || *name != ' ') continue;
+    *name = 0;
+    name += 1 + (sampled ? strlen("sampled ") : 0);
+    if (g_str_has_prefix(name, loras) != adapters) continue;
+    g_string_append(s, s->str[s->len - 1] == '[' ? "\n  {" : ",\n  {");
+    char *weight = adapters ? strrchr(name, ':') : NULL;
+    if (weight) *weight++ = 0;
+    const char *file = adapters ? name + strlen(loras) : write_property(s, name);
+    member(s, "file", file);
+    member(s, sampled ? "sha256-sampled" : "sha256", *line);
+    if (weight) member(s, "weight", weight);
+    g_string_append_c(s, '}');
+  }
+  g_string_append_c(s, ']');
+}
+
+/* What the model's file was made of. Not part of the id, which has the file itself. */
+static void write_packed(GString *s, const FkPack *pack) {
+  const char *sources = fk_pack_text(pack, "sources");
+  top(s, "packed");
+  g_string_append_c(s, '{');
+  member(s, "version", fk_pack_text(pack, "version"));
+  key(s, "sources");
+  write_sources(s, sources, false);
+  key(s, "loras");
+  write_sources(s, sources, true);
+  g_string_append_c(s, '}');
+}
+
 char *fk_manifest(FkEngine *e, const FkJob *given, GError **error) {
   g_auto(Whole) whole = {0};
   const FkJob *job = &whole.job;
@@ -414,6 +465,7 @@ char *fk_manifest(FkEngine *e, const FkJob *given, GError **error) {
   write_ran(s, &job->result, e->calibration != NULL);
   top(s, "model");
   g_string_append(s, model);
+  if (e->model->pack) write_packed(s, e->model->pack);
   if (e->calibration) {
     top(s, "calibration");
     quote(s, e->calibration);

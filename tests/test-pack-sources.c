@@ -9,6 +9,7 @@
 #include "pack.h"
 #include "test-files.h"
 
+#include <json-glib/json-glib.h>
 #include <math.h>
 
 #define LORA FK_DEMO_MODEL "/../cyanotype.safetensors"
@@ -88,12 +89,17 @@ static void files(void) {
   }
 }
 
-/* The line of a source whose name is `name` has its hash. */
-static void named(const FkPack *pack, const char *name, const char *path) {
+/* (transfer full) */
+static char *hash_of(const char *path) {
   g_autofree char *bytes = NULL;
   gsize n;
   g_assert_true(g_file_get_contents(path, &bytes, &n, NULL));
-  g_autofree char *hash = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (guchar *)bytes, n);
+  return g_compute_checksum_for_data(G_CHECKSUM_SHA256, (guchar *)bytes, n);
+}
+
+/* The line of a source whose name is `name` has its hash. */
+static void named(const FkPack *pack, const char *name, const char *path) {
+  g_autofree char *hash = hash_of(path);
   g_autofree char *line = g_strdup_printf("%s %s\n", hash, name);
   if (!strstr(fk_pack_text(pack, "sources"), line)) g_error("expected %s in:\n%s", line, fk_pack_text(pack, "sources"));
 }
@@ -113,6 +119,66 @@ static void sources(void) {
   named(pack, "loras=cyanotype.safetensors:0.8", LORA);
   named(pack, "loras=second.safetensors:1", SECOND);
   g_assert_nonnull(strstr(fk_pack_text(pack, "adapters"), "cyanotype.safetensors:0.8"));
+}
+
+/* The record of an edit has them by name: files with their hashes and the options that gave them, adapters with their
+ * weights; the id is that of an edit with this file, and the record can be applied. */
+static void recorded(void) {
+  const char *const pairs[] = {
+      "model-path=bfl.safetensors", DEMO("vae"), DEMO("clip"), DEMO("t5"), DEMO("tokenizer"), NULL};
+  g_autofree char *path = packed("recorded", pairs, LORA ":0.75"), *model = g_strconcat("model-path=", path, NULL);
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = options_of((const char *const[]){model, NULL});
+  g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  static uint8_t in[64 * 64 * 3], out[64 * 64 * 3];
+  g_autoptr(FkSettings) s = fk_settings_new();
+  fk_settings_set(s, "steps", "1", NULL);
+  fk_settings_set(s, "max-area", "4096", NULL);
+  fk_settings_set(s, "loras", SECOND, NULL);
+  FkJob job = {.in = {in, 64, 64, 3, 192}, .out = {out, 64, 64, 3, 192}, .settings = s};
+  fk_engine_edit(engine, &job, 1, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  g_autofree char *text = fk_manifest(engine, &job, &error), *bfl = g_build_filename(made, "bfl.safetensors", NULL);
+  g_assert_no_error(error);
+  g_autoptr(JsonParser) parser = json_parser_new();
+  json_parser_load_from_data(parser, text, -1, &error);
+  g_assert_no_error(error);
+  JsonObject *record = json_node_get_object(json_parser_get_root(parser)),
+             *had = json_object_get_object_member(record, "packed");
+  JsonArray *sources = json_object_get_array_member(had, "sources"),
+            *loras = json_object_get_array_member(had, "loras");
+  const struct {
+    const char *file, *property, *path;
+  } expects[] = {
+      {"bfl.safetensors", NULL, bfl},
+      {"vae/diffusion_pytorch_model.safetensors", "vae-path", FK_DEMO_MODEL "/vae/diffusion_pytorch_model.safetensors"},
+      {"tokenizer/vocab.json", "tokenizer-path", FK_DEMO_MODEL "/tokenizer/vocab.json"}};
+  for (size_t i = 0; i < G_N_ELEMENTS(expects); i++) {
+    g_autofree char *hash = hash_of(expects[i].path);
+    int found = 0;
+    for (guint k = 0; k < json_array_get_length(sources); k++) {
+      JsonObject *o = json_array_get_object_element(sources, k);
+      if (strcmp(json_object_get_string_member(o, "file"), expects[i].file)) continue;
+      if (g_strcmp0(json_object_get_string_member_with_default(o, "property", NULL), expects[i].property)) continue;
+      g_assert_cmpstr(json_object_get_string_member(o, "sha256"), ==, hash);
+      found++;
+    }
+    g_assert_cmpint(found, ==, 1);
+  }
+  g_autofree char *lora = hash_of(LORA), *second = hash_of(SECOND);
+  g_assert_cmpuint(json_array_get_length(loras), ==, 1);
+  JsonObject *o = json_array_get_object_element(loras, 0);
+  g_assert_cmpstr(json_object_get_string_member(o, "file"), ==, "cyanotype.safetensors");
+  g_assert_cmpstr(json_object_get_string_member(o, "weight"), ==, "0.75");
+  g_assert_cmpstr(json_object_get_string_member(o, "sha256"), ==, lora);
+  o = json_array_get_object_element(json_object_get_array_member(record, "loras"), 0); /* those of the edit */
+  g_assert_cmpstr(json_object_get_string_member(o, "sha256"), ==, second);
+  g_autofree char *id = fk_manifest_id(engine, &job, &error);
+  g_assert_cmpstr(json_object_get_string_member(record, "id"), ==, id);
+  g_autoptr(FkOptions) again = fk_options_new();
+  g_autoptr(FkSettings) settings = fk_settings_new();
+  g_assert_true(fk_manifest_apply(text, again, settings, &error));
 }
 
 /* As the adapters' own setting gives, in every form of weights; the file is the same each time. */
@@ -333,6 +399,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/pack-sources/configurations", configurations);
   g_test_add_func("/pack-sources/files", files);
   g_test_add_func("/pack-sources/sources", sources);
+  g_test_add_func("/pack-sources/recorded", recorded);
   g_test_add_func("/pack-sources/merged", merged);
   g_test_add_data_func("/pack-sources/on-top-float32", GINT_TO_POINTER(4), on_top);
   g_test_add_data_func("/pack-sources/on-top-bfloat16", GINT_TO_POINTER(2), on_top);
