@@ -7,7 +7,7 @@
 # Environment: CHECKPOINT (default /dev/shm/flux-kontext-random, as run-on-gpu.sh --full makes it), CELL (seconds for one
 # cell, default 60), TOTAL (seconds for all, default 580), ROWS (default "Q4_K Q8_0 fp8 fp8-file none"), LIMITS (GB,
 # default "8 12 16 24 0"; 0: none), SETTINGS (more properties of every cell, "weight-storage=file expand-ahead=on"), BACKEND (default
-# cuda; null walks, without a device and its peak).
+# cuda; null walks, without a device and its peak, and takes CHECKPOINT=kontext-dev, the published sizes without files).
 #
 # The rows none and fp8 are quantization= and text-quantization= of the checkpoint, fp8-all has modulation-quantization=fp8
 # too, fp8-mod that and no text-quantization; the others are files that
@@ -45,6 +45,11 @@ choose() {
     fp8-mod) printf '%s\n' "$checkpoint" quantization=fp8 modulation-quantization=fp8 ;;
     *)
       form=$1
+      if [ ! -d "$checkpoint" ]; then
+        [ "$form" = fp8-file ] && form=F8_E4M3
+        echo "$checkpoint:$form"
+        return
+      fi
       [ "$form" = fp8-file ] && form=fp8
       rm -f "$made"/*
       python3 "$coded" "$checkpoint" "$made" "$form" >"$scratch/log" 2>&1 || return 1
@@ -52,7 +57,7 @@ choose() {
       printf '%s\n' "t5-path=$(ls "$made/$form"-t5.*)" "vae-path=$checkpoint/vae" "clip-path=$checkpoint/text_encoder" \
         "tokenizer-path=$checkpoint"
       ;;
-  esac >"$scratch/options"
+  esac
 }
 
 run_cell() { # ROW GB
@@ -91,7 +96,7 @@ run_cell() { # ROW GB
 echo '| weights | max-vram, GB | step | peak | planned |'
 echo '| --- | --- | --- | --- | --- |'
 for row in $rows; do
-  if ! choose "$row"; then
+  if ! choose "$row" >"$scratch/options"; then
     echo "| $row | | no files: $(tail -1 "$scratch/log" | cut -c 1-160) | | |"
     continue
   fi
