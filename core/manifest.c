@@ -151,7 +151,7 @@ typedef enum { RECORD, ID, APPLY } Use;
 
 /* trace-file is a path on the machine that ran; what makes no difference to bytes does not make another id. */
 static bool counts(const FkProperty *p, FkScope scope, Use use) {
-  static const char *const where[] = {"cuda-device-id", "threads", "max-vram", NULL};
+  static const char *const where[] = {"cuda-device-id", "threads", "max-vram", "offload", "weight-storage", NULL};
   if (!fk_values_in_scope(p, scope) || !strcmp(p->name, "trace-file")) return false;
   if (use == RECORD) return true;
   if (use == APPLY && p->file) return false;

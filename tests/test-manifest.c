@@ -183,6 +183,35 @@ static void ids(void) {
   g_assert_cmpstr(masked, !=, other);
 }
 
+/* Where weights are and in which form they wait makes no other bytes, and so no other id; nor is it applied. */
+static void places(void) {
+  static const struct {
+    const char *name, *value;
+    bool same;
+  } cases[] = {{"offload", "sequential", true},
+               {"weight-storage", "file", true},
+               {"max-vram", "30000000000", true},
+               {"quantization", "fp8", false}};
+  g_autoptr(FkSettings) settings = small();
+  g_autofree Frame *f = g_new(Frame, 1);
+  g_autofree char *first = NULL;
+  frame_init(f, settings, 0);
+  for (int i = -1; i < (int)G_N_ELEMENTS(cases); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = fk_options_new(), back = fk_options_new();
+    fk_options_set(options, "backend", "null", NULL);
+    if (i >= 0) g_assert_true(fk_options_set(options, cases[i].name, cases[i].value, NULL));
+    g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    g_autofree char *id = id_of(engine, f), *text = manifest_of(engine, f);
+    if (!first) first = g_strdup(id);
+    if (i >= 0 && g_str_equal(id, first) != cases[i].same) g_error("%s=%s", cases[i].name, cases[i].value);
+    g_assert_true(fk_manifest_apply(text, back, NULL, &error));
+    g_assert_cmpstr(fk_options_get(back, "offload"), ==, "auto");
+    g_assert_cmpstr(fk_options_get(back, "weight-storage"), ==, "auto");
+  }
+}
+
 /* What ran comes back as it ran, whatever preset it came from. */
 static void applied(void) {
   static const char *const sets[][4] = {{"preset", "exact"},
@@ -392,6 +421,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/manifest/says", says);
   g_test_add_func("/manifest/repeats", repeats);
   g_test_add_func("/manifest/ids", ids);
+  g_test_add_func("/manifest/places", places);
   g_test_add_func("/manifest/applied", applied);
   g_test_add_func("/manifest/says/beside", says_beside);
   g_test_add_func("/manifest/not-applied", not_applied);
