@@ -173,7 +173,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkSettings, fk_settings_free)
  * (cudaMalloc of a program that made no context of its own; memory of another context has to be copied first). All work
  * on them is done before the call, and the result is complete when it returns: the library waits for its own. They give
  * the bytes that the same pixels give in host memory. Taken by engines of which fk_engine_device is true, in
- * FkJob.in, .out and .references, and in .mask of a frame that is there too; everything else is FK_ERROR_OPTION_BAD, which names the image. */
+ * FkJob.in, .out and .references, and in .mask of a frame that is there too; everything else is FK_ERROR_OPTION_BAD,
+ * which names the image. */
 typedef enum { FK_MEMORY_HOST, FK_MEMORY_DEVICE } FkMemory;
 
 /* What brings chroma of fewer samples to all pixels (up), and back (down). LINEAR: weights of neighbours by where the
@@ -197,8 +198,8 @@ typedef struct {
   size_t stride[4]; /* bytes between rows */
   FkSample sample[4];
   int depth;         /* bits of a value; of 9 and more the lower 16 - depth bits of a word are 0 */
+  bool limited;      /* 16..235, and chroma 16..240, of 8 bits */
   bool ycbcr;        /* what follows is of Y' Cb Cr alone */
-  bool limited;      /* 16..235 and 16..240 of 8 bits */
   double kr, kb;     /* shares of red and blue in Y': 0.299 and 0.114 for BT.601, 0.2126 and 0.0722 for BT.709 */
   FkChroma up, down; /* where chroma has fewer samples */
   bool cosited_x, cosited_y; /* LINEAR: a sample lies on the first of its pixels, else between them */

@@ -17,13 +17,15 @@
 
 #include <string.h>
 
-/* Same picture as `info` in another format of the same family, or in full-range RGB. */
+/* Same picture as `info` in another format of the same family, or in RGB. Between RGB and RGB the range stays: what
+ * libgstvideo does there is not the same in all versions, 1.22 nothing. */
 static gboolean like(GstVideoInfo *result, GstVideoFormat format, const GstVideoInfo *info) {
   if (!gst_video_info_set_format(result, format, (guint)info->width, (guint)info->height)) return FALSE;
   if (GST_VIDEO_INFO_IS_YUV(result)) {
     result->colorimetry = info->colorimetry;
     result->chroma_site = info->chroma_site;
   }
+  if (GST_VIDEO_INFO_IS_RGB(result) && GST_VIDEO_INFO_IS_RGB(info)) result->colorimetry.range = info->colorimetry.range;
   result->colorimetry.primaries = info->colorimetry.primaries;
   result->colorimetry.transfer = info->colorimetry.transfer;
   result->fps_n = info->fps_n; /* the converter refuses where these differ */
@@ -165,6 +167,7 @@ gboolean gst_flux_kontext_format_read(const GstFluxKontextFormat *format, GstBuf
   frame_over(&to, &format->middle, direct ? image->data : middle);
   convert(format->to_middle, &from, &to);
   if (!direct) gst_flux_kontext_pixels_to_rgb(&format->middle, depth_of(format), middle, image);
+  if (gst_flux_kontext_pixels_limited(&format->info)) gst_flux_kontext_pixels_range(image, TRUE);
   return TRUE;
 }
 
@@ -173,8 +176,17 @@ static gboolean write_image(const GstFluxKontextFormat *format, const FkImage *i
                             GstBuffer *in, GstBuffer *buffer, GError **error) {
   if (!format->from_middle) return copy_planes(&format->info, buffer, image->data, TRUE, error);
   gboolean direct = is_direct(format);
-  g_autofree guint8 *plain = frame_memory(&format->info, error), *middle = NULL;
+  g_autofree guint8 *plain = frame_memory(&format->info, error), *middle = NULL, *narrow = NULL;
   if (!plain || (!direct && !(middle = frame_memory(&format->middle, error)))) return FALSE;
+  const FkImage *result = image;
+  FkImage own = *image;
+  if (gst_flux_kontext_pixels_limited(&format->info)) {
+    if (!(narrow = frame_memory(&format->rgb, error))) return FALSE;
+    memcpy(narrow, image->data, image->stride * (gsize)image->height);
+    own.data = narrow;
+    gst_flux_kontext_pixels_range(&own, FALSE);
+    image = &own;
+  }
   if (!direct) gst_flux_kontext_pixels_from_rgb(&format->middle, depth_of(format), image, middle);
   GstVideoFrame from, to;
   frame_over(&from, &format->middle, direct ? image->data : middle);
@@ -183,7 +195,7 @@ static gboolean write_image(const GstFluxKontextFormat *format, const FkImage *i
   if (before) {
     g_autofree guint8 *source = frame_memory(&format->info, error);
     if (!source || !copy_planes(&format->info, in, source, FALSE, error)) return FALSE;
-    gst_flux_kontext_mask_keep(&format->info, before, image, source, plain);
+    gst_flux_kontext_mask_keep(&format->info, before, result, source, plain);
   }
   return copy_planes(&format->info, buffer, plain, TRUE, error);
 }

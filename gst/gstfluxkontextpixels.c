@@ -75,7 +75,6 @@ static void chroma_of(const GstVideoInfo *info, FkPlanes *planes) {
   GstVideoFormat format = GST_VIDEO_INFO_FORMAT(info);
   gboolean whole = info->width % 2 == 0 && info->height % 2 == 0;
   gboolean blocks = format == GST_VIDEO_FORMAT_I420 || format == GST_VIDEO_FORMAT_YV12;
-  planes->limited = info->colorimetry.range == GST_VIDEO_COLOR_RANGE_16_235;
   if (!gst_video_color_matrix_get_Kr_Kb(info->colorimetry.matrix, &planes->kr, &planes->kb))
     gst_video_color_matrix_get_Kr_Kb(GST_VIDEO_COLOR_MATRIX_BT601, &planes->kr, &planes->kb);
   planes->up = blocks ? FK_CHROMA_BLOCK : FK_CHROMA_LINEAR;
@@ -90,7 +89,8 @@ gboolean gst_flux_kontext_pixels_planes(const GstVideoInfo *info, FkPlanes *plan
   if (!planes) planes = &unused;
   *planes = (FkPlanes){.depth = GST_VIDEO_FORMAT_INFO_DEPTH(format, 0), .ycbcr = GST_VIDEO_INFO_IS_YUV(info)};
   if (!is_plain(format) || (!planes->ycbcr && !GST_VIDEO_INFO_IS_RGB(info))) return FALSE;
-  if (!planes->ycbcr && (planes->depth > 8 || info->colorimetry.range == GST_VIDEO_COLOR_RANGE_16_235)) return FALSE;
+  if (!planes->ycbcr && planes->depth > 8) return FALSE;
+  planes->limited = info->colorimetry.range == GST_VIDEO_COLOR_RANGE_16_235;
   for (guint c = 0; c < GST_VIDEO_FORMAT_INFO_N_COMPONENTS(format); c++) planes->sample[c] = sample_of(format, c);
   if (!planes->ycbcr && !GST_VIDEO_FORMAT_INFO_HAS_ALPHA(format)) planes->sample[3] = filler_of(planes->sample);
   if (planes->ycbcr) chroma_of(info, planes);
@@ -182,17 +182,36 @@ static void row_rgb_to_ycbcr(const Matrix *m, const guint8 *from, guint8 *to, gi
   }
 }
 
-/* A R G B of 16 bits. */
-static void row_narrow(const guint8 *from, guint8 *to, gint width, gint channels) {
-  for (gsize i = 0; i < 4 * (gsize)width; i += 4, to += channels)
-    for (gint c = 0; c < channels; c++) to[c] = to_byte(get(from, i + (c < 3 ? (gsize)c + 1 : 0), TRUE) / 257.0);
+gboolean gst_flux_kontext_pixels_limited(const GstVideoInfo *info) {
+  return GST_VIDEO_INFO_IS_RGB(info) && info->colorimetry.range == GST_VIDEO_COLOR_RANGE_16_235;
 }
 
-static void row_widen(const guint8 *from, guint8 *to, gint width, gint channels) {
+void gst_flux_kontext_pixels_range(FkImage *image, gboolean widen) {
+  for (gint y = 0; y < image->height; y++) {
+    guint8 *p = image->data + (gsize)y * image->stride;
+    for (gint x = 0; x < image->width; x++, p += image->channels)
+      for (gint c = 0; c < 3; c++) p[c] = to_byte(widen ? (p[c] - 16) * 255 / 219.0 : 16 + p[c] * 219 / 255.0);
+  }
+}
+
+/* A R G B of 16 bits. */
+static void row_narrow(const guint8 *from, guint8 *to, gint width, gint channels, gint step) {
+  for (gsize i = 0; i < 4 * (gsize)width; i += 4, to += channels) {
+    for (gsize c = 0; c < 3; c++) to[c] = to_byte((gdouble)get(from, i + c + 1, TRUE) / step);
+    if (channels == 4) to[3] = to_byte(get(from, i, TRUE) / 257.0);
+  }
+}
+
+static void row_widen(const guint8 *from, guint8 *to, gint width, gint channels, gint step) {
   for (gsize i = 0; i < 4 * (gsize)width; i += 4, from += channels) {
     put(to, i, TRUE, channels == 4 ? from[3] * 257 : 65535);
-    for (gsize c = 0; c < 3; c++) put(to, i + c + 1, TRUE, from[c] * 257);
+    for (gsize c = 0; c < 3; c++) put(to, i + c + 1, TRUE, from[c] * step);
   }
+}
+
+/* Of 16 bits to one of 8: white is all bits, or 235 of the upper ones. */
+static gint step_of(const GstVideoInfo *middle) {
+  return gst_flux_kontext_pixels_limited(middle) ? 256 : 257;
 }
 
 void gst_flux_kontext_pixels_to_rgb(const GstVideoInfo *middle, guint depth, const guint8 *data, FkImage *image) {
@@ -203,7 +222,7 @@ void gst_flux_kontext_pixels_to_rgb(const GstVideoInfo *middle, guint depth, con
     if (GST_VIDEO_INFO_IS_YUV(middle))
       row_ycbcr_to_rgb(&m, from, to, image->width, image->channels);
     else
-      row_narrow(from, to, image->width, image->channels);
+      row_narrow(from, to, image->width, image->channels, step_of(middle));
   }
 }
 
@@ -215,6 +234,6 @@ void gst_flux_kontext_pixels_from_rgb(const GstVideoInfo *middle, guint depth, c
     if (GST_VIDEO_INFO_IS_YUV(middle))
       row_rgb_to_ycbcr(&m, from, to, image->width, image->channels);
     else
-      row_widen(from, to, image->width, image->channels);
+      row_widen(from, to, image->width, image->channels, step_of(middle));
   }
 }

@@ -24,6 +24,9 @@ gboolean gst_flux_kontext_pixels_planes(const GstVideoInfo *info, FkPlanes *plan
  * image: of the same size. */
 void gst_flux_kontext_pixels_to_rgb(const GstVideoInfo *middle, guint depth, const guint8 *data, FkImage *image);
 void gst_flux_kontext_pixels_from_rgb(const GstVideoInfo *middle, guint depth, const FkImage *image, guint8 *data);
+/* Whether R G B goes from 16 to 235; and such values to 0..255 (widen) or back, nearest, alpha left alone. */
+gboolean gst_flux_kontext_pixels_limited(const GstVideoInfo *info);
+void gst_flux_kontext_pixels_range(FkImage *image, gboolean widen);
 
 G_END_DECLS
 

@@ -153,6 +153,13 @@ static void test_batch(void) {
   check_ways(RGB_CAPS(64, 48), 5, EDIT "batch-size=3", ALL_WAYS);
 }
 
+/* RGB whose black is 16. */
+static void test_limited(void) {
+  g_autofree gchar *mask = g_strdup_printf(EDIT "mask-path=%s", FK_DEMO_MASK);
+  check_ways("video/x-raw,format=RGB,width=65,height=49,framerate=10/1,colorimetry=2:1:0:1", 1, EDIT, ALL_WAYS);
+  check_ways("video/x-raw,format=BGRx,width=65,height=49,framerate=10/1,colorimetry=2:1:0:1", 1, mask, WHOLE_WAY);
+}
+
 static void test_native(void) {
   Seen seen;
   g_autofree gchar *plain = NULL;
@@ -173,7 +180,6 @@ static void test_on_cpu(void) {
   g_autofree gchar *records = g_strdup_printf(EDIT "manifest-path=%s", folder);
   check_ways("video/x-raw,format=NV12,width=65,height=49,framerate=10/1", 2, EDIT "similar-frame=auto", NO_WAY);
   check_ways(RGB_CAPS(64, 48), 2, records, NO_WAY);
-  check_ways("video/x-raw,format=RGB,width=64,height=48,framerate=10/1,colorimetry=2:1:0:1", 1, EDIT, NO_WAY);
   drop_tree(folder);
 }
 
@@ -559,6 +565,7 @@ static void add(void) {
     g_test_add_data_func(name, formats[f], test_mask_format);
   }
   g_test_add_func("/element/cuda/batch", test_batch);
+  g_test_add_func("/element/cuda/limited", test_limited);
   g_test_add_func("/element/cuda/native", test_native);
   g_test_add_func("/element/cuda/on-cpu", test_on_cpu);
   g_test_add_func("/element/cuda/mask", test_mask);

@@ -69,6 +69,10 @@ static const Case cases[] = {{"RGB", NULL, 0},
                              {"RGBP", NULL, 0},
                              {"BGRP", NULL, 0},
                              {"GBRA", NULL, 0},
+                             {"RGB", "2:1:0:1", 0},
+                             {"BGRx", "2:1:7:1", 0},
+                             {"ARGB", "2:1:0:1", 0},
+                             {"GBRA", "2:1:0:1", 0},
                              {"NV12", NULL, 0},
                              {"NV12", "bt709", 0},
                              {"NV12", "1:4:0:0", GST_VIDEO_CHROMA_SITE_JPEG},
@@ -184,6 +188,42 @@ static void formats(void) {
     for (gsize k = 0; k < G_N_ELEMENTS(sizes); k++) check(&cases[i], sizes[k][0], sizes[k][1]);
 }
 
+/* 16 is black and 235 white, what is outside is cut, and what is inside comes back as it was; of 8 bits and of 16,
+ * whose white is 235 of the upper ones. */
+static void limited(void) {
+  for (gint v = 0; v < 256; v++) {
+    gint whole = (gint)(CLAMP((v - 16) * 255 / 219.0, 0, 255) + 0.5);
+    g_assert_cmpint(fk_frame_widen(v), ==, whole);
+    g_assert_cmpint(fk_frame_narrow(v), ==, (gint)(16 + v * 219 / 255.0 + 0.5));
+    if (v >= 16 && v <= 235) g_assert_cmpint(fk_frame_narrow(whole), ==, v);
+  }
+  static const gchar *const formats[] = {"RGB", "ARGB64", "r210", "GBR_10LE"};
+  for (gsize i = 0; i < G_N_ELEMENTS(formats); i++) {
+    const Case c = {formats[i], "2:1:0:1", 0};
+    GstFluxKontextFormat format;
+    g_autoptr(GError) error = NULL;
+    FkImage image, back;
+    g_assert_true(open_format(&format, &c, 4, 3));
+    g_assert_true(gst_flux_kontext_format_new_image(&format, &image, &error));
+    for (gint y = 0; y < 3; y++)
+      memset(image.data + (gsize)y * image.stride, y == 0 ? 0 : y == 1 ? 255 : 100, (gsize)(4 * image.channels));
+    g_autoptr(GstBuffer) out = buffer_of(GST_VIDEO_INFO_SIZE(&format.info), 9);
+    g_assert_true(gst_flux_kontext_format_write(&format, &image, out, &error));
+    g_assert_true(gst_flux_kontext_format_read(&format, out, &back, &error));
+    for (gint y = 0; y < 3; y++)
+      g_assert_cmpmem(back.data + (gsize)y * back.stride, 12, image.data + (gsize)y * image.stride, 12);
+    GstMapInfo map;
+    gst_buffer_map(out, &map, GST_MAP_READ);
+    const guint stride = (guint)GST_VIDEO_INFO_PLANE_STRIDE(&format.info, 0);
+    if (i == 0) g_assert_true(map.data[0] == 16 && map.data[stride] == 235);
+    if (i == 3) g_assert_true(GST_READ_UINT16_LE(map.data) == 64 && GST_READ_UINT16_LE(map.data + stride) == 940);
+    gst_buffer_unmap(out, &map);
+    gst_flux_kontext_image_clear(&image);
+    gst_flux_kontext_image_clear(&back);
+    gst_flux_kontext_format_clear(&format);
+  }
+}
+
 /* One converter for all frames of a stream: low ones of libgstvideo 1.22 give the first frame's bytes again. */
 static void again(void) {
   for (gsize i = 0; i < G_N_ELEMENTS(cases); i++)
@@ -227,5 +267,6 @@ int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/planes/formats", formats);
   g_test_add_func("/planes/again", again);
+  g_test_add_func("/planes/limited", limited);
   return g_test_run();
 }

@@ -30,8 +30,8 @@ typedef struct {
   size_t stride[4];
   FkFrameSample sample[4]; /* R G B A or Y' Cb Cr A; of 3 channels the last is written 255 and not read */
   int width, height, channels;
-  int depth; /* bits: 8, or 9 to 16 in the upper bits of little-endian words */
-  bool ycbcr, limited;
+  int depth;           /* bits: 8, or 9 to 16 in the upper bits of little-endian words */
+  bool ycbcr, limited; /* limited: Y' or R G B of 16..235 of 8 bits */
   double kr, kb;
   bool block_up, block_down; /* a sample for all its pixels; their mean */
   bool cosited_x, cosited_y; /* otherwise: where a sample lies */
@@ -49,6 +49,15 @@ FK_PIXEL int fk_frame_round(double value, int most) {
 /* The share fade / 255 of `to`, the rest of `from`; nearest, halves up. */
 FK_PIXEL uint8_t fk_frame_mix(int to, int from, int fade) {
   return (uint8_t)((2 * (fade * to + (255 - fade) * from) + 255) / 510);
+}
+
+/* R G B of limited range to all of a byte and back, nearest: no value lies between two. */
+FK_PIXEL int fk_frame_widen(int value) {
+  return value < 16 ? 0 : fk_frame_least((510 * (value - 16) + 219) / 438, 255);
+}
+
+FK_PIXEL int fk_frame_narrow(int value) {
+  return 16 + (438 * value + 255) / 510;
 }
 
 /* ---- Samples ---- */
@@ -159,7 +168,10 @@ FK_PIXEL void fk_frame_read_pixel(const FkFrame *f, int x, int y, int first, uin
   if (first < 3 && f->ycbcr)
     fk_frame_to_rgb(f, x, y, rgba);
   else
-    for (int s = first; s < 3; s++) rgba[s] = (uint8_t)fk_frame_get(f, s, x, y);
+    for (int s = first; s < 3; s++) {
+      const int value = fk_frame_get(f, s, x, y);
+      rgba[s] = (uint8_t)(f->limited ? fk_frame_widen(value) : value);
+    }
   rgba[3] = 255;
   if (alpha) rgba[3] = (uint8_t)fk_frame_round(255.0 * fk_frame_chroma(f, 3, x, y) / (f->depth > 8 ? 65535 : 255), 255);
 }
@@ -194,7 +206,10 @@ FK_PIXEL void fk_frame_write_pixel(const FkFrame *f, const uint8_t *rgb, int x, 
     if (s == 3)
       fk_frame_put(f, s, column, row, (f->channels == 4 ? own[3] : 255) * (f->depth > 8 ? 257 : 1));
     else
-      fk_frame_put(f, s, column, row, f->ycbcr ? fk_frame_down(f, s, rgb, column, row) : own[s]);
+      fk_frame_put(f, s, column, row,
+                   f->ycbcr     ? fk_frame_down(f, s, rgb, column, row)
+                   : f->limited ? fk_frame_narrow(own[s])
+                                : own[s]);
   }
 }
 
