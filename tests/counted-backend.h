@@ -12,7 +12,7 @@ static struct {
   const FkOps *own;
   size_t large;                     /* from so many bytes on a transfer is one of a frame's size */
   int ups, downs, allocs, releases; /* transfers of a frame's size; of memory */
-  int refuse;                       /* the n-th allocation from now on; 0: none */
+  int refuse;                       /* the n-th allocation from now on; 0: none, -1: all */
 } counted;
 
 static void count_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
@@ -27,7 +27,8 @@ static void count_download(FkBackend *be, void *to, const void *from, size_t byt
 
 static void *count_alloc(FkBackend *be, size_t bytes) {
   counted.allocs++;
-  return counted.refuse && --counted.refuse == 0 ? NULL : counted.own->alloc(be, bytes);
+  if (counted.refuse < 0 || (counted.refuse && --counted.refuse == 0)) return NULL;
+  return counted.own->alloc(be, bytes);
 }
 
 static void count_release(FkBackend *be, void *memory) {
