@@ -15,23 +15,23 @@ static struct {
   int refuse;                       /* the n-th allocation from now on; 0: none, -1: all */
 } counted;
 
-static void count_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
+static inline void count_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
   counted.ups += bytes >= counted.large;
   counted.own->upload(be, to, from, bytes);
 }
 
-static void count_download(FkBackend *be, void *to, const void *from, size_t bytes) {
+static inline void count_download(FkBackend *be, void *to, const void *from, size_t bytes) {
   counted.downs += bytes >= counted.large;
   counted.own->download(be, to, from, bytes);
 }
 
-static void *count_alloc(FkBackend *be, size_t bytes) {
+static inline void *count_alloc(FkBackend *be, size_t bytes) {
   counted.allocs++;
   if (counted.refuse < 0 || (counted.refuse && --counted.refuse == 0)) return NULL;
   return counted.own->alloc(be, bytes);
 }
 
-static void count_release(FkBackend *be, void *memory) {
+static inline void count_release(FkBackend *be, void *memory) {
   counted.releases++;
   counted.own->release(be, memory);
 }

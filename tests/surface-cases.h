@@ -5,6 +5,7 @@
 #ifndef SURFACE_CASES_H
 #define SURFACE_CASES_H
 
+#include "counted-backend.h"
 #include "engine.h"
 #include "frame.h"
 
@@ -318,6 +319,51 @@ static inline void check_all_planes(FkEngine *engine) {
 
 static inline void check_all_interleaved(FkEngine *engine) {
   for (size_t i = 0; i < G_N_ELEMENTS(edits); i++) check_interleaved(engine, &edits[i]);
+}
+
+/* ---- What an edit copies ---- */
+
+/* Nothing of a frame's size goes up or down, but the mask of a file: once for its size and settings. The frames are
+ * larger than noise and rotary tables are at the size at which the model works. From the second frame on no memory is
+ * asked for. */
+static inline void check_copies(FkEngine *engine, const EditCase *c) {
+  const int files = c->set[0] && !strcmp(c->set[0], "mask-path");
+  count_on(engine->be, (size_t)c->w * (size_t)c->h);
+  for (int frame = 0; frame < 3; frame++) {
+    const int allocs = counted.allocs;
+    Rig r;
+    rig_init(&r, engine, c);
+    FkJob job = r.jobs[0];
+    job.in = to_device(&r.jobs[0].in);
+    job.out = to_device(&r.jobs[0].out);
+    run(engine, &job, 1);
+    from_device(&r.jobs[0].in, &job.in);
+    from_device(&r.jobs[0].out, &job.out);
+    rig_clear(&r, 1);
+    if (counted.ups != files || counted.downs)
+      g_error("%s, frame %d: %d up, %d down", c->name, frame, counted.ups, counted.downs);
+    if (frame == 2) g_assert_cmpint(counted.allocs, ==, allocs);
+  }
+  count_off(engine->be);
+}
+
+static inline void check_all_copies(FkEngine *engine) {
+  static const EditCase cases[] = {
+      {"alpha", 289, 201, 4, 1, {"mask", "alpha", NULL}, 0, 0},
+      {"alpha, inverted", 289, 201, 4, 1, {"mask", "alpha", "mask-invert", "true", "mask-feather", "6", NULL}, 0, 0},
+      {"file", 291, 203, 3, 1, {"mask-path", "", "mask-dilate", "5", "mask-feather", "8", NULL}, 0, 0},
+      {"crop", 301, 203, 4, 1, {"mask", "alpha", "mask-dilate", "2", "region", "crop", NULL}, 0, 0},
+      {"crop of a file", 303, 201, 3, 1, {"mask-path", "", "region", "crop", NULL}, 0, 0},
+      {"kept tokens",
+       291,
+       203,
+       3,
+       1,
+       {"region-tokens", "100", "region-warmup", "2", "region-keep", "true", NULL},
+       0,
+       0},
+      {"none", 289, 201, 4, 1, {NULL}, 0, 0}};
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) check_copies(engine, &cases[i]);
 }
 
 #endif

@@ -2,7 +2,6 @@
 /* Masks of frames in device memory, on the CPU backend with the host's memory for it: the ops against their
  * definitions, whole masks against those of frames in host memory, what is copied for a frame and what is allocated,
  * and memory that is refused. Edits under them: surface-cases.h. */
-#include "counted-backend.h"
 #include "masking.h"
 #include "ops.h"
 #include "surface-cases.h"
@@ -195,40 +194,14 @@ static void edit(FkJob *job) {
 
 static FkSettings *settings_for(const CopyCase *c) {
   FkSettings *s = fk_settings_new();
-  fk_settings_set(s, "steps", strstr(c->name, "tokens") ? "3" : "1", NULL);
+  fk_settings_set(s, "steps", "1", NULL);
   fk_settings_set(s, "max-area", "4096", NULL);
   for (int i = 0; c->set[i]; i += 2) g_assert_true(fk_settings_set(s, c->set[i], c->set[i + 1], NULL));
   return s;
 }
 
-/* Nothing of a frame's size goes up or down, but the mask of a file: once for its size and settings. The frames are
- * larger than noise and rotary tables are at the size at which the model works. From the second frame on no memory is
- * asked for.
- */
 static void copies(void) {
-  static const CopyCase cases[] = {
-      {"alpha", 289, 201, 4, {"mask", "alpha", NULL}},
-      {"alpha, inverted", 289, 201, 4, {"mask", "alpha", "mask-invert", "true", "mask-feather", "6", NULL}},
-      {"file", 291, 203, 3, {"mask-path", PHOTOS "shapes_256.png", "mask-dilate", "5", "mask-feather", "8", NULL}},
-      {"crop", 301, 203, 4, {"mask", "alpha", "mask-dilate", "2", "region", "crop", NULL}},
-      {"crop of a file", 303, 201, 3, {"mask-path", PHOTOS "shapes_256.png", "region", "crop", NULL}},
-      {"tokens", 291, 203, 3, {"region-tokens", "100", "region-warmup", "2", "region-keep", "true", NULL}},
-      {"none", 289, 201, 4, {NULL}}};
-  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-    const CopyCase *c = &cases[i];
-    g_autoptr(FkSettings) settings = settings_for(c);
-    count_on(engine->be, (size_t)c->w * (size_t)c->h);
-    for (int frame = 0; frame < 3; frame++) {
-      const int allocs = counted.allocs;
-      FkJob job = job_of(c, settings, 7 + (uint32_t)frame % 2);
-      edit(&job);
-      const int files = strstr(c->name, "file") ? 1 : 0;
-      if (counted.ups != files || counted.downs)
-        g_error("%s, frame %d: %d up, %d down", c->name, frame, counted.ups, counted.downs);
-      if (frame == 2) g_assert_cmpint(counted.allocs, ==, allocs);
-    }
-    count_off(engine->be);
-  }
+  check_all_copies(engine);
 }
 
 /* Another file under the same name, other settings and another size make another mask. */
@@ -307,6 +280,7 @@ int main(int argc, char **argv) {
   g_setenv("FK_HOST_IS_DEVICE", "1", TRUE);
   fk_options_set(options, "backend", "cpu", NULL);
   fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
+  mask_file = PHOTOS "shapes_256.png";
   engine = fk_engine_open(options, NULL, NULL, NULL, &error);
   g_assert_no_error(error);
   g_test_add_func("/masking/windows", windows);

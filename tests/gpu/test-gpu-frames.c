@@ -15,6 +15,10 @@ static void planes(void) {
   check_all_planes(engine);
 }
 
+static void copies(void) {
+  check_all_copies(engine);
+}
+
 /* Host memory, an address of nobody, and one behind an allocation's end. */
 static void unreachable(void) {
   g_autoptr(FkSettings) settings = settings_of(&edits[0]);
@@ -68,6 +72,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/gpu-frames/device", device);
   g_test_add_func("/gpu-frames/interleaved", interleaved);
   g_test_add_func("/gpu-frames/planes", planes);
+  g_test_add_func("/gpu-frames/copies", copies);
   g_test_add_func("/gpu-frames/unreachable", unreachable);
   const int status = g_test_run();
   fk_backend_close(device_memory);
