@@ -7,7 +7,10 @@
 #include <json-glib/json-glib.h>
 #include <string.h>
 
-const char *const quality_tier_names[QUALITY_TIERS + 1] = {"named", "vague", "open", NULL};
+const char *const quality_tier_names[QUALITY_TIERS + 1] = {"named", "vague", "open", "local", "global", NULL};
+const char *const quality_tier_titles[QUALITY_TIERS] = {
+    "Named edits: one right answer", "Vague edits: several answers", "Open edits: the noise decides",
+    "Local edits: a part of the picture", "Global edits: the whole picture"};
 
 static void case_free(gpointer data) {
   QualityCase *c = data;
@@ -43,7 +46,8 @@ unsigned quality_tiers_parse(const char *text, GError **error) {
     if (!**p) continue;
     const int i = tier_index(*p);
     if (i < 0) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "tier \"%s\": expected named, vague or open", *p);
+      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "tier \"%s\": expected named, vague, open, local or global",
+                  *p);
       return 0;
     }
     tiers |= 1u << i;

@@ -5,9 +5,10 @@
 
 #include <fk.h>
 
-typedef enum { QUALITY_NAMED, QUALITY_VAGUE, QUALITY_OPEN, QUALITY_TIERS } QualityTier;
+typedef enum { QUALITY_NAMED, QUALITY_VAGUE, QUALITY_OPEN, QUALITY_LOCAL, QUALITY_GLOBAL, QUALITY_TIERS } QualityTier;
 
 extern const char *const quality_tier_names[QUALITY_TIERS + 1]; /* NULL-terminated */
+extern const char *const quality_tier_titles[QUALITY_TIERS];    /* headings */
 
 typedef struct {
   QualityTier tier;

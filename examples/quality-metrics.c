@@ -5,9 +5,12 @@
 
 #include <glib.h>
 #include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
 
 #define WINDOW 11
 #define SIGMA 1.5
+#define BLOCK 8 /* pixels */
 
 static double decibels(uint64_t squares, uint64_t count) {
   if (!squares) return QUALITY_IDENTICAL;
@@ -33,6 +36,26 @@ double quality_edges(const uint8_t *a, const uint8_t *b, int width, int height) 
       count += (x + 3 < row) + (y + 1 < height);
     }
   return decibels(squares, count);
+}
+
+static bool block_changed(const uint8_t *a, const uint8_t *b, int width, int x0, int y0, int columns, int rows) {
+  for (int c = 0; c < 3; c++) {
+    int sum = 0;
+    for (int y = y0; y < y0 + rows; y++)
+      for (int x = x0; x < x0 + columns; x++) sum += a[(y * width + x) * 3 + c] - b[(y * width + x) * 3 + c];
+    if (abs(sum) > QUALITY_CHANGED * rows * columns) return true;
+  }
+  return false;
+}
+
+double quality_changed(const uint8_t *a, const uint8_t *b, int width, int height) {
+  int64_t changed = 0;
+  for (int y = 0; y < height; y += BLOCK)
+    for (int x = 0; x < width; x += BLOCK) {
+      const int columns = MIN(BLOCK, width - x), rows = MIN(BLOCK, height - y);
+      if (block_changed(a, b, width, x, y, columns, rows)) changed += columns * rows;
+    }
+  return (double)changed / ((double)width * height);
 }
 
 /* out[y][x] = window over in's columns, then rows; only where it fits: (height - 10) x (width - 10). */

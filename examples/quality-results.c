@@ -18,8 +18,8 @@ typedef struct {
 
 #define FIELD(name)                                                                                                    \
   { #name, G_STRUCT_OFFSET(QualityRow, name) }
-static const Field reals[] = {FIELD(psnr), FIELD(ssim), FIELD(edges),     FIELD(answer),
-                              FIELD(ms),   FIELD(flop), FIELD(model_flop)};
+static const Field reals[] = {FIELD(psnr), FIELD(ssim), FIELD(edges),      FIELD(answer),
+                              FIELD(ms),   FIELD(flop), FIELD(model_flop), FIELD(changed)};
 static const Field counts[] = {FIELD(success), FIELD(evaluations), FIELD(skipped)};
 
 void quality_row_free(gpointer data) {
@@ -59,8 +59,11 @@ bool quality_row_measure(QualityRow *row, const QualityCase *c, const FkImage *i
   row->ssim = quality_ssim(image->data, exact->data, exact->width, exact->height);
   row->edges = quality_edges(image->data, exact->data, exact->width, exact->height);
   row->answer = row->success = -1;
+  FkImage input, target;
+  if (!quality_picture_read(c->input, &input, error)) return false;
+  row->changed = quality_changed(exact->data, input.data, input.width, input.height);
+  g_free(input.data);
   if (!c->target) return true;
-  FkImage target;
   if (!quality_picture_read(c->target, &target, error)) return false;
   const bool fits = target.width == exact->width && target.height == exact->height;
   if (fits) {
@@ -106,6 +109,7 @@ QualityRow *quality_row_from_json(const char *line) {
     if (!strcmp(quality_tier_names[i], json_object_get_string_member(o, "tier"))) row->tier = (QualityTier)i;
   for (size_t i = 0; i < G_N_ELEMENTS(reals); i++)
     G_STRUCT_MEMBER(double, row, reals[i].offset) = json_object_get_double_member_with_default(o, reals[i].name, 0);
+  row->changed = json_object_get_double_member_with_default(o, "changed", -1);
   for (size_t i = 0; i < G_N_ELEMENTS(counts); i++)
     G_STRUCT_MEMBER(int, row, counts[i].offset) = (int)json_object_get_int_member_with_default(o, counts[i].name, 0);
   return row;

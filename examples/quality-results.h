@@ -11,6 +11,7 @@ typedef struct {
   QualityTier tier;
   double psnr, ssim, edges; /* against the exact result */
   double answer;            /* dB against the right answer; -1: there is none */
+  double changed;           /* share of the picture that the exact edit changes; -1: an earlier version's result */
   int success;              /* 1 yes, 0 no, -1: there is no right answer */
   double ms, flop;          /* of the whole edit */
   double model_flop;        /* of the transformer's evaluations alone */

@@ -121,29 +121,45 @@ static void add_best(GString *out, const GArray *summaries, const QualitySummary
     g_string_append(out, " -- |");
 }
 
+/* Where a technique earns its place, of the tiers that ran. */
+static void add_places(GString *out, GArray *const *all, const char *technique) {
+  g_autoptr(GString) places = g_string_new(NULL);
+  int ran = 0, earned = 0, rivals = 0;
+  for (int t = QUALITY_VAGUE; t < QUALITY_TIERS; t++) {
+    const QualitySummary *best = best_of(all[t], technique);
+    const bool earns = best && best->gain >= EARNS;
+    if (earns) g_string_append_printf(places, "%s%s", places->len ? ", " : "on ", quality_tier_names[t]);
+    ran += all[t] != NULL;
+    rivals += best != NULL;
+    earned += earns;
+  }
+  if (!earned)
+    g_string_append(out, rivals ? " no |\n" : " no rival at its FLOP |\n");
+  else if (earned == ran && ran > 1)
+    g_string_append_printf(out, " yes, on %s |\n", ran == 2 ? "both" : "all");
+  else
+    g_string_append_printf(out, " %s |\n", places->str);
+}
+
 static void techniques_write(GString *out, GArray *const *all) {
   g_autoptr(GPtrArray) seen = g_ptr_array_new_with_free_func(g_free);
-  g_string_append_printf(out,
-                         "| technique | best on vague | best on open | earns its place (%+.0f dB) |\n"
-                         "| --- | --- | --- | --- |\n",
-                         EARNS);
+  g_autoptr(GString) rule = g_string_new("| --- |");
+  g_string_append(out, "| technique |");
+  for (int t = QUALITY_VAGUE; t < QUALITY_TIERS; t++) {
+    if (!all[t]) continue;
+    g_string_append_printf(out, " best on %s |", quality_tier_names[t]);
+    g_string_append(rule, " --- |");
+  }
+  g_string_append_printf(out, " earns its place (%+.0f dB) |\n%s --- |\n", EARNS, rule->str);
   for (int t = QUALITY_VAGUE; t < QUALITY_TIERS; t++)
     for (guint i = 1; all[t] && i < all[t]->len; i++) {
       const QualitySummary *s = &g_array_index(all[t], QualitySummary, i);
       g_autofree char *technique = quality_technique(s->setting);
       if (!*technique || g_ptr_array_find_with_equal_func(seen, technique, g_str_equal, NULL)) continue;
-      const QualitySummary *vague = best_of(all[QUALITY_VAGUE], technique),
-                           *open = best_of(all[QUALITY_OPEN], technique);
-      const bool on_vague = vague && vague->gain >= EARNS, on_open = open && open->gain >= EARNS;
       g_string_append_printf(out, "| %s |", technique);
-      add_best(out, all[QUALITY_VAGUE], vague);
-      add_best(out, all[QUALITY_OPEN], open);
-      g_string_append_printf(out, " %s |\n",
-                             on_vague && on_open ? "yes, on both"
-                             : on_vague          ? "on vague"
-                             : on_open           ? "on open"
-                             : vague || open     ? "no"
-                                                 : "no rival at its FLOP");
+      for (int k = QUALITY_VAGUE; k < QUALITY_TIERS; k++)
+        if (all[k]) add_best(out, all[k], best_of(all[k], technique));
+      add_places(out, all, technique);
       g_ptr_array_add(seen, g_steal_pointer(&technique));
     }
 }

@@ -36,6 +36,8 @@ char *quality_technique(const QualitySetting *setting);
 /* Appends Markdown. all: the summaries by tier, NULL where a tier was not run. */
 void quality_table_write(GString *out, const GArray *summaries);
 void quality_verdicts_write(GString *out, GArray *const *all);
+/* A tier's results by the share of the picture that the exact edit changes; nothing where no row knows it. */
+void quality_areas_write(GString *out, const GPtrArray *rows, const GPtrArray *settings, QualityTier tier);
 /* Summaries of all tiers as JSON. (transfer full) */
 char *quality_summary_json(GArray *const *all, const char *machine, const char *model);
 

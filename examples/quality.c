@@ -62,18 +62,19 @@ static const QualityCase *first_case(const Lab *lab, QualityTier tier) {
   return NULL;
 }
 
-/* "8", or one number for each tier: "12,8,8". */
+/* "8", or one number for each tier: "12,8,8"; the last one is also that of the tiers that are not named. */
 static bool parse_limit(Lab *lab, GError **error) {
   g_auto(GStrv) parts = g_strsplit(lab->arguments->limit, ",", -1);
   const guint n = g_strv_length(parts);
-  bool good = n == 1 || n == QUALITY_TIERS;
+  bool good = n >= 1 && n <= QUALITY_TIERS;
   for (guint t = 0; good && t < QUALITY_TIERS; t++) {
     guint64 value;
-    good = g_ascii_string_to_unsigned(parts[n == 1 ? 0 : t], 10, 1, G_MAXINT, &value, NULL);
+    good = g_ascii_string_to_unsigned(parts[MIN(t, n - 1)], 10, 1, G_MAXINT, &value, NULL);
     lab->limit[t] = good ? (int)value : 0;
   }
   if (!good)
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "--limit \"%s\": expected N or NAMED,VAGUE,OPEN, each at least 1",
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                "--limit \"%s\": expected up to five numbers of at least 1: NAMED,VAGUE,OPEN,LOCAL,GLOBAL",
                 lab->arguments->limit);
   return good;
 }
@@ -101,6 +102,8 @@ static void select_cases(Lab *lab) {
     else
       g_ptr_array_remove_index(lab->cases, i);
   }
+  for (int t = 0; t < QUALITY_TIERS; t++)
+    if (!lab->chosen[t]) lab->tiers &= ~(1u << t);
   for (guint i = 0; i < lab->cases->len; i++) {
     if (!own_case(lab, i)) continue;
     lab->total++;
@@ -277,7 +280,7 @@ static bool write_grid(const Lab *lab, QualityTier tier, const char *path, bool 
     const QualitySetting *s = lab->settings->pdata[i];
     const QualityRow *row = quality_rows_find(lab->rows, s->text, c->id);
     g_autofree char *picture = picture_path(lab, c, s->name);
-    if (!row || !takes(lab, s, c) || (few && s->tiers != (1u << QUALITY_TIERS) - 1) ||
+    if (!row || !takes(lab, s, c) || (few && (s->tiers & lab->tiers) != lab->tiers) ||
         !g_file_test(picture, G_FILE_TEST_EXISTS))
       continue;
     if (!quality_tiles_add(tiles, picture, g_strdup_printf("%s  %.1f dB", s->name, row->psnr), error)) return false;
@@ -299,20 +302,20 @@ static bool write_pictures(const Lab *lab, GArray *const *all, const char *folde
   return true;
 }
 
-static const char *const tier_titles[QUALITY_TIERS] = {"Named edits: one right answer", "Vague edits: several answers",
-                                                       "Open edits: the empty prompt"};
-
 static void write_document(const Lab *lab, GArray *const *all, GString *out) {
   g_string_append_printf(out, "## What was run\n\n%s, model `%s`, %u settings, cases:", lab->machine,
                          lab->arguments->model, lab->settings->len);
-  for (int t = 0; t < QUALITY_TIERS; t++)
-    g_string_append_printf(out, "%s %d of %d %s", t ? "," : "", lab->chosen[t], lab->there[t], quality_tier_names[t]);
+  for (int t = 0, listed = 0; t < QUALITY_TIERS; t++)
+    if (lab->there[t])
+      g_string_append_printf(out, "%s %d of %d %s", listed++ ? "," : "", lab->chosen[t], lab->there[t],
+                             quality_tier_names[t]);
   g_string_append(out, ".\n\n## Verdicts\n\n");
   quality_verdicts_write(out, all);
   for (int t = 0; t < QUALITY_TIERS; t++) {
     if (!all[t]) continue;
-    g_string_append_printf(out, "\n## %s\n\n", tier_titles[t]);
+    g_string_append_printf(out, "\n## %s\n\n", quality_tier_titles[t]);
     quality_table_write(out, all[t]);
+    quality_areas_write(out, lab->rows, lab->settings, (QualityTier)t);
     if (lab->arguments->doc)
       g_string_append_printf(out,
                              "\n![PSNR over FLOP](images/quality-plot-%s.png)\n"
@@ -536,7 +539,8 @@ static void defaults(Arguments *a) {
   const char *const paths[] = {"examples/demo-model/checkpoint", "tests/quality/cases.json",
                                "tests/quality/settings.txt", "tests/quality/head.md"};
   char **const texts[] = {&a->backend, &a->tiers, &a->out, &a->limit};
-  const char *const values[] = {"auto", "named,vague,open", "quality-output", a->layers ? "1" : DEFAULT_LIMIT};
+  const char *const values[] = {"auto", "named,vague,open,local,global", "quality-output",
+                                a->layers ? "1" : DEFAULT_LIMIT};
   for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
     if (!*files[i]) *files[i] = project_file(paths[i]);
     if (!*texts[i]) *texts[i] = g_strdup(values[i]);
@@ -548,10 +552,10 @@ int main(int argc, char **argv) {
   const GOptionEntry entries[] = {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"backend", 'b', 0, G_OPTION_ARG_FILENAME, &a.backend, "auto, cpu or cuda", "NAME"},
-      {"tiers", 't', 0, G_OPTION_ARG_FILENAME, &a.tiers, "Tiers to run (default named,vague,open)", "LIST"},
+      {"tiers", 't', 0, G_OPTION_ARG_FILENAME, &a.tiers, "Tiers to run (default: all that have cases)", "LIST"},
       {"only", 0, 0, G_OPTION_ARG_FILENAME, &a.only, "Settings by name, e.g. \"teacache*\"; plain too", "GLOB"},
       {"limit", 'n', 0, G_OPTION_ARG_FILENAME, &a.limit, "Cases of the tiers (default " DEFAULT_LIMIT ")",
-       "N or N,N,N"},
+       "N or N,N,..."},
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
       {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures from --out", NULL},

@@ -54,11 +54,62 @@ static void identical(void) {
   g_free(a.data);
 }
 
+/* A block counts from a mean of more than 12, whole or cut off by an edge; detail alone does not. */
+static void changed(void) {
+  enum { WIDTH = 20, HEIGHT = 12 };
+  uint8_t a[WIDTH * HEIGHT * 3], b[sizeof a];
+  memset(a, 100, sizeof a);
+  memcpy(b, a, sizeof a);
+  g_assert_cmpfloat(quality_changed(a, b, WIDTH, HEIGHT), ==, 0);
+  for (int y = 0; y < 8; y++)
+    for (int x = 8; x < 16; x++) b[(y * WIDTH + x) * 3 + 1] = 112;
+  g_assert_cmpfloat(quality_changed(a, b, WIDTH, HEIGHT), ==, 0);
+  b[9 * 3 + 1] = 113;
+  g_assert_cmpfloat_with_epsilon(quality_changed(a, b, WIDTH, HEIGHT), 64.0 / (WIDTH * HEIGHT), 1e-12);
+  for (int y = 8; y < 12; y++)
+    for (int x = 16; x < 20; x++) b[(y * WIDTH + x) * 3 + 2] = 60;
+  g_assert_cmpfloat_with_epsilon(quality_changed(a, b, WIDTH, HEIGHT), 80.0 / (WIDTH * HEIGHT), 1e-12);
+  for (int y = 0; y < 8; y++)
+    for (int x = 0; x < 8; x++) b[(y * WIDTH + x) * 3] = x % 2 ? 200 : 0;
+  g_assert_cmpfloat_with_epsilon(quality_changed(a, b, WIDTH, HEIGHT), 80.0 / (WIDTH * HEIGHT), 1e-12);
+}
+
 static void success(void) {
   g_assert_true(quality_success(26.1, 40));
   g_assert_false(quality_success(26, 40));
   g_assert_true(quality_success(16.2, 22));
   g_assert_false(quality_success(16, 22));
+}
+
+/* The judge's list: as many photographs for each of its tiers, all there and of the size that the model knows. */
+static void judge_cases(void) {
+  g_autofree char *path = g_build_filename(FK_GOLDEN, "..", "quality", "judge", "cases.json", NULL);
+  g_autoptr(GError) error = NULL;
+  g_autoptr(GPtrArray) cases = quality_cases_read(path, &error);
+  g_assert_no_error(error);
+  int count[QUALITY_TIERS] = {0};
+  for (guint i = 0; i < cases->len; i++) {
+    const QualityCase *c = cases->pdata[i];
+    FkImage image;
+    g_assert_true(quality_picture_read(c->input, &image, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(image.width, ==, 256);
+    g_assert_cmpint(image.height, ==, 256);
+    g_assert_null(c->target);
+    g_free(image.data);
+    count[c->tier]++;
+  }
+  g_assert_cmpint(count[QUALITY_LOCAL], ==, 24);
+  g_assert_cmpint(count[QUALITY_GLOBAL], ==, 24);
+  g_assert_cmpint(count[QUALITY_OPEN], ==, 24);
+  g_assert_cmpuint(cases->len, ==, 72);
+  g_autofree char *list = g_build_filename(FK_GOLDEN, "..", "quality", "judge", "settings.txt", NULL);
+  g_autoptr(GPtrArray) settings = quality_settings_read(list, &error);
+  g_assert_no_error(error);
+  for (guint i = 0; i < settings->len; i++) {
+    g_autoptr(FkSettings) probe = quality_settings_apply(settings->pdata[i], cases->pdata[0], &error);
+    g_assert_no_error(error);
+  }
 }
 
 /* ---- Results ---- */
@@ -73,6 +124,7 @@ static QualityRow *row_new(const char *setting, const char *text, const char *id
   row->ssim = 0.1 + 0.2; /* needs all 17 digits */
   row->edges = 31.5;
   row->answer = -1;
+  row->changed = 0.25;
   row->success = -1;
   row->flop = 2 * flop;
   row->model_flop = flop;
@@ -107,11 +159,18 @@ static void round_trip(void) {
   g_assert_cmpfloat(again->ssim, ==, row->ssim);
   g_assert_cmpfloat(again->model_flop, ==, row->model_flop);
   g_assert_cmpint(again->success, ==, -1);
+  g_assert_cmpfloat(again->changed, ==, 0.25);
   g_assert_cmpint(again->skipped, ==, 1);
   quality_row_free(row);
   quality_row_free(again);
   g_assert_null(quality_row_from_json("{\"setting\": \"a\"}"));
   g_assert_null(quality_row_from_json("[]"));
+  row = quality_row_from_json(
+      "{\"setting\": \"a\", \"text\": \"\", \"case\": \"b\", \"tier\": \"local\", \"mask\": \"1\"}");
+  g_assert_nonnull(row);
+  g_assert_cmpint(row->tier, ==, QUALITY_LOCAL);
+  g_assert_cmpfloat(row->changed, ==, -1);
+  quality_row_free(row);
 }
 
 /* Whatever stands in texts and numbers, and in whatever locale, the writer gives JSON that reads back. */
@@ -180,7 +239,7 @@ static void settings_file(void) {
   g_assert_no_error(error);
   g_assert_cmpuint(s->len, ==, 2);
   const QualitySetting *a = s->pdata[0], *b = s->pdata[1];
-  g_assert_cmpuint(a->tiers, ==, 7);
+  g_assert_cmpuint(a->tiers, ==, (1u << QUALITY_TIERS) - 1);
   g_assert_cmpint(a->plain_steps, ==, 4);
   g_assert_cmpuint(b->tiers, ==, 6);
   g_assert_cmpint(b->plain_steps, ==, 0);
@@ -259,10 +318,49 @@ static void rival(void) {
   g_autoptr(GString) text = g_string_new(NULL);
   GArray *const tiers[QUALITY_TIERS] = {[QUALITY_OPEN] = all};
   quality_verdicts_write(text, tiers);
-  g_assert_nonnull(strstr(text->str, "| context-reuse | -- | +6.5 (c: 24.0 dB, 14.0x) | on open |"));
+  g_assert_nonnull(strstr(text->str, "| context-reuse | +6.5 (c: 24.0 dB, 14.0x) | on open |"));
   g_assert_nonnull(strstr(text->str, "| open | median | none | none |"));
   g_autofree char *json = quality_summary_json(tiers, "machine", "model");
   g_assert_nonnull(strstr(json, "\"gain\": null"));
+}
+
+/* A technique's columns are those of the tiers that ran, named edits aside. */
+static void tiers_that_ran(void) {
+  g_autoptr(GPtrArray) settings = parse("two: steps=2\nfour: steps=4\nc: context-reuse=2", NULL);
+  GArray *all[QUALITY_TIERS] = {NULL};
+  const QualityTier tiers[] = {QUALITY_OPEN, QUALITY_LOCAL, QUALITY_GLOBAL};
+  for (size_t k = 0; k < G_N_ELEMENTS(tiers); k++) {
+    g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
+    add_rows(rows);
+    for (guint i = 0; i < rows->len; i++) ((QualityRow *)rows->pdata[i])->tier = tiers[k];
+    all[tiers[k]] = quality_summarize(rows, settings, tiers[k]);
+  }
+  g_autoptr(GString) text = g_string_new(NULL);
+  quality_verdicts_write(text, all);
+  g_assert_nonnull(strstr(text->str, "| technique | best on open | best on local | best on global | earns its place"));
+  g_assert_nonnull(strstr(text->str, "14.0x) | yes, on all |\n"));
+  for (size_t k = 0; k < G_N_ELEMENTS(tiers); k++) g_array_unref(all[tiers[k]]);
+}
+
+/* Results lie in bands of the share that the exact edit changes; results of before there was one are in none. */
+static void areas(void) {
+  g_autoptr(GPtrArray) settings = parse("c: context-reuse=2\nd: token-merge=0.5", NULL);
+  g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
+  const double shares[] = {0.01, 0.3, 0.4, 0.9, -1}, psnr[] = {41, 29, 35, 25, 10};
+  const char *const id[] = {"v", "w", "x", "y", "z"};
+  g_autoptr(GString) text = g_string_new(NULL);
+  for (size_t i = 0; i < G_N_ELEMENTS(id); i++) {
+    QualityRow *exact = row_new("exact", "", id[i], 100, 28), *c = row_new("c", "context-reuse=2", id[i], psnr[i], 2);
+    exact->changed = c->changed = shares[i];
+    g_ptr_array_add(rows, exact);
+    g_ptr_array_add(rows, c);
+  }
+  quality_areas_write(text, rows, settings, QUALITY_LOCAL);
+  g_assert_cmpstr(text->str, ==, "");
+  quality_areas_write(text, rows, settings, QUALITY_OPEN);
+  g_assert_nonnull(strstr(text->str, "| setting | 0 to 5 %: 1 cases | 20 to 40 %: 2 cases | 60 to 100 %: 1 cases |\n"));
+  g_assert_nonnull(strstr(text->str, "| c | 41.0, 41.0, 1/1 | 32.0, 29.0, 1/2 | 25.0, 25.0, 0/1 |\n"));
+  g_assert_null(strstr(text->str, "| d |")); /* it has no results */
 }
 
 /* What another machine measured joins a setting's line where it has as many
@@ -367,6 +465,10 @@ int main(int argc, char **argv) {
   g_test_add_func("/quality/metrics", metrics);
   g_test_add_func("/quality/identical", identical);
   g_test_add_func("/quality/success", success);
+  g_test_add_func("/quality/changed", changed);
+  g_test_add_func("/quality/areas", areas);
+  g_test_add_func("/quality/tiers", tiers_that_ran);
+  g_test_add_func("/quality/judge", judge_cases);
   g_test_add_func("/quality/results/round-trip", round_trip);
   g_test_add_func("/quality/json", json);
   g_test_add_func("/quality/results/resume", resume);
