@@ -463,15 +463,6 @@ GPtrArray *fk_binder_all(const FkBinder *b) {
   return list;
 }
 
-int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
-  int64_t bytes = 0;
-  for (guint i = 0; names && i < b->items->len; i++) {
-    const FkItem *item = &g_array_index(b->items, FkItem, i);
-    if (g_hash_table_contains(names, item->name)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
-  }
-  return bytes;
-}
-
 void fk_binder_adapt(FkBinder *b, GHashTable *deltas) {
   if (!b->store.memory) b->store.host_filled = b->store.kept_filled = false; /* else fk_binder_reload sees to it */
   for (guint i = 0; i < b->items->len; i++) {
