@@ -112,6 +112,7 @@ static void mask_case(int w, int h, int radius) {
   Pair x = bytes_of(h, w, 1), inverse = bytes_out(h, w, 1), y[6], box = indices(4, 1), low = bytes_out(h, w, 1);
   Pair corner = indices(4, 1), none = indices(4, 1);
   for (int i = 0; i < 6; i++) y[i] = bytes_out(h, w, 1);
+  box.measure = corner.measure = none.measure = BITS; /* zeros have no relative error */
   EACH_SIDE {
     const uint8_t zero = 0, one = 1;
     uint8_t *host = calloc((size_t)h, (size_t)w);

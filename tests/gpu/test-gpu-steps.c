@@ -69,7 +69,7 @@ static const struct {
     {"balanced", "preset=balanced", ROUNDING_DB},
     {"fast", "preset=fast", ROUNDING_DB},
     {"turbo", "preset=turbo", ROUNDING_DB},
-    {"region-again", "region-tokens=0.1 region-warmup=2 region-refresh=2", ROUNDING_DB},
+    {"region-again", "prompt=add_a_red_circle region-tokens=0.2 region-warmup=2 region-refresh=2", ROUNDING_DB},
 };
 
 static const char *backend, *root;
@@ -98,7 +98,8 @@ static FkEngine *open_demo(const char *on, GError **error) {
   return fk_engine_open(options, NULL, NULL, NULL, error);
 }
 
-/* "name=value ..." on top of a named edit, whose answer does not hang on rounding. (transfer full) */
+/* "name=value ..." on top of a named edit, whose answer does not hang on rounding; "_" stands for a space of a prompt.
+ * (transfer full) */
 static FkSettings *settings_of(const char *pairs) {
   g_autofree char *text = g_strdup_printf("steps=8 seed=1 preset=exact %s", pairs);
   g_auto(GStrv) list = g_strsplit(text, " ", -1);
@@ -107,6 +108,7 @@ static FkSettings *settings_of(const char *pairs) {
   for (char **p = list; *p; p++) {
     g_autoptr(GError) error = NULL;
     g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
+    if (!strcmp(pair[0] ? pair[0] : "", "prompt")) g_strdelimit(pair[1], "_", ' ');
     if (**p) fk_settings_set(s, pair[0], pair[1], &error);
     g_assert_no_error(error);
   }
