@@ -8,6 +8,7 @@
 #include "number.h"
 #include "pack.h"
 #include "test-files.h"
+#include "test-weights-backend.h"
 
 #include <json-glib/json-glib.h>
 #include <math.h>
@@ -249,10 +250,30 @@ static int differing(const FkModel *a, const FkModel *b, double *error) {
   return n;
 }
 
+static void device_memory(FkBackend *be, size_t *free_bytes, size_t *total_bytes) {
+  (void)be;
+  *free_bytes = *total_bytes = (size_t)1 << 40;
+}
+
+static void device_download(FkBackend *be, void *to, const void *from, size_t bytes) {
+  (void)be;
+  memcpy(to, from, bytes);
+}
+
+/* Takes weights as a GPU does. */
+static TestBackend *open_device(void) {
+  TestBackend *t = backend_new(true);
+  t->ops.memory = device_memory;
+  t->ops.download = device_download;
+  return t;
+}
+
 /* The bytes of the folder with the same list, each time that it changes and after the parts have been away; where some
  * are merged already, of both lists in turn, as far as the packed numbers go: in float32 all bits. */
 static void on_top(gconstpointer data) {
-  const int size = GPOINTER_TO_INT(data);
+  const bool device = GPOINTER_TO_INT(data) == 1;
+  const int size = device ? 2 : GPOINTER_TO_INT(data);
+  TestBackend *gpu = device ? open_device() : NULL;
   static const char *const lists[] = {SECOND, LORA ":0.7; " SECOND, "", KINDS, LORA};
   static const char *const folder[] = {DEMO("model"), NULL};
   char message[128];
@@ -265,7 +286,7 @@ static void on_top(gconstpointer data) {
     g_autofree char *path = scratch_path("top");
     fk_pack_adapted(options, merged ? LORA ":0.5" : NULL, size, path, NULL, NULL, NULL, &error);
     g_assert_no_error(error);
-    FkModel *a = model_of(be, FK_DEMO_MODEL), *b = model_of(be, path);
+    FkModel *a = model_of(be, FK_DEMO_MODEL), *b = model_of(gpu ? &gpu->be : be, path);
     for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
       if (merged && strstr(lists[i], LORA)) continue;
       g_autofree char *both = g_strconcat(merged ? LORA ":0.5; " : "", lists[i], NULL);
@@ -285,6 +306,7 @@ static void on_top(gconstpointer data) {
     fk_model_free(b);
   }
   fk_backend_close(be);
+  if (gpu) backend_free(gpu);
 }
 
 /* Whole edits, with parts and blocks that come and go, and the list once more without. */
@@ -403,6 +425,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/pack-sources/merged", merged);
   g_test_add_data_func("/pack-sources/on-top-float32", GINT_TO_POINTER(4), on_top);
   g_test_add_data_func("/pack-sources/on-top-bfloat16", GINT_TO_POINTER(2), on_top);
+  g_test_add_data_func("/pack-sources/on-top-device", GINT_TO_POINTER(1), on_top);
   g_test_add_func("/pack-sources/on-top-edits", on_top_edits);
   g_test_add_func("/pack-sources/refused", refused);
   status = g_test_run();

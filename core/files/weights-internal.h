@@ -71,7 +71,8 @@ struct FkBinder {
   FkNames names;
   FkPart part;
   const FkComponent *component; /* NULL: null walk, or packed */
-  bool packed;                  /* items are groups of a packed model */
+  bool packed;                  /* items are groups of a packed model, and the numbers in them */
+  bool adapted;                 /* items have deltas */
   FkStore store;
   GArray *items;    /* FkItem; empty in a null walk */
   GArray *targets;  /* FkTarget */

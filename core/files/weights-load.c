@@ -355,7 +355,7 @@ static bool read_once(FkBinder *b, int group, bool again, GHashTable *only, GCan
 static bool read_pass(FkBinder *b, int group, GHashTable *only, GCancellable *cancellable, FkLoadProgress progress,
                       void *user_data, GError **error) {
   return read_once(b, group, false, only, cancellable, progress, user_data, error) &&
-         (!b->packed || only || read_once(b, group, true, NULL, cancellable, NULL, NULL, error));
+         (!b->packed || !b->adapted || only || read_once(b, group, true, NULL, cancellable, NULL, NULL, error));
 }
 
 /* Bytes of one pass, seen as bytes of all; what its chunks leave out (scales, gaps) is counted with the last pass. */

@@ -465,6 +465,7 @@ GPtrArray *fk_binder_all(const FkBinder *b) {
 
 void fk_binder_adapt(FkBinder *b, GHashTable *deltas) {
   if (!b->store.memory) b->store.host_filled = b->store.kept_filled = false; /* else fk_binder_reload sees to it */
+  b->adapted = deltas && g_hash_table_size(deltas);
   for (guint i = 0; i < b->items->len; i++) {
     FkItem *item = &g_array_index(b->items, FkItem, i);
     item->deltas = deltas ? g_hash_table_lookup(deltas, item->name) : NULL;
