@@ -68,8 +68,8 @@ FkPlacing fk_placement_pick(const FkModel *m, int offload, bool streams, const F
   FkPlacing none, p;
   if (offload <= FK_OFFLOAD_NONE && (pick_form(m, false, false, room, &none) || offload == FK_OFFLOAD_NONE))
     return none;
-  for (int remakes = 0; remakes <= (offload < 0); remakes++)
-    if (pick_places(m, offload, streams || offload >= 0, remakes, room, &p)) return p;
+  if (pick_places(m, offload, streams || offload >= 0, false, room, &p)) return p;
+  if (offload < 0 && pick_places(m, offload, streams, true, room, &p)) return p;
   return pick_places(m, offload, streams || offload >= 0, offload < 0, &device, &p) || offload >= 0 ? p : none;
 }
 

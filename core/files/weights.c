@@ -497,6 +497,6 @@ void fk_binder_set_targets(FkBinder *b) {
     if (t->full) t->full->data = address(b, t->full_place);
     if (t->odd) t->odd->data = address(b, t->odd_place);
     if (t->odd) t->odd->scale.data = address(b, t->odd_scale);
-    if (t->coded) set_coded(b, t);
+    if (t->weight && t->coded) set_coded(b, t);
   }
 }

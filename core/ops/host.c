@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,25 +19,35 @@ static FILE *open_file(const char *root, const char *folder, const char *name) {
   return fopen(path, "re");
 }
 
-/* The file's only number; more than there can be: there is none ("max"). */
+/* A whole number that is there, as far as a size can say it; else `none` ("max"). */
+static size_t parse(const char *text, size_t none) {
+  char *end;
+  const unsigned long long value = strtoull(text, &end, 10);
+  return end == text ? none : value > SIZE_MAX ? SIZE_MAX : (size_t)value;
+}
+
+/* The number in the file; more than there can be: there is none. */
 static size_t number(const char *root, const char *folder, const char *name) {
-  unsigned long long value = SIZE_MAX;
+  char line[64];
   FILE *file = open_file(root, folder, name);
   if (!file) return SIZE_MAX;
-  if (fscanf(file, "%llu", &value) != 1) value = SIZE_MAX;
+  const size_t value = fgets(line, sizeof line, file) ? parse(line, SIZE_MAX) : SIZE_MAX;
   fclose(file);
-  return value > SIZE_MAX ? SIZE_MAX : (size_t)value;
+  return value;
 }
 
 /* Sum of the lines "word number" whose word is one of two. */
 static size_t sum_of(const char *root, const char *folder, const char *name, const char *a, const char *b) {
-  char word[64];
-  unsigned long long value;
+  char line[256];
   size_t sum = 0;
   FILE *file = open_file(root, folder, name);
   if (!file) return 0;
-  while (fscanf(file, "%63s %llu%*[^\n]", word, &value) == 2)
-    if (!strcmp(word, a) || !strcmp(word, b)) sum += (size_t)value;
+  while (fgets(line, sizeof line, file)) {
+    const size_t word = strcspn(line, " ");
+    if (!line[word]) continue;
+    line[word] = 0;
+    if (!strcmp(line, a) || !strcmp(line, b)) sum += parse(line + word + 1, 0);
+  }
   fclose(file);
   return sum;
 }
