@@ -372,7 +372,7 @@ bool fk_model_set_apart(FkModel *m, const FkLoras *loras) {
     FkModel *const models[] = {m, m->other};
     g_autoptr(GHashTable) names = changed_names(loras, (FkPart)i);
     if (same_names(names, m->apart[i])) continue;
-    for (int k = 0; k < (m->other ? 2 : 1); k++) {
+    for (int k = 0; k < 2 && models[k]; k++) {
       g_clear_pointer(&models[k]->apart[i], g_hash_table_unref);
       models[k]->apart[i] = names ? g_hash_table_ref(names) : NULL;
       if (models[k]->precision.as_filed) rebind(models[k], (FkPart)i);
