@@ -265,6 +265,13 @@ static void pictures(void) {
   g_free(in.data);
 }
 
+static void assert_timing(FkEngine *engine, const char *says, const char * not ) {
+  g_autofree char *text = fk_engine_timing(engine);
+  g_test_message("%s", text);
+  g_assert_nonnull(strstr(text, says));
+  g_assert_true(!not || !strstr(text, not ));
+}
+
 /* Users of one engine with lists of their own: each has its pictures, whoever was before it. A bad list is one edit's
  * error. */
 static void shared(void) {
@@ -272,7 +279,12 @@ static void shared(void) {
   g_autoptr(FkEngine) engine = open_engine(), other = open_engine();
   FkImage in = crop(), first[4], again;
   g_assert_true(engine == other);
-  for (int i = 0; i < 4; i++) edit(engine, lists[i], "1", &in, &first[i]);
+  assert_timing(engine, "nothing is loaded", NULL);
+  for (int i = 0; i < 4; i++) {
+    edit(engine, lists[i], "1", &in, &first[i]);
+    assert_timing(engine, "; last read ", i ? NULL : "last adapters");
+    assert_timing(engine, i ? "; last adapters " : "backend ", NULL);
+  }
   for (int i = 0; i < 12; i++) {
     const int k = i * 3 % 4;
     if (i % 5 == 0) {
