@@ -166,6 +166,7 @@ bool fk_delta_operands(const FkDeltas *deltas, const FkAdapted *m, int64_t first
   if (!run) return false;
   for (guint k = 0; k < run->count; k++) {
     const Loaded *l = &run->loaded[k];
+    assert(l->right[0]); /* of a product */
     memcpy(to, l->right[0], (size_t)(l->rank[0] * l->q[0]) * sizeof *to);
     to += l->rank[0] * l->q[0];
   }
