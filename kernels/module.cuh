@@ -15,7 +15,7 @@ extern "C" {
 #include "../core/ops/backend.h"
 }
 
-constexpr int FK_CUDA_RING = 8;                    /* pinned buffers of the weight loader */
+constexpr int FK_CUDA_RING = FK_STAGING;           /* pinned buffers of the weight loader */
 constexpr size_t FK_CUDA_RING_BYTES = 16 << 20;    /* of each */
 constexpr int FK_CUDA_STAGES = 64;                 /* different names given to `check` */
 constexpr int FK_CUDA_GRAPHS = 64;                 /* CUDA graphs kept */

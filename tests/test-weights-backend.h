@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BUFFERS 8
+#define BUFFERS FK_STAGING
 
 typedef struct {
   FkOps ops;

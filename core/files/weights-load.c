@@ -18,7 +18,7 @@
 #include <string.h>
 
 #define CHUNK_BYTES (16 << 20)
-#define BUFFERS 8            /* staging buffers of a backend, see FkOps.stage */
+#define BUFFERS FK_STAGING
 #define WINDOW (BUFFERS - 1) /* one buffer is being copied while the others are read */
 #define PROGRESS_BYTES (8 << 20)
 #define PIECE_ROWS 64

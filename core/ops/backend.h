@@ -26,6 +26,7 @@
 #define FK_RING_SLOTS 8          /* of a ring of weights that come and go */
 #define FK_AHEAD_SLOTS 2         /* behind them: halves of a scratch that weights are expanded into (expand.h) */
 #define FK_STREAM_SLOTS (FK_RING_SLOTS + FK_AHEAD_SLOTS)
+#define FK_STAGING 12     /* pinned buffers that weights come through */
 #define FK_LOOP_EVENTS 64 /* the first of them belong to the denoising loop, the others to a profile */
 
 typedef struct FkBackend FkBackend;
@@ -219,8 +220,9 @@ typedef struct {
   void (*event_record)(FkBackend *be, int event);
   void (*event_wait)(FkBackend *be, int event);
   double (*elapsed_ms)(FkBackend *be, int from, int to);
-  /* Weight files go up through pinned memory: stage gives a host buffer to fill (waits until it is free),
-   * commit enqueues its copy to `to`, converting `count` elements from dtype `from` to dtype `as`. NULL slots: upload.
+  /* Weight files go up through pinned memory: stage gives one of FK_STAGING host buffers to fill (waits until it is
+   * free), commit enqueues its copy to `to`, converting `count` elements from dtype `from` to dtype `as`. NULL slots:
+   * upload.
    */
   void *(*stage)(FkBackend *be, int buffer, size_t bytes);
   void (*commit)(FkBackend *be, int buffer, void *to, FkDtype as, FkDtype from, size_t count);
