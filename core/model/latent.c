@@ -46,7 +46,7 @@ static void rope_axis(float *out, int width, int position, double theta) {
 
 /* An axis' part is the same for all rows that share its position: computed once, copied. */
 void fk_rope_grid(float *out, FkPlace at, int h, int w, const int axes[3], double theta) {
-  const size_t row = (size_t)(axes[0] + axes[1] + axes[2]);
+  const size_t row = (size_t)axes[0] + (size_t)axes[1] + (size_t)axes[2];
   const size_t y_at = (size_t)axes[0], x_at = y_at + (size_t)axes[1];
   for (int y = 0; y < h; y++) {
     float *line = out + (size_t)y * (size_t)w * row;
@@ -67,7 +67,7 @@ void fk_rope_grid(float *out, FkPlace at, int h, int w, const int axes[3], doubl
 }
 
 void fk_rope_table(float *out, int text, int h2, int w2, int ch2, int cw2, const int axes[3], double theta) {
-  const size_t row = (size_t)(axes[0] + axes[1] + axes[2]);
+  const size_t row = (size_t)axes[0] + (size_t)axes[1] + (size_t)axes[2];
   assert(text >= 0 && axes[0] % 2 == 0 && axes[1] % 2 == 0 && axes[2] % 2 == 0);
   for (int t = 0; t < text; t++) fk_rope_grid(out + (size_t)t * row, (FkPlace){0, 0, 0}, 1, 1, axes, theta);
   out += (size_t)text * row;
