@@ -54,12 +54,13 @@ static void layer(const FkClip *clip, const FkClipLayer *l, FkBackend *be, FkAre
   FkTensor qkv = fk_tensor_slice_cols(wide, 0, 3 * d);
   fk_op_project(be, arena, qkv, normed, l->qkv, l->qkv_bias, FK_EPI_ACT, FK_ACT_NONE);
   FkTensor q = fk_tensor_slice_cols(qkv, 0, d);
+  const int64_t head = d / c->heads;
   FkAttention a = {.q = q,
                    .k = fk_tensor_slice_cols(qkv, d, d),
                    .v = fk_tensor_slice_cols(qkv, 2 * d, d),
                    .o = q,
                    .heads = c->heads,
-                   .scale = 1.0f / sqrtf((float)(d / c->heads)),
+                   .scale = 1.0f / sqrtf((float)head),
                    .causal = true};
   fk_op_attention(be, &a);
   fk_op_project(be, arena, x, q, l->out, l->out_bias, FK_EPI_ADD, FK_ACT_NONE);
