@@ -161,7 +161,6 @@ def full(peer, folder, size):
     if peer.a.device == 'cuda':
         peer.keep('peak bytes without text encoders', torch.cuda.max_memory_allocated())
     peer.attempt(f'step {size // 2} compiled cudnn', lambda: peer.median(lambda: model(**small), 5, 3))
-    peer.attempt('decode compiled', decode)
 
     def fp8():
         from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
@@ -169,6 +168,7 @@ def full(peer, folder, size):
                   lambda module, name: isinstance(module, torch.nn.Linear) and 'transformer_blocks' in name and 'norm' not in name)
         return peer.median(lambda: model(**large), 5, 3)
     peer.attempt(f'step {size} compiled cudnn, torchao fp8', fp8)
+    peer.attempt('decode compiled', decode)
 
 
 def main():
