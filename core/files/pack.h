@@ -17,7 +17,7 @@
 
 #include "safetensors.h"
 
-#define FK_PACK_FORMAT "1"
+#define FK_PACK_FORMAT "2"
 #define FK_PACK_BEGIN "{\"__metadata__\":{\"fluxkontext.pack\":" /* the first bytes of the header */
 #define FK_PACK_HEADER "\"fluxkontext.header\":\""
 #define FK_PACK_LARGEST_FILE (64u << 20) /* bytes of a file inside */

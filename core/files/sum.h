@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define FK_SUM_CHUNK (16u << 20) /* bytes under one sum of a packed model; part of its format */
+#define FK_SUM_CHUNK (4u << 20) /* bytes under one sum of a packed model; part of its format */
 
 static inline uint64_t fk_sum_step(uint64_t state, uint64_t word) {
   state = (state ^ word) * 0x9e3779b97f4a7c15u; /* odd; 2^64 divided by the golden ratio */

@@ -25,7 +25,7 @@
 #define PIECE_BYTES (1 << 20)
 #define PIECES 4 /* of a chunk */
 
-_Static_assert(CHUNK_BYTES == FK_SUM_CHUNK, "a packed group is read in the chunks that its sums are of");
+_Static_assert(CHUNK_BYTES == PIECES * FK_SUM_CHUNK, "a chunk of a packed group has one sum for each reader");
 
 typedef struct {
   const FkItem *item;
@@ -91,12 +91,13 @@ static bool read_operands(const Transfer *t, GError **error) {
   return fk_delta_operands(item->deltas, &t->adapted, item->row + t->chunk->first, to, error);
 }
 
-/* A packed model has one sum for a chunk. */
-static bool check_chunk(const Transfer *t, GError **error) {
+/* A packed model has one sum for a piece, which is in the reader's cache still. */
+static bool check_piece(const Transfer *t, const Piece *piece, GError **error) {
   const FkItem *item = t->chunk->item;
   const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
-  const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->chunk->first) * row;
-  return !item->sums || fk_pack_check(item->sums, offset, t->reading.to, (size_t)t->chunk->rows * row, error);
+  const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->chunk->first + piece->at) * row;
+  const char *bytes = (const char *)t->reading.to + (size_t)piece->at * row;
+  return !item->sums || fk_pack_check(item->sums, offset, bytes, (size_t)piece->rows * row, error);
 }
 
 static void keep_error(Loader *loader, Transfer *t, GError *error) {
@@ -115,11 +116,12 @@ static void read_piece(gpointer data, gpointer user_data) {
   GError *error = NULL;
   const bool stopped = g_atomic_int_get(&loader->stop); /* nobody waits for this chunk any more */
   const gint64 start = g_get_monotonic_time();
-  if (!stopped && !(piece->rows ? read_rows(t, piece, &error) : read_operands(t, &error))) keep_error(loader, t, error);
+  const bool there = !stopped && (piece->rows ? read_rows(t, piece, &error) : read_operands(t, &error));
   const gint64 read = g_get_monotonic_time();
-  const bool last = g_atomic_int_dec_and_test(&t->left);
-  if (last && !stopped && !t->error && !check_chunk(t, &error)) keep_error(loader, t, error);
+  if (there && piece->rows) check_piece(t, piece, &error);
   const gint64 end = g_get_monotonic_time();
+  if (error) keep_error(loader, t, error);
+  const bool last = g_atomic_int_dec_and_test(&t->left);
   g_mutex_lock(&loader->lock);
   loader->b->times.reading_ms += (double)(read - start) / 1000;
   loader->b->times.checking_ms += (double)(end - read) / 1000;
@@ -135,7 +137,8 @@ static void push_pieces(GThreadPool *pool, Transfer *t) {
   const bool made = fk_item_made_by_reader(item) && !t->reading.raw;
   const bool large = rows * item->cols * (int64_t)fk_dtype_size(item->from) >= PIECES * PIECE_BYTES;
   const bool cut = (made || large) && rows >= PIECES * PIECE_ROWS;
-  const int64_t each = cut ? (rows / PIECES + PIECE_ROWS - 1) / PIECE_ROWS * PIECE_ROWS : rows;
+  const int64_t even = cut ? (rows / PIECES + PIECE_ROWS - 1) / PIECE_ROWS * PIECE_ROWS : rows;
+  const int64_t each = item->sums ? FK_SUM_CHUNK : even; /* rows of a packed group are bytes */
   int n = 0;
   if (t->adds) t->pieces[n++] = (Piece){t, 0, 0};
   for (int64_t at = 0; at < rows; at += each) t->pieces[n++] = (Piece){t, at, MIN(each, rows - at)};
