@@ -79,7 +79,8 @@ static struct FkMaskBlock *take(FkMasks *m, FkBackend *be, size_t bytes, GError 
     data = be->ops->alloc(be, bytes);
   }
   if (!data) {
-    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "mask: %zu bytes of device memory were refused", bytes);
+    if (fk_job_sync(be, error)) /* else it is not for lack of memory */
+      g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "mask: %zu bytes of device memory were refused", bytes);
     return NULL;
   }
   struct FkMaskBlock *b = g_new0(struct FkMaskBlock, 1);
@@ -202,23 +203,26 @@ static bool make_in(FkMasks *m, FkBackend *be, const FkTune *t, FkExtras *x, GEr
   return ok;
 }
 
+/* The next edit begins anew. */
+static bool give_up(FkBackend *be) {
+  fk_backend_sync(be);
+  fk_backend_clear(be);
+  return false;
+}
+
 bool fk_masking_prepare(FkMasks *m, FkBackend *be, const FkTune *t, FkExtras *x, GError **error) {
   const Key key = key_of(x, t);
   const size_t n = (size_t)x->width * (size_t)x->height;
   struct FkMaskBlock *made = find_made(m, &key);
   x->block = made ? made : take(m, be, 2 * n, error);
-  if (!x->block) return false;
+  if (!x->block) return give_up(be);
   x->mask = x->block->data;
   x->fade = x->mask + n;
   if (made) {
     x->box = made->box;
     return true;
   }
-  if (!make_in(m, be, t, x, error)) {
-    fk_backend_sync(be);
-    fk_backend_clear(be);
-    return false;
-  }
+  if (!make_in(m, be, t, x, error)) return give_up(be);
   x->block->key = key;
   x->block->box = x->box;
   return true;

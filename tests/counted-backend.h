@@ -13,6 +13,7 @@ static struct {
   size_t large;                     /* from so many bytes on a transfer is one of a frame's size */
   int ups, downs, allocs, releases; /* transfers of a frame's size; of memory */
   int refuse;                       /* the n-th allocation from now on; 0: none, -1: all */
+  bool fails;                       /* what refuses one is a failure of the device */
 } counted;
 
 static inline void count_upload(FkBackend *be, void *to, const void *from, size_t bytes) {
@@ -27,7 +28,10 @@ static inline void count_download(FkBackend *be, void *to, const void *from, siz
 
 static inline void *count_alloc(FkBackend *be, size_t bytes) {
   counted.allocs++;
-  if (counted.refuse < 0 || (counted.refuse && --counted.refuse == 0)) return NULL;
+  if (counted.refuse < 0 || (counted.refuse && --counted.refuse == 0)) {
+    if (counted.fails) be->failure = FK_FAIL_DEVICE;
+    return NULL;
+  }
   return counted.own->alloc(be, bytes);
 }
 

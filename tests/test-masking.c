@@ -258,6 +258,27 @@ static void refused(void) {
   }
 }
 
+/* A device that fails where memory is asked for says so itself, and the next edit is right. */
+static void failing(void) {
+  const CopyCase c = {"alpha", 320, 200, 4, {"mask", "alpha", NULL}};
+  g_autoptr(FkSettings) settings = settings_for(&c);
+  FkEngine *const e = engine;
+  static const int refusals[] = {-1, 1, 2};
+  for (size_t i = 0; i < G_N_ELEMENTS(refusals); i++) {
+    g_autoptr(GError) error = NULL;
+    FkJob job = job_of(&c, settings, 5);
+    fk_masking_clear(&e->masks, e->be);
+    count_on(e->be, SIZE_MAX);
+    counted.refuse = refusals[i];
+    counted.fails = true;
+    g_assert_false(fk_engine_edit(e, &job, 1, NULL, NULL, NULL, &error));
+    g_assert_error(error, FK_ERROR, FK_ERROR_DEVICE);
+    counted.refuse = 0;
+    edit(&job);
+    count_off(e->be);
+  }
+}
+
 /* A limit counts masks too, and says so. */
 static void limit(void) {
   const CopyCase c = {"alpha", 640, 400, 4, {"mask", "alpha", NULL}};
@@ -291,6 +312,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/masking/copies", copies);
   g_test_add_func("/masking/replaced", replaced);
   g_test_add_func("/masking/refused", refused);
+  g_test_add_func("/masking/failing", failing);
   g_test_add_func("/masking/limit", limit);
   const int status = g_test_run();
   fk_engine_unref(engine);
