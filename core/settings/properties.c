@@ -242,7 +242,8 @@ static const FkProperty table[] = {
      "Type of the weights and inputs of the T5 text encoder's blocks: fp8 halves their memory",
      OPTION(ENUM, text_quantization), LOSSY, .initial = "auto", CHOICE(text_quantization), ALL("none"), MEMORY},
     {"modulation-quantization", "Quantisation of modulations",
-     "Type of the weights of the transformer's modulations (adaLN), a quarter of its parameters: fp8 halves their memory",
+     "Type of the weights of the transformer's modulations (adaLN), a quarter of its parameters: fp8 halves their "
+     "memory",
      OPTION(ENUM, modulation_quantization), LOSSY, .initial = "auto", CHOICE(modulation_quantization), ALL("none"),
      MEMORY},
 
@@ -339,8 +340,8 @@ static const FkProperty table[] = {
     {"cuda-graph", "CUDA graph", "Captures an evaluation as a CUDA graph and replays it", SETTING(SWITCH, cuda_graph),
      SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_GRAPH},
     {"expand-ahead", "Expansion ahead",
-     "Matrices that weight-storage keeps as their files have them are expanded on a stream of its own, while the ops before "
-     "their product run: takes a second scratch",
+     "Matrices that weight-storage keeps as their files have them are expanded on a stream of their own, while the ops "
+     "before their product run: takes a second scratch",
      SETTING(SWITCH, expand_ahead), SAME, .initial = "auto", ALL("off"), .needs = FK_CAN_EXPAND_AHEAD, MEMORY},
     {"vae-slicing", "VAE slicing",
      "Frames of a batch go through the autoencoder one at a time; this engine has no other way",
