@@ -4,8 +4,8 @@
  *
  *   swap-adapters MODEL FILE RUNS [PROPERTY=VALUE ...]         make_lora.py writes a FILE for a random checkpoint
  *
- * Environment: BACKEND (default cuda). Lines: "in MILLISECONDS", "out MILLISECONDS", and where they went behind '#'. Exit
- * status 1 after an error, or if two results of one kind differ. */
+ * Environment: BACKEND (default cuda). Lines: "in MILLISECONDS", "out MILLISECONDS", and where they went behind '#'.
+ * Exit status 1 after an error, or if two results of one kind differ. */
 #include "fk.h"
 
 #include <stdio.h>

@@ -355,8 +355,8 @@ static void quantised(void) {
   g_free(inputs[1].data);
 }
 
-/* Codes that alternate between evaluations are two recordings, and MX is made while weights are read; those of modulations
- * are weights alone: batches and graphs give the same bytes. */
+/* Codes that alternate between evaluations are two recordings, and MX is made while weights are read; those of
+ * modulations are weights alone: batches and graphs give the same bytes. */
 static void other_codes(void) {
   static const char *const forms[][3] = {
       {"quantization", "fp8", "on"}, {"quantization", "mxfp4", "off"}, {"modulation-quantization", "fp8", "off"}};
