@@ -74,8 +74,7 @@ static bool parse_limit(Lab *lab, GError **error) {
   }
   if (!good)
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                "--limit \"%s\": expected up to five numbers of at least 1: NAMED,VAGUE,OPEN,LOCAL,GLOBAL",
-                lab->arguments->limit);
+                "--limit \"%s\": expected numbers above 0: NAMED,VAGUE,OPEN,LOCAL,GLOBAL", lab->arguments->limit);
   return good;
 }
 
@@ -554,8 +553,7 @@ int main(int argc, char **argv) {
       {"backend", 'b', 0, G_OPTION_ARG_FILENAME, &a.backend, "auto, cpu or cuda", "NAME"},
       {"tiers", 't', 0, G_OPTION_ARG_FILENAME, &a.tiers, "Tiers to run (default: all that have cases)", "LIST"},
       {"only", 0, 0, G_OPTION_ARG_FILENAME, &a.only, "Settings by name, e.g. \"teacache*\"; plain too", "GLOB"},
-      {"limit", 'n', 0, G_OPTION_ARG_FILENAME, &a.limit, "Cases of the tiers (default " DEFAULT_LIMIT ")",
-       "N or N,N,..."},
+      {"limit", 'n', 0, G_OPTION_ARG_FILENAME, &a.limit, "Cases of the tiers (default " DEFAULT_LIMIT ")", "N,N,..."},
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
       {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures from --out", NULL},
