@@ -49,8 +49,7 @@ struct Transfer {
   bool adds;          /* the backend adds adapters: */
   FkAdapted adapted;
   Piece pieces[PIECES + 1];
-  int left;      /* atomic: pieces that are not there */
-  bool there;    /* all of them, and what they are is checked */
+  int left;      /* pieces that are not there, or not checked */
   GError *error; /* the first piece's that has one */
 };
 
@@ -100,15 +99,6 @@ static bool check_piece(const Transfer *t, const Piece *piece, GError **error) {
   return !item->sums || fk_pack_check(item->sums, offset, bytes, (size_t)piece->rows * row, error);
 }
 
-static void keep_error(Loader *loader, Transfer *t, GError *error) {
-  g_mutex_lock(&loader->lock);
-  if (!t->error)
-    t->error = error;
-  else
-    g_clear_error(&error);
-  g_mutex_unlock(&loader->lock);
-}
-
 static void read_piece(gpointer data, gpointer user_data) {
   const Piece *piece = data;
   Transfer *t = piece->of;
@@ -120,13 +110,14 @@ static void read_piece(gpointer data, gpointer user_data) {
   const gint64 read = g_get_monotonic_time();
   if (there && piece->rows) check_piece(t, piece, &error);
   const gint64 end = g_get_monotonic_time();
-  if (error) keep_error(loader, t, error);
-  const bool last = g_atomic_int_dec_and_test(&t->left);
   g_mutex_lock(&loader->lock);
+  if (!t->error)
+    t->error = error;
+  else
+    g_clear_error(&error);
   loader->b->times.reading_ms += (double)(read - start) / 1000;
   loader->b->times.checking_ms += (double)(end - read) / 1000;
-  if (last) t->there = true;
-  if (last) g_cond_signal(&loader->done);
+  if (--t->left == 0) g_cond_signal(&loader->done);
   g_mutex_unlock(&loader->lock);
 }
 
@@ -263,7 +254,7 @@ static bool finish_chunk(Loader *loader, guint index, GError **error) {
   Transfer *t = &loader->transfers[index % BUFFERS];
   const gint64 start = g_get_monotonic_time();
   g_mutex_lock(&loader->lock);
-  while (!t->there) g_cond_wait(&loader->done, &loader->lock);
+  while (t->left) g_cond_wait(&loader->done, &loader->lock);
   loader->b->times.readers_ms += (double)(g_get_monotonic_time() - start) / 1000;
   g_mutex_unlock(&loader->lock);
   if (t->error) {

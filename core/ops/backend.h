@@ -114,8 +114,8 @@ typedef struct {
  * Quantised, with the three scales given: q and k are codes I8, v codes E4M3, as `quantize` makes them after norm and
  * rotary embedding; q_scale [Sq, N], k_scale and v_scale [ceil(Sk / 128), N] float32: blocks of 128 keys counted from
  * row 0 of k, which is the first row of the joint sequence [text, target, context]. No bias, not causal, E <= 1024.
- * Per head and query, keys in tiles t of 128, the last first, everything float32 but the two sums of products, which are
- * exact:
+ * Per head and query, keys in tiles t of 128, the last first, everything float32 but the two sums of products, which
+ * are exact:
  *   s_j = (float)(q . k_j) * ((q_scale * k_scale_t) * (scale * log2(e)))
  *   m'  = max(m, max_j s_j);  r = exp2(m - m');  p_j = exp2(s_j - m')
  *   l'  = l * r + sum_j p_j
@@ -278,7 +278,8 @@ typedef struct {
    *   code = round(x * inverse) to nearest even, saturated
    * An infinite amax gives inverse 0 and scale infinity, so that nothing of the group stays a number. E4M3: subnormals
    * and -0 kept, NaN gives 0x7F. I8 has no NaN: one in the group makes the scale NaN and the group's codes 0.
-   * given, of E4M3 alone and not 0: the scale of every group; y_scale is filled with it, so that products need not know.
+   * given, of E4M3 alone and not 0: the scale of every group; y_scale is filled with it, so that products need not
+   * know.
    *   inverse = 1 / given; codes as above, but an infinite x gives NaN; each finite x whose |x * inverse| is above 448
    *   adds 1 to be->count.saturated, at the latest when sync returns */
   /* clang-format on */
