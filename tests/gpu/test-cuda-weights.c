@@ -20,17 +20,21 @@ typedef struct {
 static char *checkpoint; /* the demo's folder */
 static FkComponent *demo;
 
-/* on_host: the loader makes codes and adds adapters. */
-static bool load_as(Side *s, const char *backend, const FkForm *form, bool on_host) {
+/* NULL: there is no such device, and the test is skipped. */
+static FkBackend *open_or_skip(const char *backend) {
   char message[256];
   FkFailure failure;
+  FkBackend *be = fk_backend_open(backend, 0, 0, &failure, message, sizeof message);
+  if (!be) g_test_skip(message);
+  return be;
+}
+
+/* on_host: the loader makes codes and adds adapters. */
+static bool load_as(Side *s, const char *backend, const FkForm *form, bool on_host) {
   FkConfig config;
   g_autoptr(GError) error = NULL;
-  s->be = fk_backend_open(backend, 0, 0, &failure, message, sizeof message);
-  if (!s->be) {
-    g_test_skip(message);
-    return false;
-  }
+  s->be = open_or_skip(backend);
+  if (!s->be) return false;
   s->host = *s->be->ops;
   s->host.commit_codes = NULL;
   s->host.commit_adapted = NULL;
@@ -125,13 +129,8 @@ static void committed(void) {
   } cases[] = {{FK_BF16, 300, 3072},  {FK_BF16, 70, 256}, {FK_BF16, 40, 15360}, {FK_BF16, 1, 16},
                {FK_BF16, 2047, 4096}, {FK_BF16, 37, 101}, {FK_BF16, 9, 30000},  {FK_F32, 260, 1024},
                {FK_F32, 1365, 3072},  {FK_F32, 33, 77},   {FK_F16, 50, 264}};
-  char message[256];
-  FkFailure failure;
-  FkBackend *be = fk_backend_open("cuda", 0, 0, &failure, message, sizeof message);
-  if (!be) {
-    g_test_skip(message);
-    return;
-  }
+  FkBackend *be = open_or_skip("cuda");
+  if (!be) return;
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
     const int64_t rows = cases[i].rows, cols = cases[i].cols;
     const size_t size = fk_dtype_size(cases[i].from), n = (size_t)(rows * cols);
@@ -199,13 +198,8 @@ static void adapted(void) {
                {FK_BF16, FK_BF16, true, 37, 101, 2, {3, 200}, {101, 1}},
                {FK_F32, FK_F32, true, 1, 16, 1, {4}, {16}},
                {FK_F32, FK_BF16, false, 300, 257, 1, {7}, {257}}};
-  char message[256];
-  FkFailure failure;
-  FkBackend *be = fk_backend_open("cuda", 0, 0, &failure, message, sizeof message);
-  if (!be) {
-    g_test_skip(message);
-    return;
-  }
+  FkBackend *be = open_or_skip("cuda");
+  if (!be) return;
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
     const int64_t rows = cases[i].rows, cols = cases[i].cols;
     const size_t n = (size_t)(rows * cols), bytes = n * fk_dtype_size(cases[i].as);
