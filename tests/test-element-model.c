@@ -251,8 +251,8 @@ static void test_soak(void) {
   gsize after = resident();
   g_test_message("%.2f MiB grown in 140 frames", ((gdouble)after - (gdouble)before) / 1048576);
 #ifndef __SANITIZE_ADDRESS__ /* it keeps freed memory on purpose */
-  /* Two arenas of malloc; one frame leaked each time would be 6.5 MiB. */
-  g_assert_cmpuint(after, <, before + 2 * 1048576);
+  /* Half of what one frame leaked each time would be: the arenas of malloc account for up to 2 MiB. */
+  g_assert_cmpuint(after, <, before + 140 * 128 * 128 * 3 / 2);
 #endif
 }
 

@@ -24,18 +24,22 @@ sys.exit(os.waitstatus_to_exitcode(status) != 0)' \
   return $status
 }
 
-run 50 few
-check /soak/50-frames-run $?
-early=$peak
-run "$many" first
-check /soak/many-frames-run $?
-late=$peak
+# Allocators keep what they had and the threads of two runs meet their peaks at other moments: two equal runs are up to 2 MB apart. So half
+# of what a leak of one frame's buffer (48 kB) a frame would be is the bound, and one of three pairs has to keep it: a leak is in each.
+flat=1
+for try in 1 2 3; do
+  rm -rf few first
+  run 50 few
+  check /soak/50-frames-run/$try $?
+  early=$peak
+  run "$many" first
+  check /soak/many-frames-run/$try $?
+  echo "# peak memory with 50 frames $early kB, with $many $peak kB"
+  [ -n "$early" ] && [ -n "$peak" ] && [ $((peak - early)) -lt $(((many - 50) * 24)) ] && flat=0 && break
+done
+check /soak/memory-is-flat $flat
 [ "$(find first -name '*.rgb' | wc -l)" -eq "$many" ]
 check /soak/many-frames $?
-echo "# peak memory with 50 frames $early kB, with $many $late kB"
-# Allocators keep what they had: a frame's buffers are 48 kB, so a leak of one a frame would be 7.2 MB here.
-[ -n "$early" ] && [ -n "$late" ] && [ $((late - early)) -lt 2048 ]
-check /soak/memory-is-flat $?
 sha256sum first/*.rgb | cut -d' ' -f1 | sort | uniq -c >"$log"
 [ "$(wc -l <"$log")" -eq 1 ]
 check /soak/one-hash $?
