@@ -309,6 +309,50 @@ static void on_top(gconstpointer data) {
   if (gpu) backend_free(gpu);
 }
 
+static void flip(const char *path, goffset at) {
+  char byte = 0;
+  FILE *file = g_fopen(path, "r+b");
+  fseek(file, at, SEEK_SET);
+  g_assert_cmpint(fread(&byte, 1, 1, file), ==, 1);
+  byte ^= 1;
+  fseek(file, at, SEEK_SET);
+  fwrite(&byte, 1, 1, file);
+  fclose(file);
+}
+
+/* What adapters are added to is held against the sums too: also of a file that is damaged once it is open. */
+static void on_top_damaged(void) {
+  static const char *const folder[] = {DEMO("model"), NULL};
+  char message[128];
+  FkFailure failure;
+  bool text;
+  g_autofree char *path = packed("changes", folder, NULL);
+  FkBackend *be = fk_backend_open("cpu", 0, 1, &failure, message, sizeof message);
+  FkModel *m = model_of(be, path);
+  adapt(m, "");
+  GHashTableIter it;
+  gpointer name;
+  g_autoptr(GError) error = NULL;
+  adapt(m, SECOND);
+  g_hash_table_iter_init(&it, fk_loras_deltas(m->adapters.loras, FK_PART_FLUX));
+  g_assert_true(g_hash_table_iter_next(&it, &name, NULL));
+  const FkBinder *b = m->part[FK_PART_FLUX].binder;
+  const FkBound *bound = fk_binder_find(b, name);
+  const FkGroup *g = fk_store_at(fk_binder_store(b), bound->group);
+  g_autofree char *group = fk_binder_packed_name(b, bound->group);
+  const FkStTensor *t = fk_safetensors_find(fk_pack_file(m->pack), group);
+  const goffset at = (goffset)(t->begin + bound->place - g->at);
+  for (int i = 0; i < 2; i++) { /* without adapters, and with the others */
+    flip(path, at);
+    g_assert_false(fk_adapters_set(m, i ? LORA : "", &text, NULL, NULL, NULL, &error));
+    assert_error(error, FK_ERROR_MODEL_BAD, group, "the packed model is damaged");
+    flip(path, at);
+    adapt(m, i ? "" : SECOND);
+  }
+  fk_model_free(m);
+  fk_backend_close(be);
+}
+
 /* Whole edits, with parts and blocks that come and go, and the list once more without. */
 static void on_top_edits(void) {
   static const char *const folder[] = {DEMO("model"), NULL}, *const lists[] = {SECOND, "", SECOND};
@@ -426,6 +470,7 @@ int main(int argc, char **argv) {
   g_test_add_data_func("/pack-sources/on-top-float32", GINT_TO_POINTER(4), on_top);
   g_test_add_data_func("/pack-sources/on-top-bfloat16", GINT_TO_POINTER(2), on_top);
   g_test_add_data_func("/pack-sources/on-top-device", GINT_TO_POINTER(1), on_top);
+  g_test_add_func("/pack-sources/on-top-damaged", on_top_damaged);
   g_test_add_func("/pack-sources/on-top-edits", on_top_edits);
   g_test_add_func("/pack-sources/refused", refused);
   status = g_test_run();

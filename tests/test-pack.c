@@ -174,16 +174,17 @@ static void truncated(void) {
 /* A header that says other things, with its sum made right: nothing is read beyond what there is. */
 static void hostile(void) {
   static const char *const headers[] = {
-      FK_PACK_BEGIN "\"1\",\"fluxkontext.sums\":\"\"," FK_PACK_HEADER "0000000000000000\"}}",
-      FK_PACK_BEGIN "\"1\",\"fluxkontext.sums\":\"zz\"," FK_PACK_HEADER "0000000000000000\"}}",
-      FK_PACK_BEGIN "\"2\"," FK_PACK_HEADER "0000000000000000\"}}",
-      FK_PACK_BEGIN "\"1\"}}",
-      FK_PACK_BEGIN "\"1\"," FK_PACK_HEADER "\"}}",
-      FK_PACK_BEGIN "\"1\",\"fluxkontext.sums\":\"\"," FK_PACK_HEADER "0000000000000000\"},"
+      FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\",\"fluxkontext.sums\":\"\"," FK_PACK_HEADER "0000000000000000\"}}",
+      FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\",\"fluxkontext.sums\":\"zz\"," FK_PACK_HEADER "0000000000000000\"}}",
+      FK_PACK_BEGIN "\"2\",\"fluxkontext.version\":\"0.1\"," FK_PACK_HEADER "0000000000000000\"}}",
+      FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\"}}",
+      FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\"," FK_PACK_HEADER "\"}}",
+      FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\",\"fluxkontext.sums\":\"\"," FK_PACK_HEADER "0000000000000000\"},"
                     "\"files/model_index.json\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
-      FK_PACK_BEGIN "\"1\",\"fluxkontext.sums\":\"0123456789abcdef\"," FK_PACK_HEADER "0000000000000000\"},"
+      FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\",\"fluxkontext.sums\":\"0123456789abcdef\"," FK_PACK_HEADER
+                    "0000000000000000\"},"
                     "\"files/model_index.json\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}",
-      FK_PACK_BEGIN "\"1\",\"fluxkontext.sums\":\"\"," FK_PACK_HEADER "0000000000000000\"},"
+      FK_PACK_BEGIN "\"" FK_PACK_FORMAT "\",\"fluxkontext.sums\":\"\"," FK_PACK_HEADER "0000000000000000\"},"
                     "\"files/model_index.json\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}"};
   char message[256];
   FkFailure failure;
@@ -204,10 +205,12 @@ static void hostile(void) {
   fk_backend_close(be);
 }
 
-/* A sum sees each bit, and the length. */
+/* A sum sees each bit, and the length, and not how its bytes were cut. */
 static void sums(void) {
-  unsigned char bytes[100];
-  for (size_t n = 0; n <= sizeof bytes; n++) {
+  static const size_t sizes[] = {0, 1, 3, 4, 5, 100, 255, 256, 257, 511, 512, 700};
+  unsigned char bytes[700];
+  for (size_t k = 0; k < G_N_ELEMENTS(sizes); k++) {
+    const size_t n = sizes[k];
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * 31);
     const uint64_t sum = fk_sum(bytes, n);
     if (n) g_assert_true(fk_sum(bytes, n - 1) != sum);
@@ -216,13 +219,31 @@ static void sums(void) {
       g_assert_true(fk_sum(bytes, n) != sum);
       bytes[bit / 8] ^= (unsigned char)(1 << bit % 8);
     }
+    for (size_t cut = 0; cut <= n; cut++) {
+      FkSum s;
+      fk_sum_begin(&s);
+      fk_sum_add(&s, bytes, cut);
+      fk_sum_add(&s, bytes + cut, (n - cut) / 2);
+      fk_sum_add(&s, bytes + cut + (n - cut) / 2, n - cut - (n - cut) / 2);
+      g_assert_true(fk_sum_end(&s) == sum);
+    }
   }
+}
+
+/* Part of the format: written down by hand in another language. */
+static void sum_values(void) {
+  unsigned char bytes[1000];
+  for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * i >> 3);
+  g_assert_cmphex(fk_sum(bytes, 0), ==, 0x83eb2e8a784af69cu);
+  g_assert_cmphex(fk_sum(bytes, 256), ==, 0x19707a472676a4b3u);
+  g_assert_cmphex(fk_sum(bytes, sizeof bytes), ==, 0xe6ab1cdb736fc939u);
 }
 
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
   g_test_add_func("/pack/sums", sums);
+  g_test_add_func("/pack/sum-values", sum_values);
   g_test_add_func("/pack/same-bytes", same_bytes);
   g_test_add_func("/pack/stable", stable);
   g_test_add_func("/pack/refused", refused);

@@ -7,7 +7,6 @@
 
 #include "file.h"
 #include "fk-error.h"
-#include "sum.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -104,8 +103,8 @@ static bool take_sums(FkPack *p, GError **error) {
 FkPack *fk_pack_open(const char *path, GError **error) {
   g_autoptr(FkPack) p = g_new0(FkPack, 1);
   p->file = fk_safetensors_open(path, error);
-  if (!p->file || !check_header(p, path, error)) return NULL;
-  const char *format = fk_pack_text(p, "pack");
+  if (!p->file) return NULL;
+  const char *format = fk_pack_text(p, "pack"); /* first: what a sum is follows from it */
   if (strcmp(format, FK_PACK_FORMAT)) {
     g_autofree char *found = fk_shown_name(format), *version = fk_shown_name(fk_pack_text(p, "version"));
     g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
@@ -113,7 +112,7 @@ FkPack *fk_pack_open(const char *path, GError **error) {
                 fk_safetensors_path(p->file), FK_PACK_FORMAT, found, version);
     return NULL;
   }
-  return take_sums(p, error) ? g_steal_pointer(&p) : NULL;
+  return check_header(p, path, error) && take_sums(p, error) ? g_steal_pointer(&p) : NULL;
 }
 
 void fk_pack_free(FkPack *p) {
@@ -146,18 +145,56 @@ const FkStTensor *fk_pack_find(const FkPack *p, const char *name, uint64_t bytes
   return NULL;
 }
 
-bool fk_pack_check(const uint64_t *sums, uint64_t offset, const void *bytes, size_t n, GError **error) {
-  for (size_t at = 0; at < n; at += FK_SUM_CHUNK) {
-    const uint64_t expected = sums[(offset + at) / FK_SUM_CHUNK];
-    const uint64_t found = fk_sum((const char *)bytes + at, MIN(FK_SUM_CHUNK, n - at));
-    if (found == expected) continue;
-    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
-                "from its byte %" G_GUINT64_FORMAT " on: expected bytes of sum %016" G_GINT64_MODIFIER
-                "x, found %016" G_GINT64_MODIFIER "x: the packed model is damaged",
-                (guint64)(offset + at), (guint64)expected, (guint64)found);
-    return false;
+/* ---- Bytes of tensors ---- */
+
+#define BLOCK (256u << 10) /* bytes: still in the second-level cache when they are summed */
+
+static bool check_chunk(FkPackReading *r, GError **error) {
+  const uint64_t chunk = (r->at - 1) / FK_SUM_CHUNK, expected = r->sums[chunk], found = fk_sum_end(&r->sum);
+  fk_sum_begin(&r->sum);
+  if (found == expected) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
+              "from its byte %" G_GUINT64_FORMAT " on: expected bytes of sum %016" G_GINT64_MODIFIER
+              "x, found %016" G_GINT64_MODIFIER "x: the packed model is damaged",
+              (guint64)(chunk * FK_SUM_CHUNK), (guint64)expected, (guint64)found);
+  return false;
+}
+
+bool fk_pack_next(FkPackReading *r, void *to, size_t n, GError **error) {
+  for (size_t done = 0; done < n;) {
+    const size_t now = MIN(MIN(BLOCK, n - done), FK_SUM_CHUNK - r->at % FK_SUM_CHUNK);
+    char *block = (char *)to + done;
+    if (!fk_safetensors_read(r->file, r->tensor, r->at, block, now, error)) return false;
+    const gint64 start = g_get_monotonic_time();
+    fk_sum_add(&r->sum, block, now);
+    r->sum_us += g_get_monotonic_time() - start;
+    r->at += now;
+    done += now;
+    if ((r->at % FK_SUM_CHUNK == 0 || r->at == r->tensor->bytes) && !check_chunk(r, error)) return false;
   }
   return true;
+}
+
+static bool skip(FkPackReading *r, uint64_t n, GError **error) {
+  char bytes[64 << 10];
+  for (size_t now; n; n -= now) {
+    now = MIN(sizeof bytes, n);
+    if (!fk_pack_next(r, bytes, now, error)) return false;
+  }
+  return true;
+}
+
+bool fk_pack_begin(FkPackReading *r, const FkSafetensors *file, const FkStTensor *tensor, const uint64_t *sums,
+                   uint64_t offset, GError **error) {
+  const uint64_t before = offset % FK_SUM_CHUNK;
+  *r = (FkPackReading){.file = file, .tensor = tensor, .sums = sums, .at = offset - before};
+  fk_sum_begin(&r->sum);
+  return skip(r, before, error);
+}
+
+bool fk_pack_end(FkPackReading *r, GError **error) {
+  const uint64_t more = r->at % FK_SUM_CHUNK ? FK_SUM_CHUNK - r->at % FK_SUM_CHUNK : 0;
+  return skip(r, MIN(more, r->tensor->bytes - r->at), error);
 }
 
 /* ---- Files inside ---- */
@@ -180,11 +217,9 @@ static int unpack(const FkPack *p, const char *name, const char *shown, uint64_t
     return -1;
   }
   *size = t->bytes;
-  bool ok = fk_safetensors_read(p->file, t, 0, bytes, t->bytes, error);
-  if (ok && !fk_pack_check(sums, 0, bytes, t->bytes, error)) {
-    g_prefix_error(error, "%s: ", shown);
-    ok = false;
-  }
+  FkPackReading r;
+  bool ok = fk_pack_begin(&r, p->file, t, sums, 0, error) && fk_pack_next(&r, bytes, t->bytes, error);
+  if (!ok) g_prefix_error(error, "%s: ", shown);
   for (size_t done = 0; ok && done < t->bytes;) {
     const ssize_t n = write(fd, bytes + done, t->bytes - done);
     if (n > 0) done += (size_t)n;

@@ -16,8 +16,9 @@
 #define FK_PACK_H
 
 #include "safetensors.h"
+#include "sum.h"
 
-#define FK_PACK_FORMAT "2"
+#define FK_PACK_FORMAT "3"
 #define FK_PACK_BEGIN "{\"__metadata__\":{\"fluxkontext.pack\":" /* the first bytes of the header */
 #define FK_PACK_HEADER "\"fluxkontext.header\":\""
 #define FK_PACK_LARGEST_FILE (64u << 20) /* bytes of a file inside */
@@ -35,9 +36,24 @@ const char *fk_pack_text(const FkPack *pack, const char *name);
 /* A tensor of exactly `bytes` bytes and its sums, or FK_ERROR_MODEL_BAD. */
 const FkStTensor *fk_pack_find(const FkPack *pack, const char *name, uint64_t bytes, const uint64_t **sums,
                                GError **error);
-/* FK_ERROR_MODEL_BAD: bytes offset..offset+n of a tensor, which begin a chunk and end it or the tensor, are others than
- * when the file was written. */
-bool fk_pack_check(const uint64_t *sums, uint64_t offset, const void *bytes, size_t n, GError **error);
+
+/* A tensor read in order from some byte on. Whatever chunks that touches are read whole, and held against their sums
+ * while their bytes are in the cache. */
+typedef struct {
+  const FkSafetensors *file;
+  const FkStTensor *tensor;
+  const uint64_t *sums;
+  uint64_t at;    /* the next byte */
+  FkSum sum;      /* of the chunk, up to there */
+  int64_t sum_us; /* what sums took so far */
+} FkPackReading;
+
+/* All of them FK_ERROR_MODEL_BAD where bytes cannot be read or are others than when the file was written. What `next`
+ * has given counts once a chunk is whole, the last one with `end`. */
+bool fk_pack_begin(FkPackReading *r, const FkSafetensors *file, const FkStTensor *tensor, const uint64_t *sums,
+                   uint64_t offset, GError **error);
+bool fk_pack_next(FkPackReading *r, void *to, size_t n, GError **error);
+bool fk_pack_end(FkPackReading *r, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkPack, fk_pack_free)
 

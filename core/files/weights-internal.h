@@ -26,7 +26,7 @@ typedef struct {
   bool odd;               /* codes of 2 x less what the first codes say */
   const char *name;       /* canonical: the bound tensor's */
   int64_t row;            /* of that tensor, the item's first */
-  const uint64_t *sums;   /* of a group of a packed model (pack.h); NULL: none. (transfer none) */
+  const uint64_t *sums;   /* of a group of a packed model (pack.h), which is the source; NULL: none. (transfer none) */
   bool again;             /* numbers of memory that are a part of such a group: read when adapters change them */
   uint64_t base;          /* of `again`: byte of the group */
   const FkDeltas *deltas; /* NULL: the numbers stay the file's. (transfer none) */
@@ -99,9 +99,14 @@ static inline bool fk_item_coded(const FkItem *item) {
   return !item->again && fk_numbers_coded(&item->source);
 }
 
+/* All of a group of a packed model: bytes of memory as they are. */
+static inline bool fk_item_whole_group(const FkItem *item) {
+  return item->sums && !item->again;
+}
+
 /* The reader makes the elements of memory of those of the file, also for a backend that could convert plain numbers. */
 static inline bool fk_item_made_by_reader(const FkItem *item) {
-  if (item->sums || item->kind == FK_ITEM_CODES) return false; /* bytes of memory already */
+  if (fk_item_whole_group(item) || item->kind == FK_ITEM_CODES) return false; /* bytes of memory already */
   if (item->kind != FK_ITEM_NUMBERS) return true;
   return fk_item_quantised(item) || fk_item_coded(item) || item->deltas;
 }
@@ -118,9 +123,10 @@ typedef struct {
   const FkItem *item;
   int64_t first, rows; /* of the item */
   void *to;
-  FkDtype as;    /* of `to` */
-  float *scales; /* of codes, [rows]; NULL: none are made */
-  bool raw;      /* numbers of the file alone: the backend makes codes or adds adapters */
+  FkDtype as;      /* of `to` */
+  float *scales;   /* of codes, [rows]; NULL: none are made */
+  bool raw;        /* numbers of the file alone: the backend makes codes or adds adapters */
+  int64_t *sum_us; /* what sums of a packed model took is added; NULL: nobody asks */
 } FkReading;
 
 /* weights-read.c: any thread. FK_ERROR_MODEL_BAD, FK_ERROR_MEMORY. */

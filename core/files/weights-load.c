@@ -13,7 +13,7 @@
 #include "file.h"
 #include "fk-error.h"
 #include "ops.h"
-#include "sum.h"
+#include "pack.h"
 
 #include <string.h>
 
@@ -49,7 +49,7 @@ struct Transfer {
   bool adds;          /* the backend adds adapters: */
   FkAdapted adapted;
   Piece pieces[PIECES + 1];
-  int left;      /* pieces that are not there, or not checked */
+  int left;      /* pieces that are not there */
   GError *error; /* the first piece's that has one */
 };
 
@@ -74,8 +74,9 @@ static bool staged(const FkBackend *be) {
 
 /* ---- Readers ---- */
 
-static bool read_rows(const Transfer *t, const Piece *piece, GError **error) {
+static bool read_rows(const Transfer *t, const Piece *piece, int64_t *sum_us, GError **error) {
   FkReading r = t->reading;
+  r.sum_us = sum_us;
   r.first += piece->at;
   r.rows = piece->rows;
   r.to = (char *)r.to + (size_t)(piece->at * r.item->cols) * fk_dtype_size(r.as);
@@ -90,15 +91,6 @@ static bool read_operands(const Transfer *t, GError **error) {
   return fk_delta_operands(item->deltas, &t->adapted, item->row + t->chunk->first, to, error);
 }
 
-/* A packed model has one sum for a piece, which is in the reader's cache still. */
-static bool check_piece(const Transfer *t, const Piece *piece, GError **error) {
-  const FkItem *item = t->chunk->item;
-  const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
-  const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->chunk->first + piece->at) * row;
-  const char *bytes = (const char *)t->reading.to + (size_t)piece->at * row;
-  return !item->sums || fk_pack_check(item->sums, offset, bytes, (size_t)piece->rows * row, error);
-}
-
 static void read_piece(gpointer data, gpointer user_data) {
   const Piece *piece = data;
   Transfer *t = piece->of;
@@ -106,17 +98,19 @@ static void read_piece(gpointer data, gpointer user_data) {
   GError *error = NULL;
   const bool stopped = g_atomic_int_get(&loader->stop); /* nobody waits for this chunk any more */
   const gint64 start = g_get_monotonic_time();
-  const bool there = !stopped && (piece->rows ? read_rows(t, piece, &error) : read_operands(t, &error));
-  const gint64 read = g_get_monotonic_time();
-  if (there && piece->rows) check_piece(t, piece, &error);
-  const gint64 end = g_get_monotonic_time();
+  int64_t sum_us = 0;
+  if (!stopped && piece->rows)
+    read_rows(t, piece, &sum_us, &error);
+  else if (!stopped)
+    read_operands(t, &error);
+  const gint64 took = g_get_monotonic_time() - start;
   g_mutex_lock(&loader->lock);
   if (!t->error)
     t->error = error;
   else
     g_clear_error(&error);
-  loader->b->times.reading_ms += (double)(read - start) / 1000;
-  loader->b->times.checking_ms += (double)(end - read) / 1000;
+  loader->b->times.reading_ms += (double)(took - sum_us) / 1000;
+  loader->b->times.checking_ms += (double)sum_us / 1000;
   if (--t->left == 0) g_cond_signal(&loader->done);
   g_mutex_unlock(&loader->lock);
 }
@@ -127,9 +121,9 @@ static void push_pieces(GThreadPool *pool, Transfer *t) {
   const int64_t rows = t->adds && t->adapted.in_place ? 0 : t->chunk->rows;
   const bool made = fk_item_made_by_reader(item) && !t->reading.raw;
   const bool large = rows * item->cols * (int64_t)fk_dtype_size(item->from) >= PIECES * PIECE_BYTES;
-  const bool cut = (made || large) && rows >= PIECES * PIECE_ROWS;
+  const bool cut = (made || large) && rows >= PIECES * PIECE_ROWS && !item->again; /* which reads whole sums' chunks */
   const int64_t even = cut ? (rows / PIECES + PIECE_ROWS - 1) / PIECE_ROWS * PIECE_ROWS : rows;
-  const int64_t each = item->sums ? FK_SUM_CHUNK : even; /* rows of a packed group are bytes */
+  const int64_t each = fk_item_whole_group(item) ? FK_SUM_CHUNK : even; /* its rows are bytes */
   int n = 0;
   if (t->adds) t->pieces[n++] = (Piece){t, 0, 0};
   for (int64_t at = 0; at < rows; at += each) t->pieces[n++] = (Piece){t, at, MIN(each, rows - at)};

@@ -8,6 +8,7 @@
 #include "cpu.h" /* FK_CPU_CLONES */
 #include "fk-error.h"
 #include "ops.h"
+#include "pack.h"
 #include "quantize.h"
 
 #include <string.h>
@@ -122,6 +123,35 @@ static void finish_rows(const FkReading *t, int64_t at, int64_t n, void *raw, vo
                     item->taps, size);
 }
 
+/* Rows of the file in order, held against the sums of a packed model. */
+typedef struct {
+  const FkReading *of;
+  uint64_t at; /* byte of the source */
+  FkPackReading packed;
+} Rows;
+
+static bool rows_begin(Rows *r, const FkReading *t, GError **error) {
+  const FkItem *item = t->item;
+  const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
+  r->of = t;
+  r->at = item->base + (uint64_t)(item->source.first_row + t->first) * row;
+  return !item->sums || fk_pack_begin(&r->packed, item->source.file, item->source.tensor, item->sums, r->at, error);
+}
+
+static bool rows_next(Rows *r, void *to, size_t bytes, GError **error) {
+  const FkItem *item = r->of->item;
+  if (item->sums) return fk_pack_next(&r->packed, to, bytes, error);
+  r->at += bytes;
+  return fk_safetensors_read(item->source.file, item->source.tensor, r->at - bytes, to, bytes, error);
+}
+
+static bool rows_end(Rows *r, GError **error) {
+  if (!r->of->item->sums) return true;
+  const bool ok = fk_pack_end(&r->packed, error);
+  if (r->of->sum_us) *r->of->sum_us += r->packed.sum_us;
+  return ok;
+}
+
 /* Reads a chunk whose elements are not the file's: by blocks of rows that fit a cache. */
 static bool read_blocks(const FkReading *t, GError **error) {
   const FkItem *item = t->item;
@@ -140,26 +170,24 @@ static bool read_blocks(const FkReading *t, GError **error) {
   }
   const FkDeltas *deltas = t->raw ? NULL : item->deltas;
   g_autoptr(FkDeltaRun) run = deltas ? fk_delta_begin(deltas, item->row + t->first, t->rows, error) : NULL;
-  if (deltas && !run) return false;
+  Rows rows;
+  if ((deltas && !run) || !rows_begin(&rows, t, error)) return false;
   for (int64_t at = 0; at < t->rows; at += block) {
     const int64_t n = MIN(block, t->rows - at);
-    const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->first + at) * row;
-    if (!(coded ? fk_numbers_rows(coded, at, n, (void *)raw, error)
-                : fk_safetensors_read(item->source.file, item->source.tensor, offset, raw, (size_t)n * row, error)))
+    if (!(coded ? fk_numbers_rows(coded, at, n, (void *)raw, error) : rows_next(&rows, raw, (size_t)n * row, error)))
       return false;
     if (run)
       finish_adapted(t, at, n, raw, work, run);
     else
       finish_rows(t, at, n, raw, work);
   }
-  return true;
+  return rows_end(&rows, error);
 }
 
 static bool read_whole(const FkReading *t, GError **error) {
-  const FkItem *item = t->item;
-  const size_t row = (size_t)item->cols * fk_dtype_size(item->from);
-  const uint64_t offset = item->base + (uint64_t)(item->source.first_row + t->first) * row;
-  return fk_safetensors_read(item->source.file, item->source.tensor, offset, t->to, (size_t)t->rows * row, error);
+  const size_t bytes = (size_t)(t->rows * t->item->cols) * fk_dtype_size(t->item->from);
+  Rows rows;
+  return rows_begin(&rows, t, error) && rows_next(&rows, t->to, bytes, error) && rows_end(&rows, error);
 }
 
 /* Scales of a matrix that stays as its file has it. */

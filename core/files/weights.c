@@ -365,7 +365,6 @@ void fk_binder_layout(const FkBinder *b, GString *text) {
 /* The numbers of a tensor inside its group. */
 static void add_again(FkBinder *b, const FkPack *pack, const FkBound *bound) {
   const FkGroup *g = fk_store_at(&b->store, bound->group);
-  const uint64_t *sums;
   g_autofree char *name = fk_binder_packed_name(b, bound->group);
   const FkDtype dtype = bound->weight ? bound->weight->dtype : FK_F32;
   FkItem item = {.again = true, .from = dtype, .as = dtype, .rows = bound->rows, .cols = bound->cols, .taps = 1};
@@ -374,7 +373,7 @@ static void add_again(FkBinder *b, const FkPack *pack, const FkBound *bound) {
   item.place = bound->place;
   item.base = bound->place - g->at;
   item.source.file = fk_pack_file(pack);
-  item.source.tensor = fk_pack_find(pack, name, fk_binder_group_bytes(b, bound->group), &sums, NULL);
+  item.source.tensor = fk_pack_find(pack, name, fk_binder_group_bytes(b, bound->group), &item.sums, NULL);
   g_array_append_val(b->items, item);
 }
 
