@@ -19,6 +19,7 @@
 #include "given.h"
 #include "image.h"
 #include "loading.h"
+#include "opening.h"
 #include "packing.h"
 #include "placement.h"
 #include "plan.h"
@@ -38,45 +39,6 @@ GType fk_engine_get_type(void) {
 }
 
 /* ---- Opening ---- */
-
-static int option_number(const FkOptions *options, const char *name) {
-  return (int)g_ascii_strtoll(fk_options_get(options, name), NULL, 10);
-}
-
-static FkBackend *open_backend(const FkOptions *options, const char *name, GError **error) {
-  char message[256] = "";
-  FkFailure failure = FK_FAIL_NONE;
-  FkBackend *be = fk_backend_open(name, option_number(options, "cuda-device-id"), option_number(options, "threads"),
-                                  &failure, message, sizeof message);
-  if (!be)
-    g_set_error(error, FK_ERROR, failure == FK_FAIL_MEMORY ? FK_ERROR_MEMORY : FK_ERROR_BACKEND_MISSING,
-                "backend=%s: %s", name, message);
-  return be;
-}
-
-/* backend=auto: CUDA, else the CPU where one edit with default settings is at most 20 TFLOP, else a sentence that says
- * what is missing. */
-static FkBackend *choose_backend(FkEngine *e, const char *path, GError **error) {
-  g_autoptr(GError) no_cuda = NULL;
-  FkBackend *be = open_backend(e->options, "cuda", &no_cuda);
-  if (be) {
-    e->why = g_strdup("a usable device is present");
-    return be;
-  }
-  g_autoptr(FkSettings) settings = fk_settings_new();
-  FkPlan plan;
-  if (!fk_plan(path, e->options, settings, 1024, 1024, 4, &plan, error)) return NULL;
-  if (plan.flop > 20e12) {
-    g_set_error(
-        error, FK_ERROR, FK_ERROR_BACKEND_MISSING,
-        "no usable GPU (%s), and one edit of this model is %.0f TFLOP: more than the 20 that backend=auto gives "
-        "to the CPU",
-        no_cuda->message, plan.flop / 1e12);
-    return NULL;
-  }
-  e->why = g_strdup_printf("no usable GPU (%s)", no_cuda->message);
-  return open_backend(e->options, "cpu", error);
-}
 
 /* The folder, or a published configuration's name where the backend needs no files. NULL: an error. */
 static const char *model_path(const FkOptions *options, bool null, GError **error) {
@@ -118,22 +80,33 @@ static void free_shared(FkShared *shared) {
   engine_free((FkEngine *)shared);
 }
 
-/* With its backend, which says what the options come to, and not yet a model. */
+static FkPaths option_paths(const FkOptions *o, const char *model) {
+  return (FkPaths){model, fk_options_get(o, "vae-path"), fk_options_get(o, "clip-path"), fk_options_get(o, "t5-path"),
+                   fk_options_get(o, "tokenizer-path")};
+}
+
+/* With its backend, which says what the options come to, and with what the model's files say. */
 static FkEngine *engine_create(const FkOptions *options, const char *path, GError **error) {
   const char *name = fk_options_get(options, "backend");
   FkEngine *e = g_new0(FkEngine, 1);
+  g_autoptr(GError) unread = NULL;
+  FkBackendStart opening;
   e->shared.refs = 1;
-  e->options = fk_options_copy(options);
-  fk_packing_adopt(e->options, path);
   g_mutex_init(&e->lock);
   g_cond_init(&e->turn);
   g_queue_init(&e->waiting);
+  fk_backend_start(&opening, options);
+  e->options = fk_options_copy(options);
+  fk_packing_adopt(e->options, path);
+  const FkPaths paths = option_paths(e->options, path);
   const gint64 start = g_get_monotonic_time();
-  e->be = strcmp(name, "auto") ? open_backend(options, name, error) : choose_backend(e, path, error);
-  e->opening.backend_ms = (double)(g_get_monotonic_time() - start) / 1000;
-  if (!e->why) e->why = g_strdup("asked for");
+  if (strcmp(name, "null")) e->model = fk_model_read(&paths, &unread);
+  e->opening.files_ms = (double)(g_get_monotonic_time() - start) / 1000;
+  e->be = fk_backend_started(e, &opening, path, error);
   if (e->be && e->be->ops != &fk_null_ops && e->be->ops != &fk_cpu_ops) e->host_memory = fk_host_memory;
-  if (e->be && fk_load_resolve(e->options, e->be, &e->plan, error)) return e;
+  const bool resolved = e->be && fk_load_resolve(e->options, e->be, &e->plan, error);
+  if (resolved && !unread) return e;
+  if (resolved) g_propagate_error(error, g_steal_pointer(&unread));
   engine_free(e);
   return NULL;
 }
@@ -154,11 +127,13 @@ static FkEngine *engine_share(FkEngine *e, const char *path, const char *files, 
     return other;
   }
   e->files = g_strdup(files);
-  const FkPaths paths = fk_load_paths(&e->plan, path);
+  const FkPaths paths = option_paths(e->options, path);
   const gint64 start = g_get_monotonic_time();
-  e->model = fk_model_open_paths(&paths, e->be, &e->plan.precision, e->plan.backend != FK_ENGINE_NULL, error);
-  e->opening.files_ms = (double)(g_get_monotonic_time() - start) / 1000;
-  if (e->model && calibrate(e, error)) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
+  const bool bound = e->model
+                         ? fk_model_begin(e->model, e->be, &e->plan.precision, error)
+                         : (e->model = fk_model_open_paths(&paths, e->be, &e->plan.precision, false, error)) != NULL;
+  e->opening.bind_ms = (double)(g_get_monotonic_time() - start) / 1000;
+  if (bound && calibrate(e, error)) return (FkEngine *)fk_registry_add(&e->shared, name, free_shared);
   engine_free(e);
   return NULL;
 }

@@ -22,7 +22,8 @@ typedef struct {
 
 /* What opening took. */
 typedef struct {
-  double backend_ms, files_ms, plan_ms, weights_ms;
+  double backend_ms, files_ms; /* at the same time */
+  double bind_ms, plan_ms, weights_ms;
   double adapters_ms; /* the last exchange; 0: none yet */
 } FkOpening;
 

@@ -76,9 +76,11 @@ static void note_timing(FkEngine *e) {
   }
   GString *s = g_string_new(NULL);
   g_string_append_printf(
-      s, "backend %.0f ms (module %.0f, driver %.0f, device %.0f, memory %.0f), files %.0f, plan %.0f, weights %.0f",
+      s,
+      "backend %.0f ms (module %.0f, driver %.0f, device %.0f, memory %.0f), beside it files %.0f; tensors %.0f, plan "
+      "%.0f, weights %.0f",
       o->backend_ms, b[FK_OPEN_MODULE], b[FK_OPEN_DRIVER], b[FK_OPEN_DEVICE], b[FK_OPEN_MEMORY], o->files_ms,
-      o->plan_ms, o->weights_ms);
+      o->bind_ms, o->plan_ms, o->weights_ms);
   if (o->adapters_ms > 0)
     g_string_append_printf(s, "; last adapters %.0f ms (files %.0f)", o->adapters_ms, e->model->adapters.files_ms);
   g_string_append_printf(s,

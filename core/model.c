@@ -89,14 +89,9 @@ static bool take_pack(const FkModel *m, GError **error) {
 }
 
 /* Files and configurations are inside, as in a folder. */
-static bool open_packed(FkModel *m, const char *path, bool with_files, GError **error) {
+static bool read_packed(FkModel *m, const char *path, bool with_files, GError **error) {
   m->path = g_strdup(path);
-  if (m->precision.as_filed) {
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                        "weight-storage=file: a packed model has expanded weights; open what it was packed from");
-    return false;
-  }
-  m->precision.either = false;
+  m->packed = true;
   if (with_files && !(m->pack = fk_pack_open(path, error))) return false;
   return fk_config_load(&m->config, path, error) && check_levels(m, error) &&
          (!with_files || open_tokenizers(m, path, error));
@@ -120,12 +115,11 @@ static bool check_alone(const FkPaths *p, GError **error) {
 }
 
 /* Parts, configurations and tokenizers of the model's files. */
-static bool open_checkpoint(FkModel *m, const FkPaths *paths, bool with_files, GError **error) {
-  const bool forms = m->precision.as_filed || m->precision.either;
+static bool read_checkpoint(FkModel *m, const FkPaths *paths, FkFiles which, GError **error) {
+  const bool with_files = which == FK_FILES_ALL;
   FkCheckpoint c;
-  if (fk_pack_detect(paths->model)) return check_alone(paths, error) && open_packed(m, paths->model, with_files, error);
-  if (!fk_checkpoint_open(&c, paths, with_files ? FK_FILES_ALL : forms ? FK_FILES_FORMS : FK_FILES_NONE, error))
-    return false;
+  if (fk_pack_detect(paths->model)) return check_alone(paths, error) && read_packed(m, paths->model, with_files, error);
+  if (!fk_checkpoint_open(&c, paths, which, error)) return false;
   m->path = g_strdup(paths->model);
   m->config = c.config;
   m->names = c.names;
@@ -139,7 +133,7 @@ static bool open_checkpoint(FkModel *m, const FkPaths *paths, bool with_files, G
 }
 
 /* "kontext-dev" or "kontext-dev:Q4_K". */
-static bool open_published(FkModel *m, const char *name) {
+static bool take_published(FkModel *m, const char *name) {
   g_auto(GStrv) words = g_strsplit(name, ":", 2);
   if (!words[0] || !fk_config_preset(&m->config, words[0])) return false;
   if (!words[1]) return true;
@@ -167,19 +161,40 @@ static size_t filed_bytes(const FkModel *m) {
   return bytes;
 }
 
-FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
-                             GError **error) {
+static FkModel *read_model(const FkPaths *paths, FkFiles which, GError **error) {
   g_autoptr(FkModel) m = g_new0(FkModel, 1);
+  const bool published = !g_file_test(paths->model, G_FILE_TEST_EXISTS) && take_published(m, paths->model);
+  return published || read_checkpoint(m, paths, which, error) ? g_steal_pointer(&m) : NULL;
+}
+
+FkModel *fk_model_read(const FkPaths *paths, GError **error) {
+  return read_model(paths, FK_FILES_ALL, error);
+}
+
+bool fk_model_begin(FkModel *m, FkBackend *be, const FkPrecision *precision, GError **error) {
+  const FkCode assumed = m->precision.assumed;
   m->be = be;
   m->precision = precision ? *precision : fk_precision_uniform(be->dtype);
-  const bool exists = g_file_test(paths->model, G_FILE_TEST_EXISTS);
-  if ((exists || !open_published(m, paths->model)) && !open_checkpoint(m, paths, with_files, error)) return NULL;
+  if (assumed != FK_CODE_NONE) m->precision.assumed = assumed;
+  if (m->packed && m->precision.as_filed) {
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                        "weight-storage=file: a packed model has expanded weights; open what it was packed from");
+    return false;
+  }
+  m->precision.either = m->precision.either && !m->packed;
   for (int i = 0; i < FK_PARTS; i++)
-    if (!fk_model_bind(m, (FkPart)i, &m->precision, error)) return NULL;
-  if (m->pack && !take_pack(m, error)) return NULL;
+    if (!fk_model_bind(m, (FkPart)i, &m->precision, error)) return false;
+  if (m->pack && !take_pack(m, error)) return false;
   if (m->precision.either) m->other = bind_other(m);
   m->has_forms = m->other || filed_bytes(m);
-  return g_steal_pointer(&m);
+  return true;
+}
+
+FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
+                             GError **error) {
+  const bool forms = precision && (precision->as_filed || precision->either);
+  g_autoptr(FkModel) m = read_model(paths, with_files ? FK_FILES_ALL : forms ? FK_FILES_FORMS : FK_FILES_NONE, error);
+  return m && fk_model_begin(m, be, precision, error) ? g_steal_pointer(&m) : NULL;
 }
 
 FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *precision, bool with_files, GError **error) {

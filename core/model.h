@@ -40,7 +40,8 @@ typedef struct {
 } FkAdapters;
 
 typedef struct FkModel {
-  FkPack *pack;     /* NULL: not of a packed file */
+  FkPack *pack;     /* NULL: not of a packed file, or a null walk */
+  bool packed;      /* of such a file */
   char *path;       /* NULL: a published configuration without files */
   char *tokenizers; /* the folder that they are in; NULL: none, or inside the packed file */
   FkConfig config;
@@ -75,7 +76,10 @@ FkModel *fk_model_open(const char *path, FkBackend *be, const FkPrecision *preci
 /* The same of a model whose parts are in several places. */
 FkModel *fk_model_open_paths(const FkPaths *paths, FkBackend *be, const FkPrecision *precision, bool with_files,
                              GError **error);
-/* A part's network with its configuration, asked for in the part's files, where it has any. For fk_model_open, and for
+/* The two steps of that: what files say, which needs no backend, and what it comes to on one. */
+FkModel *fk_model_read(const FkPaths *paths, GError **error);
+bool fk_model_begin(FkModel *model, FkBackend *be, const FkPrecision *precision, GError **error);
+/* A part's network with its configuration, asked for in the part's files, where it has any. For fk_model_begin, and for
  * who wants to know what files are. */
 bool fk_model_bind(FkModel *model, FkPart part, const FkPrecision *precision, GError **error);
 /* (nullable) Frees weights; the backend must still be open. */
