@@ -6,7 +6,7 @@
  * in slots of memory with an event for each direction.
  *
  * The host library is not linked: failures are written into FkBackend directly. */
-#include "module.cuh"
+#include "pages.cuh"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -186,7 +186,7 @@ cudaError_t create_resources(FkBackend *be, FkCuda *cu) {
   FK_CUDA_TRY(cudaHostAlloc((void **)&cu->flags, FK_CUDA_STAGES * sizeof(int), cudaHostAllocMapped));
   FK_CUDA_TRY(cudaHostGetDevicePointer((void **)&cu->flags_device, cu->flags, 0));
   memset(cu->flags, 0, FK_CUDA_STAGES * sizeof(int));
-  FK_CUDA_TRY(cudaHostAlloc((void **)&cu->ring_memory, FK_CUDA_RING * FK_CUDA_RING_BYTES, cudaHostAllocDefault));
+  FK_CUDA_TRY(fk_ring_pin(cu));
   for (int i = 0; i < FK_CUDA_RING; i++) {
     cu->ring[i].host = cu->ring_memory + i * FK_CUDA_RING_BYTES;
     FK_CUDA_TRY(cudaEventCreateWithFlags(&cu->ring[i].idle, cudaEventDisableTiming));
@@ -217,7 +217,6 @@ void destroy_resources(FkCuda *cu) {
     if (cu->ring[i].idle) cudaEventDestroy(cu->ring[i].idle);
   for (int i = 0; i < FK_EVENTS; i++)
     if (cu->event[i]) cudaEventDestroy(cu->event[i]);
-  if (cu->ring_memory) cudaFreeHost(cu->ring_memory);
   if (cu->flags) cudaFreeHost(cu->flags);
   if (cu->scratch) cudaFree(cu->scratch);
   if (cu->copies) cudaStreamDestroy(cu->copies);
@@ -230,6 +229,7 @@ void cuda_close(FkBackend *be) {
   FkCuda *cu = (FkCuda *)be->priv;
   if (!cu) return;
   destroy_resources(cu);
+  fk_ring_release(cu);
   free(cu);
   be->priv = NULL;
 }
@@ -237,12 +237,15 @@ void cuda_close(FkBackend *be) {
 bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   FkCuda *cu = (FkCuda *)calloc(1, sizeof *cu);
   int count = 0;
+  FkPages pages;
   if (!cu) return refuse(message, size, "out of memory");
   be->priv = cu;
+  fk_pages_start(&pages);
   cudaGetDeviceCount(&count); /* starts the driver */
   fk_open_step(be, FK_OPEN_DRIVER);
   bool opened = choose(be, cu, device, message, size);
   fk_open_step(be, FK_OPEN_DEVICE);
+  cu->pages = fk_pages_finish(&pages, opened);
   const cudaError_t status = opened ? create_resources(be, cu) : cudaSuccess;
   fk_open_step(be, FK_OPEN_MEMORY);
   if (status != cudaSuccess)

@@ -61,6 +61,7 @@ typedef struct {
   FkCudaKernel kernel[FK_CUDA_KERNELS];
   int kernels;
   cudaEvent_t event[FK_EVENTS];
+  char *pages;       /* of the process, for the ring; NULL: the driver has given it others */
   char *ring_memory; /* pinned, FK_CUDA_RING * FK_CUDA_RING_BYTES */
   FkCudaBuffer ring[FK_CUDA_RING];
   char *scratch;     /* device: partial results of reductions; file bytes on their way to another dtype */

@@ -13,7 +13,6 @@ static void both_fail(void) {
                {"cpu", true, FK_ERROR_MODEL_BAD, "safetensors"},
                {"auto", true, FK_ERROR_MODEL_BAD, "safetensors"}};
   g_autofree char *bad = write_text("bad", "no model");
-  g_setenv("FK_CUDA_MODULE", "/nowhere/fkcuda.so", TRUE);
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
     g_autoptr(FkOptions) options = fk_options_new();
     g_autoptr(GError) error = NULL;
@@ -28,7 +27,6 @@ static void both_fail(void) {
 static void automatic(void) {
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(GError) error = NULL;
-  g_setenv("FK_CUDA_MODULE", "/nowhere/fkcuda.so", TRUE);
   fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
   fk_options_set(options, "backend", "auto", NULL);
   g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
@@ -41,6 +39,7 @@ static void automatic(void) {
 
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
+  g_setenv("FK_CUDA_MODULE", "/nowhere/fkcuda.so", TRUE);
   scratch_open();
   g_test_add_func("/opening/both-fail", both_fail);
   g_test_add_func("/opening/automatic", automatic);
