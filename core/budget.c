@@ -28,8 +28,12 @@ static bool refuse(const FkBudget *b, const char *what, const char *against, uin
   return false;
 }
 
+uint64_t fk_budget_bytes(const FkBudget *b) {
+  return (uint64_t)b->weights + b->cache + b->work + b->fixed + b->masks;
+}
+
 bool fk_budget_within(const FkBudget *b, uint64_t limit, const char *what, GError **error) {
-  const uint64_t need = (uint64_t)b->weights + b->cache + b->work + b->fixed + b->masks;
+  const uint64_t need = fk_budget_bytes(b);
   return !limit || need <= limit || refuse(b, what, "max-vram is", need, limit, error);
 }
 

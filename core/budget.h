@@ -17,6 +17,8 @@ typedef struct {
 
 FkBudget fk_budget_of(const FkModel *model, const FkBackend *be, size_t work);
 
+/* Of device memory, all of it. */
+uint64_t fk_budget_bytes(const FkBudget *budget);
 /* FK_ERROR_MEMORY when all together is above `limit` (0: none). what: the purpose, for the message. */
 bool fk_budget_within(const FkBudget *budget, uint64_t limit, const char *what, GError **error);
 /* FK_ERROR_MEMORY when what is still to be allocated is more than there is. loaded: weights and cache are there; held:

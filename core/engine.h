@@ -18,6 +18,7 @@ typedef struct {
   FkFluxReferences references;
   char *surfaces; /* fk_surface_shape */
   size_t masks;   /* bytes beside the arena */
+  uint64_t limit; /* FkEngine.max_vram */
 } FkPlanned;
 
 /* What opening took. */

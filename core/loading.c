@@ -18,21 +18,27 @@ static bool same_references(const FkFluxReferences *a, const FkFluxReferences *b
   return a->n == b->n && a->apart == b->apart && !memcmp(a->rows, b->rows, n) && !memcmp(a->columns, b->columns, n);
 }
 
-static bool same_plan(const FkEngine *e, const FkEdit *edit) {
+static uint64_t limit_of(FkEngine *e) {
+  g_mutex_lock(&e->lock);
+  const uint64_t limit = e->max_vram;
+  g_mutex_unlock(&e->lock);
+  return limit;
+}
+
+static bool same_plan(FkEngine *e, const FkEdit *edit) {
   const FkPlanned *p = &e->planned;
   g_autofree char *surfaces = fk_surface_shape(edit);
   return p->settings && p->n == edit->n && p->width == edit->width && p->height == edit->height &&
-         p->masked == edit->masked && e->masks.bytes <= p->masks && !strcmp(p->surfaces, surfaces) &&
-         same_references(&p->references, &edit->references) && fk_tune_same_memory(&p->tune, edit->tune);
+         p->masked == edit->masked && e->masks.bytes <= p->masks && p->limit == limit_of(e) &&
+         !strcmp(p->surfaces, surfaces) && same_references(&p->references, &edit->references) &&
+         fk_tune_same_memory(&p->tune, edit->tune);
 }
 
 /* Work memory of this edit, and whether all that it needs can be had: before the first byte of it is allocated. */
 static bool plan_memory(FkEngine *e, const FkEdit *edit, size_t *work, GError **error) {
   FkWork works;
   g_autofree char *what = g_strdup_printf("an edit at %dx%d", edit->width, edit->height);
-  g_mutex_lock(&e->lock);
-  const uint64_t limit = e->max_vram;
-  g_mutex_unlock(&e->lock);
+  const uint64_t limit = limit_of(e);
   e->plans++;
   if (!fk_plan_works(edit, &works, error)) return false;
   for (int i = 0; i < 2; i++) works.bytes[i] = MAX(works.bytes[i], e->arena.size);
@@ -176,7 +182,8 @@ static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **e
                    edit->masked,
                    edit->references,
                    fk_surface_shape(edit),
-                   e->masks.bytes};
+                   e->masks.bytes,
+                   limit_of(e)};
   return true;
 }
 

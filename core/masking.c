@@ -95,6 +95,15 @@ void fk_masking_drop(struct FkMaskBlock *b) {
   g_atomic_int_add(&b->users, -1);
 }
 
+size_t fk_masking_used(const FkMasks *m) {
+  size_t bytes = 0;
+  for (GList *item = m->blocks.head; item; item = item->next) {
+    const struct FkMaskBlock *b = item->data;
+    if (g_atomic_int_get(&b->users)) bytes += b->bytes;
+  }
+  return bytes;
+}
+
 void fk_masking_clear(FkMasks *m, FkBackend *be) {
   release_free(m, be, 0);
 }

@@ -18,7 +18,9 @@ typedef struct {
 bool fk_masking_prepare(FkMasks *masks, FkBackend *be, const FkTune *tune, FkExtras *extras, GError **error);
 /* A block of extras is not used any more. Any thread; nothing under way reads it. */
 void fk_masking_drop(struct FkMaskBlock *block);
-/* No block is used. */
+/* Bytes of blocks in use; the others are there for later frames and may go. */
+size_t fk_masking_used(const FkMasks *masks);
+/* Gives back what is not in use. */
 void fk_masking_clear(FkMasks *masks, FkBackend *be);
 
 #endif

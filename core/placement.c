@@ -155,9 +155,10 @@ uint64_t fk_placement_host(const FkEngine *e) {
 FkBudget fk_placement_choose(FkEngine *e, const FkWork *work, uint64_t limit) {
   FkModel *m = e->model;
   FkRoom room = {.host = fk_placement_host(e)};
+  const uint64_t all = limit_of(e, limit);
   for (int i = 0; i < 2; i++) {
     const FkBudget b = fk_budget_of(m, e->be, work->bytes[i]);
-    const uint64_t others = (uint64_t)b.cache + b.work + b.fixed + e->masks.bytes, all = limit_of(e, limit);
+    const uint64_t others = (uint64_t)b.cache + b.work + b.fixed + fk_masking_used(&e->masks);
     room.most[i] = all > others ? all - others : 0;
   }
   const FkPlacing now = fk_model_placing(m), p = grown(now, fk_placement_pick(m, e->plan.offload, streams(e), &room));
@@ -169,6 +170,8 @@ FkBudget fk_placement_choose(FkEngine *e, const FkWork *work, uint64_t limit) {
   e->placing = fk_model_placing(m);
   g_mutex_unlock(&e->lock);
   FkBudget budget = fk_budget_of(m, e->be, work->bytes[m->precision.as_filed]);
+  budget.masks = e->masks.bytes;
+  if (fk_budget_bytes(&budget) > all) fk_masking_clear(&e->masks, e->be); /* what is kept for later goes first */
   budget.masks = e->masks.bytes;
   return budget;
 }

@@ -2,6 +2,7 @@
 /* Masks of frames in device memory, on the CPU backend with the host's memory for it: the ops against their
  * definitions, whole masks against those of frames in host memory, what is copied for a frame and what is allocated,
  * and memory that is refused. Edits under them: surface-cases.h. */
+#include "budget.h"
 #include "masking.h"
 #include "ops.h"
 #include "surface-cases.h"
@@ -294,6 +295,28 @@ static void limit(void) {
   edit(&job);
 }
 
+/* What is kept for later frames goes where it would be too much; a limit that another user has lowered holds for the
+ * next edit, though it is like the last. */
+static void limit_kept(void) {
+  const CopyCase c = {"alpha", 640, 400, 4, {"mask", "alpha", NULL}}, none = {"none", 64, 48, 3, {NULL}};
+  g_autoptr(FkSettings) settings = settings_for(&c), plain = settings_for(&none);
+  FkJob job = job_of(&c, settings, 5), without = job_of(&none, plain, 5);
+  const uint64_t before = engine->max_vram;
+  edit(&job);
+  g_assert_cmpuint(engine->masks.bytes, >, 0);
+  g_assert_cmpuint(fk_masking_used(&engine->masks), ==, 0);
+  const FkBudget budget = fk_budget_of(engine->model, engine->be, engine->arena.size);
+  engine->max_vram = fk_budget_bytes(&budget);
+  run(engine, &without, 1);
+  g_assert_cmpuint(engine->masks.bytes, ==, 0);
+  engine->max_vram--;
+  run(engine, &without, 1);
+  const FkBudget less = fk_budget_of(engine->model, engine->be, engine->arena.size);
+  g_assert_cmpuint(fk_budget_bytes(&less), <=, engine->max_vram);
+  engine->max_vram = before;
+  edit(&without);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_autoptr(GError) error = NULL;
@@ -314,6 +337,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/masking/refused", refused);
   g_test_add_func("/masking/failing", failing);
   g_test_add_func("/masking/limit", limit);
+  g_test_add_func("/masking/limit-kept", limit_kept);
   const int status = g_test_run();
   fk_engine_unref(engine);
   return status;
