@@ -17,9 +17,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PAGE 65536u /* bytes; of the largest pages that Linux has */
@@ -346,6 +348,40 @@ static bool check_source(const char *model, GError **error) {
   return false;
 }
 
+/* One of the files that it is made of. */
+static bool is_source(const char *path, const struct stat *target) {
+  g_auto(GStrv) names = fk_registry_checkpoint(path);
+  struct stat status;
+  if (stat(path, &status) == 0 && status.st_dev == target->st_dev && status.st_ino == target->st_ino) return true;
+  for (char **name = names; *name; name++) {
+    g_autofree char *file = g_build_filename(path, *name, NULL);
+    if (stat(file, &status) == 0 && status.st_dev == target->st_dev && status.st_ino == target->st_ino) return true;
+  }
+  return false;
+}
+
+/* What the file would replace is a file, and none of its own sources, which it cannot be made of again. */
+static bool check_target(const Writer *w, GError **error) {
+  struct stat target;
+  Other others[OTHERS];
+  if (stat(w->path, &target) != 0) return true;
+  bool own = is_source(w->paths.model, &target);
+  list_others(&w->paths, others);
+  for (int i = 0; i < OTHERS; i++) own |= others[i].path && *others[i].path && is_source(others[i].path, &target);
+  g_autofree char *loras = fk_loras_identity(w->loras, error); /* lines that begin with device and file */
+  if (!loras) return false;
+  g_autofree char *identity = g_strdup_printf("%ju %ju ", (uintmax_t)target.st_dev, (uintmax_t)target.st_ino);
+  g_auto(GStrv) lines = g_strsplit(loras, "\n", -1);
+  for (char **line = lines; *line; line++) own |= g_str_has_prefix(*line, identity);
+  if (S_ISREG(target.st_mode) && !own) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "%s: expected the name of a new file, or of one to replace, found %s", w->shown,
+              own                       ? "one of those that it would be made of"
+              : S_ISDIR(target.st_mode) ? "a folder"
+                                        : "neither a file nor a folder");
+  return false;
+}
+
 /* The adapters come into what is loaded from now on. */
 static bool adapt(const Writer *w, GError **error) {
   bool text_changed;
@@ -373,6 +409,7 @@ static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellab
   }
   plan.precision.either = false;
   w->paths = fk_load_paths(&plan, fk_options_get(options, "model-path"));
+  if (!check_target(w, error)) return false;
   w->model = fk_model_open_paths(&w->paths, &w->be, &plan.precision, true, error);
   const bool ok = w->model && adapt(w, error) && write_file(w, &plan, cancellable, error);
   fk_model_free(w->model);

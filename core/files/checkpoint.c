@@ -4,6 +4,7 @@
 
 #include "file.h"
 #include "fk-error.h"
+#include "pack.h"
 #include "quant-marks.h"
 #include "shapes.h"
 
@@ -78,6 +79,13 @@ static bool config_of_file(Opening *o, FkPart part, GError **error) {
 }
 
 static bool open_own_file(Opening *o, FkPart part, const char *path, GError **error) {
+  if (fk_pack_detect(path)) {
+    g_autofree char *shown = fk_shown_path(path);
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
+                "%s %s: expected tensors of %s, found a packed model, which only model-path takes", properties[part],
+                shown, fk_part_name(part));
+    return false;
+  }
   FkComponent *component = fk_component_open_file(path, error);
   if (!component) return false;
   if (!take(o, part, component, error)) return false;
