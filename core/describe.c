@@ -2,6 +2,7 @@
 /* What a file of weights is: fk_describe_file of fk.h. */
 #include "fk.h"
 #include "file.h"
+#include "lora-file.h"
 #include "model.h"
 #include "quant-marks.h"
 #include "shapes.h"
@@ -13,16 +14,17 @@ static const char *const properties[FK_PARTS] = {"clip-path", "t5-path", "model-
 /* "BF16 (12), F32 (3)" of the part's tensors, and their bytes. */
 static void append_types(GString *s, const FkNames *names, FkPart part) {
   g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
-  const FkSafetensors *file = fk_component_shard(names->part[part].component, 0);
+  const FkComponent *c = names->part[part].component;
   guint64 bytes = 0, n = 0;
-  for (size_t i = 0; i < fk_safetensors_count(file); i++) {
-    const FkStTensor *t = fk_safetensors_at(file, i);
-    if (fk_names_ignored(names, part, t->name)) continue;
-    const char *type = fk_st_type_name(t);
-    g_hash_table_insert(seen, (gpointer)type, GINT_TO_POINTER(GPOINTER_TO_INT(g_hash_table_lookup(seen, type)) + 1));
-    bytes += t->bytes;
-    n++;
-  }
+  for (size_t shard = 0; shard < fk_component_shards(c); shard++)
+    for (size_t i = 0; i < fk_safetensors_count(fk_component_shard(c, shard)); i++) {
+      const FkStTensor *t = fk_safetensors_at(fk_component_shard(c, shard), i);
+      if (fk_names_ignored(names, part, t->name)) continue;
+      const char *type = fk_st_type_name(t);
+      g_hash_table_insert(seen, (gpointer)type, GINT_TO_POINTER(GPOINTER_TO_INT(g_hash_table_lookup(seen, type)) + 1));
+      bytes += t->bytes;
+      n++;
+    }
   g_autoptr(GList) types = g_list_sort(g_hash_table_get_keys(seen), (GCompareFunc)strcmp);
   g_string_append_printf(s, "  tensors  %" G_GUINT64_FORMAT ", %.1f MB:", n, (double)bytes / 1e6);
   for (GList *it = types; it; it = it->next)
@@ -75,8 +77,24 @@ static void append_lacks(GString *s, const FkModel *m) {
   g_string_append(s, "tokenizers (tokenizer-path)\n");
 }
 
+/* A file, or a part's folder. */
+static FkComponent *open_any(const char *path, GError **error) {
+  static const char own[] = "diffusion_pytorch_model";
+  if (!g_file_test(path, G_FILE_TEST_IS_DIR)) return fk_component_open_file(path, error);
+  g_autofree char *file = g_strconcat(path, "/", own, ".safetensors", NULL),
+                  *index = g_strconcat(file, ".index.json", NULL);
+  const bool diffusers = g_file_test(file, G_FILE_TEST_EXISTS) || g_file_test(index, G_FILE_TEST_EXISTS);
+  return fk_component_open(path, diffusers ? own : "model", error);
+}
+
+static size_t count_tensors(const FkComponent *c) {
+  size_t n = 0;
+  for (size_t i = 0; i < fk_component_shards(c); i++) n += fk_safetensors_count(fk_component_shard(c, i));
+  return n;
+}
+
 char *fk_describe_file(const char *path, GError **error) {
-  g_autoptr(FkComponent) component = fk_component_open_file(path, error);
+  g_autoptr(FkComponent) component = open_any(path, error);
   if (!component || !fk_quant_marks_check(component, error)) return NULL;
   char message[256];
   FkFailure failure;
@@ -88,8 +106,7 @@ char *fk_describe_file(const char *path, GError **error) {
   }
   FkModel *m = g_new0(FkModel, 1);
   GString *s = g_string_new(NULL);
-  const FkSafetensors *file = fk_component_shard(component, 0);
-  g_string_append_printf(s, "%s: %zu tensors\n", fk_component_folder(component), fk_safetensors_count(file));
+  g_string_append_printf(s, "%s: %zu tensors\n", fk_component_folder(component), count_tensors(component));
   m->be = be;
   int parts = 0;
   for (int i = 0; i < FK_PARTS; i++) {
@@ -100,7 +117,8 @@ char *fk_describe_file(const char *path, GError **error) {
     append_part(s, m, (FkPart)i);
     parts++;
   }
-  if (!parts) g_string_append(s, "no part of a model that this program knows\n");
+  g_autofree char *adapters = parts ? NULL : fk_lora_file_describe(fk_component_shard(component, 0));
+  if (!parts) g_string_append(s, adapters ? adapters : "no part of a model that this program knows, and no adapters\n");
   append_lacks(s, m);
   fk_model_free(m);
   fk_backend_close(be);

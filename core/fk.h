@@ -466,9 +466,10 @@ typedef struct {
 FK_API bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
                     int bytes_per_value, FkPlan *plan, GError **error);
 
-/* What a file of weights is, as lines for people: for each part of a model in it, whose names its tensors have, their
- * types, the sizes that follow, and the memory that they would take; what does not fit, and what a model of this file
- * needs besides. (transfer full): g_free. NULL: FK_ERROR_MODEL_*, for a file that is no file of weights. */
+/* What a file of weights or a part's folder is, as lines for people: for each part of a model in it, whose names its
+ * tensors have, their types, the sizes that follow, and the memory that they would take; what does not fit, and what a
+ * model of this file needs besides; of adapters their kinds, modules and rank. (transfer full): g_free. NULL:
+ * FK_ERROR_MODEL_*, for a file that is no file of weights. */
 FK_API char *fk_describe_file(const char *path, GError **error);
 
 G_END_DECLS

@@ -152,11 +152,24 @@ static bool take_words(char **words, const char *config, Request *r, GError **er
   return true;
 }
 
+/* A folder with weights and without what a whole model has. */
+static bool part_folder(const char *path) {
+  static const char *const files[] = {"diffusion_pytorch_model.safetensors", "model.safetensors",
+                                      "diffusion_pytorch_model.safetensors.index.json", "model.safetensors.index.json"};
+  g_autofree char *whole = g_build_filename(path, "model_index.json", NULL);
+  bool some = false;
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    g_autofree char *file = g_build_filename(path, files[i], NULL);
+    some |= g_file_test(file, G_FILE_TEST_EXISTS);
+  }
+  return some && !g_file_test(whole, G_FILE_TEST_EXISTS);
+}
+
 /* Words that are all files are what is asked about, each by itself. A packed model is opened as a folder is. */
 static bool only_files(char **words) {
   bool some = false;
   for (char **p = words; *p; p++) {
-    if (!g_file_test(*p, G_FILE_TEST_IS_REGULAR) || doctor_packed(*p)) return false;
+    if (!part_folder(*p) && (!g_file_test(*p, G_FILE_TEST_IS_REGULAR) || doctor_packed(*p))) return false;
     some = true;
   }
   return some;

@@ -282,6 +282,18 @@ static void unmatched(void) {
   g_assert_no_error(error);
 }
 
+/* A model's own file has norms as a control LoRA has, and no adapter. */
+static void whole_model(void) {
+  LoraFile f = lora_file_new();
+  g_autofree float *values = g_new0(float, 4 * D);
+  lora_put(&f, "double_blocks.0.img_attn.norm.key_norm.scale", "[128]", values, 128);
+  lora_put(&f, "double_blocks.0.img_attn.proj.weight", "[4,256]", values, 4 * D);
+  g_autofree char *path = lora_write(&f, "whole");
+  g_autoptr(GError) error = NULL;
+  set(path, &error);
+  assert_error(error, FK_ERROR_MODEL_MISMATCH, "none of its 2 tensors is an adapter", "double_blocks");
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
@@ -297,6 +309,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/lora-bad/lists", lists);
   g_test_add_func("/lora-bad/large", large);
   g_test_add_func("/lora-bad/unmatched", unmatched);
+  g_test_add_func("/lora-bad/whole-model", whole_model);
   const int failed = g_test_run();
   fk_model_free(model);
   fk_backend_close(be);

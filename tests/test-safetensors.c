@@ -218,7 +218,7 @@ static void test_bad_files(void) {
   g_autofree char *under = scratch_path("good.safetensors/x.safetensors");
   g_free(write_safetensors("good.safetensors", "{}", NULL, 0));
   refuse(missing, FK_ERROR_MODEL_MISSING, "No such file");
-  refuse(under, FK_ERROR_MODEL_MISSING, "what should be a folder is a file");
+  refuse(under, FK_ERROR_MODEL_MISSING, "to be a folder or a packed model, found another file");
   g_assert_cmpint(g_mkdir(folder, 0700), ==, 0);
   refuse(folder, FK_ERROR_MODEL_BAD, "found a folder");
   g_assert_cmpint(mkfifo(pipe_path, 0600), ==, 0);

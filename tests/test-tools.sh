@@ -159,6 +159,9 @@ if command -v python3 >/dev/null; then
   grep -q '^lacks  *text_encoder (clip-path), text_encoder_2 (t5-path), vae (vae-path), tokenizers' "$log" &&
     grep -q '^lacks  *tokenizers (tokenizer-path)' "$log" && grep -q 'memory  *20.5 MB as bfloat16 (CUDA), 41.0 MB' "$log"
   check /tools/doctor/what-files-lack-and-take $?
+  expect /tools/doctor/adapters-and-a-part "$doctor" "$model/../cyanotype.safetensors" "$model/vae"
+  grep -q '^adapters (loras)' "$log" && grep -q '^  modules  44, rank 8$' "$log" && grep -q '^vae (vae-path)' "$log"
+  check /tools/doctor/says-what-adapters-are $?
   expect /tools/doctor/a-file-with-parts "$doctor" made/flux.gguf "vae-path=$model" clip-path=made/clip.safetensors \
     t5-path=made/t5.gguf "tokenizer-path=$model" max-area=65536
 fi

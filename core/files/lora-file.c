@@ -94,14 +94,22 @@ static bool fail(const FkLoraFile *f, FkError code, const char *name, GError **e
   return false;
 }
 
-static bool check_refused(const FkLoraFile *f, const char *name, GError **error) {
+/* NULL: of none of these. Norms are of a control LoRA beside adapters alone: a whole model has them too. */
+static const char *refused_kind(const char *name, bool adapters, bool *control) {
   for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
-    if (!g_pattern_match_simple(refused[i].pattern, name)) continue;
-    const bool control = strstr(refused[i].kind, "control");
-    return fail(f, FK_ERROR_MODEL_MISMATCH, name, error, "%s cannot be applied%s", refused[i].kind,
+    *control = strstr(refused[i].kind, "control") != NULL;
+    if ((adapters || !*control) && g_pattern_match_simple(refused[i].pattern, name)) return refused[i].kind;
+  }
+  return NULL;
+}
+
+static bool check_refused(const FkLoraFile *f, const char *name, GError **error) {
+  bool control;
+  const char *kind = refused_kind(name, f->adapters, &control);
+  if (kind)
+    return fail(f, FK_ERROR_MODEL_MISMATCH, name, error, "%s cannot be applied%s", kind,
                 control ? ": it needs a second image beside the one that is edited, which this model has no inputs for"
                         : "; LoRA, DoRA, LoHa, LoKr and differences can");
-  }
   return true;
 }
 
@@ -118,6 +126,13 @@ static int split(const char *name, size_t *stem) {
   }
   *stem = bytes - longest;
   return slot;
+}
+
+static bool has_adapters(const FkSafetensors *file) {
+  size_t stem;
+  for (size_t i = 0; i < fk_safetensors_count(file); i++)
+    if (split(fk_safetensors_at(file, i)->name, &stem) >= 0) return true;
+  return false;
 }
 
 /* ---- Groups ---- */
@@ -156,6 +171,7 @@ static bool add_tensor(FkLoraFile *f, GHashTable *by_stem, const FkLoraNames *na
 static bool collect(FkLoraFile *f, const FkLoraNames *names, GError **error) {
   g_autoptr(GHashTable) by_stem = g_hash_table_new(fk_text_hash, g_str_equal);
   const size_t n = fk_safetensors_count(f->file);
+  f->adapters = has_adapters(f->file);
   for (size_t i = 0; i < n; i++)
     if (!add_tensor(f, by_stem, names, fk_safetensors_at(f->file, i), error)) return false;
   if (f->groups->len) return true;
@@ -484,4 +500,49 @@ void fk_lora_file_free(FkLoraFile *f) {
   g_ptr_array_unref(f->groups);
   for (int i = 0; i < FK_LORA_SHOWN; i++) g_free(f->shown[i]);
   g_free(f);
+}
+
+/* ---- For people ---- */
+
+/* What the slots of a module mean: bits of kinds. */
+static const char *const kinds[] = {"LoRA", "LoHa", "LoKr", "differences", "DoRA"};
+
+static int kind_of(int slot) {
+  return slot <= FK_SLOT_DOWN                                ? 1 << 0
+         : slot <= FK_SLOT_HADA_W2B                          ? 1 << 1
+         : slot <= FK_SLOT_LOKR_W2B                          ? 1 << 2
+         : slot == FK_SLOT_DIFF || slot == FK_SLOT_DIFF_BIAS ? 1 << 3
+         : slot == FK_SLOT_MAGNITUDE                         ? 1 << 4
+                                                             : 0;
+}
+
+char *fk_lora_file_describe(const FkSafetensors *file) {
+  g_autoptr(GHashTable) stems = g_hash_table_new_full(fk_text_hash, g_str_equal, g_free, NULL);
+  GString *s = g_string_new("adapters (loras)\n  kinds    ");
+  int64_t least = INT64_MAX, most = 0;
+  int found = 0, others = 0;
+  const char *cannot = NULL;
+  for (size_t i = 0; i < fk_safetensors_count(file); i++) {
+    const FkStTensor *t = fk_safetensors_at(file, i);
+    size_t bytes;
+    bool control;
+    const int slot = split(t->name, &bytes);
+    if (!cannot) cannot = refused_kind(t->name, true, &control);
+    others += slot < 0;
+    if (slot < 0) continue;
+    g_hash_table_add(stems, g_strndup(t->name, bytes));
+    found |= kind_of(slot);
+    if (slot != FK_SLOT_DOWN || t->rank < 1) continue;
+    least = MIN(least, t->dim[0]);
+    most = MAX(most, t->dim[0]);
+  }
+  for (size_t i = 0, n = 0; i < G_N_ELEMENTS(kinds); i++)
+    if (found >> i & 1) g_string_append_printf(s, "%s%s", n++ ? ", " : "", kinds[i]);
+  g_string_append_printf(s, "\n  modules  %u", g_hash_table_size(stems));
+  if (most) g_string_append_printf(s, ", rank %" G_GINT64_FORMAT, least);
+  if (most > least) g_string_append_printf(s, " to %" G_GINT64_FORMAT, most);
+  if (others) g_string_append_printf(s, "; %d tensors are of none", others);
+  if (cannot) g_string_append_printf(s, "\n  wrong    %s cannot be applied", cannot);
+  g_string_append_c(s, '\n');
+  return g_string_free(s, !found && !cannot);
 }

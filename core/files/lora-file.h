@@ -44,6 +44,7 @@ typedef struct {
   FkSafetensors *file;
   FkJsonTree *metadata; /* peft's; NULL: none */
   GPtrArray *groups;    /* FkLoraGroup, owned; in the order of the file's bytes */
+  bool adapters;        /* some tensor is one by its name */
   const char *dialect;
   char *shown[FK_LORA_SHOWN]; /* of the first of these */
   int unmatched;
@@ -52,6 +53,8 @@ typedef struct {
 /* Opens and checks. Errors as fk_loras_open, without those of the list. */
 FkLoraFile *fk_lora_file_open(const char *path, const FkLoraNames *names, GError **error);
 void fk_lora_file_free(FkLoraFile *file); /* (nullable) */
+/* Lines on a file of adapters, for people, by its names alone. (transfer full): NULL: it has none. */
+char *fk_lora_file_describe(const FkSafetensors *file);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkLoraFile, fk_lora_file_free)
 

@@ -237,14 +237,15 @@ int fk_file_open_inside(const char *path, uint64_t *size, GError **error) {
   g_autofree char *shown = fk_shown_path(path), *outer = g_strdup(path);
   for (char *slash; (slash = strrchr(outer, '/'));) {
     *slash = 0;
-    if (!g_file_test(outer, G_FILE_TEST_IS_REGULAR)) continue;
+    if (!g_file_test(outer, G_FILE_TEST_EXISTS)) continue;
     if (!fk_pack_detect(outer)) break;
     g_autoptr(FkPack) p = fk_pack_open(outer, error);
     return p ? unpack(p, path + (slash - outer) + 1, shown, size, error) : -1;
   }
+  const bool regular = g_file_test(outer, G_FILE_TEST_IS_REGULAR);
+  g_autofree char *there = fk_shown_path(outer);
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING,
-              "%s: cannot be opened: what should be a folder is a file that is "
-              "no packed model",
-              shown);
+              "%s: cannot be opened: expected %s to be a folder or a packed model, found %s", shown, there,
+              regular ? "another file" : "neither a folder nor a file");
   return -1;
 }
