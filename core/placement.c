@@ -107,6 +107,7 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
   g_autoptr(GString) s = g_string_new(NULL);
   const char *path = e->model->path ? e->model->path : fk_options_get(e->options, "model-path");
   g_autoptr(FkSettings) settings = fk_settings_new();
+  if (!work) fk_settings_set(settings, "max-area", "4096", NULL); /* no edit is known: the smallest, which needs some */
   for (size_t i = 0; i < G_N_ELEMENTS(tries); i++) {
     g_autoptr(FkOptions) options = fk_options_copy(e->options);
     g_autofree char *text =
@@ -119,7 +120,8 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
         !fk_plan(path ? path : "kontext-dev", options, settings, 64, 64, e->be->dtype == FK_F32 ? 4 : 2, &p, NULL))
       continue;
     if (!strcmp(tries[i][0], "weight-storage") && strcmp(p.storage, "file")) continue; /* files have no such forms */
-    const double bytes = p.placed_bytes + p.cache_bytes + (double)work + (double)e->be->fixed_bytes;
+    const double least = work ? (double)work : p.arena_bytes;
+    const double bytes = p.placed_bytes + p.cache_bytes + least + (double)e->be->fixed_bytes;
     if (bytes > (double)limit_of(e, limit) || p.host_bytes > (double)fk_placement_host(e)) continue;
     g_string_append_printf(s, "%s%s=%s", s->len ? ", or " : "", tries[i][0], tries[i][1]);
     if (tries[i][2]) g_string_append_printf(s, " %s=%s", tries[i][2], tries[i][3]);

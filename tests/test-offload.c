@@ -332,6 +332,30 @@ static void refused(void) {
   assert_error(error, FK_ERROR_MEMORY, "max-vram is 1000000", "");
 }
 
+/* What an error says would fit opens, whatever the limit. */
+static void suggested(void) {
+  int some = 0;
+  for (int megabytes = 16; megabytes < 140; megabytes += 3) {
+    g_autoptr(GError) error = NULL;
+    g_autofree char *limit = g_strdup_printf("%d000000", megabytes);
+    const char *const none[] = {"offload", "none", "max-vram", limit, NULL};
+    g_autoptr(FkEngine) engine = open_engine(none, &error);
+    const char *says = engine ? NULL : strstr(error->message, "what fits: ");
+    if (!says) continue;
+    g_auto(GStrv) all = g_strsplit(says + strlen("what fits: "), ", or ", -1);
+    for (char **one = all; *one; one++, some++) {
+      const char *pairs[7] = {"max-vram", limit};
+      g_autoptr(GError) wrong = NULL;
+      g_auto(GStrv) words = g_strsplit_set(*one, " =", -1);
+      for (int i = 0; *words[i] != '('; i++) pairs[2 + i] = words[i];
+      g_autoptr(FkEngine) other = open_engine(pairs, &wrong);
+      g_test_message("%s: %s", limit, *one);
+      g_assert_no_error(wrong);
+    }
+  }
+  g_assert_cmpint(some, >, 3);
+}
+
 /* An edit that is stopped while parts change leaves an engine that goes on. */
 static void stopped(void) {
   static const char *const model[] = {"offload", "model", NULL};
@@ -382,6 +406,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/offload/damaged", damaged);
   g_test_add_func("/offload/automatic", automatic);
   g_test_add_func("/offload/refused", refused);
+  g_test_add_func("/offload/suggested", suggested);
   g_test_add_func("/offload/stopped", stopped);
   g_test_add_func("/offload/published", published);
   const int status = g_test_run();
