@@ -138,6 +138,13 @@
  * Returns: (transfer none) (nullable): its value
  */
 /**
+ * fk_settings_decided:
+ * @settings: settings
+ * @name: a property
+ *
+ * Returns: (transfer none) (nullable): its value once the preset has decided it
+ */
+/**
  * fk_set:
  * @options: (nullable): options
  * @settings: (nullable): settings

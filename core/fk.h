@@ -75,8 +75,9 @@ typedef struct {
   const char *const *meaning; /* FK_KIND_ENUM: one sentence for each */
   bool playing;               /* may change while frames flow */
   bool controllable;          /* may be driven by a GstController */
-  /* what `auto` becomes under exact, quality, balanced, fast, turbo; NULL: follows from the rest */
-  const char *presets[5];
+  /* what `auto` (numbers: the least value) becomes under each preset, in the order of its values; NULL: follows from
+   * the rest */
+  const char *presets[6];
   bool both;   /* scope FK_SCOPE_SETTING, and an option too: `auto` of options follows from it */
   bool memory; /* a setting: another value needs another memory plan; an option: another engine */
   bool file;   /* names files of this machine: not to be taken from requests of others */
@@ -121,6 +122,9 @@ FK_API FkSettings *fk_settings_copy(const FkSettings *settings);
 FK_API void fk_settings_free(FkSettings *settings);
 FK_API bool fk_settings_set(FkSettings *settings, const char *name, const char *value, GError **error);
 FK_API const char *fk_settings_get(const FkSettings *settings, const char *name);
+/* What the setting is once the preset has decided it: "28" for steps=0. Where no preset says what `auto` is, and for a
+ * name that is no setting's, as fk_settings_get. (transfer none, nullable): until a setting is changed. */
+FK_API const char *fk_settings_decided(const FkSettings *settings, const char *name);
 /* Sets a property in whichever of the two has it (`both` rows: in both), for callers that take "name=value" of any.
  * options, settings: nullable; its properties are unknown then. */
 FK_API bool fk_set(FkOptions *options, FkSettings *settings, const char *name, const char *value, GError **error);
@@ -128,7 +132,8 @@ FK_API bool fk_set(FkOptions *options, FkSettings *settings, const char *name, c
 FK_API bool fk_settings_batchable(const FkSettings *a, const FkSettings *b);
 /* Checks everything that does not need an engine: settings that cannot be combined, and a mask that does not fit. */
 FK_API bool fk_settings_check(const FkSettings *settings, GError **error);
-/* Settings that were set and change nothing beside the others: worth a warning, never an error. (transfer full): names
+/* Settings that were set and change nothing beside the others, and one that is not set though the preset is of no use
+ * without it: worth a warning, never an error. (transfer full): names
  * in [2i], reasons in [2i+1], NULL-terminated; g_strfreev. */
 FK_API char **fk_settings_idle(const FkSettings *settings);
 

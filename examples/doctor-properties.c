@@ -43,8 +43,12 @@ static void print_optimizations(void) {
   static const char *const classes[] = {"", "same", "rounding", "lossy"};
   size_t n;
   const FkProperty *p = fk_properties(&n);
-  printf("\n## Optimizations\n\n| property | class | values | exact | quality | balanced | fast | turbo | what |\n"
-         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  printf("\n## Optimizations\n\n| property | class | values |");
+  for (size_t i = 0; i < n; i++)
+    for (int k = 0; !strcmp(p[i].name, "preset") && p[i].values[k]; k++) printf(" %s |", p[i].values[k]);
+  printf(" what |\n| --- | --- | --- |");
+  for (size_t k = 0; k < G_N_ELEMENTS(p->presets); k++) printf(" --- |");
+  printf(" --- |\n");
   for (size_t i = 0; i < n; i++) {
     if (p[i].optimization == FK_CLASS_NONE) continue;
     g_autofree char *values = values_text(&p[i]);
@@ -82,7 +86,7 @@ void doctor_properties(void) {
       "# Tuning: every property of the engine\n\n"
       "<!-- generated: fluxkontext-doctor --properties > docs/tuning.md -->\n\n"
       "Made from the table in `core/settings/properties.c`, from which the element's properties, the presets and the `active` "
-      "report come\ntoo. An optimization left at `auto` (numbers: -1) is what `preset` says; an explicit "
+      "report come\ntoo. An optimization left at `auto` (numbers: -1, `steps`: 0) is what `preset` says; an explicit "
       "value wins over the "
       "preset whatever\nthe order of setting, and one that cannot be had is an error before the first frame.\n\n"
       "Classes are promises that tests hold: *same*: not one byte of the result changes; *rounding*: results differ "

@@ -23,13 +23,13 @@ static gchar *pixel_hash(const FkImage *image) {
   return g_strdup(g_checksum_get_string(sum));
 }
 
-/* Every setting that has a value. (transfer full) */
+/* Every setting that has a value, once the preset has decided it. (transfer full) */
 static GstStructure *settings_structure(const FkSettings *settings) {
   GstStructure *structure = gst_structure_new_empty("settings");
   size_t count;
   const FkProperty *rows = fk_properties(&count);
   for (size_t i = 0; i < count; i++) {
-    const char *value = rows[i].scope == FK_SCOPE_SETTING ? fk_settings_get(settings, rows[i].name) : NULL;
+    const char *value = rows[i].scope == FK_SCOPE_SETTING ? fk_settings_decided(settings, rows[i].name) : NULL;
     if (value) gst_structure_set(structure, rows[i].name, G_TYPE_STRING, value, NULL);
   }
   return structure;

@@ -78,7 +78,7 @@ gi.require_version("Fk", "1.0")
 from gi.repository import Fk, Gio, GLib
 settings, options = Fk.Settings.new(), Fk.Options.new()
 settings.set("steps", "3")
-assert settings.copy().get("steps") == "3" and settings.get("sigmas") == "flow"
+assert settings.copy().get("steps") == "3" and settings.get("sigmas") == "auto"
 Fk.set(options, settings, "backend", "null")
 engine = Fk.Engine.new(options)
 assert engine.output_size(settings, 64, 48) == (True, 64, 48)

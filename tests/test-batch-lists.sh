@@ -74,7 +74,7 @@ while IFS='|' read -r line message; do
   check "/batch/json/refuses $message" $?
 done <<'EOF'
 {"input": "a.png", "stepz": 4}|stepz
-{"input": "a.png", "steps": 0}|steps: "0"
+{"input": "a.png", "steps": -1}|steps: "-1"
 {"input": "a.png", "steps": [4]}|steps: expected a text
 {"input": "a.png", "threads": 4}|threads
 {"input": "a.png", "output": "../b.png"}|not below the folder

@@ -335,7 +335,7 @@ static void no_block_left(void) {
 
 /* Every row names properties that exist and gives a reason; presets alone never refuse themselves. */
 static void table(void) {
-  static const char *const presets[] = {"exact", "quality", "balanced", "fast", "turbo"};
+  static const char *const presets[] = {"exact", "quality", "balanced", "fast", "turbo", "few-step"};
   size_t n;
   const FkInteraction *t = fk_interactions(&n);
   for (size_t i = 0; i < n; i++) {
@@ -343,7 +343,7 @@ static void table(void) {
     g_assert_true(strchr("=!>", t[i].a_when[0]) && strchr("=!><", t[i].b_when[0]));
     g_assert_cmpint((int)strlen(t[i].reason), >, 10);
   }
-  for (int i = 0; i < 4; i++) {
+  for (size_t i = 0; i < G_N_ELEMENTS(presets); i++) {
     g_autofree char *text = g_strdup_printf("preset=%s", presets[i]);
     g_autoptr(FkSettings) s = settings_of(text);
     g_assert_true(fk_settings_check(s, NULL));

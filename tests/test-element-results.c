@@ -188,7 +188,7 @@ static void test_one_frame_of_batch(void) {
 static void test_one_frame_refused(void) {
   static const struct {
     const gchar *fields, *word, *property;
-  } cases[] = {{"steps=0", "steps", "steps"},
+  } cases[] = {{"steps=-1", "steps", "steps"},
                {"steps=(string)many", "many", "steps"},
                {"size-mode=native", "READY", "size-mode"},
                {"model-path=/x", "no setting", "model-path"},

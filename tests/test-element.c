@@ -267,6 +267,22 @@ static void test_preset_file(void) {
   g_assert_false(gst_preset_load_preset(GST_PRESET(t->element), "Nothing of this name"));
 }
 
+/* What a preset of the engine decides is not written down: loaded, it decides again. */
+static void test_preset_leaves_steps(void) {
+  g_autoptr(Tester) t = tester_new("preset=few-step");
+  GstPreset *preset = GST_PRESET(t->element);
+  gint steps, scheduler;
+  g_assert_true(gst_preset_save_preset(preset, "Few"));
+  gst_util_set_object_arg(G_OBJECT(t->element), "preset", "exact");
+  gst_util_set_object_arg(G_OBJECT(t->element), "scheduler", "heun");
+  g_object_set(t->element, "steps", 28, NULL);
+  g_assert_true(gst_preset_load_preset(preset, "Few"));
+  g_object_get(t->element, "steps", &steps, "scheduler", &scheduler, NULL);
+  g_assert_cmpint(steps, ==, 0);
+  g_assert_cmpint(scheduler, ==, 0);
+  g_assert_true(gst_preset_delete_preset(preset, "Few"));
+}
+
 /* In a launch line a preset is applied after the properties, wherever it stands; what it does not name stays. */
 static void test_preset_launch(void) {
   g_autoptr(Tester) t = tester_new("@preset=Production steps=3 max-area=65536");
@@ -298,7 +314,7 @@ static void test_preset_round_trip(void) {
                "prompt-cache", &cache, "model-path", &path, NULL);
   g_assert_cmpfloat_with_epsilon(guidance, 1.0 / 3, 1e-12);
   g_assert_cmpuint(seed, ==, G_MAXUINT64);
-  g_assert_cmpint(scheduler, ==, 4);
+  g_assert_cmpint(scheduler, ==, 5);
   g_assert_cmpint(cache, ==, 2);
   g_assert_cmpstr(prompt, ==, "kept"); /* what to edit and where the model lies are no matter of a preset */
   g_assert_cmpstr(path, ==, "/two");
@@ -381,7 +397,7 @@ static void test_restart(void) {
 }
 
 static void add_tests(void) {
-  static const gchar *const out_of_range[][2] = {{"steps", "0"},       {"steps", "1001"},        {"batch-size", "0"},
+  static const gchar *const out_of_range[][2] = {{"steps", "-1"},      {"steps", "1001"},        {"batch-size", "0"},
                                                  {"batch-size", "65"}, {"cuda-device-id", "-2"}, {"max-area", "-1"}};
   g_test_add_func("/element/factory", test_factory);
   g_test_add_func("/element/templates", test_templates);
@@ -399,6 +415,7 @@ static void add_tests(void) {
   g_test_add_func("/element/properties/controller", test_controller);
   g_test_add_func("/element/preset/file", test_preset_file);
   g_test_add_func("/element/preset/launch", test_preset_launch);
+  g_test_add_func("/element/preset/leaves-steps", test_preset_leaves_steps);
   g_test_add_func("/element/preset/round-trip", test_preset_round_trip);
   g_test_add_func("/element/state/null-ready", test_null_ready);
   g_test_add_data_func("/element/state/ready-paused/async", "true", test_ready_paused);

@@ -143,6 +143,15 @@ static void idle(void) {
   fk_settings_set(s, "step-cache-threshold", "-1.0", NULL); /* its default */
   g_auto(GStrv) one = fk_settings_idle(s);
   g_assert_cmpuint(g_strv_length(one), ==, 2);
+  fk_settings_set(s, "preset", "few-step", NULL); /* and the cache's numbers as above */
+  g_auto(GStrv) few = fk_settings_idle(s);
+  g_assert_cmpuint(g_strv_length(few), ==, 4);
+  g_assert_cmpstr(few[0], ==, "loras");
+  g_assert_nonnull(strstr(few[1], "preset=few-step"));
+  fk_settings_set(s, "loras", "few.safetensors:0.125", NULL);
+  g_auto(GStrv) enough = fk_settings_idle(s);
+  g_assert_cmpuint(g_strv_length(enough), ==, 2);
+  fk_settings_set(s, "loras", NULL, NULL);
   fk_settings_set(s, "preset", "fast", NULL); /* now a cache runs, with runs that grow */
   g_auto(GStrv) used = fk_settings_idle(s);
   g_assert_cmpuint(g_strv_length(used), ==, 0);

@@ -84,6 +84,18 @@ gst-launch-1.0 videotestsrc num-buffers=1 ! fluxkontextedit backend=null @preset
 grep -q 'No such preset' "$log"
 check /launch/preset/unknown-is-told $?
 
+# preset=few-step has steps of its own, gives way wherever it stands, and says that it wants an adapter.
+few() { # words...
+  gst-launch-1.0 -m videotestsrc num-buffers=1 ! fluxkontextedit backend=null "$@" ! fakesink >"$log" 2>&1
+}
+few preset=few-step && grep -q 'step 4 of 4' "$log" &&
+  grep -q 'loras has no effect: .*preset=few-step' "$log"
+check /launch/preset/few-step $?
+few preset=few-step steps=28 && grep -q 'step 28 of 28' "$log"
+check /launch/preset/steps-behind $?
+few steps=28 preset=few-step && grep -q 'step 28 of 28' "$log"
+check /launch/preset/steps-before $?
+
 # ---- The README's lines, with the null backend, test pictures and no camera ----
 
 for i in 0 1 2; do

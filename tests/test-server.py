@@ -592,7 +592,7 @@ def bad():
                  ('size', '16400x16'), ('size', '-16x16'), ('response_format', 'url'), ('response_format', 'xml'),
                  ('output_format', 'gif'), ('output_compression', 101), ('output_compression', -1), ('stream', 'maybe'),
                  ('partial_images', 51), ('partial_images', -1), ('partial_images', 'x'), ('seed', -1), ('seed', 'x'),
-                 ('steps', 0), ('steps', 1001),
+                 ('steps', -1), ('steps', 1001),
                  ('steps', 'many'), ('steps', []), ('guidance', -1), ('guidance', 1e300), ('true_cfg_scale', 0.5),
                  ('scheduler', 'ddim'), ('preset', 'best'), ('max_area', -1), ('trace_file', '/tmp/x'),
                  ('trace-file', 'x'),
@@ -604,7 +604,7 @@ def bad():
         for path in ('/v1/images/edits', '/v1/edits'):
             for name, value in wrong: refused(path, codes, **{name: value})
         assert refused('/v1/images/edits', ['unknown_parameter'], nothing=1)['param'] == 'nothing'
-        assert 'steps' in refused('/v1/images/edits', ['invalid_value'], steps=0)['message']
+        assert 'steps' in refused('/v1/images/edits', ['invalid_value'], steps=-1)['message']
         refused('/v1/images/edits', ['unsupported_url'], image='http://127.0.0.1/x.png')
         refused('/v1/images/edits', ['unknown_parameter'], trace_file='/tmp/x')
         answer = server.post('/v1/images/edits', {**good, 'model': 'other'})
@@ -779,7 +779,7 @@ def apis():
     def benchmark():
         answer = server.get('/benchmark?n=2&size=64x64&steps=1')
         assert answer.status == 200 and len(answer.json['ms']) == 2 and answer.json['mean_ms'] > 0, answer
-        for query in ('n=0', 'n=21', 'n=x', 'size=x', 'size=5000x5000', 'steps=0', 'size=auto'):
+        for query in ('n=0', 'n=21', 'n=x', 'size=x', 'size=5000x5000', 'steps=-1', 'size=auto'):
             detail(server.get('/benchmark?' + query), 400)
     check('apis/benchmark', benchmark)
 
@@ -794,7 +794,7 @@ def apis():
         assert server.post('/sdapi/v1/img2img', {**body, 'seed': -1}).status == 200
         for status, wrong in ((404, {'sampler_name': 'none'}), (400, {'init_images': []}),
                               (400, {'init_images': ['!']}),
-                              (400, {'prompt': ''}), (400, {'steps': 0}), (400, {'batch_size': 11}),
+                              (400, {'prompt': ''}), (400, {'steps': -1}), (400, {'batch_size': 11}),
                               (400, {'batch_size': 5, 'n_iter': 5}),
                               (400, {'resize_mode': 2}), (400, {'width': 5}), (400, {'mask': 5}), (400, {'seed': 'x'})):
             detail(server.post('/sdapi/v1/img2img', {**body, **wrong}), status)

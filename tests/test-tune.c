@@ -28,6 +28,9 @@ static void table_rules(void) {
       g_assert_cmpuint(g_strv_length((char **)p[i].values), ==, g_strv_length((char **)p[i].meaning));
     if (p[i].controllable) g_assert_true(p[i].playing);
     if (p[i].scope == FK_SCOPE_OPTION) g_assert_false(p[i].playing);
+    /* What a preset decides has a value for each, as the property takes it. */
+    for (int k = 0; p[i].presets[0] && k < FK_PRESETS; k++)
+      g_assert_true(fk_values_parse(&p[i], p[i].presets[k], NULL));
     if (p[i].optimization == FK_CLASS_NONE) continue;
     /* An optimization is left to the preset unless somebody says otherwise, and
      * every preset says what it is. */
@@ -37,6 +40,8 @@ static void table_rules(void) {
   }
   g_assert_null(fk_properties_find("no-such-row"));
 }
+
+#define FEW 4 /* steps of preset=few-step */
 
 static size_t field_bytes(FkKind kind) {
   switch (kind) {
@@ -139,12 +144,9 @@ static void needs(void) {
   static const struct {
     const char *name;
     uint32_t needs;
-  } rows[] = {{"fused-qkv", FK_CAN_FUSED_QKV},
-              {"flash-attention", FK_CAN_FLASH},
-              {"fused-codes", FK_CAN_FUSED_CODES},
-              {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
-              {"cuda-graph", FK_CAN_GRAPH},
-              {"expand-ahead", FK_CAN_EXPAND_AHEAD}};
+  } rows[] = {{"fused-qkv", FK_CAN_FUSED_QKV},     {"flash-attention", FK_CAN_FLASH},
+              {"fused-codes", FK_CAN_FUSED_CODES}, {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
+              {"cuda-graph", FK_CAN_GRAPH},        {"expand-ahead", FK_CAN_EXPAND_AHEAD}};
   FkBackend *be = open_null();
   for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
     const FkProperty *p = fk_properties_find(rows[i].name);
@@ -236,7 +238,7 @@ static void load_plan(void) {
 
 /* Nothing lossy under exact and quality: all lossy rows are at their "off". */
 static void presets_keep_their_word(void) {
-  static const char *const presets[] = {"exact", "quality"};
+  static const char *const presets[] = {"exact", "quality", "few-step"}; /* steps aside */
   FkBackend *be = open_null();
   for (size_t i = 0; i < G_N_ELEMENTS(presets); i++) {
     FkTune t;
@@ -368,6 +370,57 @@ static void explicit_wins(void) {
   fk_backend_close(be);
 }
 
+static int steps_of(FkBackend *be, const char *first[2], const char *second[2]) {
+  g_autoptr(FkSettings) s = fk_settings_new();
+  FkTune t;
+  g_assert_true(fk_settings_set(s, first[0], first[1], NULL) && fk_settings_set(s, second[0], second[1], NULL));
+  g_assert_true(fk_tune_resolve(s, be, &t, NULL));
+  g_assert_cmpint(t.scheduler, ==, FK_SCHEDULER_EULER);
+  g_assert_cmpint(t.sigmas, ==, FK_SIGMAS_FLOW);
+  g_autofree char *decided = g_strdup_printf("%d", t.steps);
+  g_assert_cmpstr(fk_settings_decided(s, "steps"), ==, decided);
+  g_assert_cmpstr(fk_settings_decided(s, "scheduler"), ==, "euler");
+  return t.steps;
+}
+
+/* A preset has steps of its own; those that somebody asked for win, were they the default's, in any order. */
+static void preset_steps(void) {
+  static const struct {
+    const char *preset, *steps;
+    int want;
+  } cases[] = {{"quality", "0", 28}, {"turbo", "0", 28},        {"few-step", "0", FEW}, {"few-step", "28", 28},
+               {"few-step", "1", 1}, {"exact", "28", 28},       {"balanced", "14", 14}, {"fast", "0", 28},
+               {"few-step", "8", 8}, {"few-step", "1000", 1000}};
+  FkBackend *be = open_null();
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    const char *preset[] = {"preset", cases[i].preset}, *steps[] = {"steps", cases[i].steps};
+    g_assert_cmpint(steps_of(be, preset, steps), ==, cases[i].want);
+    g_assert_cmpint(steps_of(be, steps, preset), ==, cases[i].want);
+  }
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_assert_cmpstr(fk_settings_decided(s, "step-cache"), ==, "none");
+  g_assert_cmpstr(fk_settings_decided(s, "guidance"), ==, "2.5");
+  g_assert_null(fk_settings_decided(s, "negative-prompt"));
+  g_assert_null(fk_settings_decided(s, "threads"));
+  g_assert_null(fk_settings_decided(s, "no-such-row"));
+  fk_backend_close(be);
+}
+
+/* A cache that was asked for by name takes no numbers of the preset's, and leaves the preset its steps. */
+static void preset_steps_stay(void) {
+  FkBackend *be = open_null();
+  const char *preset[] = {"preset", "few-step"}, *cache[] = {"step-cache", "first-block"};
+  g_assert_cmpint(steps_of(be, preset, cache), ==, FEW);
+  g_autoptr(FkSettings) s = fk_settings_new();
+  g_autoptr(GError) error = NULL;
+  fk_settings_set(s, "preset", "few-step", NULL);
+  fk_settings_set(s, "step-cache", "dbcache", NULL);
+  fk_settings_set(s, "step-cache-mask", "111", NULL);
+  g_assert_false(fk_settings_check(s, &error)); /* a mask is as long as the preset's steps */
+  assert_error(error, FK_ERROR_OPTION_BAD, "step-cache-mask", "3 characters for " G_STRINGIFY(FEW));
+  fk_backend_close(be);
+}
+
 /* The numbers of a preset's step cache are for that cache alone: not for one
  * asked for by name; and each gives way. */
 static void preset_cache_numbers(void) {
@@ -407,10 +460,14 @@ static void report(void) {
   g_autoptr(FkSettings) s = fk_settings_new();
   fk_settings_set(s, "vae-tiling", "on", NULL);
   fk_settings_set(s, "preset", "exact", NULL);
+  fk_settings_set(s, "sigmas", "beta", NULL);
   g_auto(GStrv) list = fk_tune_report(s, be);
   for (size_t i = 0; i < n; i++) {
-    if (p[i].optimization == FK_CLASS_NONE || p[i].scope != FK_SCOPE_SETTING) continue;
+    const bool steps = !strcmp(p[i].name, "steps") || !strcmp(p[i].name, "scheduler") || !strcmp(p[i].name, "sigmas");
+    if ((p[i].optimization == FK_CLASS_NONE && !steps) || p[i].scope != FK_SCOPE_SETTING) continue;
     g_assert_cmpstr(list[at], ==, p[i].name);
+    if (!strcmp(p[i].name, "steps")) g_assert_cmpstr(list[at + 1], ==, "28 (0; preset exact)");
+    if (!strcmp(p[i].name, "sigmas")) g_assert_cmpstr(list[at + 1], ==, "beta (beta; asked for)");
     if (!strcmp(p[i].name, "vae-tiling")) g_assert_true(g_str_has_prefix(list[at + 1], "on (on; asked for"));
     if (!strcmp(p[i].name, "step-cache")) g_assert_cmpstr(list[at + 1], ==, "none (auto; preset exact)");
     at += 2;
@@ -462,6 +519,8 @@ int main(int argc, char **argv) {
   g_test_add_func("/tune/true-cfg", true_cfg);
   g_test_add_func("/tune/explicit-wins", explicit_wins);
   g_test_add_func("/tune/preset-cache-numbers", preset_cache_numbers);
+  g_test_add_func("/tune/preset-steps", preset_steps);
+  g_test_add_func("/tune/preset-steps-stay", preset_steps_stay);
   g_test_add_func("/tune/report", report);
   g_test_add_func("/tune/masks", masks);
   return g_test_run();

@@ -32,6 +32,9 @@ static const FkInteraction table[] = {
     {"step-cache", "=none", "step-cache-mask", "!", "a mask is replayed by a step cache: name the one that wrote it"},
 };
 
+#define FEW_STEP                                                                                                       \
+  "no adapter is named, and the few steps of preset=few-step make good pictures only with one, or a model, that was "  \
+  "distilled for them"
 #define NO_CACHE(name)                                                                                                 \
   { name, NULL, "step-cache", "=none", "no step cache runs" }
 #define MASKED(name)                                                                                                   \
@@ -39,6 +42,8 @@ static const FkInteraction table[] = {
 
 static const FkInteraction idle[] = {
     {"prompt", "=", NULL, NULL, "it is empty: what changes is left to the model"},
+    {"loras", "", "preset", "=few-step", FEW_STEP},
+    {"loras", "=", "preset", "=few-step", FEW_STEP},
     {"negative-prompt", NULL, "true-cfg-scale", "<=1", "true classifier-free guidance is off at true-cfg-scale=1"},
     {"true-cfg-scale", ">1", "negative-prompt", "", "there is no negative-prompt to guide away from"},
     {"guidance-start", NULL, "true-cfg-scale", "<=1", "true classifier-free guidance is off at true-cfg-scale=1"},

@@ -48,19 +48,21 @@ CHOICES(offload, OFFLOADS, 1 + FK_OFFLOADS);
 CHOICES(storage, STORAGES, 1 + FK_STORAGES);
 
 #define SCHEDULERS(X)                                                                                                  \
-  X(FK_SCHEDULER_EULER, "euler", "Flow-matching Euler, the model's own")                                               \
-  X(FK_SCHEDULER_DPMPP_2M, "dpmpp-2m", "DPM-Solver++ 2M")                                                              \
-  X(FK_SCHEDULER_UNIPC, "unipc", "UniPC, order 2")                                                                     \
-  X(FK_SCHEDULER_DEIS, "deis", "DEIS, order 2")                                                                        \
-  X(FK_SCHEDULER_HEUN, "heun", "Heun: two evaluations per step")
-CHOICES(scheduler, SCHEDULERS, FK_SCHEDULERS);
+  X(0, "auto", "The preset decides: euler")                                                                            \
+  X(1 + FK_SCHEDULER_EULER, "euler", "Flow-matching Euler, the model's own")                                           \
+  X(1 + FK_SCHEDULER_DPMPP_2M, "dpmpp-2m", "DPM-Solver++ 2M")                                                          \
+  X(1 + FK_SCHEDULER_UNIPC, "unipc", "UniPC, order 2")                                                                 \
+  X(1 + FK_SCHEDULER_DEIS, "deis", "DEIS, order 2")                                                                    \
+  X(1 + FK_SCHEDULER_HEUN, "heun", "Heun: two evaluations per step")
+CHOICES(scheduler, SCHEDULERS, 1 + FK_SCHEDULERS);
 
 #define SIGMAS(X)                                                                                                      \
-  X(FK_SIGMAS_FLOW, "flow", "Even steps, shifted by the image size")                                                   \
-  X(FK_SIGMAS_KARRAS, "karras", "Karras ladder between the flow's ends")                                               \
-  X(FK_SIGMAS_EXPONENTIAL, "exponential", "Even in the logarithm")                                                     \
-  X(FK_SIGMAS_BETA, "beta", "Quantiles of Beta(0.6, 0.6)")
-CHOICES(sigmas, SIGMAS, FK_SIGMAS_KINDS);
+  X(0, "auto", "The preset decides: flow")                                                                             \
+  X(1 + FK_SIGMAS_FLOW, "flow", "Even steps, shifted by the image size")                                               \
+  X(1 + FK_SIGMAS_KARRAS, "karras", "Karras ladder between the flow's ends")                                           \
+  X(1 + FK_SIGMAS_EXPONENTIAL, "exponential", "Even in the logarithm")                                                 \
+  X(1 + FK_SIGMAS_BETA, "beta", "Quantiles of Beta(0.6, 0.6)")
+CHOICES(sigmas, SIGMAS, 1 + FK_SIGMAS_KINDS);
 
 #define RNGS(X)                                                                                                        \
   X(FK_RNG_TORCH_CPU, "torch-cpu", "torch.Generator('cpu'), float32")                                                  \
@@ -99,7 +101,8 @@ CHOICES(reference_ids, REFERENCE_IDS, FK_REFERENCE_IDS_KINDS);
   X(FK_PRESET_QUALITY, "quality", "Rounding may differ, nothing lossy")                                                \
   X(FK_PRESET_BALANCED, "balanced", "The cheapest losses that docs/quality.md found")                                  \
   X(FK_PRESET_FAST, "fast", "As fast as the result stays usable")                                                      \
-  X(FK_PRESET_TURBO, "turbo", "Seven of 28 evaluations: results may be other pictures")
+  X(FK_PRESET_TURBO, "turbo", "Seven of 28 evaluations: results may be other pictures")                                \
+  X(FK_PRESET_FEW_STEP, "few-step", "As quality, in 4 steps: for an adapter (loras) or a model distilled to few steps")
 CHOICES(preset, PRESETS, FK_PRESETS);
 _Static_assert(FK_PRESETS == sizeof((FkProperty){0}.presets) / sizeof(char *), "a column for each preset");
 
@@ -173,7 +176,7 @@ BOTH(preset);
 BOTH(precision_first);
 BOTH(precision_last);
 
-#define ALL(v) .presets = {v, v, v, v, v}
+#define ALL(v) .presets = {v, v, v, v, v, v}
 #define SAME .optimization = FK_CLASS_SAME
 #define ROUNDING .optimization = FK_CLASS_ROUNDING
 #define LOSSY .optimization = FK_CLASS_LOSSY
@@ -194,7 +197,9 @@ BOTH(precision_last);
  *                       10 (line preset-turbo)
  *   context-reuse       off: with 2 some cases become another picture
  *   token-merge         off: a token is 16 x 16 pixels, and merging two shows
- *   vae-tiling          off: other pixels where tiles meet, for memory alone */
+ *   vae-tiling          off: other pixels where tiles meet, for memory alone
+ *   steps, scheduler, sigmas   `few-step`: 4 Euler steps, for which the adapter that docs/quality.md measured was distilled;
+ *                       with more of them it is worse. All else as in `quality` */
 /* clang-format on */
 static const FkProperty table[] = {
     {"model-path", "Model path",
@@ -260,8 +265,8 @@ static const FkProperty table[] = {
      "Seed of the noise; the same seed gives the same bytes. -1 is 18446744073709551615, a seed like any other and not "
      "a random one",
      SETTING(UINT64, seed), .initial = "0", CONTROLLABLE},
-    {"steps", "Steps", "Denoising steps", SETTING(INT, steps), .min = 1, .max = 1000, .initial = "28", CONTROLLABLE,
-     MEMORY},
+    {"steps", "Steps", "Denoising steps; 0 = the preset decides: 28, 4 where preset=few-step", SETTING(INT, steps),
+     .min = 0, .max = 1000, .initial = "0", CONTROLLABLE, .presets = {"28", "28", "28", "28", "28", "4"}, MEMORY},
     {"guidance", "Guidance", "Distilled guidance scale, an input of the model", SETTING(DOUBLE, guidance), .min = 0,
      .max = 100, .initial = "2.5", CONTROLLABLE},
     {"true-cfg-scale", "True CFG scale",
@@ -276,10 +281,10 @@ static const FkProperty table[] = {
      "Share of the steps that run: below 1 the edit begins from the frame with noise instead of pure noise, and keeps "
      "more of it",
      SETTING(DOUBLE, strength), .min = 0.001, .max = 1, .initial = "1", CONTROLLABLE, MEMORY},
-    {"scheduler", "Scheduler", "Solver of the flow", SETTING(ENUM, scheduler), .initial = "euler", CHOICE(scheduler),
-     PLAYING, MEMORY},
-    {"sigmas", "Noise levels", "Spacing of the noise levels", SETTING(ENUM, sigmas), .initial = "flow", CHOICE(sigmas),
-     PLAYING},
+    {"scheduler", "Scheduler", "Solver of the flow", SETTING(ENUM, scheduler), .initial = "auto", CHOICE(scheduler),
+     ALL("euler"), PLAYING, MEMORY},
+    {"sigmas", "Noise levels", "Spacing of the noise levels", SETTING(ENUM, sigmas), .initial = "auto", CHOICE(sigmas),
+     ALL("flow"), PLAYING},
     {"rng", "Noise generator", "Whose torch.randn the noise repeats", SETTING(ENUM, rng), .initial = "torch-cpu",
      CHOICE(rng), PLAYING},
     {"max-sequence-length", "Text tokens",
@@ -324,10 +329,10 @@ static const FkProperty table[] = {
      SETTING(SWITCH, vae_tiling), LOSSY, .initial = "auto", ALL("off"), MEMORY},
     {"fused-qkv", "Fused projections",
      "Normalisation and rotation of queries and keys inside their projection, with one rounding",
-     SETTING(SWITCH, fused_qkv), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},
+     SETTING(SWITCH, fused_qkv), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on", "on"},
      .needs = FK_CAN_FUSED_QKV, MEMORY},
     {"flash-attention", "Flash attention", "The attention kernel made for this GPU instead of the general one",
-     SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},
+     SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on", "on"},
      .needs = FK_CAN_FLASH, MEMORY},
     {"fused-codes", "Fused codes",
      "With quantization=fp8-static attention and GELU give their results as codes, instead of numbers and a pass over "
@@ -335,7 +340,7 @@ static const FkProperty table[] = {
      SETTING(SWITCH, fused_codes), SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_FUSED_CODES, MEMORY},
     {"channels-last", "Channels-last convolution",
      "Convolutions and group norms of the autoencoder by the fused kernels for channels-last maps",
-     SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on"},
+     SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on", "on"},
      .needs = FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM, MEMORY},
     {"cuda-graph", "CUDA graph", "Captures an evaluation as a CUDA graph and replays it", SETTING(SWITCH, cuda_graph),
      SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_GRAPH},
@@ -349,13 +354,13 @@ static const FkProperty table[] = {
 
     {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed",
      SETTING(ENUM, step_cache.kind), LOSSY, .initial = "auto", CHOICE(step_cache),
-     .presets = {"none", "none", "teacache", "teacache", "teacache"}, MEMORY},
+     .presets = {"none", "none", "teacache", "teacache", "teacache", "none"}, MEMORY},
     {"step-cache-threshold", "Step cache threshold",
      "Relative change of the noise (target) tokens from which an evaluation is computed; -1: automatic (first-block "
      "and dbcache 0.08, teacache 0.22 accumulated, 0.3 where "
      "preset=balanced chose it, 100, which leaves the cadence alone, where preset=fast or turbo did)",
      SETTING(DOUBLE, step_cache.threshold), .min = -1, .max = 1000, .initial = "-1",
-     .presets = {"-1", "-1", "0.3", "100", "100"}},
+     .presets = {"-1", "-1", "0.3", "100", "100", "-1"}},
     {"step-cache-front", "Step cache front",
      "Blocks that always run before the decision; -1: automatic (first-block 1, dbcache 8, never more than a third of "
      "the blocks)",
@@ -365,26 +370,29 @@ static const FkProperty table[] = {
     {"step-cache-warmup", "Step cache warm-up",
      "Evaluations at the start that are always computed; -1: automatic (first-block 1, dbcache 8, teacache a fifth of "
      "all, 4 where preset=fast or turbo chose it)",
-     SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "4", "4"}},
+     SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1",
+     .presets = {"-1", "-1", "-1", "4", "4", "-1"}},
     {"step-cache-max", "Step cache limit",
      "Most evaluations that may be skipped in all (cache-dit: max_cached_steps); -1 = any number",
      SETTING(INT, step_cache.max), .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-last", "Step cache run",
      "Most evaluations that may be skipped in a row (cache-dit: max_continuous_cached_steps); -1: automatic (any "
      "number, 3 where preset=balanced chose the cache, 1 at first where preset=fast did, 2 where turbo did)",
-     SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "3", "1", "2"}},
+     SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1",
+     .presets = {"-1", "-1", "3", "1", "2", "-1"}},
     {"step-cache-growth", "Step cache growth",
      "Evaluations by which each run may be longer than the one before; with step-cache-last the length of the first; "
      "-1: automatic (0, 1 where preset=fast chose the cache, 4 where turbo did)",
-     SETTING(INT, step_cache.growth), .min = -1, .max = 2000, .initial = "-1", .presets = {"-1", "-1", "-1", "1", "4"}},
+     SETTING(INT, step_cache.growth), .min = -1, .max = 2000, .initial = "-1",
+     .presets = {"-1", "-1", "-1", "1", "4", "-1"}},
     {"step-cache-cooldown", "Step cache cool-down",
      "Evaluations at the end that are always computed; -1: automatic (teacache a tenth of all, others none; none where "
      "preset=fast or turbo chose the cache)",
      SETTING(INT, step_cache.cooldown), .min = -1, .max = 2000, .initial = "-1",
-     .presets = {"-1", "-1", "-1", "0", "0"}},
+     .presets = {"-1", "-1", "-1", "0", "0", "-1"}},
     {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones",
      SETTING(ENUM, step_cache.forecast), LOSSY, .initial = "auto", CHOICE(forecast),
-     .presets = {"none", "none", "taylor", "taylor", "taylor"}, MEMORY},
+     .presets = {"none", "none", "taylor", "taylor", "taylor", "none"}, MEMORY},
     {"step-cache-mask", "Step cache mask",
      "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; empty = decide",
      SETTING(STRING, step_cache.mask), .initial = "", MEMORY},
@@ -450,5 +458,6 @@ const FkProperty *fk_properties_find(const char *name) {
 
 bool fk_properties_automatic(const FkProperty *p, const char *value) {
   if (p->kind == FK_KIND_SWITCH || p->kind == FK_KIND_ENUM) return !strcmp(value, "auto");
-  return (p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE) && p->min < 0 && g_ascii_strtod(value, NULL) < 0;
+  const bool number = p->kind == FK_KIND_INT || p->kind == FK_KIND_DOUBLE;
+  return number && (p->min < 0 || p->presets[0]) && g_ascii_strtod(value, NULL) < p->min + 1;
 }

@@ -18,6 +18,7 @@ typedef enum {
   FK_PRESET_BALANCED,
   FK_PRESET_FAST,
   FK_PRESET_TURBO,
+  FK_PRESET_FEW_STEP,
   FK_PRESETS
 } FkPreset;
 typedef enum { FK_TASK_EDIT, FK_TASK_GENERATE, FK_TASKS } FkTask;

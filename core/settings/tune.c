@@ -41,10 +41,11 @@ static int preset_of(const FkValues *v) {
   return position(p, fk_values_get(v, p));
 }
 
-/* Rows with presets and without a class say how the preset's own step cache is tuned. A cache that was asked for by
+/* Rows of the step cache without a class say how the preset's own one is tuned. A cache that was asked for by
  * name has another signal or was asked for as it is: none of these numbers is meant for it. */
 static bool tunes_another_cache(const FkValues *v, const FkProperty *p) {
-  return p->scope == FK_SCOPE_SETTING && p->optimization == FK_CLASS_NONE && strcmp(get(v, "step-cache"), "auto");
+  return g_str_has_prefix(p->name, "step-cache-") && p->optimization == FK_CLASS_NONE &&
+         strcmp(get(v, "step-cache"), "auto");
 }
 
 /* The explicit value wins whatever the order of setting. A preset's choice gives way to explicit settings that it
@@ -56,6 +57,12 @@ const char *fk_tune_decided(const FkValues *v, const FkProperty *p) {
   if (tunes_another_cache(v, p)) return p->presets[0];
   const char *preset = p->presets[preset_of(v)];
   return fk_interactions_yield(v, p->name, preset) ? p->presets[0] : preset;
+}
+
+const char *fk_settings_decided(const FkSettings *settings, const char *name) {
+  const FkProperty *p = fk_properties_find(name);
+  const FkValues *v = fk_settings_values(settings);
+  return p && fk_values_in_scope(p, FK_SCOPE_SETTING) ? fk_tune_decided(v, p) : NULL;
 }
 
 /* Whether the backend has what a switch turns on. */
@@ -104,9 +111,13 @@ static bool check_machine(const FkValues *v, FkScope scope, const FkBackend *be,
   return true;
 }
 
+static int steps_of(const FkValues *v) {
+  return (int)g_ascii_strtod(fk_tune_decided(v, fk_properties_find("steps")), NULL);
+}
+
 /* Those that `strength` leaves; a picture from text alone has nothing else to begin from. */
 static int steps_to_run(const FkValues *v) {
-  const int steps = (int)g_ascii_strtod(get(v, "steps"), NULL);
+  const int steps = steps_of(v);
   const bool edits = !strcmp(get(v, "task"), "edit");
   return edits ? steps - fk_schedule_left_out(steps, g_ascii_strtod(get(v, "strength"), NULL)) : steps;
 }
@@ -116,12 +127,12 @@ bool fk_tune_check_mask(const FkSettings *settings, GError **error) {
   const char *mask = get(v, "step-cache-mask");
   const FkProperty *scheduler = fk_properties_find("scheduler");
   const int n =
-      fk_schedule_evaluations((FkSchedulerKind)position(scheduler, fk_values_get(v, scheduler)), steps_to_run(v));
+      fk_schedule_evaluations((FkSchedulerKind)position(scheduler, fk_tune_decided(v, scheduler)), steps_to_run(v));
   if (!mask || !*mask) return true;
   const size_t length = strlen(mask), good = strspn(mask, "01");
   const char *draft = fk_tune_decided(v, fk_properties_find("draft"));
-  const int computed = 1 + fk_draft_steps((int)g_ascii_strtod(get(v, "steps"), NULL), (int)g_ascii_strtod(draft, NULL),
-                                          g_ascii_strtod(get(v, "draft-share"), NULL));
+  const int computed =
+      1 + fk_draft_steps(steps_of(v), (int)g_ascii_strtod(draft, NULL), g_ascii_strtod(get(v, "draft-share"), NULL));
   const size_t first = strspn(mask, "1");
   if (good < length)
     g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "step-cache-mask: character %zu is neither 0 nor 1", good + 1);
@@ -385,13 +396,18 @@ static void report(GPtrArray *list, const char *name, const char *decided, const
   g_ptr_array_add(list, g_strdup_printf("%s (%s; %s)", decided, asked, why));
 }
 
+/* Optimizations, and what else a preset decides but the numbers of its step cache. */
+static bool is_reported(const FkProperty *p) {
+  return p->optimization != FK_CLASS_NONE || (p->presets[0] && !g_str_has_prefix(p->name, "step-cache-"));
+}
+
 static void report_optimizations(GPtrArray *list, const FkValues *v, FkScope scope, const FkBackend *be) {
   const char *preset = get(v, "preset");
   size_t n;
   const FkProperty *table = fk_properties(&n);
   for (size_t i = 0; i < n; i++) {
     const FkProperty *p = &table[i];
-    if (p->optimization == FK_CLASS_NONE || p->scope != scope) continue;
+    if (!is_reported(p) || p->scope != scope) continue;
     const char *asked = fk_values_get(v, p), *now = fk_tune_decided(v, p);
     const char *chosen = now == asked ? NULL : p->presets[preset_of(v)];
     const char *forbidden = chosen ? fk_interactions_yield(v, p->name, chosen) : NULL;

@@ -42,8 +42,9 @@ static char *parameters(const FkJob *job, const char *record) {
   GString *text = g_string_new(fk_settings_get(s, "prompt"));
   if (negative) g_string_append_printf(text, "\nNegative prompt: %s", negative);
   g_string_append_printf(text, "\nSteps: %s, Sampler: %s, Schedule type: %s, CFG scale: %s, Distilled CFG Scale: %s",
-                         fk_settings_get(s, "steps"), fk_settings_get(s, "scheduler"), fk_settings_get(s, "sigmas"),
-                         fk_settings_get(s, "true-cfg-scale"), fk_settings_get(s, "guidance"));
+                         fk_settings_decided(s, "steps"), fk_settings_decided(s, "scheduler"),
+                         fk_settings_decided(s, "sigmas"), fk_settings_get(s, "true-cfg-scale"),
+                         fk_settings_get(s, "guidance"));
   g_string_append_printf(text, ", Seed: %s, Size: %dx%d", fk_settings_get(s, "seed"), job->out.width, job->out.height);
   if (model) g_string_append_printf(text, ", Model hash: %.10s", model + strlen(before));
   g_string_append(text, ", Version: fluxkontext " FK_VERSION);

@@ -44,7 +44,7 @@ static ReportMode *mode_new(Report *r, const char *mode, const char *against, co
   m->mode = g_strdup(mode);
   m->against = g_strdup(against);
   m->seed = g_strdup(fk_settings_get(s, "seed"));
-  m->steps = g_strdup(fk_settings_get(s, "steps"));
+  m->steps = g_strdup(fk_settings_decided(s, "steps"));
   m->guidance = g_strdup(fk_settings_get(s, "guidance"));
   m->runs = g_ptr_array_new_with_free_func(run_free);
   g_ptr_array_add(r->modes, m);
@@ -131,18 +131,27 @@ static void plain(Report *r, const char *expected) {
   r->plain = first->sha ? first->sha : "a result";
 }
 
-/* What presets decide is theirs again: a record has all of it by value. */
+/* Whether the work's own value is not to stay: a record has all by value. Steps and solver stay where all presets have
+ * the same, or where this one has the default's. */
+static bool is_preset_s(const FkProperty *p, int preset) {
+  if (p->scope != FK_SCOPE_SETTING || !p->presets[0]) return false;
+  const bool one_edit = !strcmp(p->name, "steps") || !strcmp(p->name, "scheduler") || !strcmp(p->name, "sigmas");
+  return !one_edit || strcmp(p->presets[preset], p->presets[0]);
+}
+
+/* What presets decide is theirs again. */
 static void presets(Report *r) {
   size_t n;
   const FkProperty *p = fk_properties(&n);
-  g_autoptr(FkSettings) free_settings = fk_settings_copy(r->work->settings);
+  const char *const *names = NULL;
   for (size_t i = 0; i < n; i++)
-    if (p[i].scope == FK_SCOPE_SETTING && p[i].presets[0]) fk_settings_set(free_settings, p[i].name, NULL, NULL);
-  while (strcmp(p->name, "preset")) p++;
-  for (const char *const *preset = p->values; *preset; preset++) {
-    g_autoptr(FkSettings) settings = fk_settings_copy(free_settings);
-    g_autofree char *mode = g_strdup_printf("preset=%s", *preset);
-    fk_settings_set(settings, "preset", *preset, NULL);
+    if (!strcmp(p[i].name, "preset")) names = p[i].values;
+  for (int k = 0; names && names[k]; k++) {
+    g_autoptr(FkSettings) settings = fk_settings_copy(r->work->settings);
+    g_autofree char *mode = g_strdup_printf("preset=%s", names[k]);
+    for (size_t i = 0; i < n; i++)
+      if (is_preset_s(&p[i], k)) fk_settings_set(settings, p[i].name, NULL, NULL);
+    fk_settings_set(settings, "preset", names[k], NULL);
     ReportMode *m = mode_new(r, mode, "its first run", settings);
     for (int i = 0; i < r->n; i++) run_once(r, m, r->engine, settings, 1, NULL);
   }

@@ -97,10 +97,10 @@ static void add_parameters(Json *j, const Job *job) {
   json_text(j, "prompt", fk_settings_get(s, "prompt"));
   json_text(j, "negative_prompt", negative ? negative : "");
   json_raw(j, "seed", seed);
-  json_raw(j, "steps", fk_settings_get(s, "steps"));
+  json_raw(j, "steps", fk_settings_decided(s, "steps"));
   json_raw(j, "cfg_scale", fk_settings_get(s, "true-cfg-scale"));
   json_raw(j, "distilled_cfg_scale", fk_settings_get(s, "guidance"));
-  json_text(j, "sampler_name", fk_settings_get(s, "scheduler"));
+  json_text(j, "sampler_name", fk_settings_decided(s, "scheduler"));
   json_count(j, "width", job->pictures[0].width);
   json_count(j, "height", job->pictures[0].height);
   json_count(j, "batch_size", job->ask->n);

@@ -124,7 +124,7 @@ static char *manifest_of(FkEngine *engine, const FkJob *frame) {
 static bool make_frames(Run *run, Job *job, FkJob *frames, Preview *previews, FkSettings **settings, GError **error) {
   const Ask *ask = job->ask;
   const guint64 seed = g_ascii_strtoull(fk_settings_get(ask->settings, "seed"), NULL, 10);
-  const int steps = (int)g_ascii_strtoll(fk_settings_get(ask->settings, "steps"), NULL, 10);
+  const int steps = (int)g_ascii_strtoll(fk_settings_decided(ask->settings, "steps"), NULL, 10);
   FkImage out = job->in;
   if (!fk_engine_output_size(run->engine, ask->settings, out.width, out.height, &out.width, &out.height, error))
     return false;

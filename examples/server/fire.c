@@ -66,7 +66,7 @@ static void add_optimizations(Json *j, const Server *server, const Job *job) {
       const bool on = g_str_has_prefix(pair[1], "on"), asked = g_str_has_prefix(pair[1], "off (off");
       json_text(j, switches[i].shown, on ? "active" : asked ? "off" : pair[1]);
     }
-  const bool dpm = !strcmp(fk_settings_get(job->ask->settings, "scheduler"), "dpmpp-2m");
+  const bool dpm = !strcmp(fk_settings_decided(job->ask->settings, "scheduler"), "dpmpp-2m");
   json_text(j, "dpm_solver", dpm ? "active" : "off");
   json_text(j, "mxfp4",
             g_str_has_prefix(fk_options_get(server->options[0], "quantization"), "mxfp4") ? "active" : "off");
