@@ -23,4 +23,8 @@ bool quality_tiles_add(GPtrArray *tiles, const char *path, char *label, GError *
  * [1] times 8 (grey: none) beside it. All of one size, drawn with `cell` pixels on the longer side. */
 bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, int cell, GError **error);
 
+/* tiles: an exact result and another of the same case in turn; two such pairs in a row, each with its difference, as
+ * above. */
+bool quality_grid_pairs(const char *path, const GPtrArray *tiles, const char *title, int cell, GError **error);
+
 #endif

@@ -95,3 +95,19 @@ bool quality_grid(const char *path, const GPtrArray *tiles, const char *title, i
   }
   return draw_end(cr, path, error);
 }
+
+bool quality_grid_pairs(const char *path, const GPtrArray *tiles, const char *title, int cell, GError **error) {
+  const int pairs = (int)tiles->len / 2, rows = (pairs + 1) / 2, step = cell + GAP;
+  cairo_t *cr = draw_begin(6 * step + GAP, HEAD + rows * (cell + CAPTION + GAP));
+  draw_text(cr, GAP, 17, 14, title);
+  for (int i = 0; i < pairs; i++) {
+    const double x = GAP + i % 2 * 3 * step, y = HEAD + i / 2 * (cell + CAPTION + GAP) + CAPTION;
+    const QualityTile *exact = tiles->pdata[2 * i], *other = tiles->pdata[2 * i + 1];
+    caption(cr, x, y, exact->label, cell);
+    draw_picture(cr, x, y, exact->image.data, exact->image.width, exact->image.height, cell);
+    caption(cr, x + step, y, other->label, 2 * cell);
+    draw_picture(cr, x + step, y, other->image.data, other->image.width, other->image.height, cell);
+    draw_difference(cr, x + 2 * step, y, &other->image, &exact->image, cell);
+  }
+  return draw_end(cr, path, error);
+}

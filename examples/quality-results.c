@@ -6,6 +6,7 @@
 #include "quality-metrics.h"
 
 #include <errno.h>
+#include <glib/gstdio.h>
 #include <json-glib/json-glib.h>
 #include <stdio.h>
 #include <string.h>
@@ -129,6 +130,30 @@ GPtrArray *quality_rows_load(const char *path, GError **error) {
     return NULL;
   }
   return g_steal_pointer(&rows);
+}
+
+#define FILES "results*.jsonl"
+
+GPtrArray *quality_rows_load_folder(const char *folder, GError **error) {
+  g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
+  g_autoptr(GDir) dir = g_dir_open(folder, 0, error);
+  if (!dir) return NULL;
+  for (const char *file; (file = g_dir_read_name(dir));) {
+    if (!g_pattern_match_simple(FILES, file)) continue;
+    g_autofree char *path = g_build_filename(folder, file, NULL);
+    GPtrArray *more = quality_rows_load(path, error);
+    if (!more) return NULL;
+    g_ptr_array_extend_and_steal(rows, more);
+  }
+  return g_steal_pointer(&rows);
+}
+
+void quality_rows_forget(const char *folder) {
+  g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+  for (const char *file; dir && (file = g_dir_read_name(dir));) {
+    g_autofree char *path = g_build_filename(folder, file, NULL);
+    if (g_pattern_match_simple(FILES, file)) g_remove(path);
+  }
 }
 
 /* Cuts what follows the last end of line: the rest of a write that did not finish. */

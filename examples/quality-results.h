@@ -36,6 +36,10 @@ QualityRow *quality_row_from_json(const char *line);
 /* All results of a file; a missing file has none. An unfinished last line is dropped, another bad one is an error.
  * (transfer full): array of QualityRow. */
 GPtrArray *quality_rows_load(const char *path, GError **error);
+/* Those of all files of a folder, one for each job. (transfer full) */
+GPtrArray *quality_rows_load_folder(const char *folder, GError **error);
+/* Removes these files. */
+void quality_rows_forget(const char *folder);
 /* Appends and flushes; cuts an unfinished line first. */
 bool quality_rows_append(const char *path, const QualityRow *row, GError **error);
 /* (transfer none, nullable) */

@@ -12,17 +12,18 @@
  * which this one has no effect, by its place; -1: none. */
 typedef struct {
   const char *name;
-  const char *values[10];
+  const char *values[14];
   int needs;
 } Gene;
 
-enum { STEPS, CACHE = 3, REGION = 8, REUSE = 11, DRAFT = 13 };
+enum { STEPS, CACHE = 3, REGION = 9, REUSE = 12, DRAFT = 14 };
 static const Gene genes[] = {
-    [STEPS] = {"steps", {"28", "24", "20", "16", "14", "12", "10", "8", "6", "4"}, -1},
+    [STEPS] = {"steps", {"28", "24", "20", "16", "14", "13", "12", "11", "10", "9", "8", "6", "4"}, -1},
     {"scheduler", {"euler", "dpmpp-2m", "unipc", "deis"}, -1},
-    {"sigmas", {"flow", "beta"}, -1},
+    {"sigmas", {"flow", "beta", "karras", "exponential"}, -1},
     /* A cadence: a threshold that no change reaches. */
-    [CACHE] = {"step-cache", {"none", "teacache step-cache-threshold=100 step-cache-cooldown=0"}, -1},
+    [CACHE] = {"step-cache", {"none", "teacache step-cache-threshold=100"}, -1},
+    {"step-cache-cooldown", {"-1", "0", "1", "2"}, CACHE},
     {"step-cache-warmup", {"-1", "1", "2", "3", "4", "5", "6"}, CACHE},
     {"step-cache-last", {"-1", "1", "2", "3", "4", "6", "8"}, CACHE},
     {"step-cache-growth", {"0", "1", "2", "3", "4", "6"}, CACHE},
@@ -53,8 +54,8 @@ typedef struct {
 typedef struct {
   Genome genome;
   QualitySetting *setting;
-  int passed; /* cases */
-  double worst, flop;
+  int passed;               /* cases */
+  double worst, ssim, flop; /* dB and SSIM of the worst case of each */
 } Tried;
 
 static void tried_free(gpointer data) {
@@ -132,16 +133,17 @@ static int by_failures(const void *a, const void *b) {
 /* Until the first case that it does not pass. */
 static bool judge(const QualitySearch *s, GArray *hurdles, Tried *t, GError **error) {
   g_array_sort(hurdles, by_failures);
-  t->worst = G_MAXDOUBLE;
+  t->worst = t->ssim = G_MAXDOUBLE;
   for (guint i = 0; i < hurdles->len; i++) {
     Hurdle *h = &g_array_index(hurdles, Hurdle, i);
     const QualityRow *row = s->judge(s->data, t->setting, h->c, error);
     if (!row) return false;
     t->flop += row->model_flop / s->cases->len;
     t->worst = MIN(t->worst, row->psnr);
-    const bool dear = row->model_flop * s->by > s->exact;
-    h->failures += row->psnr < s->floor;
-    if (dear || row->psnr < s->floor) return true;
+    t->ssim = MIN(t->ssim, row->ssim);
+    const bool dear = row->model_flop * s->by > s->exact, bad = row->psnr < s->floor || row->ssim < s->ssim;
+    h->failures += bad;
+    if (dear || bad) return true;
     t->passed++;
   }
   return true;
@@ -151,12 +153,12 @@ static bool is_whole(const QualitySearch *s, const Tried *t) {
   return t->passed == (int)s->cases->len;
 }
 
-/* Whether some other one is as good in both and better in one. */
+/* Whether some other one is as good in all three and better in one. */
 static bool is_beaten(const QualitySearch *s, const GPtrArray *all, const Tried *t) {
   for (guint i = 0; i < all->len; i++) {
     const Tried *o = all->pdata[i];
-    if (o != t && is_whole(s, o) && o->worst >= t->worst && o->flop <= t->flop &&
-        (o->worst > t->worst || o->flop < t->flop))
+    if (o != t && is_whole(s, o) && o->worst >= t->worst && o->ssim >= t->ssim && o->flop <= t->flop &&
+        (o->worst > t->worst || o->ssim > t->ssim || o->flop < t->flop))
       return true;
   }
   return false;

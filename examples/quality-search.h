@@ -13,15 +13,15 @@ typedef struct {
   const GPtrArray *cases; /* QualityCase: all that a setting has to pass */
   QualityJudge judge;
   void *data;
-  int count;    /* settings to try */
-  guint32 seed; /* the same seed, cases and results: the same settings in the same order */
-  double floor,
-      by;       /* a setting is given up at the first case below `floor` dB or with less than `by` times fewer FLOP */
-  double exact; /* FLOP of the transformer in an exact edit */
+  int count;              /* settings to try */
+  guint32 seed;           /* the same seed, cases and results: the same settings in the same order */
+  double floor, ssim, by; /* a setting is given up at the first case below `floor` dB or below this SSIM, or with less
+                             than `by` times fewer FLOP */
+  double exact;           /* FLOP of the transformer in an exact edit */
 } QualitySearch;
 
-/* Settings that pass all cases and that no other one is better than: more dB in the worst case or fewer FLOP. In order
- * of their FLOP. (transfer full): array of QualitySetting, freed with it. */
+/* Settings that pass all cases and that no other one is better than: more dB or SSIM in the worst case, or fewer FLOP.
+ * In order of their FLOP. (transfer full): array of QualitySetting, freed with it. */
 GPtrArray *quality_search(const QualitySearch *search, GError **error);
 
 #endif

@@ -24,10 +24,16 @@ static double median(const GPtrArray *rows, size_t offset) {
 static QualitySummary summary_of(const QualitySetting *setting, const GPtrArray *rows) {
   const QualityRow *first = rows->pdata[0];
   g_autoptr(GHashTable) masks = g_hash_table_new(g_str_hash, g_str_equal);
-  QualitySummary s = {.setting = setting, .cases = (int)rows->len, .worst = first->psnr, .gain = NAN, .elsewhere = NAN};
+  QualitySummary s = {.setting = setting,
+                      .cases = (int)rows->len,
+                      .worst = first->psnr,
+                      .worst_ssim = first->ssim,
+                      .gain = NAN,
+                      .elsewhere = NAN};
   for (guint i = 0; i < rows->len; i++) {
     const QualityRow *r = rows->pdata[i];
     s.worst = MIN(s.worst, r->psnr);
+    s.worst_ssim = MIN(s.worst_ssim, r->ssim);
     s.flop += r->flop / rows->len;
     s.model_flop += r->model_flop / rows->len;
     s.evaluations += (double)r->evaluations / rows->len;
@@ -134,6 +140,7 @@ static void add_summary_json(Json *j, const QualitySummary *s) {
   json_number(j, "psnr", s->psnr);
   json_number(j, "worst_psnr", s->worst);
   json_number(j, "ssim", s->ssim);
+  json_number(j, "worst_ssim", s->worst_ssim);
   json_number(j, "edges", s->edges);
   json_count(j, "successes", s->successes);
   json_count(j, "answers", s->answers);

@@ -39,9 +39,9 @@ void quality_table_write(GString *out, const GArray *summaries) {
   const bool answers = exact->answers > 0, elsewhere = measured_elsewhere(summaries);
   g_string_append_printf(
       out,
-      "%d cases.\n\n| setting | n | PSNR |%s worst | close | SSIM | edges |%s ms | TFLOP | times fewer | "
+      "%d cases.\n\n| setting | n | PSNR |%s worst | close | SSIM | worst SSIM | edges |%s ms | TFLOP | times fewer | "
       "of the edit | evaluated | first mask | masks | over Euler |\n"
-      "| --- | ---: | ---: |%s ---: | ---: | ---: | ---: |%s ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",
+      "| --- | ---: | ---: |%s ---: | ---: | ---: | ---: | ---: |%s ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",
       exact->cases, elsewhere ? " elsewhere |" : "", answers ? " success |" : "", elsewhere ? " ---: |" : "",
       answers ? " ---: |" : "");
   for (guint i = 0; i < summaries->len; i++) {
@@ -59,7 +59,7 @@ void quality_table_write(GString *out, const GArray *summaries) {
       g_string_append(out, " same |");
     else
       g_string_append_printf(out, " %.1f |", s->worst);
-    g_string_append_printf(out, " %d/%d | %.4f | %.1f |", s->close, s->cases, s->ssim, s->edges);
+    g_string_append_printf(out, " %d/%d | %.4f | %.4f | %.1f |", s->close, s->cases, s->ssim, s->worst_ssim, s->edges);
     if (answers) g_string_append_printf(out, " %d/%d |", s->successes, s->answers);
     g_string_append_printf(out, " %.0f | %.4f | %.2f | %.2f | %.1f/%.0f |", s->ms, s->flop / 1e12,
                            exact->model_flop / s->model_flop, exact->flop / s->flop, s->evaluations - s->skipped,

@@ -11,8 +11,8 @@
 typedef struct {
   const QualitySetting *setting; /* NULL: the exact result itself */
   int cases;
-  double psnr, worst, ssim, edges, ms;           /* medians over the cases; worst: least psnr */
-  double flop, model_flop, evaluations, skipped; /* means */
+  double psnr, worst, ssim, worst_ssim, edges, ms; /* medians over the cases; worst: the least of any */
+  double flop, model_flop, evaluations, skipped;   /* means */
   int successes, answers;
   int close;        /* cases of at least QUALITY_CLOSE dB */
   char mask[128];   /* of the tier's first case */

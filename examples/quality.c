@@ -10,7 +10,7 @@
  * Results are kept in --out as they come: results.jsonl (results-N.jsonl of job N), one line each; pictures of the
  * exact results and of each tier's first case. Drawing and tables are in the other quality-*.c. */
 #include "picture.h"
-#include "quality-draw.h"
+#include "quality-lab.h"
 #include "quality-layers.h"
 #include "quality-search.h"
 #include "tool.h"
@@ -25,45 +25,10 @@ static const char name[] = "fluxkontext-quality";
 
 #define DEFAULT_LIMIT "8,4,4" /* cases of the tiers: below ten minutes on two cores */
 
-typedef struct {
-  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit, *other, *shard;
-  gboolean full, resume, report, layers, json;
-  int jobs, search, seed;
-  double floor, by;
-} Arguments;
-
-typedef struct {
-  const Arguments *arguments;
-  FkEngine *engine;
-  GHashTable *engines; /* by QualitySetting.options, for settings that have some */
-  char *machine;
-  GPtrArray *cases, *settings, *rows; /* of this run; rows: also earlier results */
-  GPtrArray *elsewhere;               /* results of another machine; NULL: not asked for */
-  int shard, shards;                  /* of the cases, every shards-th is edited here */
-  unsigned tiers;
-  int limit[QUALITY_TIERS], chosen[QUALITY_TIERS], there[QUALITY_TIERS]; /* cases: most, taken, in the file */
-  int total, done;
-  gint64 began;
-  int computed; /* since `began` */
-} Lab;
-
 /* ---- Which cases and settings ---- */
 
-static bool takes(const Lab *lab, const QualitySetting *s, const QualityCase *c) {
-  const char *only = lab->arguments->only;
-  return (s->tiers & lab->tiers & 1u << c->tier) && (!only || g_pattern_match_simple(only, s->name) || s->plain_steps);
-}
-
-static const QualityCase *first_case(const Lab *lab, QualityTier tier) {
-  for (guint i = 0; i < lab->cases->len; i++) {
-    const QualityCase *c = lab->cases->pdata[i];
-    if (c->tier == tier) return c;
-  }
-  return NULL;
-}
-
 /* "8", or one number for each tier: "12,8,8"; the last one is also that of the tiers that are not named. */
-static bool parse_limit(Lab *lab, GError **error) {
+static bool parse_limit(QualityLab *lab, GError **error) {
   g_auto(GStrv) parts = g_strsplit(lab->arguments->limit, ",", -1);
   const guint n = g_strv_length(parts);
   bool good = n >= 1 && n <= QUALITY_TIERS;
@@ -78,18 +43,18 @@ static bool parse_limit(Lab *lab, GError **error) {
   return good;
 }
 
-static bool selected(const Lab *lab, const char *id) {
+static bool selected(const QualityLab *lab, const char *id) {
   for (guint i = 0; i < lab->cases->len; i++)
     if (!strcmp(((const QualityCase *)lab->cases->pdata[i])->id, id)) return true;
   return false;
 }
 
-static bool own_case(const Lab *lab, guint index) {
+static bool own_case(const QualityLab *lab, guint index) {
   return (int)index % lab->shards == lab->shard;
 }
 
 /* Drops the cases that are not asked for: other tiers, and beyond the limit in each tier. */
-static void select_cases(Lab *lab) {
+static void select_cases(QualityLab *lab) {
   for (guint i = 0; i < lab->cases->len;) {
     const QualityCase *c = lab->cases->pdata[i];
     const bool wanted =
@@ -107,26 +72,19 @@ static void select_cases(Lab *lab) {
     if (!own_case(lab, i)) continue;
     lab->total++;
     for (guint k = 0; k < lab->settings->len; k++)
-      lab->total += takes(lab, lab->settings->pdata[k], lab->cases->pdata[i]);
+      lab->total += quality_lab_takes(lab, lab->settings->pdata[k], lab->cases->pdata[i]);
   }
 }
 
 /* ---- One edit ---- */
 
-static char *picture_path(const Lab *lab, const QualityCase *c, const char *setting) {
-  g_autofree char *folder = g_build_filename(lab->arguments->out, "pictures", c->id, NULL);
-  g_autofree char *file = g_strconcat(setting, ".png", NULL);
-  g_mkdir_with_parents(folder, 0777);
-  return g_build_filename(folder, file, NULL);
-}
-
 /* Each job has a file of its own, so that none writes into another's line. */
-static char *results_path(const Lab *lab) {
+static char *results_path(const QualityLab *lab) {
   g_autofree char *name = lab->arguments->shard ? g_strdup_printf("results-%d.jsonl", lab->shard) : NULL;
   return g_build_filename(lab->arguments->out, name ? name : "results.jsonl", NULL);
 }
 
-static void show_progress(const Lab *lab, const QualityCase *c, const char *setting) {
+static void show_progress(const QualityLab *lab, const QualityCase *c, const char *setting) {
   if (lab->shard || !isatty(STDERR_FILENO)) return;
   const double spent = (double)(g_get_monotonic_time() - lab->began) / 1e6;
   const int left = lab->computed ? (int)(spent / lab->computed * (lab->total - lab->done)) : 0;
@@ -138,7 +96,7 @@ static void show_progress(const Lab *lab, const QualityCase *c, const char *sett
 }
 
 /* One for each set of options, kept to the end: settings of one case follow each other. (transfer none) */
-static FkEngine *engine_for(const Lab *lab, const char *text, GError **error) {
+static FkEngine *engine_for(const QualityLab *lab, const char *text, GError **error) {
   g_autoptr(FkOptions) options = fk_options_new();
   FkEngine *engine = *text ? g_hash_table_lookup(lab->engines, text) : lab->engine;
   if (engine) return engine;
@@ -152,9 +110,8 @@ static FkEngine *engine_for(const Lab *lab, const char *text, GError **error) {
   return engine;
 }
 
-/* setting NULL: the exact edit. image: RGB of the input's size; (transfer full) data. */
-static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const QualityCase *c, FkImage *image,
-                        GError **error) {
+QualityRow *quality_lab_edit(const QualityLab *lab, const QualitySetting *setting, const QualityCase *c, FkImage *image,
+                             GError **error) {
   g_autoptr(FkSettings) settings = quality_settings_apply(setting, c, error);
   FkImage in;
   double fixed;
@@ -186,15 +143,15 @@ static QualityRow *edit(const Lab *lab, const QualitySetting *setting, const Qua
 }
 
 /* Edits, measures, keeps. exact: NULL for the exact edit itself, whose picture is handed out in *image. */
-static bool run_one(Lab *lab, const QualitySetting *setting, const QualityCase *c, const FkImage *exact, FkImage *image,
-                    GError **error) {
+static bool run_one(QualityLab *lab, const QualitySetting *setting, const QualityCase *c, const FkImage *exact,
+                    FkImage *image, GError **error) {
   g_autofree char *file = results_path(lab);
   show_progress(lab, c, setting ? setting->name : "exact");
-  QualityRow *row = edit(lab, setting, c, image, error);
+  QualityRow *row = quality_lab_edit(lab, setting, c, image, error);
   if (!row) return false;
   bool ok = quality_row_measure(row, c, image, exact ? exact : image, error);
-  if (ok && (!setting || c == first_case(lab, c->tier))) {
-    g_autofree char *path = picture_path(lab, c, row->setting);
+  if (ok && (!setting || c == quality_lab_first(lab, c->tier))) {
+    g_autofree char *path = quality_lab_picture(lab, c, row->setting);
     ok = picture_write(path, image, error);
   }
   ok = ok && quality_rows_append(file, row, error);
@@ -205,19 +162,19 @@ static bool run_one(Lab *lab, const QualitySetting *setting, const QualityCase *
 }
 
 /* The exact result: from the file of an earlier run, or made now. */
-static bool exact_result(Lab *lab, const QualityCase *c, FkImage *exact, GError **error) {
-  g_autofree char *path = picture_path(lab, c, "exact");
+static bool exact_result(QualityLab *lab, const QualityCase *c, FkImage *exact, GError **error) {
+  g_autofree char *path = quality_lab_picture(lab, c, "exact");
   if (!quality_rows_find(lab->rows, "", c->id)) return run_one(lab, NULL, c, NULL, exact, error);
   lab->done++;
   return quality_picture_read(path, exact, error);
 }
 
-static bool run_case(Lab *lab, const QualityCase *c, GError **error) {
+static bool run_case(QualityLab *lab, const QualityCase *c, GError **error) {
   FkImage exact = {0}, image = {0};
   bool ok = exact_result(lab, c, &exact, error);
   for (guint i = 0; ok && i < lab->settings->len; i++) {
     const QualitySetting *s = lab->settings->pdata[i];
-    if (!takes(lab, s, c)) continue;
+    if (!quality_lab_takes(lab, s, c)) continue;
     if (quality_rows_find(lab->rows, s->text, c->id)) {
       lab->done++;
       continue;
@@ -233,7 +190,7 @@ static bool run_case(Lab *lab, const QualityCase *c, GError **error) {
 
 /* The row that is there, or a new one. */
 static const QualityRow *judge(void *data, const QualitySetting *setting, const QualityCase *c, GError **error) {
-  Lab *lab = data;
+  QualityLab *lab = data;
   FkImage exact = {0}, image = {0};
   const QualityRow *row = quality_rows_find(lab->rows, setting->text, c->id);
   if (row) return row;
@@ -245,11 +202,11 @@ static const QualityRow *judge(void *data, const QualitySetting *setting, const 
 }
 
 /* In place of the settings' file: what the search finds, beside plain Euler with the steps of the file. */
-static bool search(Lab *lab, GError **error) {
-  const Arguments *a = lab->arguments;
+static bool search(QualityLab *lab, GError **error) {
+  const QualityArguments *a = lab->arguments;
   const QualityCase *first = lab->cases->pdata[0];
   FkImage exact = {0};
-  QualitySearch s = {lab->cases, judge, lab, a->search, (guint32)a->seed, a->floor, a->by, 0};
+  QualitySearch s = {lab->cases, judge, lab, a->search, (guint32)a->seed, a->floor, a->ssim, a->by, 0};
   if (!exact_result(lab, first, &exact, error)) return false;
   g_free(exact.data);
   s.exact = quality_rows_find(lab->rows, "", first->id)->model_flop;
@@ -262,132 +219,18 @@ static bool search(Lab *lab, GError **error) {
   return true;
 }
 
-/* ---- What comes out ---- */
-
-/* few: only settings that run in every tier, smaller: for the document. */
-static bool write_grid(const Lab *lab, QualityTier tier, const char *path, bool few, GError **error) {
-  const QualityCase *c = first_case(lab, tier);
-  g_autoptr(GPtrArray) tiles = quality_tiles_new();
-  g_autofree char *exact = picture_path(lab, c, "exact");
-  g_autofree char *title = g_strdup_printf("%s tier, case %s: \"%s\"; beside each result its difference from the exact "
-                                           "one, times 8",
-                                           quality_tier_names[tier], c->id, c->prompt);
-  if (!quality_tiles_add(tiles, c->input, g_strdup("original"), error) ||
-      !quality_tiles_add(tiles, exact, g_strdup("exact: 28 steps"), error))
-    return false;
-  for (guint i = 0; i < lab->settings->len; i++) {
-    const QualitySetting *s = lab->settings->pdata[i];
-    const QualityRow *row = quality_rows_find(lab->rows, s->text, c->id);
-    g_autofree char *picture = picture_path(lab, c, s->name);
-    if (!row || !takes(lab, s, c) || (few && (s->tiers & lab->tiers) != lab->tiers) ||
-        !g_file_test(picture, G_FILE_TEST_EXISTS))
-      continue;
-    if (!quality_tiles_add(tiles, picture, g_strdup_printf("%s  %.1f dB", s->name, row->psnr), error)) return false;
-  }
-  return quality_grid(path, tiles, title, few ? 104 : 160, error);
-}
-
-/* The pictures go to --out; with --doc also beside the document, in images/. */
-static bool write_pictures(const Lab *lab, GArray *const *all, const char *folder, const char *stem, GError **error) {
-  g_mkdir_with_parents(folder, 0777);
-  for (int t = 0; t < QUALITY_TIERS; t++) {
-    if (!all[t]) continue;
-    g_autofree char *plot = g_strdup_printf("%s/%splot-%s.png", folder, stem, quality_tier_names[t]);
-    g_autofree char *grid = g_strdup_printf("%s/%sgrid-%s.png", folder, stem, quality_tier_names[t]);
-    g_autofree char *title = g_strdup_printf("%s tier: median PSNR to the exact result over FLOP, %d cases",
-                                             quality_tier_names[t], g_array_index(all[t], QualitySummary, 0).cases);
-    if (!quality_plot(plot, all[t], title, error) || !write_grid(lab, (QualityTier)t, grid, *stem, error)) return false;
-  }
-  return true;
-}
-
-static void write_document(const Lab *lab, GArray *const *all, GString *out) {
-  g_string_append_printf(out, "## What was run\n\n%s, model `%s`, %u settings, cases:", lab->machine,
-                         lab->arguments->model, lab->settings->len);
-  for (int t = 0, listed = 0; t < QUALITY_TIERS; t++)
-    if (lab->there[t])
-      g_string_append_printf(out, "%s %d of %d %s", listed++ ? "," : "", lab->chosen[t], lab->there[t],
-                             quality_tier_names[t]);
-  g_string_append(out, ".\n\n## Verdicts\n\n");
-  quality_verdicts_write(out, all);
-  for (int t = 0; t < QUALITY_TIERS; t++) {
-    if (!all[t]) continue;
-    g_string_append_printf(out, "\n## %s\n\n", quality_tier_titles[t]);
-    quality_table_write(out, all[t]);
-    quality_areas_write(out, lab->rows, lab->settings, (QualityTier)t);
-    if (lab->arguments->doc)
-      g_string_append_printf(out,
-                             "\n![PSNR over FLOP](images/quality-plot-%s.png)\n"
-                             "\n![results and their differences](images/quality-grid-%s.png)\n",
-                             quality_tier_names[t], quality_tier_names[t]);
-  }
-  g_string_append(out, "\n## The settings\n\n| setting | properties |\n| --- | --- |\n");
-  for (guint i = 0; i < lab->settings->len; i++) {
-    const QualitySetting *s = lab->settings->pdata[i];
-    g_string_append_printf(out, "| %s | `%s` |\n", s->name, s->text);
-  }
-}
-
-static bool write_report(const Lab *lab, GError **error) {
-  const Arguments *a = lab->arguments;
-  GArray *all[QUALITY_TIERS] = {NULL};
-  g_autoptr(GString) body = g_string_new(NULL);
-  g_autofree char *json_path = g_build_filename(a->out, "summary.json", NULL);
-  g_autofree char *table_path = g_build_filename(a->out, "table.md", NULL);
-  g_autofree char *prose = NULL;
-  for (int t = 0; t < QUALITY_TIERS; t++) {
-    if (!first_case(lab, (QualityTier)t)) continue;
-    all[t] = quality_summarize(lab->rows, lab->settings, (QualityTier)t);
-    if (lab->elsewhere) {
-      g_autoptr(GArray) other = quality_summarize(lab->elsewhere, lab->settings, (QualityTier)t);
-      quality_summaries_join(all[t], other);
-    }
-    if (!all[t]->len) g_clear_pointer(&all[t], g_array_unref);
-  }
-  write_document(lab, all, body);
-  g_autofree char *json = quality_summary_json(all, lab->machine, a->model);
-  bool ok = g_file_set_contents(json_path, json, -1, error) && g_file_set_contents(table_path, body->str, -1, error) &&
-            write_pictures(lab, all, a->out, "", error);
-  if (ok && a->doc) {
-    g_autofree char *folder = g_path_get_dirname(a->doc);
-    g_autofree char *images = g_build_filename(folder, "images", NULL);
-    ok = g_file_get_contents(a->text, &prose, NULL, error) && write_pictures(lab, all, images, "quality-", error);
-    g_autofree char *text = ok ? g_strconcat(prose, "\n", body->str, NULL) : NULL;
-    ok = ok && g_file_set_contents(a->doc, text, -1, error);
-  }
-  for (int t = 0; t < QUALITY_TIERS; t++) g_clear_pointer(&all[t], g_array_unref);
-  if (ok) printf("%s\n%s: results.jsonl, summary.json, table.md, plot-*.png, grid-*.png\n", body->str, a->out);
-  return ok;
-}
-
 /* ---- The run ---- */
 
 /* Results in a folder, of every job, for the selected cases. (transfer full) */
-static GPtrArray *load_rows(const Lab *lab, const char *out, GError **error) {
-  g_autoptr(GPtrArray) rows = g_ptr_array_new_with_free_func(quality_row_free);
-  g_autoptr(GDir) folder = g_dir_open(out, 0, error);
-  if (!folder) return NULL;
-  for (const char *file; (file = g_dir_read_name(folder));) {
-    if (!g_pattern_match_simple("results*.jsonl", file)) continue;
-    g_autofree char *path = g_build_filename(out, file, NULL);
-    GPtrArray *more = quality_rows_load(path, error);
-    if (!more) return NULL;
-    g_ptr_array_extend_and_steal(rows, more);
-  }
-  for (guint i = rows->len; i-- > 0;) /* earlier results of other cases stay in the file and out of the tables */
+static GPtrArray *load_rows(const QualityLab *lab, const char *out, GError **error) {
+  g_autoptr(GPtrArray) rows = quality_rows_load_folder(out, error);
+  for (guint i = rows ? rows->len : 0;
+       i-- > 0;) /* earlier results of other cases stay in the file and out of the tables */
     if (!selected(lab, ((const QualityRow *)rows->pdata[i])->id)) g_ptr_array_remove_index(rows, i);
   return g_steal_pointer(&rows);
 }
 
-static void forget_results(const Arguments *a) {
-  g_autoptr(GDir) folder = g_dir_open(a->out, 0, NULL);
-  for (const char *file; folder && (file = g_dir_read_name(folder));) {
-    g_autofree char *path = g_build_filename(a->out, file, NULL);
-    if (g_pattern_match_simple("results*.jsonl", file)) g_remove(path);
-  }
-}
-
-static bool parse_shard(Lab *lab, GError **error) {
+static bool parse_shard(QualityLab *lab, GError **error) {
   const char *text = lab->arguments->shard;
   lab->shards = 1;
   char rest;
@@ -399,8 +242,8 @@ static bool parse_shard(Lab *lab, GError **error) {
 }
 
 /* Cases, settings and earlier results; no engine. */
-static bool open_lab(Lab *lab, GError **error) {
-  const Arguments *a = lab->arguments;
+static bool open_lab(QualityLab *lab, GError **error) {
+  const QualityArguments *a = lab->arguments;
   if (!(lab->tiers = quality_tiers_parse(a->tiers, error)) || !parse_limit(lab, error) || !parse_shard(lab, error))
     return false;
   if (!(lab->cases = quality_cases_read(a->cases_file, error))) return false;
@@ -411,13 +254,13 @@ static bool open_lab(Lab *lab, GError **error) {
     if (!probe) return false;
   }
   g_mkdir_with_parents(a->out, 0777);
-  if (!a->resume && !a->report && !a->shard) forget_results(a);
+  if (!a->resume && !a->report && !a->shard) quality_rows_forget(a->out);
   return (lab->rows = load_rows(lab, a->out, error));
 }
 
 /* The machine is noted beside the results, for reports that are written elsewhere. */
-static bool open_engine(Lab *lab, GError **error) {
-  const Arguments *a = lab->arguments;
+static bool open_engine(QualityLab *lab, GError **error) {
+  const QualityArguments *a = lab->arguments;
   g_autoptr(FkOptions) options = fk_options_new();
   g_autofree char *file = g_build_filename(a->out, "machine.txt", NULL);
   if (!fk_options_set(options, "model-path", a->model, error) ||
@@ -427,7 +270,7 @@ static bool open_engine(Lab *lab, GError **error) {
   return g_file_set_contents(file, fk_engine_machine(lab->engine), -1, error);
 }
 
-static bool run_cases(Lab *lab, GError **error) {
+static bool run_cases(QualityLab *lab, GError **error) {
   if (!open_engine(lab, error)) return false;
   lab->began = g_get_monotonic_time();
   if (lab->arguments->search && !search(lab, error)) return false;
@@ -441,7 +284,7 @@ static bool run_cases(Lab *lab, GError **error) {
 }
 
 /* This program once for each share of the cases; the first shows how far it is. */
-static bool run_jobs(Lab *lab, char **argv, GError **error) {
+static bool run_jobs(QualityLab *lab, char **argv, GError **error) {
   const int jobs = lab->arguments->jobs;
   g_autoptr(GPtrArray) running = g_ptr_array_new_with_free_func(g_object_unref);
   bool ok = true;
@@ -461,7 +304,7 @@ static bool run_jobs(Lab *lab, char **argv, GError **error) {
 }
 
 /* What another machine measured; and a line that says how far its exact results are from this one's. */
-static bool join_elsewhere(Lab *lab, GError **error) {
+static bool join_elsewhere(QualityLab *lab, GError **error) {
   g_autofree char *file = g_build_filename(lab->arguments->other, "machine.txt", NULL), *machine = NULL;
   if (!(lab->elsewhere = load_rows(lab, lab->arguments->other, error)) ||
       !g_file_get_contents(file, &machine, NULL, error))
@@ -471,7 +314,7 @@ static bool join_elsewhere(Lab *lab, GError **error) {
   for (guint i = 0; i < lab->cases->len; i++) {
     const QualityCase *c = lab->cases->pdata[i];
     const QualityRow *own = quality_rows_find(lab->rows, "", c->id);
-    g_autofree char *here = picture_path(lab, c, "exact");
+    g_autofree char *here = quality_lab_picture(lab, c, "exact");
     g_autofree char *there = g_build_filename(lab->arguments->other, "pictures", c->id, "exact.png", NULL);
     FkImage a = {0}, b = {0};
     if (!own || !g_file_test(there, G_FILE_TEST_EXISTS)) continue;
@@ -488,15 +331,16 @@ static bool join_elsewhere(Lab *lab, GError **error) {
   return true;
 }
 
-static bool run(const Arguments *a, char **argv, GError **error) {
-  Lab lab = {.arguments = a};
+static bool run(const QualityArguments *a, char **argv, GError **error) {
+  QualityLab lab = {.arguments = a};
   lab.engines = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)fk_engine_unref);
   g_autofree char *file = g_build_filename(a->out, "machine.txt", NULL);
   bool ok = open_lab(&lab, error);
   if (ok && !a->report) ok = a->jobs > 1 && !a->shard ? run_jobs(&lab, argv, error) : run_cases(&lab, error);
   if (ok && !a->shard)
     ok = g_file_get_contents(file, &lab.machine, NULL, error) && (!a->other || join_elsewhere(&lab, error)) &&
-         write_report(&lab, error);
+         (!a->worst || ((lab.engine || open_engine(&lab, error)) && quality_report_worst(&lab, error))) &&
+         quality_report_write(&lab, error);
   g_hash_table_unref(lab.engines);
   fk_engine_unref(lab.engine);
   g_free(lab.machine);
@@ -508,8 +352,8 @@ static bool run(const Arguments *a, char **argv, GError **error) {
 }
 
 /* The inputs of a model's layers, instead of pictures: the first cases of each tier. */
-static bool run_layers(const Arguments *a, GError **error) {
-  Lab lab = {.arguments = a};
+static bool run_layers(const QualityArguments *a, GError **error) {
+  QualityLab lab = {.arguments = a};
   bool ok = (lab.tiers = quality_tiers_parse(a->tiers, error)) && parse_limit(&lab, error) &&
             (lab.cases = quality_cases_read(a->cases_file, error)) && (lab.settings = g_ptr_array_new());
   if (ok) {
@@ -533,7 +377,7 @@ static char *project_file(const char *path) {
   return g_strdup(path);
 }
 
-static void defaults(Arguments *a) {
+static void defaults(QualityArguments *a) {
   char **const files[] = {&a->model, &a->cases_file, &a->settings_file, &a->text};
   const char *const paths[] = {"examples/demo-model/checkpoint", "tests/quality/cases.json",
                                "tests/quality/settings.txt", "tests/quality/head.md"};
@@ -547,7 +391,7 @@ static void defaults(Arguments *a) {
 }
 
 int main(int argc, char **argv) {
-  Arguments a = {.floor = 25, .by = 3};
+  QualityArguments a = {.floor = 25, .ssim = 0.9, .by = 3};
   const GOptionEntry entries[] = {
       {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
       {"backend", 'b', 0, G_OPTION_ARG_FILENAME, &a.backend, "auto, cpu or cuda", "NAME"},
@@ -557,12 +401,14 @@ int main(int argc, char **argv) {
       {"full", 'f', 0, G_OPTION_ARG_NONE, &a.full, "All cases", NULL},
       {"resume", 'r', 0, G_OPTION_ARG_NONE, &a.resume, "Keep the results in --out and add what is missing", NULL},
       {"report", 0, 0, G_OPTION_ARG_NONE, &a.report, "Run nothing: tables and pictures from --out", NULL},
+      {"worst", 'w', 0, G_OPTION_ARG_NONE, &a.worst, "Draw each setting's worst case of each tier: worst.png", NULL},
       {"jobs", 'j', 0, G_OPTION_ARG_INT, &a.jobs, "Processes that share the cases out (default 1)", "N"},
       {"shard", 0, 0, G_OPTION_ARG_FILENAME, &a.shard, "Only share I of N, without a report", "I/N"},
       {"search", 0, 0, G_OPTION_ARG_INT, &a.search,
        "Try N settings that are drawn at random or from the best so far, and report the front", "N"},
       {"seed", 0, 0, G_OPTION_ARG_INT, &a.seed, "With --search: of its random numbers (default 0)", "N"},
       {"floor", 0, 0, G_OPTION_ARG_DOUBLE, &a.floor, "With --search: dB of the worst case (default 25)", "DB"},
+      {"ssim", 0, 0, G_OPTION_ARG_DOUBLE, &a.ssim, "With --search: SSIM of the worst case (default 0.9)", "N"},
       {"by", 0, 0, G_OPTION_ARG_DOUBLE, &a.by, "With --search: times fewer FLOP at least (default 3)", "N"},
       {"elsewhere", 0, 0, G_OPTION_ARG_FILENAME, &a.other, "Another machine's --out, to compare with", "FOLDER"},
       {"layers", 'l', 0, G_OPTION_ARG_NONE, &a.layers,
