@@ -97,6 +97,65 @@ GPtrArray *quality_cases_read(const char *path, GError **error) {
   return NULL;
 }
 
+/* ---- Cases of a folder ---- */
+
+/* prompts.txt by lines; a missing file has the usual ones. (transfer full) */
+static char **prompts_of(const char *folder, GError **error) {
+  g_autofree char *path = g_build_filename(folder, "prompts.txt", NULL), *text = NULL;
+  g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func(g_free);
+  if (!g_file_test(path, G_FILE_TEST_EXISTS))
+    return g_strsplit("make it night|make it look like an oil painting|add a red hat", "|", -1);
+  if (!g_file_get_contents(path, &text, NULL, error)) return NULL;
+  g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+  for (char **p = lines; *p; p++)
+    if (*g_strstrip(*p)) g_ptr_array_add(list, g_strdup(*p));
+  if (!list->len) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: no prompt; expected one on each line", path);
+    return NULL;
+  }
+  g_ptr_array_add(list, NULL);
+  return g_strdupv((char **)list->pdata);
+}
+
+static int by_text(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool is_picture(const char *name) {
+  g_autofree char *lower = g_ascii_strdown(name, -1);
+  return g_str_has_suffix(lower, ".png") || g_str_has_suffix(lower, ".jpg") || g_str_has_suffix(lower, ".jpeg");
+}
+
+static QualityCase *open_case(const char *folder, const char *file, const char *prompt, int number) {
+  QualityCase *c = g_new0(QualityCase, 1);
+  c->tier = QUALITY_OPEN;
+  c->id = g_strdup_printf("%s-%d", file, number);
+  c->kind = g_strdup("open");
+  c->prompt = g_strdup(prompt);
+  c->input = g_build_filename(folder, file, NULL);
+  c->seed = g_strdup("0");
+  return c;
+}
+
+GPtrArray *quality_cases_folder(const char *folder, GError **error) {
+  g_autoptr(GDir) dir = g_dir_open(folder, 0, error);
+  g_auto(GStrv) prompts = dir ? prompts_of(folder, error) : NULL;
+  g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
+  if (!prompts) return NULL;
+  for (const char *file; (file = g_dir_read_name(dir));)
+    if (is_picture(file)) g_ptr_array_add(files, g_strdup(file));
+  g_ptr_array_sort(files, by_text);
+  GPtrArray *cases = g_ptr_array_new_with_free_func(case_free);
+  for (guint i = 0; i < files->len; i++)
+    for (int k = 0; prompts[k]; k++) g_ptr_array_add(cases, open_case(folder, files->pdata[i], prompts[k], k + 1));
+  if (cases->len) return cases;
+  g_ptr_array_unref(cases);
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: no PNG or JPEG picture", folder);
+  return NULL;
+}
+
+/* ---- Settings ---- */
+
 QualitySetting *quality_setting_new(const char *name, const char *text, unsigned tiers) {
   QualitySetting *s = g_new0(QualitySetting, 1);
   s->name = g_strdup(name);

@@ -29,6 +29,9 @@ typedef struct {
 
 /* A JSON list of objects; paths are relative to the file. (transfer full): array of QualityCase, freed with it. */
 GPtrArray *quality_cases_read(const char *path, GError **error);
+/* A case of the open tier for each PNG and JPEG picture of a folder, in the order of their names, and each line of its
+ * prompts.txt (without one: three prompts of the usual kinds). (transfer full): array of QualityCase. */
+GPtrArray *quality_cases_folder(const char *folder, GError **error);
 /* Lines "name: property=value ..."; "[named vague]" says for which tiers the following lines are; # comments.
  * (transfer full): array of QualitySetting. */
 GPtrArray *quality_settings_read(const char *path, GError **error);

@@ -6,7 +6,8 @@
 #include "quality-results.h"
 
 typedef struct {
-  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit, *other, *shard;
+  char *model, *backend, *cases_file, *settings_file, *tiers, *only, *out, *doc, *text, *limit, *other, *shard,
+      *calibrate;
   gboolean full, resume, report, layers, json, worst;
   int jobs, search, seed;
   double floor, ssim, by;

@@ -23,6 +23,7 @@
 
 static const char name[] = "fluxkontext-quality";
 
+#define CALIBRATION 60        /* settings that --calibrate tries */
 #define DEFAULT_LIMIT "8,4,4" /* cases of the tiers: below ten minutes on two cores */
 
 /* ---- Which cases and settings ---- */
@@ -246,7 +247,8 @@ static bool open_lab(QualityLab *lab, GError **error) {
   const QualityArguments *a = lab->arguments;
   if (!(lab->tiers = quality_tiers_parse(a->tiers, error)) || !parse_limit(lab, error) || !parse_shard(lab, error))
     return false;
-  if (!(lab->cases = quality_cases_read(a->cases_file, error))) return false;
+  lab->cases = a->calibrate ? quality_cases_folder(a->calibrate, error) : quality_cases_read(a->cases_file, error);
+  if (!lab->cases) return false;
   if (!(lab->settings = quality_settings_read(a->settings_file, error))) return false;
   select_cases(lab);
   for (guint i = 0; i < lab->settings->len; i++) { /* a pair that is refused shows before the first edit */
@@ -406,6 +408,8 @@ int main(int argc, char **argv) {
       {"shard", 0, 0, G_OPTION_ARG_FILENAME, &a.shard, "Only share I of N, without a report", "I/N"},
       {"search", 0, 0, G_OPTION_ARG_INT, &a.search,
        "Try N settings that are drawn at random or from the best so far, and report the front", "N"},
+      {"calibrate", 0, 0, G_OPTION_ARG_FILENAME, &a.calibrate,
+       "Search for settings of this model, on the pictures and prompts.txt of a folder", "FOLDER"},
       {"seed", 0, 0, G_OPTION_ARG_INT, &a.seed, "With --search: of its random numbers (default 0)", "N"},
       {"floor", 0, 0, G_OPTION_ARG_DOUBLE, &a.floor, "With --search: dB of the worst case (default 25)", "DB"},
       {"ssim", 0, 0, G_OPTION_ARG_DOUBLE, &a.ssim, "With --search: SSIM of the worst case (default 0.9)", "N"},
@@ -428,19 +432,22 @@ int main(int argc, char **argv) {
                   "  fluxkontext-quality -m MODEL --tiers named --limit 4\n"
                   "  fluxkontext-quality -m MODEL --layers\n"
                   "  fluxkontext-quality -m MODEL --limit 6 --search 100 --resume\n"
+                  "  fluxkontext-quality -m MODEL --calibrate FOLDER --resume\n"
                   "Measures what settings cost in quality, against the exact result.\n"
                   "Exit: 0 done, 1 an error or results that are missing, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;
   defaults(&a);
+  if (a.calibrate) a.full = TRUE;
+  if (a.calibrate && !a.search) a.search = CALIBRATION;
   if (argc > 1) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "\"%s\" is not expected; see --help", argv[1]);
   if (a.json && !a.layers) g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "--json is for --layers; see --help");
   if (a.search && (a.jobs > 1 || a.report || a.shard))
     g_set_error(&error, FK_ERROR, FK_ERROR_OPTION_BAD, "--search runs in one process: no --jobs, --shard or --report");
   const bool ok = !error && (a.layers ? run_layers(&a, &error) : run(&a, command, &error));
   if (error) fprintf(stderr, "%s: %s\n", name, error->message);
-  char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only,
-                   a.out,   a.doc,     a.text,       a.limit,         a.other, a.shard};
+  char *texts[] = {a.model, a.backend, a.cases_file, a.settings_file, a.tiers, a.only,     a.out,
+                   a.doc,   a.text,    a.limit,      a.other,         a.shard, a.calibrate};
   for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) g_free(texts[i]);
   return tool_end(name, ok ? 0 : 1);
 }

@@ -223,6 +223,48 @@ static void resume(void) {
   quality_row_free(two);
 }
 
+/* ---- Cases of a folder ---- */
+
+/* Pictures in the order of their names, each with every prompt; bad folders are named. */
+static void folder_of_cases(void) {
+  static const struct {
+    const char *name, *text;
+  } files[] = {{"b.png", "x"}, {"A.JPeG", "x"}, {"notes.txt", "x"}, {"prompts.txt", " make it night \n\nadd a hat\n"}};
+  g_autoptr(GError) error = NULL;
+  g_autofree char *folder = g_dir_make_tmp("fk-cases-XXXXXX", NULL);
+  g_assert_null(quality_cases_folder(folder, &error));
+  g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
+  g_assert_nonnull(strstr(error->message, folder));
+  g_clear_error(&error);
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    g_autofree char *path = g_build_filename(folder, files[i].name, NULL);
+    g_assert_true(g_file_set_contents(path, files[i].text, -1, NULL));
+  }
+  g_autoptr(GPtrArray) cases = quality_cases_folder(folder, &error);
+  g_assert_no_error(error);
+  static const char *const want[] = {"A.JPeG-1", "A.JPeG-2", "b.png-1", "b.png-2"};
+  g_assert_cmpuint(cases->len, ==, G_N_ELEMENTS(want));
+  for (guint i = 0; i < cases->len; i++) {
+    const QualityCase *c = cases->pdata[i];
+    g_assert_cmpstr(c->id, ==, want[i]);
+    g_assert_cmpstr(c->prompt, ==, i % 2 ? "add a hat" : "make it night");
+    g_assert_cmpint(c->tier, ==, QUALITY_OPEN);
+    g_assert_null(c->target);
+  }
+  g_autofree char *prompts = g_build_filename(folder, "prompts.txt", NULL);
+  g_assert_true(g_file_set_contents(prompts, " \n", -1, NULL));
+  g_assert_null(quality_cases_folder(folder, &error));
+  g_assert_nonnull(strstr(error->message, "prompts.txt"));
+  g_remove(prompts);
+  g_autoptr(GPtrArray) usual = quality_cases_folder(folder, NULL);
+  g_assert_cmpuint(usual->len, ==, 6);
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) {
+    g_autofree char *path = g_build_filename(folder, files[i].name, NULL);
+    g_remove(path);
+  }
+  g_rmdir(folder);
+}
+
 /* ---- Settings ---- */
 
 static GPtrArray *parse(const char *text, GError **error) {
@@ -498,6 +540,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/quality/settings-options", settings_options);
   g_test_add_func("/quality/rival", rival);
   g_test_add_func("/quality/elsewhere", elsewhere);
+  g_test_add_func("/quality/folder-of-cases", folder_of_cases);
   g_test_add_func("/quality/search", searches);
   g_test_add_func("/quality/search-by-ssim", searches_by_ssim);
   return g_test_run();

@@ -298,6 +298,26 @@ assert d['edits'] == 1 and 'single_transformer_blocks.0.proj_out' in names and l
 assert all(0 < row['error'] < 0.1 for row in d['layers'] if 'transformer_blocks' in row['name'])
 EOF
 check /tools/quality/layers $?
+# A folder of one's own pictures: settings are sought, the worst case of each is drawn, and the same command goes on.
+mkdir own && convert -size 64x48 gradient:red-blue own/b.PNG
+printf 'make it night\n\n' >own/prompts.txt
+calibrate() {
+  "$quality" -m "$model" -b cpu -s settings.txt -o sought --calibrate own --search 1 --floor 1 --ssim 0 --by 1 "$@" >"$log" 2>&1
+}
+calibrate --worst && [ -s sought/worst.png ] && python3 - >>"$log" 2>&1 <<'EOF'
+import json
+rows = [json.loads(line) for line in open('sought/results.jsonl')]
+assert {row['case'] for row in rows} == {'b.PNG-1'}
+found = [s for s in json.load(open('sought/summary.json'))['open'] if s['setting'].startswith('found-')]
+assert found and all(0 < s['worst_ssim'] <= s['ssim'] <= 1 for s in found), found
+EOF
+check /tools/quality/calibrates $?
+before=$(wc -l <sought/results.jsonl)
+calibrate --resume && [ "$(wc -l <sought/results.jsonl)" -eq "$before" ]
+check /tools/quality/calibration-goes-on $?
+mkdir none && "$quality" -m "$model" -b cpu -o sought --calibrate none >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'none: no PNG or JPEG picture' "$log"
+check /tools/quality/calibrates-no-pictures $?
 "$quality" --json >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'json is for --layers' "$log"
 check /tools/quality/json-alone $?
