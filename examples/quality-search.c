@@ -42,6 +42,10 @@ static const char *const starts[] = {
     CADENCE " step-cache-warmup=4 step-cache-last=1 step-cache-growth=1 step-cache-forecast=taylor",
     CADENCE " step-cache-warmup=4 step-cache-last=2 step-cache-growth=4 step-cache-forecast=taylor",
     CADENCE " step-cache-warmup=1 step-cache-last=8 step-cache-growth=2 step-cache-forecast=taylor",
+    "steps=16 scheduler=deis sigmas=beta " CADENCE
+    " step-cache-warmup=5 step-cache-last=2 step-cache-growth=2 step-cache-forecast=taylor",
+    "steps=12 scheduler=unipc sigmas=beta " CADENCE
+    " step-cache-warmup=5 step-cache-last=1 step-cache-growth=6 step-cache-forecast=taylor",
     "steps=8",
     "steps=4",
 };
@@ -178,18 +182,29 @@ static GPtrArray *front_of(const QualitySearch *s, const GPtrArray *all) {
   return front;
 }
 
+/* What the next ones are changed from: the front, or those that passed the most cases. (transfer container) */
+static GPtrArray *parents_of(const QualitySearch *s, const GPtrArray *all) {
+  GPtrArray *parents = front_of(s, all);
+  int most = 1;
+  if (parents->len) return parents;
+  for (guint i = 0; i < all->len; i++) most = MAX(most, ((const Tried *)all->pdata[i])->passed);
+  for (guint i = 0; i < all->len; i++)
+    if (((const Tried *)all->pdata[i])->passed == most) g_ptr_array_add(parents, all->pdata[i]);
+  return parents;
+}
+
 static bool is_known(const GPtrArray *all, const char *text) {
   for (guint i = 0; i < all->len; i++)
     if (!strcmp(((const Tried *)all->pdata[i])->setting->text, text)) return true;
   return false;
 }
 
-/* The next one: the starts; then one in four is random, the others come from the front. */
+/* The next one: the starts; then one in four is random, the others come from the best so far. */
 static Genome next(const QualitySearch *s, const GPtrArray *all, int i, GRand *random) {
   if (i < (int)G_N_ELEMENTS(starts)) return genome_of(starts[i]);
-  g_autoptr(GPtrArray) front = front_of(s, all);
-  if (!front->len || !draw(random, 4)) return random_genome(random);
-  return changed(&((const Tried *)front->pdata[draw(random, (int)front->len)])->genome, random);
+  g_autoptr(GPtrArray) parents = parents_of(s, all);
+  if (!parents->len || !draw(random, 4)) return random_genome(random);
+  return changed(&((const Tried *)parents->pdata[draw(random, (int)parents->len)])->genome, random);
 }
 
 /* NULL: the settings cannot be combined. */
