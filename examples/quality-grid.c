@@ -101,7 +101,8 @@ bool quality_grid_pairs(const char *path, const GPtrArray *tiles, const char *ti
   cairo_t *cr = draw_begin(6 * step + GAP, HEAD + rows * (cell + CAPTION + GAP));
   draw_text(cr, GAP, 17, 14, title);
   for (int i = 0; i < pairs; i++) {
-    const double x = GAP + i % 2 * 3 * step, y = HEAD + i / 2 * (cell + CAPTION + GAP) + CAPTION;
+    const int row = i / 2, column = i % 2;
+    const double x = GAP + column * 3 * step, y = HEAD + row * (cell + CAPTION + GAP) + CAPTION;
     const QualityTile *exact = tiles->pdata[2 * i], *other = tiles->pdata[2 * i + 1];
     caption(cr, x, y, exact->label, cell);
     draw_picture(cr, x, y, exact->image.data, exact->image.width, exact->image.height, cell);

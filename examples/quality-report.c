@@ -80,9 +80,9 @@ static const QualityRow *worst_row(const QualityLab *lab, const QualitySetting *
 /* The pair of tiles of one setting and tier; its picture is made again where it was not kept. */
 static bool add_worst(const QualityLab *lab, const QualitySetting *s, const QualityRow *row, GPtrArray *tiles,
                       GError **error) {
-  const QualityCase *c = NULL;
-  for (guint i = 0; i < lab->cases->len; i++)
-    if (!strcmp(((const QualityCase *)lab->cases->pdata[i])->id, row->id)) c = lab->cases->pdata[i];
+  guint i = 0;
+  while (strcmp(((const QualityCase *)lab->cases->pdata[i])->id, row->id)) i++; /* rows are of these cases */
+  const QualityCase *c = lab->cases->pdata[i];
   g_autofree char *exact = quality_lab_picture(lab, c, "exact"), *path = quality_lab_picture(lab, c, s->name);
   FkImage image = {0};
   QualityRow *again = quality_lab_edit(lab, s, c, &image, error);
