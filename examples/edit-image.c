@@ -157,8 +157,7 @@ static bool run(const char *model, char **prompts, const char *mask, char **refe
     return false;
   for (char **pair = arguments + 2; *pair; pair++)
     if (!tool_set(options, settings, *pair, error)) return false;
-  g_auto(GStrv) idle = fk_settings_idle(settings);
-  for (char **p = idle; *p; p += 2) fprintf(stderr, "%s: %s changes nothing: %s\n", name, p[0], p[1]);
+  tool_tell_idle(name, settings, true);
   return edit(options, settings, (char **)texts->pdata, arguments[0], arguments[1], error);
 }
 

@@ -92,6 +92,12 @@ bool tool_names_file(const char *name, size_t length) {
   return false;
 }
 
+void tool_tell_idle(const char *program, const FkSettings *settings, bool edits) {
+  g_auto(GStrv) idle = fk_settings_idle(settings);
+  for (char **p = idle; *p; p += 2)
+    if (edits || strcmp(*p, "prompt")) fprintf(stderr, "%s: %s changes nothing: %s\n", program, p[0], p[1]);
+}
+
 bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error) {
   if (!tool_names_file(name, strlen(name))) return fk_settings_set(settings, name, value, error);
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: names a file of this machine, which a request cannot", name);

@@ -20,6 +20,9 @@ char *tool_printable(const char *text);
 char *tool_utf8(const char *argument, GError **error);
 /* PROPERTY=VALUE goes to the options or to the settings, whichever has it. options NULL: settings only. */
 bool tool_set(FkOptions *options, FkSettings *settings, const char *pair, GError **error);
+/* Tells on stderr which settings change nothing and what a preset lacks (fk_settings_idle). edits: whether these are
+ * the settings of an edit and not what requests begin from, whose prompts come with them. */
+void tool_tell_idle(const char *program, const FkSettings *settings, bool edits);
 /* Is this the name, of `length` bytes, of a property that names files of this machine (FkProperty.file)? */
 bool tool_names_file(const char *name, size_t length);
 /* One setting of a request that came from elsewhere: as fk_settings_set, but none that names files of this machine. */

@@ -382,6 +382,13 @@ def life():
         assert server.process.wait(60) == 0, server.log()
     check('life/drain', drain)
 
+    def few_step():
+        server = Server('preset=few-step')
+        assert 'loras changes nothing' in server.log() and 'prompt' not in server.log(), server.log()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(60) == 0, server.log()
+    check('life/few-step-wants-an-adapter', few_step)
+
     def term_amid():
         server = Server('--drain', '0')
         plug = []

@@ -330,6 +330,17 @@ expect /tools/edit-image/mask "$edit" -m "$model" -p 'invert the colors' --mask 
 "$edit" -m "$model" -p x --mask "$golden/none.png" "$golden/source.png" masked.png >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'none.png' "$log"
 check /tools/edit-image/mask-missing $?
+# preset=few-step is four steps and wants an adapter; one's own steps win wherever they stand.
+"$edit" -m "$model" -p x "$photo" few.png preset=few-step max-area=4096 backend=cpu >"$log" 2>&1
+[ $? -eq 0 ] && grep -q 'loras changes nothing: .*preset=few-step' "$log"
+check /tools/edit-image/few-step-wants-an-adapter $?
+for words in 'steps=2' 'steps=2 preset=few-step' 'preset=few-step steps=2'; do
+  # shellcheck disable=SC2086
+  "$edit" -m "$model" -p x "$photo" "$(echo "$words" | tr ' ' -).png" $words max-area=4096 backend=cpu >>"$log" 2>&1 || break
+done
+cmp steps=2.png steps=2-preset=few-step.png >>"$log" && cmp steps=2.png preset=few-step-steps=2.png >>"$log" &&
+  ! cmp -s steps=2.png few.png
+check /tools/edit-image/own-steps-win $?
 
 expect /tools/edit-image/runs "$edit" -m "$model" -p 'make it night' "$photo" tool.png seed=1 backend=cpu
 compare -metric PAE tool.png "$FK_SOURCE/tests/golden/edits/square-1.png" null: >"$log" 2>&1

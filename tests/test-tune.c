@@ -476,6 +476,24 @@ static void report(void) {
   fk_backend_close(be);
 }
 
+/* The report says that the steps of few-step want an adapter; explicit ones and one with an adapter are silent. */
+static void report_tells_of_adapters(void) {
+  FkBackend *be = open_null();
+  for (int i = 0; i < 4; i++) {
+    g_autoptr(FkSettings) s = fk_settings_new();
+    fk_settings_set(s, "preset", "few-step", NULL);
+    if (i == 1) fk_settings_set(s, "loras", "few.safetensors", NULL);
+    if (i == 2) fk_settings_set(s, "steps", "28", NULL);
+    if (i == 3) fk_settings_set(s, "loras", "", NULL);
+    g_auto(GStrv) list = fk_tune_report(s, be);
+    guint at = 0;
+    while (strcmp(list[at], "steps")) at += 2;
+    g_assert_cmpint(strstr(list[at + 1], "no adapter") != NULL, ==, i == 0 || i == 3);
+    if (i == 1) g_assert_cmpstr(list[at + 1], ==, "4 (0; preset few-step)");
+  }
+  fk_backend_close(be);
+}
+
 static void masks(void) {
   static const struct {
     const char *mask, *steps, *word;
@@ -522,6 +540,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/tune/preset-steps", preset_steps);
   g_test_add_func("/tune/preset-steps-stay", preset_steps_stay);
   g_test_add_func("/tune/report", report);
+  g_test_add_func("/tune/report-tells-of-adapters", report_tells_of_adapters);
   g_test_add_func("/tune/masks", masks);
   return g_test_run();
 }

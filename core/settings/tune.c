@@ -401,6 +401,17 @@ static bool is_reported(const FkProperty *p) {
   return p->optimization != FK_CLASS_NONE || (p->presets[0] && !g_str_has_prefix(p->name, "step-cache-"));
 }
 
+/* What the steps that a preset chose are of no use without, though it is not set; NULL: nothing. */
+static const char *lacking(const FkValues *v, const FkProperty *p) {
+  size_t n;
+  const FkInteraction *t = fk_interactions_idle(&n);
+  for (size_t i = 0; i < n && !strcmp(p->name, "steps"); i++)
+    if (!strcmp(t[i].a, "loras") && fk_interactions_holds(t[i].a_when, get(v, t[i].a)) &&
+        fk_interactions_holds(t[i].b_when, get(v, t[i].b)))
+      return t[i].reason;
+  return NULL;
+}
+
 static void report_optimizations(GPtrArray *list, const FkValues *v, FkScope scope, const FkBackend *be) {
   const char *preset = get(v, "preset");
   size_t n;
@@ -410,11 +421,12 @@ static void report_optimizations(GPtrArray *list, const FkValues *v, FkScope sco
     if (!is_reported(p) || p->scope != scope) continue;
     const char *asked = fk_values_get(v, p), *now = fk_tune_decided(v, p);
     const char *chosen = now == asked ? NULL : p->presets[preset_of(v)];
-    const char *forbidden = chosen ? fk_interactions_yield(v, p->name, chosen) : NULL;
+    const char *but = chosen ? fk_interactions_yield(v, p->name, chosen) : NULL;
+    if (chosen && !but) but = lacking(v, p);
     g_autofree char *why = !available(p, be) ? g_strdup_printf("backend %s has no kernel for it", be->ops->name)
-                           : now == asked    ? g_strdup("asked for")
-                                             : g_strdup_printf("preset %s%s%s", preset, forbidden ? ", but " : "",
-                                                            forbidden ? forbidden : "");
+                           : now == asked
+                               ? g_strdup("asked for")
+                               : g_strdup_printf("preset %s%s%s", preset, but ? ", but " : "", but ? but : "");
     report(list, p->name, available(p, be) ? now : "off", asked, why);
   }
 }

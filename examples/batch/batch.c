@@ -201,13 +201,6 @@ static bool make_folders(const char *out, const GPtrArray *works, GError **error
   return true;
 }
 
-/* Of the first: the others differ from it by what a list says. */
-static void tell_idle(const GPtrArray *works) {
-  if (!works->len) return;
-  g_auto(GStrv) idle = fk_settings_idle(((const Work *)works->pdata[0])->settings);
-  for (char **p = idle; *p; p += 2) fprintf(stderr, "%s: %s changes nothing: %s\n", name, p[0], p[1]);
-}
-
 static bool run_works(const Arguments *a, GPtrArray *works, const GPtrArray *films, const FkOptions *options,
                       int *status, GError **error) {
   static const char *const ends[] = {[RUN_ALL] = NULL,
@@ -222,7 +215,8 @@ static bool run_works(const Arguments *a, GPtrArray *works, const GPtrArray *fil
   if (!progress_kind(a->progress ? a->progress : "auto", &kind, error)) return false;
   g_autoptr(GPtrArray) engines = open_engines(options, a->devices, error);
   if (!engines) return false;
-  tell_idle(works);
+  if (works->len) /* the others differ from it by what a list says */
+    tool_tell_idle(name, ((const Work *)works->pdata[0])->settings, true);
   FkEngine *const *list = (FkEngine *const *)engines->pdata;
   if (a->dry) {
     *status = dry_run(list, options, works, &rules.work, a->resume) && !films->len ? 0 : EXIT_FAILED;

@@ -170,6 +170,7 @@ static bool read_options(Server *server, const Arguments *a, char **pairs, GErro
     if (!tool_set(options, server->defaults, *pair, error)) return false;
   server->options = device_options(options, a->devices, error);
   if (!server->options || !fk_settings_check(server->defaults, error)) return false;
+  tool_tell_idle(program, server->defaults, false);
   const char *path = fk_options_get(options, "model-path");
   g_autofree char *base = path && *path ? g_path_get_basename(path) : g_strdup("fluxkontext");
   server->model = g_utf8_make_valid(a->name ? a->name : base, -1);

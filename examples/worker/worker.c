@@ -87,6 +87,7 @@ static bool open_engine(const Arguments *a, char **pairs, FkEngine **engine, FkS
   for (; *pairs; pairs++)
     if (!tool_set(options, settings, *pairs, error)) return false;
   if (!fk_settings_check(settings, error)) return false;
+  tool_tell_idle(name, settings, false);
   return (*engine = fk_engine_open(options, cancellable, NULL, NULL, error)) != NULL;
 }
 
