@@ -93,7 +93,7 @@ typedef struct {
   FkReferenceIds reference_ids;
   int max_area; /* pixels; 0: the square of vae.sample_size */
   bool fused_qkv, flash_attention, fused_codes, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache;
-  bool expand_ahead;
+  bool expand_ahead, dependent_launch;
   const char *trace_file; /* NULL: none */
   FkCacheTune step_cache;
   FkAttentionPrecision attention_precision;
