@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same work by diffusers in bfloat16 on the same machine: quality on the demo checkpoint, speed on the full one.
 
-usage: peer.py --json FILE [--demo] [--full CHECKPOINT] [--size 1024] [--seconds 110] [--device cuda]
+usage: peer.py --json FILE [--demo] [--full CHECKPOINT | --steps CHECKPOINT] [--size 1024] [--seconds 110]
+    [--device cuda]
 
 --demo: the golden edits by FluxKontextPipeline, PSNR against the float32 goldens: what bfloat16 costs the
 reference itself.
 --full: transformer step (eager, eager with cuDNN attention, compiled block by block with cuDNN attention, that with the
-blocks' linear layers in E4M3 by torchao), encode, decode (eager, compiled) and T5, medians in milliseconds. No measurement begins after --seconds; FILE is rewritten after
-each, so that a run that is cut short keeps what it has. Elsewhere than on cuda times are the host clock's.
+blocks' linear layers in E4M3 by torchao), encode, decode (eager, compiled) and T5, medians in milliseconds.
+--steps: of these only the compiled steps in E4M3, one of both sizes, and before them that in bfloat16: two minutes.
+No measurement begins after --seconds; FILE is rewritten after each, so that a run that is cut short keeps what it has.
+Elsewhere than on cuda times are the host clock's.
 """
 import argparse
 import json
@@ -137,6 +140,44 @@ def inputs(peer, model, size):
             'txt_ids': torch.zeros(512, 3, device=peer.a.device, dtype=torch.bfloat16)}
 
 
+def compiled(peer, model, name, arguments):
+    """Keeps the step's time, and how long its first call took. One graph of each class of blocks, for this shape alone:
+    what was compiled for another shape would be compiled again for any, which is slower to make and to run."""
+    def run():
+        torch._dynamo.reset()
+        model.compile_repeated_blocks(fullgraph=True, dynamic=False)
+        begin = time.monotonic()
+        peer.median(lambda: model(**arguments), 1, 0)
+        peer.keep(f'{name}, first call in s', time.monotonic() - begin)
+        return peer.median(lambda: model(**arguments), 5, 2)
+    peer.attempt(name, run)
+
+
+def quantise(model):
+    """The blocks' linear layers as torchao has them. Its own settings of the compiler would look for the best of many
+    forms of each kernel, which took more than the 150 s that were there."""
+    from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
+    quantize_(model, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow(), set_inductor_config=False),
+              lambda module, name: isinstance(module, torch.nn.Linear) and 'transformer_blocks' in name
+              and 'norm' not in name)
+    return type(model.transformer_blocks[0].attn.to_q.weight).__name__
+
+
+def quantised_steps(peer, model, inputs_of):
+    peer.attempt('torchao', lambda: quantise(model))
+    if peer.found['torchao'].startswith(('failed', 'not run')): return
+    for side, arguments in inputs_of: compiled(peer, model, f'step {side} compiled cudnn, torchao fp8', arguments)
+
+
+def steps(peer, folder, size):
+    from diffusers import FluxTransformer2DModel
+    model = load(FluxTransformer2DModel, f'{folder}/transformer', peer.a.device)
+    large, small = inputs(peer, model, size), inputs(peer, model, size // 2)
+    if peer.a.device == 'cuda': model.set_attention_backend('_native_cudnn')
+    compiled(peer, model, f'step {size} compiled cudnn', large)
+    quantised_steps(peer, model, [(size, large), (size // 2, small)])
+
+
 def full(peer, folder, size):
     from diffusers import FluxTransformer2DModel
     vae, latent = small_models(peer, folder, size)
@@ -149,25 +190,15 @@ def full(peer, folder, size):
         model.set_attention_backend('_native_cudnn')
         return peer.median(lambda: model(**large), 3, 1)
 
-    def compiled():
-        model.compile_repeated_blocks(fullgraph=True)
-        return peer.median(lambda: model(**large), 5, 3)
-
     def decode():
         function = torch.compile(vae.decode)
         return peer.median(lambda: function(latent).sample, 5, 2)
     peer.attempt(f'step {size} eager cudnn', cudnn)
-    peer.attempt(f'step {size} compiled cudnn', compiled)
+    compiled(peer, model, f'step {size} compiled cudnn', large)
     if peer.a.device == 'cuda':
         peer.keep('peak bytes without text encoders', torch.cuda.max_memory_allocated())
-    peer.attempt(f'step {size // 2} compiled cudnn', lambda: peer.median(lambda: model(**small), 5, 3))
-
-    def fp8():
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, quantize_
-        quantize_(model, Float8DynamicActivationFloat8WeightConfig(granularity=PerRow()),
-                  lambda module, name: isinstance(module, torch.nn.Linear) and 'transformer_blocks' in name and 'norm' not in name)
-        return peer.median(lambda: model(**large), 5, 3)
-    peer.attempt(f'step {size} compiled cudnn, torchao fp8', fp8)
+    compiled(peer, model, f'step {size // 2} compiled cudnn', small)
+    quantised_steps(peer, model, [(size, large)])
     peer.attempt('decode compiled', decode)
 
 
@@ -176,6 +207,7 @@ def main():
     parser.add_argument('--json', required=True)
     parser.add_argument('--demo', action='store_true')
     parser.add_argument('--full', metavar='CHECKPOINT')
+    parser.add_argument('--steps', metavar='CHECKPOINT')
     parser.add_argument('--size', type=int, default=1024)
     parser.add_argument('--seconds', type=float, default=110)
     parser.add_argument('--device', default='cuda')
@@ -192,6 +224,8 @@ def main():
             demo(peer)
         if a.full:
             full(peer, a.full, a.size)
+        if a.steps:
+            steps(peer, a.steps, a.size)
 
 
 if __name__ == '__main__':
