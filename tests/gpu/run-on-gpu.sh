@@ -63,12 +63,21 @@ part_cuda_memory() {
 }
 
 # Three steps: the first evaluation is issued op by op, the second recorded, the third replayed.
-part_sanitizer() { # TOOL STEPS
+part_sanitizer() { # TOOL STEPS [SETTINGS...]
   tool=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
   [ -x "$tool" ] || return 77
-  "$tool" --tool "$1" --report-api-errors no --error-exitcode 9 --print-limit 10 \
-    "$(command -v fluxkontext-edit-image)" -m "$DEMO" -p "$NIGHT" "$PHOTO" "$OUT/$1.png" $CUDA steps="$2"
+  name=$1 steps=$2
+  shift 2
+  "$tool" --tool "$name" --report-api-errors no --error-exitcode 9 --print-limit 10 \
+    "$(command -v fluxkontext-edit-image)" -m "$DEMO" -p "$NIGHT" "$PHOTO" "$OUT/$name-$$.png" $CUDA steps="$steps" "$@"
 }
+
+# The same of the kernels of 8 bits.
+part_codes() { part_sanitizer "$1" "$2" quantization=fp8 modulation-quantization=fp8 text-quantization=fp8; }
+
+# What 8 bits cost a velocity, and that outlying columns cost no more.
+part_acceptance() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND"; }
+part_planted() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND" --planted quantization=fp8; }
 
 refused() { # PATTERN SETTINGS...: one message that matches, exit status not 0
   pattern=$1
@@ -313,6 +322,9 @@ start_part sanitizer 60 memcheck 3
 start_part sanitizer 60 initcheck 3
 start_part sanitizer 60 synccheck 3
 start_part sanitizer 60 racecheck 1
+start_part codes 60 memcheck 3
+start_part codes 60 initcheck 3
+start_part codes 90 racecheck 1
 start_part demo-modules 60
 start_part peer-demo 60
 if [ -n "$full" ]; then
@@ -326,7 +338,10 @@ part refusals 20
 part broken-device 60
 part nvtx 20
 for name in sanitizer-memcheck sanitizer-initcheck sanitizer-synccheck demo-modules peer-demo; do collect $name; done
-collect sanitizer-racecheck late-is-skipped
+for name in codes-memcheck codes-initcheck; do collect $name; done
+for name in sanitizer-racecheck codes-racecheck; do collect $name late-is-skipped; done
+part acceptance 240
+part planted 90
 part soak 60
 if [ -n "$full" ]; then
   collect checkpoint
