@@ -99,6 +99,47 @@ def make_safetensors():
     put('safetensors', 'long', struct.pack('<Q', 1 << 63) + b'{}')
 
 
+# ---- packed models ----
+
+def fk_sum(data):
+    """core/files/sum.c."""
+    lanes, mask = list(range(64)), 0xffffffff
+    state, data = len(data), data + bytes(-len(data) % 256)
+    for at in range(0, len(data), 256):
+        for i, word in enumerate(struct.unpack_from('<64I', data, at)):
+            x = (lanes[i] ^ word) * 0x9e3779b1 & mask
+            lanes[i] = (x << 13 | x >> 19) & mask
+    for lane in lanes:
+        state = (state ^ lane) * 0x9e3779b97f4a7c15 & (1 << 64) - 1
+        state = (state << 29 | state >> 35) & (1 << 64) - 1
+    return state
+
+
+def packed(files, form='3', sums=None, options='quantization=none\n'):
+    """The harness makes the header's own sum."""
+    header, data = {}, b''
+    for name, content in files.items():
+        header[name] = {'dtype': 'U8', 'shape': [len(content)], 'data_offsets': [len(data), len(data) + len(content)]}
+        data += content
+    digits = ''.join(f'{fk_sum(c):016x}' for c in files.values() if c) if sums is None else sums
+    meta = {f'fluxkontext.{k}': v for k, v in (('pack', form), ('version', '0.1.0'), ('values', 'float32'),
+                                               ('options', options), ('sums', digits), ('header', '0' * 16))}
+    return safetensors({'__metadata__': meta, **header}, data)
+
+
+def make_pack():
+    files = {'files/model_index.json': b'{"_class_name":"FluxKontextPipeline"}', 'files/vae/config.json': b'{}',
+             'transformer/x': bytes(range(256)) * 3, 'pad/x': bytes(5)}
+    put('pack', 'whole', packed(files))
+    put('pack', 'empty', packed({'transformer/x': b''}))
+    put('pack', 'damaged', packed(files, sums='0' * 64))
+    put('pack', 'few-sums', packed(files, sums='0' * 48))
+    put('pack', 'odd-sums', packed(files, sums='x' * 70))
+    put('pack', 'older', packed(files, form='2'))
+    put('pack', 'options', packed(files, options='quantization=fp8\nquantization=\nweight-dither=maybe\n=\n' + 'a=b\n' * 99))
+    put('pack', 'other-type', packed(files).replace(b'"dtype":"U8","shape":[768]', b'"dtype":"F32","shape":[192]'))
+
+
 # ---- configurations ----
 
 CONFIGS = ['model_index.json', 'transformer/config.json', 'vae/config.json', 'text_encoder/config.json',
@@ -228,6 +269,7 @@ def make_adapters():
 make_api()
 make_gguf()
 make_safetensors()
+make_pack()
 make_adapters()
 make_configs()
 make_tokenizers()
