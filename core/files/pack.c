@@ -82,9 +82,9 @@ static bool take_sums(FkPack *p, GError **error) {
   const char *text = fk_pack_text(p, "sums");
   const size_t n = fk_safetensors_count(p->file), count = strlen(text) / DIGITS;
   size_t next = 0;
-  p->sums = g_try_new(uint64_t, count);
-  p->first = g_try_new(size_t, n);
-  if ((count && !p->sums) || (n && !p->first)) {
+  p->sums = g_try_new(uint64_t, count + 1); /* one more: never NULL */
+  p->first = g_try_new(size_t, n + 1);
+  if (!p->sums || !p->first) {
     g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: no memory for the sums of %zu tensors",
                 fk_safetensors_path(p->file), n);
     return false;
