@@ -327,6 +327,13 @@ static bool write_file(Writer *w, const FkLoadPlan *plan, GCancellable *cancella
   g_autoptr(GString) header = write_header(w, plan, hashes), sums = g_string_new(NULL);
   w->total = (int64_t)fk_model_weight_bytes(w->model);
   w->fd = open(w->part, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (w->fd < 0 && errno == EEXIST) {
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                "%s.part: expected no such file, which is this one until it is whole: another run is under way, or was "
+                "stopped and it can go",
+                w->shown);
+    return false;
+  }
   if (w->fd < 0) return fail(w, "cannot be made", errno, error);
   /* Room first: memory that is a file without room ends the process. */
   const int number = posix_fallocate(w->fd, 0, (off_t)(w->begin + w->bytes));

@@ -425,6 +425,7 @@ static void targets(void) {
   g_autofree char *own = scratch_path("own.safetensors"), *lora = scratch_path("own-lora.safetensors"), *bytes = NULL;
   g_autofree char *bfl = g_build_filename(made, "bfl.safetensors", NULL), *list = g_strconcat(lora, ":0.5", NULL);
   const char *const links[][2] = {{bfl, own}, {LORA, lora}};
+  g_autofree char *busy = scratch_path("busy"), *part = write_text("busy.part", "");
   gsize n;
   for (int i = 0; i < 2; i++) {
     g_assert_true(g_file_get_contents(links[i][0], &bytes, &n, NULL));
@@ -443,6 +444,7 @@ static void targets(void) {
                {FK_DEMO_MODEL "/vae/config.json", NULL, "one of those that it would be made of"},
                {folder, NULL, "found a folder"},
                {pipe, NULL, "neither a file nor a folder"},
+               {busy, NULL, ".part: expected no such file"},
                {file, NULL, NULL},
                {file, NULL, NULL}};
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
