@@ -22,7 +22,7 @@
 #define MOST_SCALE 0x1p100   /* above, products would leave float32 */
 
 char *fk_calibration_path(const char *path) {
-  if (g_file_test(path, G_FILE_TEST_IS_DIR)) return g_build_filename(path, "fluxkontext-calibration.json", NULL);
+  if (g_file_test(path, G_FILE_TEST_IS_DIR)) return g_build_filename(path, FK_CALIBRATION_NAME, NULL);
   return g_strconcat(path, ".calibration.json", NULL);
 }
 
@@ -42,7 +42,7 @@ static bool fail(GError **error, FkError code, const char *path, const char *for
   return false;
 }
 
-/* That the file is a calibration, and this model's. */
+/* That the file is a calibration, and this model's. sum: NULL: of a packed model, which was made with it. */
 static bool check_head(const FkJsonNode *root, const char *path, const char *sum, GError **error) {
   const FkJsonNode *format = fk_json_member(root, "fluxkontext-calibration"), *model = fk_json_member(root, "model");
   const bool number = format && format->kind == FK_JSON_NUMBER && format->whole;
@@ -54,7 +54,7 @@ static bool check_head(const FkJsonNode *root, const char *path, const char *sum
     g_autofree char *found = model ? fk_json_shown(model) : g_strdup("nothing");
     return fail(error, FK_ERROR_MODEL_BAD, path, "\"model\": expected a hash, found %s", found);
   }
-  if (!strcmp(fk_json_text(model), sum)) return true;
+  if (!sum || !strcmp(fk_json_text(model), sum)) return true;
   g_autofree char *found = fk_json_shown(model);
   return fail(error, FK_ERROR_MODEL_MISMATCH, path,
               "it is of another model: expected \"%s\", found %s; make it again with fluxkontext-calibrate", sum,
@@ -96,12 +96,14 @@ static bool take_layers(FkModel *model, const FkJsonNode *layers, const char *pa
 
 bool fk_calibration_apply(FkModel *model, const char *path, const char *opened, const FkOptions *options, char **hashes,
                           char **hash, GError **error) {
-  g_autofree char *beside = path && *path ? NULL : fk_calibration_path(model->path);
-  const char *file = beside ? beside : path;
+  const bool given = path && *path;
+  if (model->pack && given)
+    return fail(error, FK_ERROR_MODEL_MISMATCH, path, "expected none beside a packed model, which has its own inside");
+  g_autofree char *own = given         ? NULL
+                         : model->pack ? g_build_filename(model->path, FK_CALIBRATION_NAME, NULL)
+                                       : fk_calibration_path(model->path);
+  const char *file = given ? path : own;
   size_t bytes;
-  if (model->pack)
-    return fail(error, FK_ERROR_MODEL_MISMATCH, file,
-                "it is of a model's own files, and this model is packed: expected model-path to be what was packed");
   g_autofree char *text = fk_file_load(file, LARGEST_FILE, &bytes, error);
   if (!text) {
     g_prefix_error(error, "quantization=fp8-static needs a file of fluxkontext-calibrate: ");
@@ -110,7 +112,7 @@ bool fk_calibration_apply(FkModel *model, const char *path, const char *opened, 
   if (strlen(text) != bytes) return fail(error, FK_ERROR_MODEL_BAD, file, "a byte 0 is no JSON");
   g_autofree char *sum = NULL;
   g_autoptr(FkJsonTree) tree = fk_json_parse(text, file, error);
-  if (!tree || !(*hashes = fk_manifest_model(model->path, opened, options, &sum, error)) ||
+  if (!tree || (!model->pack && !(*hashes = fk_manifest_model(model->path, opened, options, &sum, error))) ||
       !check_head(fk_json_root(tree), file, sum, error) ||
       !take_layers(model, fk_json_member(fk_json_root(tree), "layers"), file, error))
     return false;
@@ -131,6 +133,13 @@ char *fk_layers_calibration(const FkLayers *layers, GError **error) {
   int edits;
   const FkEngine *e = fk_layers_source(layers, &edits);
   g_autofree char *sum = NULL;
+  if (e->model->pack) {
+    g_set_error_literal(
+        error, FK_ERROR, FK_ERROR_OPTION_BAD,
+        "calibration: scales are of a model's own files, and this model is packed: calibrate what it was "
+        "made of, and pack that with quantization=fp8-static");
+    return NULL;
+  }
   g_autofree char *hashes = fk_manifest_model(e->model->path, e->files, e->options, &sum, error);
   if (!hashes) return NULL;
   size_t n;

@@ -8,6 +8,7 @@
 #include "packing.h"
 
 #include "adapters.h"
+#include "calibration.h"
 #include "file.h"
 #include "hash.h"
 #include "properties.h"
@@ -55,6 +56,7 @@ typedef struct {
   FkModel *model;
   FkPaths paths;
   const char *loras; /* nullable */
+  char *calibration; /* text of static scales; NULL: none */
   GArray *pieces;    /* Piece, one behind the other */
   uint64_t bytes;    /* of all */
   uint64_t begin;    /* of the data in the file: length and header come first */
@@ -135,6 +137,8 @@ static bool add_file(Writer *w, const char *name, GError **error) {
 static bool list_pieces(Writer *w, GError **error) {
   for (size_t i = 0; i < G_N_ELEMENTS(small_files); i++)
     if (!add_file(w, small_files[i], error)) return false;
+  if (w->calibration)
+    add_piece(w, g_strdup("files/" FK_CALIBRATION_NAME), strlen(w->calibration), g_strdup(w->calibration));
   pad(w, "files");
   for (int i = 0; i < FK_PARTS; i++) {
     const FkBinder *b = w->model->part[i].binder;
@@ -395,6 +399,18 @@ static bool adapt(const Writer *w, GError **error) {
   return fk_adapters_set(w->model, w->loras, &text_changed, NULL, NULL, NULL, error);
 }
 
+/* Static scales go with the model, once they are known to be its own. */
+static bool calibrate(Writer *w, const FkLoadPlan *plan, const FkOptions *options, GError **error) {
+  const char *path = plan->calibration_path;
+  if (plan->quantization != FK_QUANTIZATION_FP8_STATIC) return true;
+  g_autofree char *files = fk_registry_files(options), *hashes = NULL, *hash = NULL;
+  if (!fk_calibration_apply(w->model, path, files, options, &hashes, &hash, error)) return false;
+  g_autofree char *beside = path && *path ? NULL : fk_calibration_path(w->paths.model);
+  size_t size;
+  w->calibration = fk_file_load(beside ? beside : path, FK_PACK_LARGEST_FILE, &size, error);
+  return w->calibration != NULL;
+}
+
 static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellable *cancellable, GError **error) {
   FkLoadPlan plan;
   w->ops = *cpu->ops;
@@ -404,11 +420,6 @@ static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellab
   w->be.ops = &w->ops;
   w->be.priv = w;
   if (!fk_load_resolve(options, &w->be, &plan, error)) return false;
-  if (plan.quantization == FK_QUANTIZATION_FP8_STATIC) { /* a calibration is of the model's own files */
-    g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                        "packing: quantization=fp8-static: its scales are of a model that is not packed");
-    return false;
-  }
   if (plan.storage == FK_STORAGE_FILE) {
     g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD,
                         "weight-storage=file: a packed model has expanded weights; the files are opened as they are");
@@ -418,7 +429,8 @@ static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellab
   w->paths = fk_load_paths(&plan, fk_options_get(options, "model-path"));
   if (!check_target(w, error)) return false;
   w->model = fk_model_open_paths(&w->paths, &w->be, &plan.precision, true, error);
-  const bool ok = w->model && adapt(w, error) && write_file(w, &plan, cancellable, error);
+  const bool ok =
+      w->model && calibrate(w, &plan, options, error) && adapt(w, error) && write_file(w, &plan, cancellable, error);
   fk_model_free(w->model);
   return ok;
 }
@@ -455,6 +467,7 @@ bool fk_pack_adapted(const FkOptions *options, const char *loras, int bytes_per_
   g_free(w.path);
   g_free(w.part);
   g_free(w.shown);
+  g_free(w.calibration);
   return ok;
 }
 

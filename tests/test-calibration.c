@@ -238,11 +238,46 @@ static void refusals(Fixture *f, gconstpointer unused) {
   refused(f, "{}", FK_ERROR_MODEL_BAD, "expected 1, found nothing");
 }
 
+/* A packed model has the scales inside, and its edits have the bytes of the files with them. */
+static void packed(Fixture *f, gconstpointer unused) {
+  (void)unused;
+  g_autoptr(GError) error = NULL;
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_autofree char *path = g_build_filename(f->folder, "packed.safetensors", NULL);
+  fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL);
+  fk_options_set(options, "quantization", "fp8-static", NULL);
+  g_assert_false(fk_pack(options, 4, path, NULL, NULL, NULL, &error));
+  g_assert_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING);
+  g_clear_error(&error);
+  fk_options_set(options, "calibration-path", f->path, NULL);
+  fk_pack(options, 4, path, NULL, NULL, NULL, &error);
+  g_assert_no_error(error);
+  FkImage in = photo();
+  FkResult expected, found;
+  g_autoptr(FkEngine) engine = open_with(FK_DEMO_MODEL, "fp8-static", f->path, true, &error);
+  g_autoptr(FkEngine) other = open_with(path, "auto", NULL, true, &error);
+  g_assert_no_error(error);
+  FkImage a = edit(engine, &in, "2", &expected, NULL), b = edit(other, &in, "2", &found, NULL);
+  g_assert_cmpmem(a.data, a.stride * (size_t)a.height, b.data, b.stride * (size_t)b.height);
+  g_assert_cmpint(found.saturated, ==, expected.saturated);
+  g_assert_null(open_with(path, "fp8-static", f->path, false, &error));
+  g_assert_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH);
+  g_clear_error(&error);
+  g_autoptr(FkLayers) layers = fk_layers_new(other, &error);
+  g_assert_null(layers ? fk_layers_calibration(layers, &error) : NULL);
+  g_assert_error(error, FK_ERROR, FK_ERROR_OPTION_BAD);
+  g_free(a.data);
+  g_free(b.data);
+  g_free(in.data);
+  g_unlink(path);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scales = calibrate();
   g_test_add("/calibration/edits", Fixture, NULL, set_up, edits, tear_down);
   g_test_add("/calibration/beside", Fixture, NULL, set_up, beside, tear_down);
+  g_test_add("/calibration/packed", Fixture, NULL, set_up, packed, tear_down);
   g_test_add("/calibration/refusals", Fixture, NULL, set_up, refusals, tear_down);
   const int status = g_test_run();
   g_free(scales);
