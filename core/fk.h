@@ -77,7 +77,7 @@ typedef struct {
   bool controllable;          /* may be driven by a GstController */
   /* what `auto` (numbers: the least value) becomes under each preset, in the order of its values; NULL: follows from
    * the rest */
-  const char *presets[6];
+  const char *presets[7];
   bool both;   /* scope FK_SCOPE_SETTING, and an option too: `auto` of options follows from it */
   bool memory; /* a setting: another value needs another memory plan; an option: another engine */
   bool file;   /* names files of this machine: not to be taken from requests of others */

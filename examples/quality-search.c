@@ -45,7 +45,7 @@ static const char *const starts[] = {
     "steps=16 scheduler=deis sigmas=beta " CADENCE
     " step-cache-warmup=5 step-cache-last=2 step-cache-growth=2 step-cache-forecast=taylor",
     "steps=12 scheduler=unipc sigmas=beta " CADENCE
-    " step-cache-warmup=5 step-cache-last=1 step-cache-growth=6 step-cache-forecast=taylor",
+    " step-cache-warmup=4 step-cache-last=1 step-cache-growth=1 step-cache-forecast=taylor",
     "steps=8",
     "steps=4",
 };

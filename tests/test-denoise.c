@@ -335,7 +335,7 @@ static void no_block_left(void) {
 
 /* Every row names properties that exist and gives a reason; presets alone never refuse themselves. */
 static void table(void) {
-  static const char *const presets[] = {"exact", "quality", "balanced", "fast", "turbo", "few-step"};
+  static const char *const presets[] = {"exact", "quality", "balanced", "fast", "turbo", "sprint", "few-step"};
   size_t n;
   const FkInteraction *t = fk_interactions(&n);
   for (size_t i = 0; i < n; i++) {

@@ -219,6 +219,7 @@ static void applied(void) {
                                         {"preset", "balanced"},
                                         {"preset", "fast"},
                                         {"preset", "few-step", "steps", "0"},
+                                        {"preset", "sprint", "steps", "0"},
                                         {"preset", "fast", "step-cache", "dbcache"},
                                         {"preset", "fast", "token-merge", "0.5"},
                                         {"seed", "18446744073709551615", "negative-prompt", ""},

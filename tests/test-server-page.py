@@ -98,7 +98,7 @@ def page(folder):
     browser.call('Page.navigate', url=f'http://127.0.0.1:{server.port}/')
 
     def loads():
-        browser.wait("document.readyState === 'complete' && $('preset').options.length === 6 && "
+        browser.wait("document.readyState === 'complete' && $('preset').options.length === 7 && "
                      "$('steps').value === '6'")
         assert 'ready' in browser.run("$('state').textContent")
         assert browser.run("document.querySelectorAll('#more [data-setting]').length") >= 6

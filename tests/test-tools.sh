@@ -103,7 +103,7 @@ check /tools/completion/option $?
 check /tools/completion/property $?
 [ "$(complete fluxkontext-batch photos/ scheduler = d)" = 'dpmpp-2m deis' ]
 check /tools/completion/value $?
-[ "$(complete fluxkontext-bench preset =)" = 'exact quality balanced fast turbo few-step' ]
+[ "$(complete fluxkontext-bench preset =)" = 'exact quality balanced fast turbo sprint few-step' ]
 check /tools/completion/values $?
 [ "$(complete fluxkontext ver)" = verify ] && [ "$(complete fluxkontext verify --rep)" = --report= ]
 check /tools/completion/fluxkontext $?

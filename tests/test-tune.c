@@ -380,11 +380,12 @@ static int steps_of(FkBackend *be, const char *first[2], const char *second[2]) 
   FkTune t;
   g_assert_true(fk_settings_set(s, first[0], first[1], NULL) && fk_settings_set(s, second[0], second[1], NULL));
   g_assert_true(fk_tune_resolve(s, be, &t, NULL));
-  g_assert_cmpint(t.scheduler, ==, FK_SCHEDULER_EULER);
-  g_assert_cmpint(t.sigmas, ==, FK_SIGMAS_FLOW);
+  const bool sprint = !strcmp(fk_settings_get(s, "preset"), "sprint");
+  g_assert_cmpint(t.scheduler, ==, sprint ? FK_SCHEDULER_UNIPC : FK_SCHEDULER_EULER);
+  g_assert_cmpint(t.sigmas, ==, sprint ? FK_SIGMAS_BETA : FK_SIGMAS_FLOW);
   g_autofree char *decided = g_strdup_printf("%d", t.steps);
   g_assert_cmpstr(fk_settings_decided(s, "steps"), ==, decided);
-  g_assert_cmpstr(fk_settings_decided(s, "scheduler"), ==, "euler");
+  g_assert_cmpstr(fk_settings_decided(s, "scheduler"), ==, sprint ? "unipc" : "euler");
   return t.steps;
 }
 
@@ -393,15 +394,23 @@ static void preset_steps(void) {
   static const struct {
     const char *preset, *steps;
     int want;
-  } cases[] = {{"quality", "0", 28}, {"turbo", "0", 28},        {"few-step", "0", FEW}, {"few-step", "28", 28},
-               {"few-step", "1", 1}, {"exact", "28", 28},       {"balanced", "14", 14}, {"fast", "0", 28},
-               {"few-step", "8", 8}, {"few-step", "1000", 1000}};
+  } cases[] = {{"quality", "0", 28},   {"turbo", "0", 28},     {"few-step", "0", FEW}, {"sprint", "0", 12},
+               {"sprint", "28", 28},   {"few-step", "28", 28}, {"few-step", "1", 1},   {"exact", "28", 28},
+               {"balanced", "14", 14}, {"fast", "0", 28},      {"few-step", "8", 8},   {"few-step", "1000", 1000}};
   FkBackend *be = open_null();
   for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
     const char *preset[] = {"preset", cases[i].preset}, *steps[] = {"steps", cases[i].steps};
     g_assert_cmpint(steps_of(be, preset, steps), ==, cases[i].want);
     g_assert_cmpint(steps_of(be, steps, preset), ==, cases[i].want);
   }
+  g_autoptr(FkSettings) mixed = fk_settings_new();
+  FkTune t;
+  fk_settings_set(mixed, "scheduler", "euler", NULL); /* each by itself */
+  fk_settings_set(mixed, "preset", "sprint", NULL);
+  g_assert_true(fk_tune_resolve(mixed, be, &t, NULL));
+  g_assert_cmpint(t.scheduler, ==, FK_SCHEDULER_EULER);
+  g_assert_cmpint(t.sigmas, ==, FK_SIGMAS_BETA);
+  g_assert_cmpint(t.steps, ==, 12);
   g_autoptr(FkSettings) s = fk_settings_new();
   g_assert_cmpstr(fk_settings_decided(s, "step-cache"), ==, "none");
   g_assert_cmpstr(fk_settings_decided(s, "guidance"), ==, "2.5");
@@ -435,6 +444,7 @@ static void preset_cache_numbers(void) {
     int warmup, last;
   } cases[] = {{"fast", "steps", "28", 100, 4, 1},
                {"turbo", "steps", "28", 100, 4, 2},
+               {"sprint", "steps", "0", 100, 4, 1},
                {"balanced", "steps", "28", 0.3, -1, 3},
                {"quality", "steps", "28", -1, -1, -1},
                {"fast", "step-cache", "first-block", -1, -1, -1},

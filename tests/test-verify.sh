@@ -144,8 +144,8 @@ import json
 d = json.load(open('report/report.json'))
 assert d['verdict'] == 'equal'
 modes = [m['mode'] for m in d['modes']]
-assert modes[:8] == ['plain', 'preset=exact', 'preset=quality', 'preset=balanced', 'preset=fast', 'preset=turbo',
-                     'preset=few-step', 'in a batch of 3'], modes
+assert modes[:9] == ['plain', 'preset=exact', 'preset=quality', 'preset=balanced', 'preset=fast', 'preset=turbo',
+                     'preset=sprint', 'preset=few-step', 'in a batch of 3'], modes
 # An edit keeps its steps, but where the preset has steps of its own.
 assert {m['mode']: m['steps'] for m in d['modes']}['preset=few-step'] != d['modes'][0]['steps'] == d['modes'][1]['steps']
 assert 'threads=1' in modes and 'other edits between' in modes

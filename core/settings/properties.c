@@ -48,7 +48,7 @@ CHOICES(offload, OFFLOADS, 1 + FK_OFFLOADS);
 CHOICES(storage, STORAGES, 1 + FK_STORAGES);
 
 #define SCHEDULERS(X)                                                                                                  \
-  X(0, "auto", "The preset decides: euler")                                                                            \
+  X(0, "auto", "The preset decides: euler, unipc where preset=sprint")                                                 \
   X(1 + FK_SCHEDULER_EULER, "euler", "Flow-matching Euler, the model's own")                                           \
   X(1 + FK_SCHEDULER_DPMPP_2M, "dpmpp-2m", "DPM-Solver++ 2M")                                                          \
   X(1 + FK_SCHEDULER_UNIPC, "unipc", "UniPC, order 2")                                                                 \
@@ -57,7 +57,7 @@ CHOICES(storage, STORAGES, 1 + FK_STORAGES);
 CHOICES(scheduler, SCHEDULERS, 1 + FK_SCHEDULERS);
 
 #define SIGMAS(X)                                                                                                      \
-  X(0, "auto", "The preset decides: flow")                                                                             \
+  X(0, "auto", "The preset decides: flow, beta where preset=sprint")                                                   \
   X(1 + FK_SIGMAS_FLOW, "flow", "Even steps, shifted by the image size")                                               \
   X(1 + FK_SIGMAS_KARRAS, "karras", "Karras ladder between the flow's ends")                                           \
   X(1 + FK_SIGMAS_EXPONENTIAL, "exponential", "Even in the logarithm")                                                 \
@@ -102,6 +102,7 @@ CHOICES(reference_ids, REFERENCE_IDS, FK_REFERENCE_IDS_KINDS);
   X(FK_PRESET_BALANCED, "balanced", "The cheapest losses that docs/quality.md found")                                  \
   X(FK_PRESET_FAST, "fast", "As fast as the result stays usable")                                                      \
   X(FK_PRESET_TURBO, "turbo", "Seven of 28 evaluations: results may be other pictures")                                \
+  X(FK_PRESET_SPRINT, "sprint", "Six of 12 evaluations of a better solver: as near as turbo, with less work")          \
   X(FK_PRESET_FEW_STEP, "few-step", "As quality, in 4 steps: for an adapter (loras) or a model distilled to few steps")
 CHOICES(preset, PRESETS, FK_PRESETS);
 _Static_assert(FK_PRESETS == sizeof((FkProperty){0}.presets) / sizeof(char *), "a column for each preset");
@@ -176,7 +177,7 @@ BOTH(preset);
 BOTH(precision_first);
 BOTH(precision_last);
 
-#define ALL(v) .presets = {v, v, v, v, v, v}
+#define ALL(v) .presets = {v, v, v, v, v, v, v}
 #define SAME .optimization = FK_CLASS_SAME
 #define ROUNDING .optimization = FK_CLASS_ROUNDING
 #define LOSSY .optimization = FK_CLASS_LOSSY
@@ -198,8 +199,9 @@ BOTH(precision_last);
  *   context-reuse       off: with 2 some cases become another picture
  *   token-merge         off: a token is 16 x 16 pixels, and merging two shows
  *   vae-tiling          off: other pixels where tiles meet, for memory alone
- *   steps, scheduler, sigmas   `few-step`: 4 Euler steps, for which the adapter that docs/quality.md measured was distilled;
- *                       with more of them it is worse. All else as in `quality` */
+ *   steps, scheduler, sigmas   `sprint`: 12 steps of unipc, sigmas=beta, and the cadence of `fast`: six of 12 (line
+ *                       preset-sprint). `few-step`: 4 Euler steps, for which the adapter that docs/quality.md measured
+ *                       was distilled; with more of them it is worse. All else as in `quality` */
 /* clang-format on */
 static const FkProperty table[] = {
     {"model-path", "Model path",
@@ -265,8 +267,9 @@ static const FkProperty table[] = {
      "Seed of the noise; the same seed gives the same bytes. -1 is 18446744073709551615, a seed like any other and not "
      "a random one",
      SETTING(UINT64, seed), .initial = "0", CONTROLLABLE},
-    {"steps", "Steps", "Denoising steps; 0 = the preset decides: 28, 4 where preset=few-step", SETTING(INT, steps),
-     .min = 0, .max = 1000, .initial = "0", CONTROLLABLE, .presets = {"28", "28", "28", "28", "28", "4"}, MEMORY},
+    {"steps", "Steps", "Denoising steps; 0 = the preset decides: 28, 12 where preset=sprint, 4 where preset=few-step",
+     SETTING(INT, steps), .min = 0, .max = 1000, .initial = "0", CONTROLLABLE,
+     .presets = {"28", "28", "28", "28", "28", "12", "4"}, MEMORY},
     {"guidance", "Guidance", "Distilled guidance scale, an input of the model", SETTING(DOUBLE, guidance), .min = 0,
      .max = 100, .initial = "2.5", CONTROLLABLE},
     {"true-cfg-scale", "True CFG scale",
@@ -282,9 +285,9 @@ static const FkProperty table[] = {
      "more of it",
      SETTING(DOUBLE, strength), .min = 0.001, .max = 1, .initial = "1", CONTROLLABLE, MEMORY},
     {"scheduler", "Scheduler", "Solver of the flow", SETTING(ENUM, scheduler), .initial = "auto", CHOICE(scheduler),
-     ALL("euler"), PLAYING, MEMORY},
+     .presets = {"euler", "euler", "euler", "euler", "euler", "unipc", "euler"}, PLAYING, MEMORY},
     {"sigmas", "Noise levels", "Spacing of the noise levels", SETTING(ENUM, sigmas), .initial = "auto", CHOICE(sigmas),
-     ALL("flow"), PLAYING},
+     .presets = {"flow", "flow", "flow", "flow", "flow", "beta", "flow"}, PLAYING},
     {"rng", "Noise generator", "Whose torch.randn the noise repeats", SETTING(ENUM, rng), .initial = "torch-cpu",
      CHOICE(rng), PLAYING},
     {"max-sequence-length", "Text tokens",
@@ -329,19 +332,20 @@ static const FkProperty table[] = {
      SETTING(SWITCH, vae_tiling), LOSSY, .initial = "auto", ALL("off"), MEMORY},
     {"fused-qkv", "Fused projections",
      "Normalisation and rotation of queries and keys inside their projection, with one rounding",
-     SETTING(SWITCH, fused_qkv), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on", "on"},
+     SETTING(SWITCH, fused_qkv), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on", "on", "on"},
      .needs = FK_CAN_FUSED_QKV, MEMORY},
     {"flash-attention", "Flash attention", "The attention kernel made for this GPU instead of the general one",
-     SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on", "on"},
-     .needs = FK_CAN_FLASH, MEMORY},
+     SETTING(SWITCH, flash_attention), ROUNDING, .initial = "auto",
+     .presets = {"off", "on", "on", "on", "on", "on", "on"}, .needs = FK_CAN_FLASH, MEMORY},
     {"fused-codes", "Fused codes",
      "With quantization=fp8-static attention and GELU give their results as codes, instead of numbers and a pass over "
      "them",
      SETTING(SWITCH, fused_codes), SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_FUSED_CODES, MEMORY},
     {"channels-last", "Channels-last convolution",
      "Convolutions and group norms of the autoencoder by the fused kernels for channels-last maps",
-     SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto", .presets = {"off", "on", "on", "on", "on", "on"},
-     .needs = FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM, MEMORY},
+     SETTING(SWITCH, channels_last), ROUNDING, .initial = "auto",
+     .presets = {"off", "on", "on", "on", "on", "on", "on"}, .needs = FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM,
+     MEMORY},
     {"cuda-graph", "CUDA graph", "Captures an evaluation as a CUDA graph and replays it", SETTING(SWITCH, cuda_graph),
      SAME, .initial = "auto", ALL("on"), .needs = FK_CAN_GRAPH},
     {"expand-ahead", "Expansion ahead",
@@ -357,13 +361,13 @@ static const FkProperty table[] = {
 
     {"step-cache", "Step cache", "Skips the middle of the model at evaluations where little has changed",
      SETTING(ENUM, step_cache.kind), LOSSY, .initial = "auto", CHOICE(step_cache),
-     .presets = {"none", "none", "teacache", "teacache", "teacache", "none"}, MEMORY},
+     .presets = {"none", "none", "teacache", "teacache", "teacache", "teacache", "none"}, MEMORY},
     {"step-cache-threshold", "Step cache threshold",
      "Relative change of the noise (target) tokens from which an evaluation is computed; -1: automatic (first-block "
      "and dbcache 0.08, teacache 0.22 accumulated, 0.3 where "
-     "preset=balanced chose it, 100, which leaves the cadence alone, where preset=fast or turbo did)",
+     "preset=balanced chose it, 100, which leaves the cadence alone, where preset=fast, turbo or sprint did)",
      SETTING(DOUBLE, step_cache.threshold), .min = -1, .max = 1000, .initial = "-1",
-     .presets = {"-1", "-1", "0.3", "100", "100", "-1"}},
+     .presets = {"-1", "-1", "0.3", "100", "100", "100", "-1"}},
     {"step-cache-front", "Step cache front",
      "Blocks that always run before the decision; -1: automatic (first-block 1, dbcache 8, never more than a third of "
      "the blocks)",
@@ -372,30 +376,30 @@ static const FkProperty table[] = {
      SETTING(INT, step_cache.back), .min = 0, .max = 1000, .initial = "0", MEMORY},
     {"step-cache-warmup", "Step cache warm-up",
      "Evaluations at the start that are always computed; -1: automatic (first-block 1, dbcache 8, teacache a fifth of "
-     "all, 4 where preset=fast or turbo chose it)",
+     "all, 4 where preset=fast, turbo or sprint chose it)",
      SETTING(INT, step_cache.warmup), .min = -1, .max = 2000, .initial = "-1",
-     .presets = {"-1", "-1", "-1", "4", "4", "-1"}},
+     .presets = {"-1", "-1", "-1", "4", "4", "4", "-1"}},
     {"step-cache-max", "Step cache limit",
      "Most evaluations that may be skipped in all (cache-dit: max_cached_steps); -1 = any number",
      SETTING(INT, step_cache.max), .min = -1, .max = 2000, .initial = "-1"},
     {"step-cache-last", "Step cache run",
      "Most evaluations that may be skipped in a row (cache-dit: max_continuous_cached_steps); -1: automatic (any "
-     "number, 3 where preset=balanced chose the cache, 1 at first where preset=fast did, 2 where turbo did)",
+     "number, 3 where preset=balanced chose the cache, 1 at first where preset=fast or sprint did, 2 where turbo did)",
      SETTING(INT, step_cache.last), .min = -1, .max = 2000, .initial = "-1",
-     .presets = {"-1", "-1", "3", "1", "2", "-1"}},
+     .presets = {"-1", "-1", "3", "1", "2", "1", "-1"}},
     {"step-cache-growth", "Step cache growth",
      "Evaluations by which each run may be longer than the one before; with step-cache-last the length of the first; "
-     "-1: automatic (0, 1 where preset=fast chose the cache, 4 where turbo did)",
+     "-1: automatic (0, 1 where preset=fast or sprint chose the cache, 4 where turbo did)",
      SETTING(INT, step_cache.growth), .min = -1, .max = 2000, .initial = "-1",
-     .presets = {"-1", "-1", "-1", "1", "4", "-1"}},
+     .presets = {"-1", "-1", "-1", "1", "4", "1", "-1"}},
     {"step-cache-cooldown", "Step cache cool-down",
      "Evaluations at the end that are always computed; -1: automatic (teacache a tenth of all, others none; none where "
-     "preset=fast or turbo chose the cache)",
+     "preset=fast, turbo or sprint chose the cache)",
      SETTING(INT, step_cache.cooldown), .min = -1, .max = 2000, .initial = "-1",
-     .presets = {"-1", "-1", "-1", "0", "0", "-1"}},
+     .presets = {"-1", "-1", "-1", "0", "0", "0", "-1"}},
     {"step-cache-forecast", "Step cache forecast", "What a skipped evaluation takes from earlier ones",
      SETTING(ENUM, step_cache.forecast), LOSSY, .initial = "auto", CHOICE(forecast),
-     .presets = {"none", "none", "taylor", "taylor", "taylor", "none"}, MEMORY},
+     .presets = {"none", "none", "taylor", "taylor", "taylor", "taylor", "none"}, MEMORY},
     {"step-cache-mask", "Step cache mask",
      "Replays decisions: one character for each evaluation, 1 computed, 0 skipped; empty = decide",
      SETTING(STRING, step_cache.mask), .initial = "", MEMORY},

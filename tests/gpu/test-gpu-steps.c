@@ -69,6 +69,7 @@ static const struct {
     {"balanced", "preset=balanced", ROUNDING_DB},
     {"fast", "preset=fast", ROUNDING_DB},
     {"turbo", "preset=turbo", ROUNDING_DB},
+    {"sprint", "steps=0 preset=sprint", ROUNDING_DB},
     {"region-again", "prompt=add_a_red_circle region-tokens=0.2 region-warmup=2 region-refresh=2", ROUNDING_DB},
 };
 
