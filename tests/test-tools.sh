@@ -315,8 +315,8 @@ check /tools/quality/calibrates $?
 before=$(wc -l <sought/results.jsonl)
 calibrate --resume && [ "$(wc -l <sought/results.jsonl)" -eq "$before" ]
 check /tools/quality/calibration-goes-on $?
-mkdir none && "$quality" -m "$model" -b cpu -o sought --calibrate none >"$log" 2>&1
-[ $? -eq 1 ] && grep -q 'none: no PNG or JPEG picture' "$log"
+mkdir bare && "$quality" -m "$model" -b cpu -o sought --calibrate bare >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'bare: no PNG or JPEG picture' "$log"
 check /tools/quality/calibrates-no-pictures $?
 "$quality" --json >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'json is for --layers' "$log"
