@@ -76,8 +76,8 @@ part_sanitizer() { # TOOL STEPS [SETTINGS...]
 part_codes() { part_sanitizer "$1" "$2" quantization=fp8 modulation-quantization=fp8 text-quantization=fp8; }
 
 # What 8 bits cost a velocity, and that outlying columns cost no more.
-part_acceptance() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND"; }
-part_planted() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND" --planted quantization=fp8; }
+part_acceptance() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND" -n 5 quantization=fp8; }
+part_planted() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND" -n 2 --planted quantization=fp8; }
 
 refused() { # PATTERN SETTINGS...: one message that matches, exit status not 0
   pattern=$1
@@ -340,7 +340,7 @@ part nvtx 20
 for name in sanitizer-memcheck sanitizer-initcheck sanitizer-synccheck demo-modules peer-demo; do collect $name; done
 for name in codes-memcheck codes-initcheck; do collect $name; done
 for name in sanitizer-racecheck codes-racecheck; do collect $name late-is-skipped; done
-part acceptance 240
+part acceptance 180
 part planted 90
 part soak 60
 if [ -n "$full" ]; then
