@@ -33,7 +33,8 @@ static gpointer run_start(gpointer data) {
 void fk_backend_start(FkBackendStart *s, const FkOptions *options) {
   const char *name = fk_options_get(options, "backend");
   *s = (FkBackendStart){.options = options, .name = strcmp(name, "auto") ? name : "cuda"};
-  s->thread = g_thread_try_new("fk-backend", run_start, s, NULL);
+  /* Others open in no time. */
+  if (!strcmp(s->name, "cuda")) s->thread = g_thread_try_new("fk-backend", run_start, s, NULL);
   if (!s->thread) run_start(s);
 }
 
