@@ -359,16 +359,20 @@ static bool check_source(const char *model, GError **error) {
   return false;
 }
 
+static bool is_same_file(const char *path, const struct stat *target) {
+  struct stat status;
+  return stat(path, &status) == 0 && status.st_dev == target->st_dev && status.st_ino == target->st_ino;
+}
+
 /* One of the files that it is made of. */
 static bool is_source(const char *path, const struct stat *target) {
   g_auto(GStrv) names = fk_registry_checkpoint(path);
-  struct stat status;
-  if (stat(path, &status) == 0 && status.st_dev == target->st_dev && status.st_ino == target->st_ino) return true;
-  for (char **name = names; *name; name++) {
+  bool same = is_same_file(path, target);
+  for (char **name = names; *name && !same; name++) {
     g_autofree char *file = g_build_filename(path, *name, NULL);
-    if (stat(file, &status) == 0 && status.st_dev == target->st_dev && status.st_ino == target->st_ino) return true;
+    same = is_same_file(file, target);
   }
-  return false;
+  return same;
 }
 
 /* What the file would replace is a file, and none of its own sources, which it cannot be made of again. */
