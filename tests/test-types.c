@@ -134,9 +134,14 @@ static void test_codes(void) {
   static const struct {
     const char *type, *name, *shape;
     int scales;
-  } cases[] = {{"F8_E4M3", NULL, NULL, 0},           {"F8_E5M2", NULL, NULL, 0},
-               {"F8_E5M2", "scale_weight", "[]", 1}, {"F8_E4M3", "weight_scale", "[1,1]", 1},
-               {"I8", "weight_scale", "[]", 1},      {"I8", "weight_scale", "[4,1]", 4},
+  } cases[] = {{"F8_E4M3", NULL, NULL, 0},
+               {"F8_E5M2", NULL, NULL, 0},
+               {"F8_E5M2", "scale_weight", "[]", 1},
+               {"F8_E4M3", "weight_scale", "[1,1]", 1},
+               {"F8_E4M3", "scale_weight", "[4,1]", 4},
+               {"F8_E5M2", "weight_scale", "[4]", 4},
+               {"I8", "weight_scale", "[]", 1},
+               {"I8", "weight_scale", "[4,1]", 4},
                {"I8", "weight_scale", "[4]", 4}};
   guint8 codes[256];
   for (int i = 0; i < 256; i++) codes[i] = (guint8)(i * 7 + 3);
@@ -172,8 +177,8 @@ static void test_mismatch(void) {
       {"U8", "[4,64]", 256, "x.other", "U8", "[1]", 1, "another type of weights, found U8"},
       {"I64", "[4,64]", 2048, "x.other", "U8", "[1]", 1, "found I64"},
       {"F8_E4M3", "[64,4]", 256, "x.other", "U8", "[1]", 1, "expected shape [4,64], found [64,4]"},
-      {"F8_E4M3", "[4,64]", 256, "x.weight_scale", "F32", "[4]", 16, "expected one F32 beside codes"},
-      {"F8_E4M3", "[4,64]", 256, "x.weight_scale", "F16", "[]", 2, "expected one F32 beside codes"},
+      {"F8_E4M3", "[4,64]", 256, "x.weight_scale", "F32", "[2,2]", 16, "one F32 or one of each row"},
+      {"F8_E4M3", "[4,64]", 256, "x.weight_scale", "F16", "[]", 2, "expected one F32 or one of each row beside codes"},
       {"BF16", "[4,64]", 512, "x.weight_scale", "F32", "[]", 4, "found F32 of shape [] beside BF16"},
       {"I8", "[4,64]", 256, "x.weight_scale", "F32", "[4,2]", 32, "one F32 or one of each row"},
       {"I8", "[4,64]", 256, "x.weight_scale", "F32", "[64]", 256, "one F32 or one of each row"},

@@ -310,7 +310,7 @@ static void test_bad_scales(void) {
       {"F32", "[1]", NAN, FK_ERROR_MODEL_BAD, "s.scale_weight", "found "},
       {"F32", "[1]", INFINITY, FK_ERROR_MODEL_BAD, "s.scale_weight", "found inf"},
       {"BF16", "[2]", 1, FK_ERROR_MODEL_MISMATCH,
-       "\"s.scale_weight\": expected one F32 beside codes of 8 bits, found BF16 of shape [2]",
+       "\"s.scale_weight\": expected one F32 or one of each row beside codes of 8 bits, found BF16 of shape [2]",
        "1 of another shape or type, 0 unknown"},
       {"I32", "[1]", 1, FK_ERROR_MODEL_MISMATCH, "found I32", "1 of another shape or type, 0 unknown"},
   };

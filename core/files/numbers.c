@@ -59,14 +59,11 @@ static FkScaling scaling_of(const FkSource *s) {
 static char *check_scale(const FkSource *s, int64_t rows, int64_t cols) {
   const FkStTensor *t = s->scale;
   bool fits = false;
-  const char *expected = "one F32";
+  const char *expected = "one F32 or one of each row";
   switch (s->scaling) {
   case FK_SCALING_NONE: return NULL;
   case FK_SCALING_TENSOR: fits = is_type(t, "F32"); break;
-  case FK_SCALING_ROW:
-    expected = is_type(s->tensor, "I8") ? "one F32 or one of each row" : "one F32";
-    fits = is_type(s->tensor, "I8") && is_type(t, "F32") && count(t) == rows && t->dim[0] == rows;
-    break;
+  case FK_SCALING_ROW: fits = is_type(t, "F32") && count(t) == rows && t->dim[0] == rows; break;
   case FK_SCALING_MXFP8:
     expected = "a scale for each 32 numbers in tiles of 128 x 4";
     fits = cols % MX_BLOCK == 0 && is_tiled(t, rows, cols / MX_BLOCK);
@@ -121,6 +118,11 @@ FkCodedForm fk_numbers_form(const FkSource *s) {
     break;
   }
   return form;
+}
+
+bool fk_numbers_by_rows(const FkSource *s) {
+  const FkCodedForm form = fk_numbers_form(s);
+  return form.code == FK_CODE_E4M3 && !form.block;
 }
 
 /* ---- Reading ---- */
@@ -217,6 +219,13 @@ void fk_numbers_end(FkNumbers *r) {
 
 const FkCoded *fk_numbers_scales(const FkNumbers *r) {
   return &r->rows;
+}
+
+bool fk_numbers_take(const FkNumbers *r, uint8_t *codes, float *scales, GError **error) {
+  const FkSource *s = r->source;
+  const size_t row = fk_coded_row_bytes(r->rows.form, r->rows.cols);
+  for (int64_t i = 0; i < r->rows.rows; i++) scales[i] = r->rows.row_scale ? r->rows.row_scale[i] : 1.0f;
+  return fk_safetensors_read(s->file, s->tensor, (uint64_t)r->first * row, codes, (size_t)r->rows.rows * row, error);
 }
 
 bool fk_numbers_rows(FkNumbers *r, int64_t at, int64_t n, float *to, GError **error) {

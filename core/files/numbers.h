@@ -16,6 +16,8 @@ bool fk_numbers_coded(const FkSource *source);
 char *fk_numbers_check(FkSource *source, const int64_t *dim, int rank);
 /* What its numbers are made of, after the check. */
 FkCodedForm fk_numbers_form(const FkSource *source);
+/* After the check: E4M3 under one scale for all, one for each row, or none. */
+bool fk_numbers_by_rows(const FkSource *source);
 
 /* Rows of a source on their way: buffers, and the scales of these rows. */
 typedef struct FkNumbers FkNumbers;
@@ -26,6 +28,9 @@ FkNumbers *fk_numbers_begin(const FkSource *source, int64_t cols, int64_t first,
 void fk_numbers_end(FkNumbers *numbers); /* (nullable) */
 /* The rows that it was begun for: their form and scales, no codes. */
 const FkCoded *fk_numbers_scales(const FkNumbers *numbers);
+/* Of fk_numbers_by_rows all rows that it was begun for, as the file has them: codes [n, cols], scales [n]; 1 where it
+ * has none. */
+bool fk_numbers_take(const FkNumbers *numbers, uint8_t *codes, float *scales, GError **error);
 /* Rows at..at+n of those that it was begun for, as [n, cols]. */
 bool fk_numbers_rows(FkNumbers *numbers, int64_t at, int64_t n, float *to, GError **error);
 

@@ -99,6 +99,13 @@ static inline bool fk_item_coded(const FkItem *item) {
   return !item->again && fk_numbers_coded(&item->source);
 }
 
+/* The file has the codes that the item wants, with scales that are those of rows: nothing is made. Odd codes are the
+ * same, because the first ones leave nothing over. */
+static inline bool fk_item_takes_codes(const FkItem *item) {
+  const bool wanted = item->kind == FK_ITEM_NUMBERS && item->as == FK_E4M3 && !item->mx && !item->deltas;
+  return wanted && !item->again && fk_numbers_by_rows(&item->source);
+}
+
 /* All of a group of a packed model: bytes of memory as they are. */
 static inline bool fk_item_whole_group(const FkItem *item) {
   return item->sums && !item->again;

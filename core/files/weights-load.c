@@ -81,7 +81,7 @@ static bool read_rows(const Transfer *t, const Piece *piece, int64_t *sum_us, GE
   r.rows = piece->rows;
   r.to = (char *)r.to + (size_t)(piece->at * r.item->cols) * fk_dtype_size(r.as);
   if (r.scales) r.scales += piece->at;
-  if (r.scales) g_atomic_int_add(&t->b->coded_rows, (int)r.rows);
+  if (r.scales && !fk_item_takes_codes(r.item)) g_atomic_int_add(&t->b->coded_rows, (int)r.rows);
   return fk_reading_run(&r, error);
 }
 
@@ -148,7 +148,8 @@ static bool in_pass(const Loader *loader, const FkItem *item) {
 /* The most rows of an item that a chunk has; *row and *fixed: bytes of a row, and of what comes with any number of
  * them, in a staging buffer. */
 static int64_t chunk_rows(const Loader *loader, const FkItem *item, size_t *row, size_t *fixed) {
-  const FkDtype wider = fk_dtype_size(item->from) > fk_dtype_size(item->as) ? item->from : item->as;
+  const bool widened = fk_dtype_size(item->from) > fk_dtype_size(item->as) && !fk_item_takes_codes(item);
+  const FkDtype wider = widened ? item->from : item->as;
   const size_t numbers = (size_t)item->cols * fk_dtype_size(wider);
   FkAdapted m;
   *row = numbers;

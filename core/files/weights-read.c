@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Rows of a checkpoint as they will be in memory, made by any thread; see weights-internal.h. Plain numbers are
  * converted, convolutions transposed, rows of quantised matrices become codes, for which a row's largest number must be
- * known before its first code; codes of the file become numbers (numbers.h); and adapters are added to the numbers in
- * float32. */
+ * known before its first code; codes of the file become numbers (numbers.h) unless they are what is wanted; and
+ * adapters are added to the numbers in float32. */
 #include "weights-internal.h"
 
 #include "cpu.h" /* FK_CPU_CLONES */
@@ -190,6 +190,13 @@ static bool read_whole(const FkReading *t, GError **error) {
   return rows_begin(&rows, t, error) && rows_next(&rows, t->to, bytes, error) && rows_end(&rows, error);
 }
 
+/* Codes and scales as the file has them. */
+static bool take_codes(const FkReading *t, GError **error) {
+  const FkItem *item = t->item;
+  g_autoptr(FkNumbers) numbers = fk_numbers_begin(&item->source, item->cols, t->first, t->rows, error);
+  return numbers && fk_numbers_take(numbers, t->to, t->scales, error);
+}
+
 /* Scales of a matrix that stays as its file has it. */
 static bool read_scales(const FkReading *t, GError **error) {
   const FkItem *item = t->item;
@@ -204,6 +211,7 @@ static bool read_scales(const FkReading *t, GError **error) {
 bool fk_reading_run(const FkReading *t, GError **error) {
   const FkItem *item = t->item;
   if (item->kind == FK_ITEM_ROW_SCALES || item->kind == FK_ITEM_BLOCK_SCALES) return read_scales(t, error);
+  if (fk_item_takes_codes(item)) return take_codes(t, error);
   const bool as_filed = t->raw ? !fk_item_coded(item) : !fk_item_made_by_reader(item);
   const bool whole = t->as == item->from && item->taps == 1 && as_filed;
   return whole ? read_whole(t, error) : read_blocks(t, error);

@@ -5,7 +5,8 @@
  * The binder counts them, gives each a place in one block of backend memory, checks them against the checkpoint, and
  * loads them. Without a checkpoint (null walk) it only counts. Matrices get the form that an FkPrecision gives their
  * role, tables the backend's dtype, vectors float32. Sources are all that numbers.h reads; numbers are converted with
- * round to nearest even, codes and their scales are those of FkOps.quantize on the row in float32. */
+ * round to nearest even, codes and their scales are those of FkOps.quantize on the row in float32, or the file's where
+ * it has E4M3 with a scale for each row or for all. */
 #ifndef FK_WEIGHTS_H
 #define FK_WEIGHTS_H
 
@@ -108,8 +109,8 @@ typedef struct {
 } FkLoadTimes;
 const FkLoadTimes *fk_binder_times(const FkBinder *b);
 void fk_binder_clear_times(FkBinder *b);
-/* The loader makes codes of some matrices, which takes long; then a copy of what is in memory is worth its place on the
- * host (fk_store_keep), from which the next load takes it unless adapters have changed. */
+/* The loader may make codes of some matrices (files may have them), which takes long; then a copy of what is in memory
+ * is worth its place on the host (fk_store_keep), from which the next load takes it unless adapters have changed. */
 bool fk_binder_makes_codes(const FkBinder *b);
 /* Rows of codes made so far. */
 int fk_binder_coded_rows(const FkBinder *b);
