@@ -4,8 +4,8 @@ only; one stretch of codes is made and repeated, so that a file of full size tak
 
 usage: coded-model.py CHECKPOINT OUT FORM...
 
-FORM: a type of GGUF (Q8_0, Q4_K, BF16, ..), F8_E4M3, F8_E5M2 (no scales), fp8 (a scale for each tensor), int8 (likewise),
-int8-rows, mxfp8, nvfp4, F16, mixed (GGUF of diffusers' names, another type for each tensor). OUT gets FORM-flux.EXT
+FORM: a type of GGUF (Q8_0, Q4_K, BF16, ..), F8_E4M3, F8_E5M2 (no scales), fp8 (a scale for each tensor; fp8-new: of another
+name; fp8-rows: for each row; fp8-one: it is 1; fp8-mixed: every third matrix has none and is plain), int8 (as fp8), int8-rows, mxfp8, nvfp4, F16, mixed (GGUF of diffusers' names, another type for each tensor). OUT gets FORM-flux.EXT
 (transformer, else of Black Forest Labs' names) and FORM-t5.EXT, EXT gguf or safetensors. As in published files, small matrices, embedders and
 vectors stay plain, and so does what has rows of no whole blocks.
 """
@@ -24,6 +24,8 @@ GGUF = {'F32': (1, 4, 0, []), 'F16': (1, 2, 1, [0]), 'BF16': (1, 2, 30, []), 'Q4
 # The largest code of a block by its scale: what keeps products of random codes about as large as their input.
 REACH = {'Q4_0': 8, 'Q4_1': 15, 'Q5_0': 16, 'Q5_1': 31, 'Q8_0': 127, 'Q2_K': 45, 'Q3_K': 128, 'Q4_K': 945, 'Q5_K': 1953,
          'Q6_K': 4096, 'IQ4_NL': 127, 'IQ4_XS': 4064}
+FP8 = {'fp8': ('scale_weight', 0.0007), 'fp8-new': ('weight_scale', 0.0007), 'fp8-rows': ('weight_scale', 0.0007),
+       'fp8-one': ('scale_weight', 1.0), 'fp8-mixed': ('scale_weight', 0.0007)}
 KEPT = re.compile(r'^(x_embedder|context_embedder|time_text_embed\.|norm_out|proj_out)|embed|^shared|relative_attention_bias')
 BLOCKS = 1021  # of a stretch
 
@@ -93,7 +95,8 @@ class Model:
         """The kind of one tensor, its shape and its codes."""
         self.index += 1
         if len(shape) < 2: return 'F32', shape, struct.pack('<f', 1.0 if 'norm' in name and 'bias' not in name else 0.0) * shape[0]
-        kind = {'fp8': 'F8_E4M3', 'mxfp8': 'F8_E4M3', 'int8': 'I8', 'int8-rows': 'I8', 'nvfp4': 'F4',
+        kind = 'BF16' if self.form == 'fp8-mixed' and self.index % 3 == 0 else 'F8_E4M3' if self.form in FP8 else \
+               {'mxfp8': 'F8_E4M3', 'int8': 'I8', 'int8-rows': 'I8', 'nvfp4': 'F4',
                 'mixed': list(REACH)[self.index % len(REACH)]}.get(self.form, self.form)
         plain = KEPT.search(name) or shape[1] % GGUF.get(kind, (32,))[0]
         return self.take('BF16' if plain and not kind.startswith('F16') else kind, shape)
@@ -104,7 +107,9 @@ def beside(form, name, t, out):
     kind, (rows, cols), data = t
     stem = name[:-len('weight')]
     f32 = lambda *x: struct.pack(f'<{len(x)}f', *x)
-    if kind == 'F8_E4M3' and form == 'fp8': out[stem + 'scale_weight'] = 'F32', [], f32(0.0007)
+    if kind == 'F8_E4M3' and form in FP8:
+        name_, scale = FP8[form]
+        out[stem + name_] = ('F32', [rows, 1], f32(scale) * rows) if form == 'fp8-rows' else ('F32', [], f32(scale))
     if kind == 'I8' and form == 'int8': out[stem + 'weight_scale'] = 'F32', [], f32(0.0005)
     if kind == 'I8' and form == 'int8-rows':
         out[stem + 'weight_scale'] = 'F32', [rows, 1], f32(*(0.0003 + i % 31 * 2e-5 for i in range(rows)))
