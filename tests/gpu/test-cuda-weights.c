@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Weights that arrive on the device by staging buffers: the demo transformer with quantised blocks, modulations and
  * their twins has the codes, scales and numbers that the same files give on the CPU, whether the device makes the codes
- * or the host does; and with adapters the bytes that the host makes of them. Environment: BACKEND (default
- * cuda; cpu tries the test itself), FK_SOURCE (the project's folder). */
+ * or the host does, or the files have them; and with adapters the bytes that the host makes of them. Environment:
+ * BACKEND (default cuda; cpu tries the test itself), FK_SOURCE (the project's folder). */
 #include "../adapted-reference.h"
 #include "flux.h"
 #include "lora.h"
 #include "quantize.h"
 
+#include <stdio.h>
 #include <string.h>
 
 typedef struct {
@@ -281,6 +282,58 @@ static void merged(void) {
   clear(&device);
 }
 
+/* ---- Codes of files ---- */
+
+static void same_codes(const Side *a, const Side *b) {
+  g_autoptr(GPtrArray) all = fk_binder_all(a->binder);
+  for (guint i = 0; i < all->len; i++) {
+    const FkBound *bound = all->pdata[i], *other = fk_binder_find(b->binder, bound->name);
+    const FkWeight *x = bound->weight, *y = other->weight;
+    if (!x || x->dtype != FK_E4M3) continue;
+    same_bytes(a, (char *)x->data + bound->first * x->in, b, (char *)y->data + other->first * y->in,
+               (size_t)(bound->rows * x->in));
+    same_bytes(a, (float *)x->scale.data + bound->first, b, (float *)y->scale.data + other->first,
+               (size_t)bound->rows * sizeof(float));
+  }
+}
+
+/* A file of E4M3, of which some matrices are bfloat16: the host's bytes, before, with and after an adapter. */
+static void of_files(void) {
+  static const char *const forms[] = {"fp8", "fp8-rows", "fp8-mixed", "F8_E4M3"};
+  const char *backend = g_getenv("BACKEND") ? g_getenv("BACKEND") : "cuda";
+  const char *root = g_getenv("FK_SOURCE") ? g_getenv("FK_SOURCE") : FK_ROOT;
+  g_autofree char *script = g_build_filename(root, "tests", "coded-model.py", NULL);
+  g_autofree char *adapter = g_build_filename(root, "examples", "demo-model", "cyanotype.safetensors", NULL);
+  g_autofree char *made = g_dir_make_tmp("fk-codes-XXXXXX", NULL);
+  const FkForm form = {.dtype = FK_E4M3, .scale = FK_SCALE_ROW};
+  FkComponent *plain = demo;
+  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+    const char *const command[] = {"python3", script, checkpoint, made, forms[i], NULL};
+    g_autofree char *flux = g_strdup_printf("%s/%s-flux.safetensors", made, forms[i]);
+    g_autofree char *t5 = g_strdup_printf("%s/%s-t5.safetensors", made, forms[i]);
+    int status = 1;
+    g_assert_true(
+        g_spawn_sync(NULL, (char **)command, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+    demo = fk_component_open_file(flux, NULL);
+    Side cpu, gpu;
+    const bool there = load_as(&gpu, backend, &form, false);
+    for (int turn = 0; there && turn < 3; turn++) {
+      if (!turn) g_assert_true(load_as(&cpu, "cpu", &form, false));
+      if (turn) adapt(&cpu, turn == 1 ? adapter : "");
+      if (turn) adapt(&gpu, turn == 1 ? adapter : "");
+      same_codes(&cpu, &gpu);
+    }
+    if (there) clear(&cpu);
+    if (there) clear(&gpu);
+    fk_component_free(demo);
+    remove(flux);
+    remove(t5);
+  }
+  remove(made);
+  demo = plain;
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   const char *root = g_getenv("FK_SOURCE") ? g_getenv("FK_SOURCE") : FK_ROOT;
@@ -292,6 +345,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/cuda-weights/committed", committed);
   g_test_add_func("/cuda-weights/adapted", adapted);
   g_test_add_func("/cuda-weights/merged", merged);
+  g_test_add_func("/cuda-weights/of-files", of_files);
   const int status = g_test_run();
   fk_component_free(demo);
   g_free(checkpoint);

@@ -13,6 +13,7 @@
 static const char *backend, *root;
 static char *made, *demo;
 static const char *const forms[] = {"Q4_K", "Q8_0", "fp8", "nvfp4"};
+static const char *const scaled[] = {"fp8", "fp8-new", "fp8-rows", "fp8-mixed"};
 
 static FkOptions *options_of(const char *form, const char *storage) {
   FkOptions *options = fk_options_new();
@@ -147,6 +148,37 @@ static void packed(void) {
   }
 }
 
+/* Computed in fp8, files of fp8 are one picture whatever the layout, also packed and with adapters. */
+static void codes(void) {
+  g_autofree char *lora = g_build_filename(root, "examples", "demo-model", "cyanotype.safetensors", NULL);
+  g_autofree char *list = g_strconcat("loras=", lora, NULL), *first = NULL, *changed = NULL;
+  g_autofree char *path = g_build_filename(made, "codes", NULL);
+  for (size_t i = 0; i < G_N_ELEMENTS(scaled); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autoptr(FkOptions) options = options_of(scaled[i], "auto"), alone = fk_options_new();
+    fk_options_set(options, "quantization", "fp8", NULL);
+    fk_options_set(options, "text-quantization", "fp8", NULL);
+    fk_options_set(options, "modulation-quantization", "fp8", NULL);
+    g_autoptr(FkEngine) engine = open_engine(options);
+    g_autofree char *plain = edit(engine, 1, ""), *with = edit(engine, 1, list), *without = edit(engine, 1, "");
+    g_test_message("%s: %.16s, with an adapter %.16s", scaled[i], plain, with);
+    g_assert_cmpstr(plain, ==, without);
+    g_assert_cmpstr(plain, !=, with);
+    fk_pack(options, strcmp(backend, "cuda") ? 4 : 2, path, NULL, NULL, NULL, &error);
+    g_assert_no_error(error);
+    fk_options_set(alone, "model-path", path, NULL);
+    fk_options_set(alone, "backend", backend, NULL);
+    g_autoptr(FkEngine) other = open_engine(alone);
+    g_autofree char *packed_one = edit(other, 1, "");
+    g_assert_cmpstr(packed_one, ==, plain);
+    if (!strcmp(scaled[i], "fp8-mixed")) continue; /* other numbers */
+    if (!first) first = g_strdup(plain);
+    if (!changed) changed = g_strdup(with);
+    g_assert_cmpstr(plain, ==, first);
+    g_assert_cmpstr(with, ==, changed);
+  }
+}
+
 /* NULL: all is there. (transfer full) */
 static char *why_not(void) {
   g_autoptr(GError) error = NULL;
@@ -156,9 +188,10 @@ static char *why_not(void) {
   g_autoptr(FkEngine) engine = fk_engine_open(options, NULL, NULL, NULL, &error);
   if (!engine) return g_strdup(error->message);
   g_autofree char *script = g_build_filename(root, "tests", "coded-model.py", NULL);
-  char *command[4 + G_N_ELEMENTS(forms) + 1] = {(char *)"python3", script, demo, made};
+  char *command[4 + G_N_ELEMENTS(forms) + G_N_ELEMENTS(scaled)] = {(char *)"python3", script, demo, made};
   int status = 1;
   for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) command[4 + i] = (char *)forms[i];
+  for (size_t i = 1; i < G_N_ELEMENTS(scaled); i++) command[3 + G_N_ELEMENTS(forms) + i] = (char *)scaled[i];
   if (g_spawn_sync(NULL, command, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL) && !status)
     return NULL;
   return g_strdup("python3 with coded-model.py failed");
@@ -181,6 +214,7 @@ int main(int argc, char **argv) {
     }
     g_test_add_func("/gpu-files/streamed", streamed);
     g_test_add_func("/gpu-files/packed", packed);
+    g_test_add_func("/gpu-files/codes", codes);
     status = g_test_run();
   }
   const char *file;
