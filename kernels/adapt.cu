@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What adapters add to a weight, on the device: w = w + scale * (left right), term by term, as FkAdapted says, every
- * product and sum rounded (no fused multiply-add), so that the bytes are those of delta.c.
+ * product and sum rounded (no fused multiply-add), so that the bytes are those of cpu-adapt.c.
  *
  * Tile: 16 rows x 256 columns a block of 128 threads, two columns a thread; 64 sums and numbers in registers, 4 KiB of
  * shared memory with the rows' left parts, 64 ranks at a time. Bound by arithmetic: a product and a sum for each rank,
  * 64 instructions on 2 loads of `right` (second-level cache) and 4 of shared memory. Rank 32 on 11.9 G weights: 24 G
  * instructions of a warp, 27 ms on 132 processors of 4 a clock at 1.7 GHz; the weights read and written: 48 GB, 12 ms.
  * Not measured. */
+#include "adapt.cuh"
 #include "common.cuh"
 #include "module.cuh"
 
-#include <cuda_fp16.h>
-
 namespace {
 
-constexpr int kRows = 16, kThreads = 128, kPerThread = 2, kCols = kThreads * kPerThread, kRanks = 64;
+constexpr int kRows = kAdaptRows, kThreads = kAdaptThreads, kPerThread = kAdaptPerThread, kCols = kAdaptCols;
+constexpr int kRanks = kAdaptRanks;
 
 typedef struct {
   void *to;
@@ -29,41 +29,11 @@ typedef struct {
   } term[FK_ADAPTED_TERMS];
 } Args;
 
-FK_DEVICE float number(const float *p) {
-  return *p;
-}
-FK_DEVICE float number(const __half *p) {
-  return __half2float(*p);
-}
-FK_DEVICE float number(const __nv_bfloat16 *p) {
-  return __bfloat162float(*p);
-}
 FK_DEVICE void store(float *p, float v) {
   *p = v;
 }
 FK_DEVICE void store(__nv_bfloat16 *p, float v) {
   *p = __float2bfloat16_rn(v);
-}
-
-/* s += left right for ranks of one pass; l [ranks][kRows]. */
-FK_DEVICE void add_ranks(float (&s)[kRows][kPerThread], const float (*l)[kRows], const float *right, int ranks,
-                         int64_t q, int64_t col) {
-  const bool there[kPerThread] = {col < q, col + kThreads < q};
-#pragma unroll 4
-  for (int k = 0; k < ranks; k++, right += q) {
-    float r[kPerThread];
-#pragma unroll
-    for (int c = 0; c < kPerThread; c++) r[c] = there[c] ? __ldg(right + col + c * kThreads) : 0.0f;
-#pragma unroll
-    for (int i = 0; i < kRows; i += 4) {
-      const float4 a = *(const float4 *)&l[k][i];
-      const float four[4] = {a.x, a.y, a.z, a.w};
-#pragma unroll
-      for (int m = 0; m < 4; m++)
-#pragma unroll
-        for (int c = 0; c < kPerThread; c++) s[i + m][c] = __fadd_rn(s[i + m][c], __fmul_rn(four[m], r[c]));
-    }
-  }
 }
 
 /* blockIdx.x: 16 rows; blockIdx.y: 256 columns. */
@@ -78,7 +48,7 @@ template <typename To, typename From> __global__ __launch_bounds__(kThreads) voi
   for (int i = 0; i < kRows; i++)
 #pragma unroll
     for (int c = 0; c < kPerThread; c++)
-      w[i][c] = i < rows && col + c * kThreads < a.cols ? number(from + i * a.cols + c * kThreads) : 0.0f;
+      w[i][c] = i < rows && col + c * kThreads < a.cols ? fk_adapt_number(from + i * a.cols + c * kThreads) : 0.0f;
   for (int t = 0; t < a.n; t++) {
     const int rank = a.term[t].rank, q = a.term[t].q;
     const float scale = a.term[t].scale;
@@ -86,12 +56,9 @@ template <typename To, typename From> __global__ __launch_bounds__(kThreads) voi
     for (int first = 0; first < rank; first += kRanks) {
       const int ranks = rank - first < kRanks ? rank - first : kRanks;
       __syncthreads(); /* the pass before has read l */
-      for (int i = threadIdx.x; i < kRows * kRanks; i += kThreads) {
-        const int r = i / kRanks, k = i % kRanks;
-        l[k][r] = r < rows && k < ranks ? left[r * a.ranks + first + k] : 0.0f;
-      }
+      fk_adapt_stage(l, left, a.ranks, rows, first, ranks);
       __syncthreads();
-      add_ranks(s, l, right + (int64_t)first * q, ranks, q, col);
+      fk_adapt_add(s, l, right + (int64_t)first * q, ranks, q, col);
     }
 #pragma unroll
     for (int i = 0; i < kRows; i++)

@@ -5,6 +5,7 @@
  * written. */
 #include <cuda_fp8.h>
 
+#include "adapt.cuh"
 #include "device.cuh"
 
 namespace {
@@ -126,12 +127,10 @@ template <FkCode C> FK_DEVICE void eight(const uint8_t *b, int i, float (&y)[8])
 #undef EACH
 }
 
-template <FkCode C, int VALUES, int BYTES> __global__ void expand_kernel(Args a) {
-  const int64_t per_row = a.cols / 8, t = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
-  if (t >= a.rows * per_row) return;
-  const int64_t row = t / per_row, col = t % per_row * 8;
+/* Numbers col..col+7 of a row, with their scales. */
+template <FkCode C, int VALUES, int BYTES>
+FK_DEVICE void scaled(const Args &a, int64_t row, int64_t col, float (&y)[8]) {
   constexpr bool blocks = VALUES > 8;
-  float y[8];
   eight<C>(a.codes + row * a.row_bytes + col / VALUES * BYTES, blocks ? (int)(col % VALUES) : 0, y);
   if (a.row_scale || a.block) {
     float scale = a.row_scale ? a.row_scale[row] : 1.0f;
@@ -142,10 +141,105 @@ template <FkCode C, int VALUES, int BYTES> __global__ void expand_kernel(Args a)
 #pragma unroll
     for (int u = 0; u < 8; u++) y[u] = __fmul_rn(y[u], scale);
   }
+}
+
+template <FkCode C, int VALUES, int BYTES> __global__ void expand_kernel(Args a) {
+  const int64_t per_row = a.cols / 8, t = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+  if (t >= a.rows * per_row) return;
+  const int64_t row = t / per_row, col = t % per_row * 8;
+  float y[8];
+  scaled<C, VALUES, BYTES>(a, row, col, y);
   fk_view_store<8>(a.y, row, col, y);
 }
 
-template <FkCode C, int VALUES, int BYTES> cudaError_t launch(cudaStream_t stream, const Args &a) {
+/* What adapters add. */
+struct Added {
+  const void *right, *left; /* of each term [rank, q]; [rows, ranks] */
+  int64_t ranks;
+  int n;
+  struct {
+    int rank, q;
+    float scale;
+  } term[FK_ADAPTED_TERMS];
+};
+
+/* All terms, to the tile's numbers. l: for left parts; right, left: of the tile's rows. */
+template <typename T>
+FK_DEVICE void add_terms(float (*w)[kAdaptCols], float (*l)[kAdaptRows], const Added &d, const T *right, const T *left,
+                         int rows, int64_t col) {
+  for (int t = 0; t < d.n; t++) {
+    const int rank = d.term[t].rank, q = d.term[t].q;
+    const float scale = d.term[t].scale;
+    float s[kAdaptRows][kAdaptPerThread] = {};
+    for (int first = 0; first < rank; first += kAdaptRanks) {
+      const int ranks = rank - first < kAdaptRanks ? rank - first : kAdaptRanks;
+      __syncthreads(); /* the numbers are there, and the pass before has read l */
+      fk_adapt_stage(l, left, d.ranks, rows, first, ranks);
+      __syncthreads();
+      fk_adapt_add(s, l, right + (int64_t)first * q, ranks, q, col);
+    }
+#pragma unroll
+    for (int i = 0; i < kAdaptRows; i++)
+#pragma unroll
+      for (int c = 0; c < kAdaptPerThread; c++) {
+        float *to = &w[i][threadIdx.x + c * kAdaptThreads];
+        if (col + c * kAdaptThreads < q) *to = __fadd_rn(*to, __fmul_rn(scale, s[i][c]));
+      }
+    left += rank;
+    right += (int64_t)rank * q;
+  }
+}
+
+/* blockIdx.x: 16 rows; blockIdx.y: 256 columns. The tile's numbers are in shared memory between their codes, eight a
+ * thread, and their store; a thread adds to those of its two columns. */
+template <FkCode C, int VALUES, int BYTES>
+__global__ __launch_bounds__(kAdaptThreads) void expand_adapted_kernel(Args a, Added d, int type) {
+  __shared__ __align__(16) float w[kAdaptRows][kAdaptCols];
+  __shared__ __align__(16) float l[kAdaptRanks][kAdaptRows];
+  constexpr int per_row = kAdaptCols / 8;
+  const int64_t first = (int64_t)blockIdx.x * kAdaptRows, begin = (int64_t)blockIdx.y * kAdaptCols;
+  const int64_t col = begin + threadIdx.x;
+  const int rows = (int)(a.rows - first < kAdaptRows ? a.rows - first : kAdaptRows);
+  for (int i = threadIdx.x; i < kAdaptRows * per_row; i += kAdaptThreads) {
+    const int row = i / per_row, at = i % per_row * 8;
+    float y[8];
+    if (row >= rows || begin + at >= a.cols) continue;
+    scaled<C, VALUES, BYTES>(a, first + row, begin + at, y);
+#pragma unroll
+    for (int u = 0; u < 8; u += 4) *(float4 *)&w[row][at + u] = make_float4(y[u], y[u + 1], y[u + 2], y[u + 3]);
+  }
+  const int64_t left = first * d.ranks;
+  if (type == FK_BF16)
+    add_terms(w, l, d, (const __nv_bfloat16 *)d.right, (const __nv_bfloat16 *)d.left + left, rows, col);
+  else if (type == FK_F16)
+    add_terms(w, l, d, (const __half *)d.right, (const __half *)d.left + left, rows, col);
+  else
+    add_terms(w, l, d, (const float *)d.right, (const float *)d.left + left, rows, col);
+  __syncthreads();
+  for (int i = threadIdx.x; i < kAdaptRows * per_row; i += kAdaptThreads) {
+    const int row = i / per_row, at = i % per_row * 8;
+    float y[8];
+    if (row >= rows || begin + at >= a.cols) continue;
+#pragma unroll
+    for (int u = 0; u < 8; u++) y[u] = w[row][at + u];
+    fk_view_store<8>(a.y, first + row, begin + at, y);
+  }
+}
+
+template <FkCode C, int VALUES, int BYTES>
+cudaError_t launch_adapted(cudaStream_t stream, const Args &a, const FkCoded *x) {
+  const int64_t down = (a.rows + kAdaptRows - 1) / kAdaptRows, across = (a.cols + kAdaptCols - 1) / kAdaptCols;
+  const FkAdapted *m = x->adapted;
+  Added d = {x->right, x->left, fk_adapted_ranks(m), m->n, {}};
+  if (down > INT32_MAX || across > 65535 || m->n > FK_ADAPTED_TERMS) return cudaErrorNotSupported;
+  for (int i = 0; i < m->n; i++) d.term[i] = {(int)m->term[i].rank, (int)m->term[i].q, m->term[i].scale};
+  const dim3 grid((unsigned)down, (unsigned)across);
+  expand_adapted_kernel<C, VALUES, BYTES><<<grid, kAdaptThreads, 0, stream>>>(a, d, x->operands);
+  return cudaGetLastError();
+}
+
+template <FkCode C, int VALUES, int BYTES> cudaError_t launch(cudaStream_t stream, const Args &a, const FkCoded *x) {
+  if (x->adapted) return launch_adapted<C, VALUES, BYTES>(stream, a, x);
   const int64_t threads = a.rows * (a.cols / 8), grid = (threads + 255) / 256;
   if (grid > INT32_MAX) return cudaErrorNotSupported;
   expand_kernel<C, VALUES, BYTES><<<(unsigned)grid, 256, 0, stream>>>(a);
@@ -168,7 +262,7 @@ cudaError_t fk_cuda_expand(FkCuda *cu, FkTensor y, const FkCoded *x, cudaStream_
   if (x->rows == 0 || x->cols == 0) return cudaSuccess;
   switch (x->form.code) {
 #define LAUNCH(name, values, bytes)                                                                                    \
-  case FK_CODE_##name: return launch<FK_CODE_##name, values, bytes>(stream ? stream : cu->stream, a);
+  case FK_CODE_##name: return launch<FK_CODE_##name, values, bytes>(stream ? stream : cu->stream, a, x);
     FK_CODE_LIST(LAUNCH)
   default: return cudaErrorNotSupported;
   }

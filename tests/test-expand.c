@@ -2,6 +2,7 @@
 /* Weights in the form of their files, expanded in order and ahead: the same bytes whenever the second stream gets to
  * its work between the two events that bound it; each half is asked for behind its last product, and all of it is
  * waited for before the end. */
+#include "adapted-reference.h"
 #include "expand.h"
 
 #include <glib.h>
@@ -219,8 +220,53 @@ static void failed(void) {
   fk_backend_close(be);
 }
 
+/* ---- With what adapters add ---- */
+
+/* Operands of float32 and of halves, float32 and bfloat16 of the result with a hole between rows, any rows of it. */
+static void adapted(void) {
+  enum { N = 37, K = 96, LD = 112 };
+  static int8_t code[N * K];
+  static float scale[N];
+  const FkAdapted m = {.rows = N, .cols = K, .from = FK_F32, .n = 3, .term = {{5, K, 0.3f}, {67, 51, -2}, {1, K, 1}}};
+  const size_t rights = fk_adapted_right(&m) / sizeof(float), operands = rights + (size_t)(N * fk_adapted_ranks(&m));
+  const size_t begin = fk_adapted_begin(&m);
+  g_autofree char *buffer = g_malloc(begin + operands * sizeof(float));
+  g_autofree uint16_t *half = g_new(uint16_t, operands);
+  float *numbers = (float *)(void *)buffer, *all = (float *)(void *)(buffer + begin), to[N * LD], want[N * K];
+  FkBackend *be = open_backend("cpu");
+  for (int i = 0; i < N * K; i++) code[i] = (int8_t)(i * 31);
+  for (int i = 0; i < N; i++) scale[i] = 0.003f * (float)(i + 1);
+  for (int type = FK_F32; type <= FK_F16; type++) {
+    FkCoded c = {{FK_CODE_I8, true, 0, FK_F32}, N, K, code, scale, NULL, &m, NULL, NULL, (FkDtype)type};
+    for (size_t i = 0; i < operands; i++) {
+      const float v = number((int)i + 5) * 0.37f;
+      half[i] = type == FK_F16 ? fk_f32_to_f16(v) : fk_f32_to_bf16(v);
+      all[i] = type == FK_F32 ? v : adapted_number(half, (FkDtype)type, (int64_t)i);
+    }
+    c.right = type == FK_F32 ? (void *)all : half;
+    c.left = type == FK_F32 ? (void *)(all + rights) : half + rights;
+    fk_coded_expand(&c, numbers);
+    for (int as = FK_F32; as <= FK_BF16; as++)
+      for (int64_t first = 0; first < N; first += 9) {
+        const int64_t n = N - first, ld = first ? LD : K;
+        const FkCoded rows = fk_coded_slice(c, first, n);
+        FkTensor y = fk_tensor_2d(to, (FkDtype)as, n, K);
+        y.ld = ld;
+        adapted_reference(want, (FkDtype)as, buffer, &m);
+        fk_op_expand(be, y, &rows);
+        g_assert_true(fk_backend_sync(be));
+        for (int64_t r = 0; r < n; r++)
+          g_assert_cmpmem(fk_tensor_at(y, r * ld), K * fk_dtype_size(y.dtype),
+                          (char *)want + (size_t)((first + r) * K) * fk_dtype_size(y.dtype),
+                          K * fk_dtype_size(y.dtype));
+      }
+  }
+  fk_backend_close(be);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
+  g_test_add_func("/expand/adapted", adapted);
   g_test_add_func("/expand/same-bytes", same_bytes);
   g_test_add_func("/expand/failed", failed);
   return g_test_run();

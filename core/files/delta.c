@@ -14,8 +14,6 @@
 #endif
 
 #define BLOCK 1024    /* columns at a time: a row of sums stays in the first-level cache */
-#define ROWS 4        /* of a product at a time */
-#define PANEL 128     /* columns: what is right of them stays in the first-level cache up to rank 64 */
 #define NUMBERS 16384 /* of a file at a time */
 
 /* ---- Numbers of files ---- */
@@ -179,6 +177,44 @@ bool fk_delta_operands(const FkDeltas *deltas, const FkAdapted *m, int64_t first
   return true;
 }
 
+FkDtype fk_delta_type(const FkDeltas *deltas) {
+  FkDtype type = FK_F32, other;
+  for (guint i = 0; i < deltas->len; i++)
+    for (int k = 0; k < 2; k++) {
+      fk_st_type_usable(g_array_index(deltas, FkDelta, i).part[k], &other);
+      if (i + (guint)k > 0 && other != type) return FK_F32;
+      type = other;
+    }
+  return type == FK_BF16 || type == FK_F16 ? type : FK_F32;
+}
+
+/* A tensor's bytes as they are. (transfer full) */
+static char *read_bytes(const FkSafetensors *file, const FkStTensor *tensor, size_t bytes, GError **error) {
+  g_autofree char *to = g_try_malloc(MAX(bytes, 1));
+  if (!to) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an adapter: an allocation of %zu bytes was refused", bytes);
+    return NULL;
+  }
+  return fk_safetensors_read(file, tensor, 0, to, bytes, error) ? g_steal_pointer(&to) : NULL;
+}
+
+bool fk_delta_operands_as(const FkDeltas *deltas, const FkAdapted *m, FkDtype type, void *to, GError **error) {
+  const size_t size = fk_dtype_size(type), row = (size_t)fk_adapted_ranks(m) * size;
+  char *right = to, *left = right + fk_adapted_right(m) / sizeof(float) * size;
+  if (type == FK_F32) return fk_delta_operands(deltas, m, 0, to, error);
+  for (guint k = 0; k < deltas->len; k++) {
+    const FkDelta *d = &g_array_index(deltas, FkDelta, k);
+    const size_t n = (size_t)m->term[k].rank * size, bytes = n * (size_t)m->term[k].q;
+    if (!fk_safetensors_read(d->file, d->part[1], 0, right, bytes, error)) return false;
+    g_autofree char *rows = read_bytes(d->file, d->part[0], (size_t)d->part[0]->dim[0] * n, error);
+    if (!rows) return false;
+    for (int64_t i = 0; i < m->rows; i++) memcpy(left + (size_t)i * row, rows + (size_t)module_row(d, i) * n, n);
+    right += bytes;
+    left += n;
+  }
+  return true;
+}
+
 /* ---- Rows ---- */
 
 /* sum[j] = left[0] right[0, j] + left[1] right[1, j] + ...; right [rank, q] */
@@ -200,68 +236,6 @@ FK_CPU_CLONES static void product(float *restrict sum, const float *restrict lef
       for (int64_t j = 0; j < n; j++) s[j] += u * a[j];
     }
   }
-}
-
-/* values [n, stride] += scale * left [n, rank] right [rank, q], n a multiple of ROWS, with the same bytes: sums stay in
- * registers, and what is right of them, a panel of columns, in the first-level cache for all rows. A version for each
- * width of vectors, because those of the compiler are made before it clones functions. */
-typedef void (*AddProduct)(float *values, int64_t stride, int64_t n, const float *left, const float *right,
-                           int64_t rank, int64_t q, float scale);
-
-#define ADD_PRODUCT(name, attributes, wide)                                                                            \
-  attributes static void name(float *values, int64_t stride, int64_t n, const float *left, const float *right,         \
-                              int64_t rank, int64_t q, float scale) {                                                  \
-    typedef float Vector __attribute__((vector_size(4 * wide), aligned(4), may_alias));                                \
-    for (int64_t from = 0; from < q; from += PANEL) {                                                                  \
-      const int64_t end = MIN(from + PANEL, q);                                                                        \
-      for (int64_t i = 0; i < n; i += ROWS) {                                                                          \
-        float *row = values + i * stride;                                                                              \
-        const float *l = left + i * rank;                                                                              \
-        int64_t j = from;                                                                                              \
-        for (; j + 2 * wide <= end; j += 2 * wide) {                                                                   \
-          Vector s[ROWS][2] = {{{0}}};                                                                                 \
-          for (int64_t k = 0; k < rank; k++) {                                                                         \
-            const Vector *a = (const Vector *)(right + k * q + j);                                                     \
-            const Vector b = a[0], c = a[1];                                                                           \
-            for (int r = 0; r < ROWS; r++) {                                                                           \
-              s[r][0] += l[r * rank + k] * b;                                                                          \
-              s[r][1] += l[r * rank + k] * c;                                                                          \
-            }                                                                                                          \
-          }                                                                                                            \
-          for (int r = 0; r < ROWS; r++) {                                                                             \
-            Vector *to = (Vector *)(row + r * stride + j);                                                             \
-            to[0] += scale * s[r][0];                                                                                  \
-            to[1] += scale * s[r][1];                                                                                  \
-          }                                                                                                            \
-        }                                                                                                              \
-        add_rest(row, stride, j, end, l, right, rank, q, scale);                                                       \
-      }                                                                                                                \
-    }                                                                                                                  \
-  }
-
-/* Columns j..end that no vector has, of ROWS rows. */
-static void add_rest(float *values, int64_t stride, int64_t j, int64_t end, const float *left, const float *right,
-                     int64_t rank, int64_t q, float scale) {
-  for (; j < end; j++)
-    for (int r = 0; r < ROWS; r++) {
-      float sum = 0;
-      for (int64_t k = 0; k < rank; k++) sum += left[r * rank + k] * right[k * q + j];
-      values[r * stride + j] += scale * sum;
-    }
-}
-
-ADD_PRODUCT(add_product_4, , 4)
-#ifdef __x86_64__
-ADD_PRODUCT(add_product_8, __attribute__((target("avx2"))), 8)
-ADD_PRODUCT(add_product_16, __attribute__((target("avx512f"))), 16)
-#endif
-
-static AddProduct add_product(void) {
-#ifdef __x86_64__
-  if (__builtin_cpu_supports("avx512f")) return add_product_16;
-  if (__builtin_cpu_supports("avx2")) return add_product_8;
-#endif
-  return add_product_4;
 }
 
 FK_CPU_CLONES static void add_scaled(float *restrict values, const float *restrict sum, float scale, int64_t n) {
@@ -325,13 +299,14 @@ static void add_row(const FkDeltaRun *run, const Loaded *l, int64_t i, float *va
     add_scaled(values, sum, (float)(l->delta->weight * l->delta->scale), cols);
 }
 
-/* n rows from row i on, a multiple of ROWS, where no delta needs what the checkpoint has. */
+/* n rows from row i on, where no delta needs what the checkpoint has. */
 static void add_rows(const FkDeltaRun *run, int64_t i, int64_t n, float *values) {
   for (guint k = 0; k < run->count; k++) {
     const Loaded *l = &run->loaded[k];
     const float scale = (float)(l->delta->weight * l->delta->scale);
     if (l->delta->kind == FK_DELTA_PRODUCT) {
-      add_product()(values, run->cols, n, l->left[0] + i * l->rank[0], l->right[0], l->rank[0], l->q[0], scale);
+      fk_cpu_add_product(values, run->cols, n, l->left[0] + i * l->rank[0], l->rank[0], l->right[0], l->rank[0],
+                         l->q[0], scale);
       continue;
     }
     for (int64_t r = 0; r < n; r++) add_row(run, l, i + r, values + r * run->cols);
@@ -339,11 +314,12 @@ static void add_rows(const FkDeltaRun *run, int64_t i, int64_t n, float *values)
 }
 
 void fk_delta_rows(const FkDeltaRun *run, int64_t at, int64_t n, float *values) {
-  const int64_t whole = run->base ? 0 : n - n % ROWS;
-  if (whole) add_rows(run, at, whole, values);
-  values += whole * run->cols;
-  for (int64_t i = at + whole; i < at + n; i++, values += run->cols) {
-    if (run->base) memcpy(run->base, values, (size_t)run->cols * sizeof *values);
+  if (!run->base) {
+    add_rows(run, at, n, values);
+    return;
+  }
+  for (int64_t i = at; i < at + n; i++, values += run->cols) {
+    memcpy(run->base, values, (size_t)run->cols * sizeof *values);
     for (guint k = 0; k < run->count; k++) add_row(run, &run->loaded[k], i, values);
   }
 }

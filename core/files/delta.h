@@ -48,6 +48,11 @@ bool fk_delta_terms(const FkDeltas *deltas, FkAdapted *adapted);
  * [fk_adapted_right(adapted) / 4 + rows * fk_adapted_ranks(adapted)]. Any thread. */
 bool fk_delta_operands(const FkDeltas *deltas, const FkAdapted *adapted, int64_t first, float *to, GError **error);
 
+/* The type in which all that the terms need is in the files: float32, bfloat16, float16; float32 where it differs. */
+FkDtype fk_delta_type(const FkDeltas *deltas);
+/* fk_delta_operands of all rows of the tensor, adapted->rows, in that type. */
+bool fk_delta_operands_as(const FkDeltas *deltas, const FkAdapted *adapted, FkDtype type, void *to, GError **error);
+
 /* Numbers of a tensor as float32; any type that fk_st_type_usable takes. */
 bool fk_delta_numbers(const FkSafetensors *file, const FkStTensor *tensor, int64_t first, int64_t n, float *to,
                       GError **error);

@@ -15,7 +15,7 @@
 
 #include <time.h>
 
-#define FK_BACKEND_ABI 15
+#define FK_BACKEND_ABI 16
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
@@ -182,7 +182,7 @@ typedef enum { FK_WINDOW_MOST, FK_WINDOW_LEAST, FK_WINDOW_MEAN } FkWindow;
 #define FK_ADAPTED_TERMS 32
 #define FK_ADAPTED_RIGHT (120u << 16) /* bytes that the right parts have at most */
 #define FK_ADAPTED_ROW (256u << 10)   /* that a row's numbers and its left parts have at most */
-typedef struct {
+typedef struct FkAdapted {
   int64_t rows, cols;
   FkDtype from;  /* of the numbers */
   bool in_place; /* memory has them, in its own type, which is `from` */
@@ -285,7 +285,8 @@ typedef struct {
    *   adds 1 to be->count.saturated, at the latest when sync returns */
   /* clang-format on */
   void (*quantize)(FkBackend *be, FkTensor y, FkTensor y_scale, FkTensor x, float given);
-  /* y [rows, cols] float32 or bfloat16 = the numbers of x as fk_coded_expand makes them, rounded once. */
+  /* y [rows, cols] float32 or bfloat16 = the numbers of x as fk_coded_expand makes them, with what x.adapted adds,
+   * rounded once. */
   void (*expand)(FkBackend *be, FkTensor y, const FkCoded *x);
   void (*conv)(FkBackend *be, const FkConv *c);            /* without upsample and residual */
   void (*group_norm)(FkBackend *be, const FkGroupNorm *n); /* without silu */

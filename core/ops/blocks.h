@@ -61,13 +61,17 @@ static inline size_t fk_coded_row_scales(FkCodedForm form, int64_t cols) { /* sc
   return form.block ? (size_t)(cols / form.block) : 0;
 }
 
-/* Rows below each other, all dense. */
+/* Rows below each other, all dense. What adapters add to them (FkAdapted) is no part of fk_coded_expand. */
 typedef struct FkCoded {
   FkCodedForm form;
   int64_t rows, cols;
-  const void *codes;       /* [rows] of fk_coded_row_bytes; NULL: not in memory */
-  const float *row_scale;  /* [rows] */
-  const void *block_scale; /* [rows, cols / block] */
+  const void *codes;               /* [rows] of fk_coded_row_bytes; NULL: not in memory */
+  const float *row_scale;          /* [rows] */
+  const void *block_scale;         /* [rows, cols / block] */
+  const struct FkAdapted *adapted; /* is added to the numbers before they are rounded, of whatever rows these are; NULL:
+                                      nothing. In memory, of type `operands` (float32, bfloat16, float16): */
+  const void *right, *left;        /* the terms' right parts one behind the other; [rows, ranks of all terms] */
+  FkDtype operands;
 } FkCoded;
 
 /* Rows first..first+n. */

@@ -74,14 +74,17 @@ static void expand_task(const void *data, int64_t task, float *scratch) {
   const FkCoded rows = fk_coded_slice(*op->x, first, n);
   const FkTensor y = fk_tensor_slice_rows(op->y, first, n);
   const bool direct = y.dtype == FK_F32 && y.ld == cols;
-  fk_coded_expand(&rows, direct ? y.data : scratch);
+  float *numbers = direct ? y.data : scratch;
+  fk_coded_expand(&rows, numbers);
+  if (rows.adapted) fk_cpu_adapt(&rows, numbers, scratch + EXPAND_ROWS * cols);
   for (int64_t r = 0; !direct && r < n; r++)
     fk_cpu_convert(fk_tensor_at(y, r * y.ld), y.dtype, scratch + r * cols, FK_F32, cols);
 }
 
 void fk_cpu_expand(FkBackend *be, FkTensor y, const FkCoded *x) {
   const FkExpandOp op = {fk_tensor_flat(y), x};
-  fk_cpu_run(be, fk_cpu_parts(x->rows, EXPAND_ROWS), (size_t)(EXPAND_ROWS * x->cols), expand_task, &op);
+  const size_t scratch = (size_t)(EXPAND_ROWS * x->cols) + fk_cpu_adapt_scratch(x, EXPAND_ROWS);
+  fk_cpu_run(be, fk_cpu_parts(x->rows, EXPAND_ROWS), scratch, expand_task, &op);
 }
 
 void fk_cpu_embed(FkBackend *be, FkTensor y, FkWeight table, FkTensor ids) {

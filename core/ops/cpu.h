@@ -147,6 +147,17 @@ void fk_cpu_quant_product(const FkLinear *l, int64_t row, int64_t rows, int64_t 
 
 void fk_cpu_convert(void *to, FkDtype as, const void *from, FkDtype dtype, int64_t n);
 
+/* cpu-adapt.c */
+
+/* values [n, stride] += scale * left [n, rank] right [rank, q] in the columns before q, as FkAdapted says; ld: numbers
+ * from one row of `left` to the next. */
+void fk_cpu_add_product(float *values, int64_t stride, int64_t n, const float *left, int64_t ld, const float *right,
+                        int64_t rank, int64_t q, float scale);
+/* What x->adapted adds, to the numbers [rows, cols] of x. scratch: as many floats as fk_cpu_adapt_scratch says of so
+ * many rows. */
+void fk_cpu_adapt(const FkCoded *x, float *values, float *scratch);
+size_t fk_cpu_adapt_scratch(const FkCoded *x, int64_t rows);
+
 /* The op table's slots, by file. */
 
 void fk_cpu_linear(FkBackend *be, const FkLinear *l);

@@ -120,7 +120,10 @@ static inline bool is_expansion(FkTensor y, const FkCoded *x) {
 }
 
 static double bytes_of_coded(const FkCoded *x) {
-  return (double)x->rows * (double)(fk_coded_row_bytes(x->form, x->cols) + fk_coded_row_scales(x->form, x->cols));
+  const double row = (double)(fk_coded_row_bytes(x->form, x->cols) + fk_coded_row_scales(x->form, x->cols));
+  if (!x->adapted) return (double)x->rows * row;
+  const double size = (double)fk_dtype_size(x->operands), right = (double)fk_adapted_right(x->adapted) / sizeof(float);
+  return (double)x->rows * (row + size * (double)fk_adapted_ranks(x->adapted)) + size * right;
 }
 
 void fk_op_expand(FkBackend *be, FkTensor y, const FkCoded *x) {
