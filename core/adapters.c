@@ -54,11 +54,6 @@ static bool merged_already(const FkModel *m, const char *list, GError **error) {
   return false;
 }
 
-/* What the parts load from now on. */
-static void point_at(FkModel *m, const FkLoras *loras) {
-  for (int i = 0; i < FK_PARTS; i++) fk_binder_adapt(m->part[i].binder, deltas_of(loras, (FkPart)i));
-}
-
 /* Bytes of one part's weights, seen as bytes of all that are read again. */
 typedef struct {
   FkLoadProgress progress;
@@ -114,8 +109,7 @@ bool fk_adapters_set(FkModel *m, const char *list, bool *text_changed, GCancella
     add_names(&a->stale[i], deltas_of(loras, (FkPart)i));
   }
   *text_changed = a->stale[FK_PART_CLIP] || a->stale[FK_PART_T5];
-  fk_model_set_apart(m, loras);
-  point_at(m, loras);
+  fk_model_adapt(m, loras);
   fk_loras_free(a->loras);
   a->loras = g_steal_pointer(&loras);
   g_free(a->identity);

@@ -8,6 +8,7 @@
 FkBudget fk_budget_of(const FkModel *m, const FkBackend *be, size_t work) {
   return (FkBudget){.weights = fk_model_placed_bytes(m, fk_model_placing(m)),
                     .cache = fk_prompt_cache_bytes(m, be),
+                    .operands = fk_model_missing_operands(m),
                     .work = work,
                     .fixed = be->fixed_bytes,
                     .host = fk_model_host_bytes(m),
@@ -52,7 +53,7 @@ bool fk_budget_host(const FkBudget *b, uint64_t available, const char *what, GEr
  * memory of a device is free or it is not. */
 bool fk_budget_available(const FkBudget *b, FkBackend *be, bool loaded, size_t held, const char *what, GError **error) {
   size_t free_bytes = 0, total = 0;
-  const uint64_t need = (loaded ? 0 : (uint64_t)b->weights + b->cache) + b->work;
+  const uint64_t need = (loaded ? b->operands : (uint64_t)b->weights + b->cache) + b->work;
   be->ops->memory(be, &free_bytes, &total);
   if (be->ops == &fk_cpu_ops)
     return need + b->host <= total || refuse(b, what, "all there is are", need + b->host, total, error);

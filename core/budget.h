@@ -8,6 +8,7 @@
 /* Bytes. */
 typedef struct {
   size_t weights, cache; /* of the model, and of the prompt cache */
+  size_t operands;       /* of the weights, what adapters need that is not there although the weights are */
   size_t work;           /* the arena of one edit, kernel scratch included; 0: no edit is asked for */
   size_t fixed;          /* what the backend's module holds from open to close */
   size_t masks;          /* of frames in device memory, now */

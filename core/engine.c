@@ -494,7 +494,14 @@ static char *report_list(FkEngine *e, const FkSettings *settings) {
   if (!asked || !*asked) return g_strdup("none (none asked for)");
   g_mutex_lock(&e->lock);
   char *text = e->adapted && !strcmp(e->adapted, asked) ? g_strdup(e->adapters) : NULL;
+  const int changed = e->changed;
   g_mutex_unlock(&e->lock);
+  if (text && changed) {
+    char *more =
+        g_strdup_printf("%s; added at each use to %d tensors that stay as their files have them", text, changed);
+    g_free(text);
+    return more;
+  }
   return text ? text : g_strdup("not in the weights yet: the next edit reads them in");
 }
 

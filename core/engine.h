@@ -16,9 +16,10 @@ typedef struct {
   int n, width, height;
   bool masked;
   FkFluxReferences references;
-  char *surfaces; /* fk_surface_shape */
-  size_t masks;   /* bytes beside the arena */
-  uint64_t limit; /* FkEngine.max_vram */
+  char *surfaces;     /* fk_surface_shape */
+  size_t masks;       /* bytes beside the arena */
+  uint64_t limit;     /* FkEngine.max_vram */
+  uint32_t exchanges; /* FkModel's */
 } FkPlanned;
 
 /* What opening took. */
@@ -44,6 +45,7 @@ struct FkEngine {
   GQueue waiting;           /* tickets in order of arrival */
   bool busy;                /* somebody's turn */
   FkPlacing placing;        /* the model's, for who has not the turn */
+  int changed;              /* likewise fk_model_changed */
   uint64_t max_vram;        /* the lowest of all users'; 0: none has a limit */
   char *adapted, *adapters; /* the list of adapters that the weights have, and what of it there is; NULL: none yet */
   char *timing;             /* fk_engine_timing; NULL: nothing is loaded */

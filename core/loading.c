@@ -30,8 +30,8 @@ static bool same_plan(FkEngine *e, const FkEdit *edit) {
   g_autofree char *surfaces = fk_surface_shape(edit);
   return p->settings && p->n == edit->n && p->width == edit->width && p->height == edit->height &&
          p->masked == edit->masked && e->masks.bytes <= p->masks && p->limit == limit_of(e) &&
-         !strcmp(p->surfaces, surfaces) && same_references(&p->references, &edit->references) &&
-         fk_tune_same_memory(&p->tune, edit->tune);
+         p->exchanges == e->model->exchanges && !strcmp(p->surfaces, surfaces) &&
+         same_references(&p->references, &edit->references) && fk_tune_same_memory(&p->tune, edit->tune);
 }
 
 /* Work memory of this edit, and whether all that it needs can be had: before the first byte of it is allocated. */
@@ -100,9 +100,24 @@ static void note_timing(FkEngine *e) {
   g_mutex_unlock(&e->lock);
 }
 
+/* What weights that stay need of adapters; its time is the exchange's. */
+static bool load_operands(FkEngine *e, const FkEdit *edit, GError **error) {
+  const gint64 start = g_get_monotonic_time();
+  if (!fk_model_missing_operands(e->model)) return true;
+  if (!fk_model_load_operands(e->model, edit->cancellable, error)) {
+    fk_backend_clear(e->be);
+    return false;
+  }
+  const double ms = (double)(g_get_monotonic_time() - start) / 1000;
+  e->opening.adapters_ms += ms;
+  for (int i = 0; i < edit->n; i++) edit->jobs[i].result.adapters_ms += ms;
+  note_timing(e);
+  return true;
+}
+
 static bool load(FkEngine *e, const FkEdit *edit, GError **error) {
   Listener listener = {edit->progress, edit->user_data};
-  if (e->model->loaded) return true;
+  if (e->model->loaded) return load_operands(e, edit, error);
   report_open(0, (int64_t)fk_model_open_bytes(e->model), &listener);
   const gint64 start = g_get_monotonic_time();
   fk_op_range(e->be, "load");
@@ -183,7 +198,8 @@ static bool open_memory(FkEngine *e, const FkEdit *edit, size_t work, GError **e
                    edit->references,
                    fk_surface_shape(edit),
                    e->masks.bytes,
-                   limit_of(e)};
+                   limit_of(e),
+                   e->model->exchanges};
   return true;
 }
 
@@ -207,10 +223,11 @@ bool fk_loading_first(FkEngine *e, FkEdit *edit, GError **error) {
   edit->width = size.width;
   edit->height = size.height;
   fk_tune_apply(t, e->be);
+  if (!fk_loading_adapt(e, edit, error)) return false;
   const gint64 start = g_get_monotonic_time();
   if (!plan_memory(e, edit, &work, error)) return false;
   e->opening.plan_ms = (double)(g_get_monotonic_time() - start) / 1000;
-  return fk_loading_adapt(e, edit, error) && load(e, edit, error);
+  return load(e, edit, error);
 }
 
 /* FkEdit.bring. Recordings name the addresses of weights that go. */

@@ -235,6 +235,10 @@ static FkStore *store_of(const FkModel *m, int part) {
   return fk_binder_store(m->part[part].binder);
 }
 
+static size_t operands_of(const FkModel *m, int part) {
+  return fk_binder_operand_bytes(m->part[part].binder);
+}
+
 /* Not of a null walk. */
 static bool from_files(const FkModel *m, int part) {
   return m->part[part].component || m->pack;
@@ -247,9 +251,10 @@ static bool is_text(int part) {
 /* Refuses before anything is loaded. Memory of a host can be made free by the system (page cache, swap), so there what
  * counts is how much there is at all; memory of a device is free or it is not. */
 static bool check_memory(const FkModel *m, GError **error) {
-  size_t need = 0, free_bytes = 0, total_bytes = 0;
+  size_t need = fk_model_missing_operands(m), free_bytes = 0, total_bytes = 0;
   for (int i = 0; i < FK_PARTS; i++)
-    need += m->part[i].loaded || !from_files(m, i) || (m->swaps && !is_text(i)) ? 0 : store_of(m, i)->memory_bytes;
+    if (!m->part[i].loaded && from_files(m, i) && (!m->swaps || is_text(i)))
+      need += store_of(m, i)->memory_bytes + operands_of(m, i);
   m->be->ops->memory(m->be, &free_bytes, &total_bytes);
   const bool host = m->be->ops == &fk_cpu_ops;
   const size_t have = host ? total_bytes : free_bytes;
@@ -280,7 +285,7 @@ static void note_loaded(FkModel *m) {
 bool fk_model_load_part(FkModel *m, FkPart i, GCancellable *cancellable, FkLoadProgress progress, void *user_data,
                         GError **error) {
   FkModelPart *p = &m->part[i];
-  if (p->loaded) return true;
+  if (p->loaded) return fk_binder_load_operands(p->binder, cancellable, error);
   if (!fk_binder_load(p->binder, cancellable, progress, user_data, error)) return false;
   if (i == FK_PART_T5 && from_files(m, i) && !fk_t5_prepare(&m->t5, m->be, error)) {
     fk_binder_release(p->binder);
@@ -348,7 +353,7 @@ static void rebind(FkModel *m, FkPart i) {
   (void)bound;
   set_input_scales(m->part[i].binder, scales);
   if (level) fk_store_stream(store_of(m, i), level, slots);
-  fk_binder_adapt(m->part[i].binder, m->adapters.loras ? fk_loras_deltas(m->adapters.loras, i) : NULL);
+  fk_binder_adapt(m->part[i].binder, m->deltas[i]);
 }
 
 static void set_form(FkModel *m, bool as_filed) {
@@ -368,33 +373,63 @@ static bool same_names(GHashTable *a, GHashTable *b) {
   return true;
 }
 
-/* (transfer full): NULL: none */
-static GHashTable *changed_names(const FkLoras *loras, FkPart part) {
-  GHashTable *deltas = loras ? fk_loras_deltas(loras, part) : NULL, *names = NULL;
+/* Matrices that adapters change by more than terms. (transfer full): NULL: none */
+static GHashTable *apart_of(const FkBinder *b, GHashTable *deltas) {
+  GHashTable *names = NULL;
   GHashTableIter it;
-  gpointer name;
-  if (!deltas || !g_hash_table_size(deltas)) return NULL;
-  names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+  gpointer name, list;
+  if (!deltas) return NULL;
   g_hash_table_iter_init(&it, deltas);
-  while (g_hash_table_iter_next(&it, &name, NULL)) g_hash_table_add(names, g_strdup(name));
+  while (g_hash_table_iter_next(&it, &name, &list)) {
+    FkAdapted terms;
+    if (!fk_binder_find(b, name)->weight || fk_delta_terms(list, &terms)) continue;
+    if (!names) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_hash_table_add(names, g_strdup(name));
+  }
   return names;
 }
 
-bool fk_model_set_apart(FkModel *m, const FkLoras *loras) {
-  bool rebound = false;
-  if (!m->has_forms) return false;
-  for (int i = 0; i < FK_PARTS; i++) {
-    FkModel *const models[] = {m, m->other};
-    g_autoptr(GHashTable) names = changed_names(loras, (FkPart)i);
-    if (same_names(names, m->apart[i])) continue;
-    for (int k = 0; k < 2 && models[k]; k++) {
-      g_clear_pointer(&models[k]->apart[i], g_hash_table_unref);
-      models[k]->apart[i] = names ? g_hash_table_ref(names) : NULL;
-      if (models[k]->precision.as_filed) rebind(models[k], (FkPart)i);
+/* True: bound anew, with the deltas. */
+static bool set_apart(FkModel *m, FkPart i, bool has_forms) {
+  g_autoptr(GHashTable) names = has_forms ? apart_of(m->part[i].binder, m->deltas[i]) : NULL;
+  if (same_names(names, m->apart[i])) return false;
+  g_clear_pointer(&m->apart[i], g_hash_table_unref);
+  m->apart[i] = g_steal_pointer(&names);
+  if (m->precision.as_filed) rebind(m, i);
+  return m->precision.as_filed;
+}
+
+void fk_model_adapt(FkModel *m, const FkLoras *loras) {
+  FkModel *const models[] = {m, m->other};
+  const int before = fk_model_changed(m);
+  for (int k = 0; k < 2 && models[k]; k++)
+    for (int i = 0; i < FK_PARTS; i++) {
+      models[k]->deltas[i] = loras ? fk_loras_deltas(loras, (FkPart)i) : NULL;
+      if (!set_apart(models[k], (FkPart)i, m->has_forms))
+        fk_binder_adapt(models[k]->part[i].binder, models[k]->deltas[i]);
     }
-    rebound |= m->precision.as_filed;
+  if (before || fk_model_changed(m)) m->exchanges++;
+}
+
+bool fk_model_load_operands(FkModel *m, GCancellable *cancellable, GError **error) {
+  for (int i = 0; i < FK_PARTS; i++)
+    if (m->part[i].loaded && !fk_binder_load_operands(m->part[i].binder, cancellable, error)) return false;
+  return true;
+}
+
+size_t fk_model_missing_operands(const FkModel *m) {
+  size_t bytes = 0;
+  for (int i = 0; i < FK_PARTS; i++) {
+    const FkBinder *b = m->part[i].binder;
+    if (m->part[i].loaded) bytes += fk_binder_operand_bytes(b) - fk_binder_held_operand_bytes(b);
   }
-  return rebound;
+  return bytes;
+}
+
+int fk_model_changed(const FkModel *m) {
+  int n = 0;
+  for (int i = 0; i < FK_PARTS; i++) n += fk_binder_changed(m->part[i].binder);
+  return n;
 }
 
 bool fk_model_stay_expanded(FkModel *m, GError **error) {
@@ -432,9 +467,10 @@ void fk_model_place(FkModel *m, FkPlacing p) {
 
 size_t fk_model_placed_bytes(const FkModel *m, FkPlacing p) {
   if (m->other && p.as_filed != m->precision.as_filed) m = m->other;
-  const size_t text =
-      m->part[FK_PART_CLIP].bytes + fk_store_level_bytes(store_of(m, FK_PART_T5), p.text_level, FK_TEXT_SLOTS);
-  const size_t rest = fk_store_level_bytes(store_of(m, FK_PART_FLUX), p.level, p.slots) + m->part[FK_PART_VAE].bytes;
+  const size_t text = m->part[FK_PART_CLIP].bytes + operands_of(m, FK_PART_CLIP) + operands_of(m, FK_PART_T5) +
+                      fk_store_level_bytes(store_of(m, FK_PART_T5), p.text_level, FK_TEXT_SLOTS);
+  const size_t rest = fk_store_level_bytes(store_of(m, FK_PART_FLUX), p.level, p.slots) + operands_of(m, FK_PART_FLUX) +
+                      m->part[FK_PART_VAE].bytes;
   return p.swaps ? MAX(text, rest) : text + rest;
 }
 
@@ -485,18 +521,21 @@ bool fk_model_load(FkModel *m, GCancellable *cancellable, FkLoadProgress progres
 }
 
 size_t fk_model_open_bytes(const FkModel *m) {
-  return m->swaps ? m->part[FK_PART_CLIP].bytes + m->part[FK_PART_T5].bytes : fk_model_weight_bytes(m);
+  size_t sum = 0;
+  for (int i = 0; i < FK_PARTS; i++) sum += m->swaps && !is_text(i) ? 0 : m->part[i].bytes;
+  return sum;
 }
 
 size_t fk_model_held_bytes(const FkModel *m) {
   size_t sum = 0;
-  for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].loaded ? fk_binder_store(m->part[i].binder)->memory_bytes : 0;
+  for (int i = 0; i < FK_PARTS; i++)
+    if (m->part[i].loaded) sum += store_of(m, i)->memory_bytes + fk_binder_held_operand_bytes(m->part[i].binder);
   return sum;
 }
 
 size_t fk_model_weight_bytes(const FkModel *m) {
   size_t sum = 0;
-  for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].bytes;
+  for (int i = 0; i < FK_PARTS; i++) sum += m->part[i].bytes + operands_of(m, i);
   return sum;
 }
 

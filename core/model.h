@@ -61,7 +61,9 @@ typedef struct FkModel {
   bool has_forms;               /* as_filed, some matrix takes fewer bytes */
   bool forms_only;              /* binders take no more than forms from files: a null walk */
   FkComponent *forms[FK_PARTS]; /* owned, of a null walk */
-  GHashTable *apart[FK_PARTS];  /* names of fk_binder_expand: adapters change them; NULL: none */
+  GHashTable *deltas[FK_PARTS]; /* of the binders (fk_binder_adapt). (transfer none) */
+  GHashTable *apart[FK_PARTS];  /* names of fk_binder_expand: adapters change them by more than terms; NULL: none */
+  uint32_t exchanges;           /* of what ops read of adapters and where: recordings of before are of others */
   struct FkModel *other; /* the same with precision.as_filed the other way, for its sizes; NULL: they are equal, or
                             it is not either */
 } FkModel;
@@ -107,9 +109,15 @@ size_t fk_model_open_bytes(const FkModel *model);
  * fk_model_release_part. */
 FkPlacing fk_model_placing(const FkModel *model);
 void fk_model_place(FkModel *model, FkPlacing placing);
-/* Adapters (NULL: none) change matrices: those do not stay as their files have them. True: some part has been bound
- * anew and has given its memory back; the caller as of fk_model_release_part. */
-bool fk_model_set_apart(FkModel *model, const FkLoras *loras);
+/* What the parts load from now on has these adapters (NULL: none; transfer none, until the next call). Matrices that
+ * would stay as their files have them do so where terms are all that is added to them (fk_binder_adapt); where that
+ * makes others of them, the part is bound anew and gives its memory back. The caller as of fk_model_release_part. */
+void fk_model_adapt(FkModel *model, const FkLoras *loras);
+/* What of adapters is not there of parts that are (fk_binder_load_operands); and the bytes of that. */
+bool fk_model_load_operands(FkModel *model, GCancellable *cancellable, GError **error);
+size_t fk_model_missing_operands(const FkModel *model);
+/* Tensors that adapters change when they are expanded. */
+int fk_model_changed(const FkModel *model);
 /* From now on, so that FkWeights keep their places: who holds them looks at what ops use. FK_ERROR_OPTION_BAD: matrices
  * are as their files have them. */
 bool fk_model_stay_expanded(FkModel *model, GError **error);
@@ -123,7 +131,7 @@ size_t fk_model_pinned_bytes(const FkModel *model);
 bool fk_model_keeps(const FkModel *model);
 /* Of the parts that are in memory now. */
 size_t fk_model_held_bytes(const FkModel *model);
-/* Of all parts, loaded or not: known as soon as the model is open. */
+/* Of all parts, loaded or not, with what they need of adapters: known as soon as the model is open. */
 size_t fk_model_weight_bytes(const FkModel *model);
 /* Square of the autoencoder's training size: the area at which the model works by default. */
 int64_t fk_model_area(const FkModel *model);

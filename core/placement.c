@@ -170,6 +170,7 @@ FkBudget fk_placement_choose(FkEngine *e, const FkWork *work, uint64_t limit) {
   }
   g_mutex_lock(&e->lock);
   e->placing = fk_model_placing(m);
+  e->changed = fk_model_changed(m);
   g_mutex_unlock(&e->lock);
   FkBudget budget = fk_budget_of(m, e->be, work->bytes[m->precision.as_filed]);
   budget.masks = e->masks.bytes;

@@ -2,9 +2,12 @@
 /* Weights that stay in memory as their files have them: for every type of numbers the bytes of edits are those of
  * expanded weights, with adapters, streaming and codes of 8 bits too, and memory is less by the plan and by what is
  * allocated. The files are written by coded-model.py. */
+#include "adapters.h"
 #include "backend.h"
 #include "engine.h"
 #include "test-files.h"
+
+#include "lora-files.h"
 
 #define ADAPTER FK_DEMO_MODEL "/../cyanotype.safetensors"
 
@@ -150,7 +153,7 @@ static const struct {
     {"Q8_0", {"quantization", "fp8", "precision-first", "1", "text-quantization", "fp8"}},
 };
 
-/* Adapters come and go; what they change is expanded meanwhile, and less is in memory when they have gone. */
+/* Adapters come and go, and what they need goes with them. */
 static void beside(gconstpointer data) {
   const size_t row = GPOINTER_TO_SIZE(data);
   static const char *const lists[] = {"", ADAPTER, ADAPTER ":0.5", ""};
@@ -180,6 +183,88 @@ static void beside(gconstpointer data) {
   if (strcmp(extra[0], "quantization")) g_assert_cmpuint(bytes[1], >, bytes[0]);
   if (file->model->part[FK_PART_FLUX].binder && !strcmp(extra[1], "sequential"))
     g_assert_cmpfloat(file->be->count.streamed, <, wide->be->count.streamed);
+}
+
+/* ---- Adapters ---- */
+
+#define Q "transformer.transformer_blocks.0.attn.to_q"
+#define MLP "transformer.single_transformer_blocks.1.proj_mlp"
+
+/* Of rank 3, of two matrices that are rows of others. decomposed: the second by more than a sum. (transfer full) */
+static char *adapter_of(const char *name, const char *type, bool decomposed) {
+  enum { D = 256, WIDE = 1024, RANK = 3 };
+  static float values[WIDE * RANK];
+  LoraFile f = lora_file_new();
+  f.type = type;
+  for (int i = 0; i < WIDE * RANK; i++) values[i] = 0.05f * (float)((i * 7919 + name[0]) % 255 - 127) / 127;
+  lora_put(&f, Q ".lora_A.weight", "[3,256]", values, RANK * D);
+  lora_put(&f, Q ".lora_B.weight", "[256,3]", values + 11, RANK * D);
+  lora_put(&f, MLP ".lora_A.weight", "[3,256]", values + 5, RANK * D);
+  lora_put(&f, MLP ".lora_B.weight", "[1024,3]", values, RANK * WIDE);
+  if (decomposed) lora_put(&f, MLP ".dora_scale", "[1024]", values, WIDE);
+  return lora_write(&f, name);
+}
+
+/* Operands are in memory in the files' type, where that is one; matrices that are changed by more than a sum are
+ * expanded, and what stands below them in the same memory. */
+static void kinds(void) {
+  g_autofree char *bf16 = adapter_of("bf16.safetensors", "BF16", false);
+  g_autofree char *f16 = adapter_of("f16.safetensors", "F16", false);
+  g_autofree char *f8 = adapter_of("g8.safetensors", "F8_E4M3", false);
+  g_autofree char *dora = adapter_of("dora.safetensors", "F32", true);
+  g_autofree char *two = g_strconcat(bf16, ":0.7; ", f16, NULL), *mixed = g_strconcat(dora, "; ", f16, NULL);
+  const size_t one = 3 * (256 + 256 + 256 + 1024);
+  const struct {
+    const char *list;
+    int changed;
+    size_t operands;
+  } rows[] = {{bf16, 2, 2 * one},  {f16, 2, 2 * one},        {f8, 2, 4 * one}, {two, 2, 2 * 4 * one},
+              {dora, 1, 4 * 1536}, {mixed, 1, 2 * 4 * 1536}, {"", 0, 0}};
+  g_autoptr(FkEngine) wide = engine_of("Q4_K", expanded), file = engine_of("Q4_K", filed);
+  g_autofree char *none = edited(file, "");
+  const size_t bytes = fk_model_weight_bytes(file->model);
+  for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+    g_autofree char *expects = edited(wide, rows[i].list), *found = edited(file, rows[i].list);
+    const FkModel *m = file->model;
+    size_t operands = 0;
+    for (int k = 0; k < FK_PARTS; k++) operands += fk_binder_held_operand_bytes(m->part[k].binder);
+    g_test_message("%s: %d changed, %zu bytes; %zu bytes more", rows[i].list, fk_model_changed(m), operands,
+                   fk_model_weight_bytes(m) - bytes);
+    g_assert_cmpstr(found, ==, expects);
+    g_assert_true(!strcmp(found, none) == !*rows[i].list);
+    g_assert_cmpint(fk_model_changed(m), ==, rows[i].changed);
+    g_assert_cmpuint(operands, >=, rows[i].operands);
+    g_assert_cmpuint(operands, <=, rows[i].operands + 2 * FK_WEIGHT_ALIGN);
+    if (rows[i].changed != 1) g_assert_cmpuint(fk_model_weight_bytes(m), ==, bytes + operands);
+    g_assert_cmpuint(fk_model_changed(wide->model), ==, 0);
+  }
+}
+
+/* 100 exchanges: the first picture again, and the memory of before whenever the list is empty; weights are not read
+ * again. */
+static void exchanged(void) {
+  g_autofree char *bf16 = adapter_of("bf16.safetensors", "BF16", false);
+  g_autofree char *two = g_strconcat(bf16, ":0.7; ", ADAPTER, NULL);
+  const char *const lists[] = {ADAPTER, two, bf16, ""};
+  g_autoptr(FkEngine) engine = engine_of("Q4_K", filed);
+  g_autoptr(GError) error = NULL;
+  count_memory(engine);
+  g_autofree char *first = edited(engine, "");
+  const size_t before = held;
+  for (size_t i = 0; i < 100; i++) {
+    bool text;
+    g_assert_true(fk_adapters_set(engine->model, lists[i % 4], &text, NULL, NULL, NULL, &error));
+    g_assert_true(fk_model_load_operands(engine->model, NULL, &error));
+    g_assert_true(engine->model->loaded && !fk_model_missing_operands(engine->model));
+    g_assert_cmpuint(held, ==,
+                     before + fk_model_weight_bytes(engine->model) - engine->model->part[FK_PART_CLIP].bytes -
+                         engine->model->part[FK_PART_T5].bytes - engine->model->part[FK_PART_FLUX].bytes -
+                         engine->model->part[FK_PART_VAE].bytes);
+    g_assert_true((held == before) == (i % 4 == 3));
+  }
+  g_autofree char *last = edited(engine, "");
+  g_assert_cmpstr(last, ==, first);
+  g_assert_cmpuint(held, ==, before);
 }
 
 /* ---- Expanded ahead ---- */
@@ -313,10 +398,10 @@ static void automatic(void) {
   }
 }
 
-/* An adapter makes more matrices wide than a limit allows beside all parts. */
+/* An adapter needs more than a limit allows beside all parts. */
 static void limited(void) {
-  g_autofree char *limit = g_strdup_printf("%.0f", planned("Q4_K", filed) * 1.05);
-  const char *const pairs[] = {"weight-storage", "file", "offload", "sequential", "max-vram", limit, NULL};
+  g_autofree char *limit = g_strdup_printf("%.0f", planned("Q4_K", filed) * 1.005);
+  const char *const pairs[] = {"weight-storage", "file", "max-vram", limit, NULL};
   g_autoptr(FkEngine) wide = engine_of("Q4_K", expanded), engine = engine_of("Q4_K", pairs);
   count_memory(engine);
   for (int i = 0; i < 3; i++) {
@@ -324,6 +409,7 @@ static void limited(void) {
     g_autofree char *expects = edited(wide, list), *found = edited(engine, list);
     g_assert_cmpstr(found, ==, expects);
     g_assert_cmpuint(peak, <=, (size_t)g_ascii_strtoull(limit, NULL, 10));
+    g_assert_true(fk_model_placing(engine->model).swaps == (i > 0));
   }
   g_test_message("%s, at most %zu", limit, peak);
 }
@@ -437,6 +523,8 @@ int main(int argc, char **argv) {
     g_test_add_data_func(name, GSIZE_TO_POINTER(i), ahead);
   }
   g_test_add_func("/storage/ahead-planned", ahead_planned);
+  g_test_add_func("/storage/kinds", kinds);
+  g_test_add_func("/storage/exchanged", exchanged);
   g_test_add_func("/storage/automatic", automatic);
   g_test_add_func("/storage/limited", limited);
   g_test_add_func("/storage/refused", refused);

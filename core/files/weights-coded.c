@@ -4,8 +4,13 @@
  * make.
  *
  * A matrix of several tensors has a part for each, whose types may differ. In memory the scales beside codes lie by
- * rows: one of a whole tensor is repeated for each row, and tiles are taken apart, so that any rows are a view. */
+ * rows: one of a whole tensor is repeated for each row, and tiles are taken apart, so that any rows are a view.
+ *
+ * Adapters that are sums of products are added when a matrix is expanded. Their parts are in memory of their own, so
+ * that an exchange moves nothing else. */
 #include "weights-internal.h"
+
+#include "fk-error.h"
 
 #include <string.h>
 
@@ -53,6 +58,7 @@ const FkTarget *fk_coded_place(FkBinder *b, FkWeight *w, int role, int64_t out, 
   *w = (FkWeight){.dtype = form.dtype, .layout = form.layout, .out = out, .in = in, .coded = t->coded};
   b->share[role].coded += bytes;
   for (int i = 0; i < n; i++) {
+    t->coded_place[i].coded = &t->coded[i];
     const FkCodedForm f = t->coded[i].form;
     const size_t rows = (size_t)t->coded[i].rows;
     t->coded_place[i].codes = fk_binder_place(b, role, rows * fk_coded_row_bytes(f, in));
@@ -78,4 +84,90 @@ void fk_coded_items(FkBinder *b, const FkTarget *t, FkItem item, int part) {
   if (form.row_scale) add(b, item, FK_ITEM_ROW_SCALES, FK_F32, 1, place->row_scale);
   if (form.block)
     add(b, item, FK_ITEM_BLOCK_SCALES, FK_U8, fk_coded_row_scales(form, item.numbers), place->block_scale);
+}
+
+/* ---- Adapters ---- */
+
+static size_t operand_numbers(const FkAdapted *m) {
+  return fk_adapted_right(m) / sizeof(float) + (size_t)(m->rows * fk_adapted_ranks(m));
+}
+
+static void adapt(FkBinder *b, FkCodedPlace *p, const FkDeltas *deltas) {
+  FkCoded *c = p->coded;
+  p->deltas = deltas;
+  c->adapted = NULL;
+  if (!deltas) return;
+  const bool adds = fk_delta_terms(deltas, &p->adapted);
+  assert(adds); /* others: fk_binder_expand */
+  (void)adds;
+  p->adapted.rows = c->rows;
+  c->adapted = &p->adapted;
+  c->operands = fk_delta_type(deltas);
+  p->operands = b->operand_bytes;
+  const size_t end = p->operands + operand_numbers(&p->adapted) * fk_dtype_size(c->operands);
+  b->operand_bytes = (end + FK_WEIGHT_ALIGN - 1) / FK_WEIGHT_ALIGN * FK_WEIGHT_ALIGN;
+  g_ptr_array_add(b->changed, p);
+}
+
+void fk_coded_adapt(FkBinder *b, GHashTable *deltas) {
+  fk_coded_release_operands(b);
+  g_ptr_array_set_size(b->changed, 0);
+  b->operand_bytes = 0;
+  for (guint i = 0; i < b->targets->len; i++) {
+    const FkTarget *t = &g_array_index(b->targets, FkTarget, i);
+    for (int k = 0; k < t->parts; k++) {
+      FkCodedPlace *p = &t->coded_place[k];
+      adapt(b, p, deltas ? g_hash_table_lookup(deltas, p->name) : NULL);
+    }
+  }
+}
+
+static void set_operands(FkBinder *b) {
+  for (guint i = 0; i < b->changed->len; i++) {
+    const FkCodedPlace *p = b->changed->pdata[i];
+    FkCoded *c = p->coded;
+    char *at = b->operands ? (char *)b->operands + p->operands : NULL;
+    c->right = at;
+    c->left = at ? at + fk_adapted_right(&p->adapted) / sizeof(float) * fk_dtype_size(c->operands) : NULL;
+  }
+}
+
+static bool load_part(FkBinder *b, const FkCodedPlace *p, GError **error) {
+  const FkDtype type = p->coded->operands;
+  const size_t bytes = operand_numbers(&p->adapted) * fk_dtype_size(type);
+  g_autofree void *from = g_try_malloc(bytes);
+  if (!from) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an adapter: an allocation of %zu bytes was refused", bytes);
+    return false;
+  }
+  if (!fk_delta_operands_as(p->deltas, &p->adapted, type, from, error)) return false;
+  b->be->ops->upload(b->be, (char *)b->operands + p->operands, from, bytes);
+  return !b->be->failure;
+}
+
+bool fk_coded_load_operands(FkBinder *b, GCancellable *cancellable, GError **error) {
+  if (b->operands || !b->operand_bytes) return true;
+  b->operands = b->be->ops->alloc(b->be, b->operand_bytes);
+  if (!b->operands) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "%s: adapters: an allocation of %zu bytes on %s was refused",
+                fk_part_name(b->part), b->operand_bytes, b->be->machine);
+    return false;
+  }
+  set_operands(b);
+  const bool null = !strcmp(b->be->ops->name, "null"); /* its addresses are made up */
+  bool ok = true;
+  for (guint i = 0; ok && !null && i < b->changed->len; i++) {
+    ok = load_part(b, b->changed->pdata[i], error);
+    if (!ok || !g_cancellable_is_cancelled(cancellable)) continue;
+    g_set_error(error, FK_ERROR, FK_ERROR_CANCELLED, "%s: loading was cancelled", fk_part_name(b->part));
+    ok = false;
+  }
+  if (!ok) fk_coded_release_operands(b);
+  return ok;
+}
+
+void fk_coded_release_operands(FkBinder *b) {
+  if (b->operands) b->be->ops->release(b->be, b->operands);
+  b->operands = NULL;
+  set_operands(b);
 }

@@ -34,9 +34,14 @@ typedef struct {
   bool in_place;          /* it had when this reading began: a backend that adds needs no numbers */
 } FkItem;
 
-/* Places of a part of a matrix that stays as its file has it. */
+/* Places of a part of a matrix that stays as its file has it, and what adapters add to it. */
 typedef struct {
   size_t codes, row_scale, block_scale;
+  FkCoded *coded;
+  const char *name;       /* canonical: the bound tensor's */
+  const FkDeltas *deltas; /* NULL: none. (transfer none) */
+  FkAdapted adapted;      /* of these */
+  size_t operands;        /* byte of the binder's operands: the right parts, and the left ones behind them */
 } FkCodedPlace;
 
 /* What the model holds: gets memory + place when everything is loaded. */
@@ -80,9 +85,12 @@ struct FkBinder {
   bool makes_codes; /* the loader does, of some matrix */
   int coded_rows;   /* atomic: those that it has made so far */
   FkLoadTimes times;
-  GHashTable *apart; /* canonical names of matrices that do not stay as their file has them; NULL: none */
-  GHashTable *bound; /* canonical name -> FkBound */
-  GHashTable *known; /* FkStTensor asked for */
+  GPtrArray *changed;   /* FkCodedPlace that have deltas */
+  void *operands;       /* what these need, in backend memory; NULL: not there */
+  size_t operand_bytes; /* of it */
+  GHashTable *apart;    /* canonical names of matrices that do not stay as their file has them; NULL: none */
+  GHashTable *bound;    /* canonical name -> FkBound */
+  GHashTable *known;    /* FkStTensor asked for */
   int64_t parameters;
   FkRoleShare share[FK_ROLES + 1]; /* the last: vectors and tables */
   int missing, mismatched, extra;
@@ -104,6 +112,11 @@ static inline bool fk_item_coded(const FkItem *item) {
 static inline bool fk_item_takes_codes(const FkItem *item) {
   const bool wanted = item->kind == FK_ITEM_NUMBERS && item->as == FK_E4M3 && !item->mx && !item->deltas;
   return wanted && !item->again && fk_numbers_by_rows(&item->source);
+}
+
+/* Adapters change what memory has of it: codes of files stay. */
+static inline bool fk_item_reloads(const FkItem *item, GHashTable *names) {
+  return item->kind == FK_ITEM_NUMBERS && g_hash_table_contains(names, item->name);
 }
 
 /* All of a group of a packed model: bytes of memory as they are. */
@@ -160,5 +173,10 @@ void fk_binder_set_targets(FkBinder *b);
 const FkTarget *fk_coded_place(FkBinder *b, FkWeight *w, int role, int64_t out, int64_t in, const FkNeed *needs, int n);
 /* The items of one of its parts. item: source, name and counts are set. */
 void fk_coded_items(FkBinder *b, const FkTarget *target, FkItem item, int part);
+/* What adapters (NULL: none) add to such matrices; what was in memory for others is given back. */
+void fk_coded_adapt(FkBinder *b, GHashTable *deltas);
+/* Memory for it, filled. False without an error when the backend has failed. */
+bool fk_coded_load_operands(FkBinder *b, GCancellable *cancellable, GError **error);
+void fk_coded_release_operands(FkBinder *b);
 
 #endif

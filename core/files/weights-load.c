@@ -138,7 +138,7 @@ enum { STAY = -1 };
 /* Items are read in passes: of what stays, and of each group that has a slot. */
 static bool in_pass(const Loader *loader, const FkItem *item) {
   const FkStore *s = &loader->b->store;
-  if (loader->only ? !g_hash_table_contains(loader->only, item->name) : item->again != loader->again) return false;
+  if (loader->only ? !fk_item_reloads(item, loader->only) : item->again != loader->again) return false;
   if (loader->again && !item->deltas) return false;
   if (!fk_store_streams(s)) return true;
   const int group = fk_store_group_at(s, item->place);
@@ -402,7 +402,7 @@ static bool read_ring(FkBinder *b, GHashTable *only, GCancellable *cancellable, 
 static void mark(FkBinder *b, GHashTable *only, bool there) {
   for (guint i = 0; i < b->items->len; i++) {
     FkItem *item = &g_array_index(b->items, FkItem, i);
-    if (only && !g_hash_table_contains(only, item->name)) continue;
+    if (only && !fk_item_reloads(item, only)) continue;
     item->in_place = !there && only && item->plain;
     item->plain = there && !item->deltas;
   }
@@ -435,7 +435,7 @@ bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progr
   const gint64 start = g_get_monotonic_time();
   if (!fk_store_alloc(&b->store, fk_part_name(b->part), error)) return false;
   b->times.memory_ms += (double)(g_get_monotonic_time() - start) / 1000;
-  if (read_all(b, NULL, cancellable, progress, user_data, error)) {
+  if (read_all(b, NULL, cancellable, progress, user_data, error) && fk_binder_load_operands(b, cancellable, error)) {
     fk_binder_set_targets(b);
     return true;
   }
@@ -443,7 +443,18 @@ bool fk_binder_load(FkBinder *b, GCancellable *cancellable, FkLoadProgress progr
   return false;
 }
 
+bool fk_binder_load_operands(FkBinder *b, GCancellable *cancellable, GError **error) {
+  g_autoptr(GError) local = NULL;
+  if (fk_coded_load_operands(b, cancellable, &local)) return true;
+  if (local)
+    g_propagate_error(error, g_steal_pointer(&local));
+  else
+    take_failure(b, error);
+  return false;
+}
+
 void fk_binder_release(FkBinder *b) {
+  fk_coded_release_operands(b);
   fk_store_release(&b->store);
   fk_binder_set_targets(b);
 }

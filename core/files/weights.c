@@ -26,6 +26,7 @@ FkBinder *fk_binder_new(FkBackend *be, const FkPrecision *precision, const FkNam
   b->items = g_array_new(FALSE, FALSE, sizeof(FkItem));
   b->targets = g_array_new(FALSE, FALSE, sizeof(FkTarget));
   b->owned = g_ptr_array_new_with_free_func(g_free);
+  b->changed = g_ptr_array_new();
   b->problems = g_string_new(NULL);
   b->bound = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, free_bound);
   b->known = g_hash_table_new(NULL, NULL);
@@ -47,6 +48,8 @@ void fk_binder_expand(FkBinder *b, GHashTable *names) {
 
 void fk_binder_free(FkBinder *b) {
   if (!b) return;
+  fk_coded_release_operands(b);
+  g_ptr_array_unref(b->changed);
   fk_store_clear(&b->store);
   g_array_unref(b->items);
   g_array_unref(b->targets);
@@ -224,6 +227,7 @@ static void need(FkBinder *b, const FkTarget *t, const FkNeed *n) {
   b->parameters += count;
   b->share[t->role].parameters += count;
   item.name = add_bound(b, n, t, item.cols, fk_dtype_size(as));
+  if (t->coded) t->coded_place[n->part].name = item.name;
   if (!b->component || !find_source(b, n, &item.source, &item.from)) return;
   if (t->coded) {
     fk_coded_items(b, t, item, n->part);
@@ -426,7 +430,7 @@ int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names) {
   int64_t bytes = 0;
   for (guint i = 0; names && i < b->items->len; i++) {
     const FkItem *item = &g_array_index(b->items, FkItem, i);
-    if (g_hash_table_contains(names, item->name)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
+    if (fk_item_reloads(item, names)) bytes += item->rows * item->cols * (int64_t)fk_dtype_size(item->as);
   }
   return bytes;
 }
@@ -467,8 +471,21 @@ void fk_binder_adapt(FkBinder *b, GHashTable *deltas) {
   b->adapted = deltas && g_hash_table_size(deltas);
   for (guint i = 0; i < b->items->len; i++) {
     FkItem *item = &g_array_index(b->items, FkItem, i);
-    item->deltas = deltas ? g_hash_table_lookup(deltas, item->name) : NULL;
+    item->deltas = deltas && item->kind == FK_ITEM_NUMBERS ? g_hash_table_lookup(deltas, item->name) : NULL;
   }
+  fk_coded_adapt(b, deltas);
+}
+
+size_t fk_binder_operand_bytes(const FkBinder *b) {
+  return b->operand_bytes;
+}
+
+size_t fk_binder_held_operand_bytes(const FkBinder *b) {
+  return b->operands ? b->operand_bytes : 0;
+}
+
+int fk_binder_changed(const FkBinder *b) {
+  return (int)b->changed->len;
 }
 
 /* ---- Where it is ---- */

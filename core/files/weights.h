@@ -119,11 +119,19 @@ int fk_binder_coded_rows(const FkBinder *b);
 void fk_binder_release(FkBinder *b);
 
 /* What adapters change between the file and memory from the next load on: canonical name -> FkDeltas (transfer none,
- * until the next call); NULL: nothing. */
+ * until the next call); NULL: nothing. Matrices that stay as their files have them take terms (fk_delta_terms), which
+ * are added when they are expanded; what these need of the adapters is in memory of its own: that for others is given
+ * back at once, so that the caller is as of fk_binder_release. */
 void fk_binder_adapt(FkBinder *b, GHashTable *deltas);
-/* Reads the tensors of these canonical names (a set) again, into the place where they are. The caller has waited for
- * what used them. After a failure each of them may be the old one, the new one or a part of both. Errors and progress
- * as of fk_binder_load; bytes are of these tensors alone. */
+/* Bytes of that memory; those that are there; and the number of tensors that are changed so. */
+size_t fk_binder_operand_bytes(const FkBinder *b);
+size_t fk_binder_held_operand_bytes(const FkBinder *b);
+int fk_binder_changed(const FkBinder *b);
+/* What of it is not there; fk_binder_load has done the same. Errors as of fk_binder_load; then none of it is. */
+bool fk_binder_load_operands(FkBinder *b, GCancellable *cancellable, GError **error);
+/* Reads the tensors of these canonical names (a set) again, into the place where they are, but for matrices that stay
+ * as their files have them. The caller has waited for what used them. After a failure each of them may be the old one,
+ * the new one or a part of both. Errors and progress as of fk_binder_load; bytes are of these tensors alone. */
 bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable, FkLoadProgress progress,
                       void *user_data, GError **error);
 /* Bytes of memory that it fills. names: nullable */

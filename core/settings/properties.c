@@ -233,7 +233,8 @@ static const FkProperty table[] = {
      "device's memory. Results do not depend on it",
      OPTION(ENUM, offload), .initial = "auto", CHOICE(offload), MEMORY},
     {"weight-storage", "Storage of weights",
-     "Form in which matrices stay in memory; results do not depend on it. Those that adapters change are expanded",
+     "Form in which matrices stay in memory; results do not depend on it. Those to which adapters add more than "
+     "products of two factors are expanded",
      OPTION(ENUM, storage), .initial = "auto", CHOICE(storage), MEMORY},
     {"quantization", "Quantisation", "Type of the weights and inputs of the transformer's blocks",
      OPTION(ENUM, quantization), LOSSY, .initial = "auto", CHOICE(quantization), ALL("none"), MEMORY},
