@@ -373,7 +373,16 @@ static bool same_names(GHashTable *a, GHashTable *b) {
   return true;
 }
 
-/* Matrices that adapters change by more than terms. (transfer full): NULL: none */
+/* Whether to expand a matrix for good: it is changed by more than terms, or these take as many bytes as its numbers. */
+static bool is_apart(const FkBound *bound, const FkDeltas *deltas) {
+  FkAdapted terms;
+  if (!bound->weight || !fk_delta_terms(deltas, &terms)) return bound->weight != NULL;
+  terms.rows = bound->rows;
+  return fk_delta_operand_numbers(&terms) * fk_dtype_size(fk_delta_type(deltas)) >=
+         (size_t)(bound->rows * bound->cols) * fk_dtype_size(bound->weight->dtype);
+}
+
+/* (transfer full): NULL: none */
 static GHashTable *apart_of(const FkBinder *b, GHashTable *deltas) {
   GHashTable *names = NULL;
   GHashTableIter it;
@@ -381,8 +390,7 @@ static GHashTable *apart_of(const FkBinder *b, GHashTable *deltas) {
   if (!deltas) return NULL;
   g_hash_table_iter_init(&it, deltas);
   while (g_hash_table_iter_next(&it, &name, &list)) {
-    FkAdapted terms;
-    if (!fk_binder_find(b, name)->weight || fk_delta_terms(list, &terms)) continue;
+    if (!is_apart(fk_binder_find(b, name), list)) continue;
     if (!names) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_hash_table_add(names, g_strdup(name));
   }

@@ -266,6 +266,17 @@ static bool plan_edit(FkModel *m, const FkLoadPlan *load, FkBackend *be, FkEdit 
   return walk_both(edit, be, bytes_per_value, p, error);
 }
 
+/* What the settings' adapters need is a part of the weights. *loras: for as long as the model. */
+static bool adapt(FkModel *m, const FkSettings *settings, FkLoras **loras, GError **error) {
+  const char *list = settings ? fk_settings_get(settings, "loras") : NULL;
+  FkBinder *binders[FK_PARTS];
+  if (!list || !*list) return true;
+  for (int i = 0; i < FK_PARTS; i++) binders[i] = i == FK_PART_VAE ? NULL : m->part[i].binder;
+  *loras = fk_loras_open(list, binders, error);
+  if (*loras) fk_model_adapt(m, *loras);
+  return *loras != NULL;
+}
+
 bool fk_plan(const char *model, const FkOptions *options, const FkSettings *settings, int width, int height,
              int bytes_per_value, FkPlan *plan, GError **error) {
   *plan = (FkPlan){0};
@@ -279,9 +290,11 @@ bool fk_plan(const char *model, const FkOptions *options, const FkSettings *sett
   FkLoadPlan load;
   fk_packing_adopt(own, model);
   FkModel *m = fk_load_resolve(own, be, &load, error) ? open_model(model, &load, be, error) : NULL;
+  g_autoptr(FkLoras) loras = NULL;
   FkTune tune;
   FkFrameSize size;
-  bool ok = m && fk_tune_resolve(settings, be, &tune, error) && fk_frames_size(m, &tune, width, height, &size, error);
+  bool ok = m && adapt(m, settings, &loras, error) && fk_tune_resolve(settings, be, &tune, error) &&
+            fk_frames_size(m, &tune, width, height, &size, error);
   if (ok) {
     FkJob job = {.in = {NULL, width, height, 3, 0}, .settings = settings};
     FkEdit edit = {.model = m, .tune = &tune, .jobs = &job, .n = 1};

@@ -48,7 +48,7 @@ template <typename To, typename From> __global__ __launch_bounds__(kThreads) voi
   for (int i = 0; i < kRows; i++)
 #pragma unroll
     for (int c = 0; c < kPerThread; c++)
-      w[i][c] = i < rows && col + c * kThreads < a.cols ? fk_adapt_number(from + i * a.cols + c * kThreads) : 0.0f;
+      w[i][c] = i < rows && col + c * kThreads < a.cols ? fk_adapt_wide(from[i * a.cols + c * kThreads]) : 0.0f;
   for (int t = 0; t < a.n; t++) {
     const int rank = a.term[t].rank, q = a.term[t].q;
     const float scale = a.term[t].scale;

@@ -13,14 +13,14 @@
 constexpr int kAdaptRows = 16, kAdaptThreads = 128, kAdaptPerThread = 2, kAdaptRanks = 64;
 constexpr int kAdaptCols = kAdaptThreads * kAdaptPerThread;
 
-FK_DEVICE float fk_adapt_number(const float *p) {
-  return *p;
+FK_DEVICE float fk_adapt_wide(float v) {
+  return v;
 }
-FK_DEVICE float fk_adapt_number(const __half *p) {
-  return __half2float(*p);
+FK_DEVICE float fk_adapt_wide(__half v) {
+  return __half2float(v);
 }
-FK_DEVICE float fk_adapt_number(const __nv_bfloat16 *p) {
-  return __bfloat162float(*p);
+FK_DEVICE float fk_adapt_wide(__nv_bfloat16 v) {
+  return __bfloat162float(v);
 }
 
 /* l [rank of this pass][kAdaptRows] = columns first..first+ranks of the rows' left parts [rows, ld]; the rest is 0. */
@@ -28,7 +28,7 @@ template <typename T>
 FK_DEVICE void fk_adapt_stage(float (*l)[kAdaptRows], const T *left, int64_t ld, int rows, int first, int ranks) {
   for (int i = threadIdx.x; i < kAdaptRows * kAdaptRanks; i += kAdaptThreads) {
     const int r = i / kAdaptRanks, k = i % kAdaptRanks;
-    l[k][r] = r < rows && k < ranks ? fk_adapt_number(left + r * ld + first + k) : 0.0f;
+    l[k][r] = r < rows && k < ranks ? fk_adapt_wide(__ldg(left + r * ld + first + k)) : 0.0f;
   }
 }
 
@@ -41,7 +41,8 @@ FK_DEVICE void fk_adapt_add(float (&s)[kAdaptRows][kAdaptPerThread], const float
   for (int k = 0; k < ranks; k++, right += q) {
     float r[kAdaptPerThread];
 #pragma unroll
-    for (int c = 0; c < kAdaptPerThread; c++) r[c] = there[c] ? fk_adapt_number(right + col + c * kAdaptThreads) : 0.0f;
+    for (int c = 0; c < kAdaptPerThread; c++)
+      r[c] = there[c] ? fk_adapt_wide(__ldg(right + col + c * kAdaptThreads)) : 0.0f;
 #pragma unroll
     for (int i = 0; i < kAdaptRows; i += 4) {
       const float4 a = *(const float4 *)&l[k][i];

@@ -103,15 +103,19 @@ static void count_memory(FkEngine *engine) {
   held = peak = 0;
 }
 
-static double planned(const char *form, const char *const *pairs) {
+static double planned_with(const char *form, const char *const *pairs, const char *loras) {
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) options = options_of(form, pairs);
-  g_autoptr(FkSettings) s = settings_of("");
+  g_autoptr(FkSettings) s = settings_of(loras);
   FkPlan p;
   fk_plan(fk_options_get(options, "model-path"), options, s, 64, 64, 4, &p, &error);
   g_assert_no_error(error);
   g_assert_cmpstr(p.storage, ==, pairs[1]);
   return p.placed_bytes + p.cache_bytes + p.arena_bytes;
+}
+
+static double planned(const char *form, const char *const *pairs) {
+  return planned_with(form, pairs, "");
 }
 
 /* Both ways one picture, and the second in less memory; each as planned, but for what the backend's kernels take. */
@@ -205,6 +209,17 @@ static char *adapter_of(const char *name, const char *type, bool decomposed) {
   return lora_write(&f, name);
 }
 
+/* Of so many ranks that it takes more memory than the matrix. */
+static char *large_adapter(void) {
+  enum { N = 200 * 256 };
+  g_autofree float *values = g_new(float, N);
+  LoraFile f = lora_file_new();
+  for (int i = 0; i < N; i++) values[i] = 0.01f * (float)(i * 7919 % 255 - 127) / 127;
+  lora_put(&f, Q ".lora_A.weight", "[200,256]", values, N);
+  lora_put(&f, Q ".lora_B.weight", "[256,200]", values, N);
+  return lora_write(&f, "large.safetensors");
+}
+
 /* Operands are in memory in the files' type, where that is one; matrices that are changed by more than a sum are
  * expanded, and what stands below them in the same memory. */
 static void kinds(void) {
@@ -212,14 +227,15 @@ static void kinds(void) {
   g_autofree char *f16 = adapter_of("f16.safetensors", "F16", false);
   g_autofree char *f8 = adapter_of("g8.safetensors", "F8_E4M3", false);
   g_autofree char *dora = adapter_of("dora.safetensors", "F32", true);
-  g_autofree char *two = g_strconcat(bf16, ":0.7; ", f16, NULL), *mixed = g_strconcat(dora, "; ", f16, NULL);
+  g_autofree char *large = large_adapter(), *two = g_strconcat(bf16, ":0.7; ", f16, NULL),
+                  *mixed = g_strconcat(dora, "; ", f16, NULL);
   const size_t one = 3 * (256 + 256 + 256 + 1024);
   const struct {
     const char *list;
     int changed;
     size_t operands;
   } rows[] = {{bf16, 2, 2 * one},  {f16, 2, 2 * one},        {f8, 2, 4 * one}, {two, 2, 2 * 4 * one},
-              {dora, 1, 4 * 1536}, {mixed, 1, 2 * 4 * 1536}, {"", 0, 0}};
+              {dora, 1, 4 * 1536}, {mixed, 1, 2 * 4 * 1536}, {large, 0, 0},    {"", 0, 0}};
   g_autoptr(FkEngine) wide = engine_of("Q4_K", expanded), file = engine_of("Q4_K", filed);
   g_autofree char *none = edited(file, "");
   const size_t bytes = fk_model_weight_bytes(file->model);
@@ -235,8 +251,10 @@ static void kinds(void) {
     g_assert_cmpint(fk_model_changed(m), ==, rows[i].changed);
     g_assert_cmpuint(operands, >=, rows[i].operands);
     g_assert_cmpuint(operands, <=, rows[i].operands + 2 * FK_WEIGHT_ALIGN);
-    if (rows[i].changed != 1) g_assert_cmpuint(fk_model_weight_bytes(m), ==, bytes + operands);
+    if (rows[i].changed == 2) g_assert_cmpuint(fk_model_weight_bytes(m), ==, bytes + operands);
     g_assert_cmpuint(fk_model_changed(wide->model), ==, 0);
+    const double more = planned_with("Q4_K", filed, rows[i].list) - planned("Q4_K", filed);
+    g_assert_cmpfloat(more, ==, (double)(fk_model_weight_bytes(m) - bytes));
   }
 }
 

@@ -155,8 +155,11 @@ bool fk_delta_terms(const FkDeltas *deltas, FkAdapted *m) {
     m->term[i].q = d->part[1]->dim[1];
     m->term[i].scale = (float)(d->weight * d->scale);
   }
-  return fk_adapted_right(m) <= FK_ADAPTED_RIGHT &&
-         (size_t)(m->cols + fk_adapted_ranks(m)) * sizeof(float) <= FK_ADAPTED_ROW;
+  return true;
+}
+
+size_t fk_delta_operand_numbers(const FkAdapted *m) {
+  return fk_adapted_right(m) / sizeof(float) + (size_t)(m->rows * fk_adapted_ranks(m));
 }
 
 bool fk_delta_operands(const FkDeltas *deltas, const FkAdapted *m, int64_t first, float *to, GError **error) {

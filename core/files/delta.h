@@ -41,9 +41,12 @@ void fk_delta_end(FkDeltaRun *run); /* (nullable) */
 /* values [n, cols]: rows at..at+n of the run's as the checkpoint has them, and then with the changes. */
 void fk_delta_rows(const FkDeltaRun *run, int64_t at, int64_t n, float *values);
 
-/* The changes as terms that a backend can add (FkOps.commit_adapted); false where one of them is no product without
- * magnitudes, or where they are more than it takes. Rows, and where the numbers come from, are left to the caller. */
+/* The changes as terms that a backend can add (FkOps.expand, and FkOps.commit_adapted as far as a buffer takes them);
+ * false where one of them is no product without magnitudes, or where they are more than FK_ADAPTED_TERMS. Rows, and
+ * where the numbers come from, are left to the caller. */
 bool fk_delta_terms(const FkDeltas *deltas, FkAdapted *adapted);
+/* Numbers of both factors of all terms. */
+size_t fk_delta_operand_numbers(const FkAdapted *adapted);
 /* What such a backend needs of the files for rows first..first+adapted->rows of the tensor, in its order: to
  * [fk_adapted_right(adapted) / 4 + rows * fk_adapted_ranks(adapted)]. Any thread. */
 bool fk_delta_operands(const FkDeltas *deltas, const FkAdapted *adapted, int64_t first, float *to, GError **error);

@@ -88,10 +88,6 @@ void fk_coded_items(FkBinder *b, const FkTarget *t, FkItem item, int part) {
 
 /* ---- Adapters ---- */
 
-static size_t operand_numbers(const FkAdapted *m) {
-  return fk_adapted_right(m) / sizeof(float) + (size_t)(m->rows * fk_adapted_ranks(m));
-}
-
 static void adapt(FkBinder *b, FkCodedPlace *p, const FkDeltas *deltas) {
   FkCoded *c = p->coded;
   p->deltas = deltas;
@@ -104,7 +100,7 @@ static void adapt(FkBinder *b, FkCodedPlace *p, const FkDeltas *deltas) {
   c->adapted = &p->adapted;
   c->operands = fk_delta_type(deltas);
   p->operands = b->operand_bytes;
-  const size_t end = p->operands + operand_numbers(&p->adapted) * fk_dtype_size(c->operands);
+  const size_t end = p->operands + fk_delta_operand_numbers(&p->adapted) * fk_dtype_size(c->operands);
   b->operand_bytes = (end + FK_WEIGHT_ALIGN - 1) / FK_WEIGHT_ALIGN * FK_WEIGHT_ALIGN;
   g_ptr_array_add(b->changed, p);
 }
@@ -134,7 +130,7 @@ static void set_operands(FkBinder *b) {
 
 static bool load_part(FkBinder *b, const FkCodedPlace *p, GError **error) {
   const FkDtype type = p->coded->operands;
-  const size_t bytes = operand_numbers(&p->adapted) * fk_dtype_size(type);
+  const size_t bytes = fk_delta_operand_numbers(&p->adapted) * fk_dtype_size(type);
   g_autofree void *from = g_try_malloc(bytes);
   if (!from) {
     g_set_error(error, FK_ERROR, FK_ERROR_MEMORY, "an adapter: an allocation of %zu bytes was refused", bytes);

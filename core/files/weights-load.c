@@ -475,6 +475,7 @@ static void as_numbers(FkItem *item) {
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error) {
   const FkBound *bound = fk_binder_find(b, canonical);
   if (!fk_binder_has_numbers(b, canonical, error)) return false;
+  if (!b->component && !b->packed) memset(to, 0, (size_t)(rows * bound->cols) * sizeof *to);
   int64_t left = rows; /* a tensor may be in several items, and its twin in as many more */
   for (guint i = 0; i < b->items->len && left > 0; i++) {
     FkItem item = g_array_index(b->items, FkItem, i);

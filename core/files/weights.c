@@ -145,6 +145,8 @@ bool fk_binder_source(const FkBinder *b, const FkNeed *n, FkSource *s, char **pr
 bool fk_item_adds(const FkBackend *be, const FkItem *item, FkAdapted *m) {
   const bool numbers = item->kind == FK_ITEM_NUMBERS && !fk_item_quantised(item) && item->taps == 1;
   if (!be->ops->commit_adapted || !item->deltas || !numbers || !fk_delta_terms(item->deltas, m)) return false;
+  if (fk_adapted_right(m) > FK_ADAPTED_RIGHT) return false;
+  if ((size_t)(m->cols + fk_adapted_ranks(m)) * sizeof(float) > FK_ADAPTED_ROW) return false;
   m->from = item->from;
   m->in_place = item->in_place && item->from == item->as;
   return true;

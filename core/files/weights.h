@@ -137,7 +137,7 @@ bool fk_binder_reload(FkBinder *b, GHashTable *names, GCancellable *cancellable,
 /* Bytes of memory that it fills. names: nullable */
 int64_t fk_binder_reload_bytes(const FkBinder *b, GHashTable *names);
 /* Rows of a tensor as the checkpoint has them, without what adapters change, as float32 [rows, cols]; of a packed model
- * as that has them. */
+ * as that has them, of a null walk 0. */
 bool fk_binder_read(const FkBinder *b, const char *canonical, int64_t first, int64_t rows, float *to, GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(FkBinder, fk_binder_free)

@@ -225,7 +225,8 @@ FkCoded fk_coded_slice(FkCoded c, int64_t first, int64_t n) {
   if (c.codes) c.codes = (const char *)c.codes + (size_t)first * fk_coded_row_bytes(c.form, c.cols);
   if (c.row_scale) c.row_scale += first;
   if (c.block_scale) c.block_scale = (const char *)c.block_scale + (size_t)first * fk_coded_row_scales(c.form, c.cols);
-  if (c.left) c.left = (const char *)c.left + (size_t)(first * fk_adapted_ranks(c.adapted)) * fk_dtype_size(c.operands);
+  if (c.adapted && c.left)
+    c.left = (const char *)c.left + (size_t)(first * fk_adapted_ranks(c.adapted)) * fk_dtype_size(c.operands);
   return c;
 }
 

@@ -94,19 +94,22 @@ FK_CPU_CLONES static const float *widen(const void *from, FkDtype type, int64_t 
 }
 
 size_t fk_cpu_adapt_scratch(const FkCoded *x, int64_t rows) {
-  if (!x->adapted || x->operands == FK_F32) return 0;
-  return fk_adapted_right(x->adapted) / sizeof(float) + (size_t)(rows * fk_adapted_ranks(x->adapted));
+  int64_t most = 0;
+  for (int t = 0; x->adapted && x->operands != FK_F32 && t < x->adapted->n; t++)
+    most = fk_cpu_max(most, x->adapted->term[t].rank * x->adapted->term[t].q);
+  return most ? (size_t)(most + rows * fk_adapted_ranks(x->adapted)) : 0;
 }
 
 void fk_cpu_adapt(const FkCoded *x, float *values, float *scratch) {
   const FkAdapted *m = x->adapted;
-  const int64_t ranks = fk_adapted_ranks(m), rights = (int64_t)(fk_adapted_right(m) / sizeof(float));
-  const float *right = widen(x->right, x->operands, rights, scratch);
-  const float *left = widen(x->left, x->operands, x->rows * ranks, scratch + rights);
+  const int64_t ranks = fk_adapted_ranks(m);
+  const float *left = widen(x->left, x->operands, x->rows * ranks, scratch);
+  const char *right = x->right;
   for (int t = 0; t < m->n; t++) {
     const int64_t rank = m->term[t].rank, q = m->term[t].q;
-    fk_cpu_add_product(values, x->cols, x->rows, left, ranks, right, rank, q, m->term[t].scale);
+    const float *numbers = widen(right, x->operands, rank * q, scratch + x->rows * ranks);
+    fk_cpu_add_product(values, x->cols, x->rows, left, ranks, numbers, rank, q, m->term[t].scale);
     left += rank;
-    right += rank * q;
+    right += (size_t)(rank * q) * fk_dtype_size(x->operands);
   }
 }

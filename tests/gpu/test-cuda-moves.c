@@ -255,8 +255,9 @@ static void test_codes(void) {
   }
 }
 
-/* One form of weights: float32 has the CPU's bits, bfloat16 those rounded; a view of rows too. The halves and floats in
- * it are finite: the bytes that hold their exponents, `upper`, have some bits less (-1: every byte). */
+/* One form of weights, alone and with what adapters add: float32 has the CPU's bits, bfloat16 those rounded; a view of
+ * rows too. The halves and floats in it are finite: the bytes that hold their exponents, `upper`, have some bits less
+ * (-1: every byte). */
 static void expand_case(const char *name, FkCodedForm form, const int *upper) {
   enum { ROWS = 33, COLS = 512 };
   const int64_t row = (int64_t)fk_coded_row_bytes(form, COLS), size = fk_code_bytes(form.code);
@@ -265,6 +266,13 @@ static void expand_case(const char *name, FkCodedForm form, const int *upper) {
   Pair own = vector(ROWS, 1, 0.1), block = operand(FK_U8, 2, (int64_t[]){ROWS, scales}, 0, BYTES, 0, 0);
   Pair wide = matrix_out(FK_F32, ROWS, COLS, 0), half = matrix_out(FK_BF16, ROWS, COLS, 0);
   Pair some = matrix_out(FK_BF16, 9, COLS, COLS + 64);
+  /* More ranks than the kernel takes at a time, and fewer columns than the matrix has. */
+  static const FkAdapted terms = {.n = 2, .term = {{70, COLS, 0.3f}, {3, 200, -1.5f}}};
+  static const FkDtype types[] = {FK_BF16, FK_F16, FK_F32};
+  static int cases;
+  const FkDtype type = types[cases++ % 3];
+  Pair right = matrix(type, 1, 70 * COLS + 3 * 200, 0, 0.5), left = matrix(type, ROWS, 73, 0, 0.5);
+  Pair added = matrix_out(FK_F32, ROWS, COLS, 0), some_added = matrix_out(FK_BF16, 9, COLS, COLS + 64);
   uint8_t *bytes = malloc((size_t)(ROWS * row)), less[ROWS * COLS];
   if (!bytes) abort();
   for (int64_t i = 0; i < ROWS * row; i++) {
@@ -289,11 +297,18 @@ static void expand_case(const char *name, FkCodedForm form, const int *upper) {
     fk_op_expand(side[s], wide.t[s], &given);
     fk_op_expand(side[s], half.t[s], &given);
     fk_op_expand(side[s], some.t[s], &rows);
+    given.adapted = &terms;
+    given.right = right.t[s].data;
+    given.left = left.t[s].data;
+    given.operands = right.t[s].dtype;
+    const FkCoded more = fk_coded_slice(given, 17, 9);
+    fk_op_expand(side[s], added.t[s], &given);
+    fk_op_expand(side[s], some_added.t[s], &more);
   }
-  wide.measure = BITS;
+  wide.measure = added.measure = BITS;
   char text[64];
   snprintf(text, sizeof text, "expand %s", name);
-  same(text, 3, (Pair[]){wide, half, some});
+  same(text, 5, (Pair[]){wide, half, some, added, some_added});
   free(bytes);
 }
 
@@ -411,13 +426,20 @@ static void test_ahead(void) {
   const FkCodedForm form = {FK_CODE_I8, true, 0, FK_F32};
   Pair x = matrix(FK_BF16, ROWS, K, 0, 1), y = matrix_out(FK_BF16, ROWS, OUT, 0);
   Pair back = matrix_out(FK_BF16, ROWS, K, 0), scale = vector(OUT, 0.01, 0.001);
+  Pair right = matrix(FK_BF16, 1, 32 * OUT, 0, 0.01), left = matrix(FK_BF16, OUT, 32, 0, 0.01);
   Pair code[N];
   FkCoded coded[N];
+  FkAdapted added[N];
   FkLinear l[N];
   for (int i = 0; i < N; i++) {
     const int64_t out = i % 2 ? K : OUT, in = i % 2 ? OUT : K;
     code[i] = operand(FK_U8, 2, (int64_t[]){out, in}, 0, BYTES, 0, 0);
     coded[i] = (FkCoded){form, out, in, code[i].t[GPU].data, scale.t[GPU].data, NULL};
+    added[i] = (FkAdapted){.n = 1, .term = {{32, in, 1}}};
+    if (i >= N / 2) coded[i].adapted = &added[i];
+    coded[i].right = right.t[GPU].data;
+    coded[i].left = left.t[GPU].data;
+    coded[i].operands = FK_BF16;
     const FkWeight w = {.dtype = FK_BF16, .out = out, .in = in, .coded = &coded[i]};
     l[i] = (FkLinear){.x = i == 0  ? x.t[GPU]
                            : i % 2 ? y.t[GPU]

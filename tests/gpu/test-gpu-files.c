@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Edits with weights that stay as their files have them, on the GPU: the bytes of expanded weights, whether a matrix is
- * expanded in order or ahead, recorded or not, alone or among others, and with blocks that stream.
+ * expanded in order or ahead, recorded or not, alone or among others, with blocks that stream and with adapters.
  *
  * Environment: BACKEND (default cuda; cpu runs the same), FK_SOURCE (the project's root, default: where this was
  * built). The files are written by coded-model.py; without a usable device, or without python3, everything counts as
@@ -110,6 +110,12 @@ static guint64 limit_of(const char *form) {
   g_assert_not_reached();
 }
 
+/* The demo's adapter as a setting. (transfer full) */
+static char *list_of(const char *weight) {
+  g_autofree char *lora = g_build_filename(root, "examples", "demo-model", "cyanotype.safetensors", NULL);
+  return g_strconcat("loras=", lora, ":", weight, NULL);
+}
+
 static void streamed(void) {
   g_autoptr(FkOptions) wide = options_of("Q8_0", "expanded"), file = options_of("Q8_0", "file");
   const guint64 held =
@@ -118,20 +124,48 @@ static void streamed(void) {
   fk_options_set(file, "offload", "sequential", NULL);
   fk_options_set(file, "max-vram", text, NULL);
   g_autoptr(FkEngine) a = open_engine(wide), b = open_engine(file);
-  g_autofree char *expects = edit(a, 1, "");
+  g_autofree char *list = list_of("1"), *expects = edit(a, 1, ""), *other = edit(a, 1, list);
   for (int run = 0; run < 10; run++) {
-    g_autofree char *found = edit(b, 1, run % 2 ? "expand-ahead=on" : "expand-ahead=off");
-    g_assert_cmpstr(found, ==, expects);
+    g_autofree char *pairs =
+        g_strconcat(run % 2 ? "expand-ahead=on " : "expand-ahead=off ", run % 4 < 2 ? "" : list, NULL);
+    g_autofree char *found = edit(b, 1, pairs);
+    g_assert_cmpstr(found, ==, run % 4 < 2 ? expects : other);
   }
   g_test_message("max-vram=%s", text);
   g_assert_true(active(b, "offload", "sequential"));
 }
 
+/* Adapters of matrices that stay as their files have them come and go, recorded and ahead: the bytes of expanded ones.
+ * 100 exchanges give the first hashes again. */
+static void adapted(gconstpointer data) {
+  const bool gpu = !strcmp(backend, "cuda");
+  g_autofree char *one = list_of("1"), *half = list_of("0.5");
+  const char *const lists[] = {"", one, half, "", half};
+  g_autoptr(FkOptions) wide = options_of(data, "expanded"), file = options_of(data, "file");
+  g_autoptr(FkEngine) a = open_engine(wide), b = open_engine(file);
+  char *expects[G_N_ELEMENTS(lists)];
+  for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
+    expects[i] = edit(a, 1, lists[i]);
+    for (int run = 0; run < (gpu ? 6 : 1); run++) {
+      g_autofree char *pairs = g_strconcat(run % 2 ? "expand-ahead=on " : "expand-ahead=off ", lists[i], NULL);
+      g_autofree char *found = edit(b, 1, pairs);
+      g_assert_cmpstr(found, ==, expects[i]);
+    }
+  }
+  for (size_t i = 0; i < (gpu ? 100 : 5); i++) {
+    const size_t k = i % G_N_ELEMENTS(lists);
+    g_autofree char *found = edit(b, 1, lists[k]);
+    g_assert_cmpstr(found, ==, expects[k]);
+  }
+  g_assert_cmpstr(expects[0], !=, expects[1]);
+  g_assert_true(active(b, "weight-storage", "file"));
+  for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) g_free(expects[i]);
+}
+
 /* Adapters beside a packed model, which come and go: the bytes of the folder's. */
 static void packed(void) {
   g_autofree char *path = g_build_filename(made, "packed", NULL);
-  g_autofree char *lora = g_build_filename(root, "examples", "demo-model", "cyanotype.safetensors", NULL);
-  g_autofree char *list = g_strconcat("loras=", lora, ":0.5", NULL);
+  g_autofree char *list = list_of("0.5");
   g_autoptr(GError) error = NULL;
   g_autoptr(FkOptions) folder = fk_options_new();
   fk_options_set(folder, "model-path", demo, NULL);
@@ -211,6 +245,10 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
       g_autofree char *name = g_strdup_printf("/gpu-files/same/%s", forms[i]);
       g_test_add_data_func(name, forms[i], same);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
+      g_autofree char *name = g_strdup_printf("/gpu-files/adapted/%s", forms[i]);
+      g_test_add_data_func(name, forms[i], adapted);
     }
     g_test_add_func("/gpu-files/streamed", streamed);
     g_test_add_func("/gpu-files/packed", packed);
