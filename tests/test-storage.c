@@ -74,6 +74,15 @@ static char *edited(FkEngine *engine, const char *loras) {
 static const char *const expanded[] = {"weight-storage", "expanded", NULL};
 static const char *const filed[] = {"weight-storage", "file", NULL};
 
+/* What an engine says of a property, with these adapters. (transfer full) */
+static char *told(FkEngine *engine, const char *name, const char *loras) {
+  g_autoptr(FkSettings) s = settings_of(loras);
+  g_auto(GStrv) list = fk_engine_active(engine, s);
+  for (char **p = list; *p; p += 2)
+    if (!strcmp(*p, name)) return g_strdup(p[1]);
+  return NULL;
+}
+
 /* ---- Memory ---- */
 
 static GHashTable *blocks; /* address -> bytes */
@@ -249,6 +258,9 @@ static void kinds(void) {
     g_assert_cmpstr(found, ==, expects);
     g_assert_true(!strcmp(found, none) == !*rows[i].list);
     g_assert_cmpint(fk_model_changed(m), ==, rows[i].changed);
+    g_autofree char *told_of = told(file, "loras", rows[i].list);
+    g_autofree char *each = g_strdup_printf("; added at each use to %d tensors", rows[i].changed);
+    g_assert_true((strstr(told_of, each) != NULL) == (rows[i].changed > 0));
     g_assert_cmpuint(operands, >=, rows[i].operands);
     g_assert_cmpuint(operands, <=, rows[i].operands + 2 * FK_WEIGHT_ALIGN);
     if (rows[i].changed == 2) g_assert_cmpuint(fk_model_weight_bytes(m), ==, bytes + operands);
@@ -387,14 +399,6 @@ static void ahead_planned(void) {
 
 /* ---- What auto takes ---- */
 
-static char *decided(FkEngine *engine, const char *name) {
-  g_autoptr(FkSettings) s = fk_settings_new();
-  g_auto(GStrv) list = fk_engine_active(engine, s);
-  for (char **p = list; *p; p += 2)
-    if (!strcmp(*p, name)) return g_strdup(p[1]);
-  return NULL;
-}
-
 static void automatic(void) {
   const double all = planned("Q4_K", expanded), file = planned("Q4_K", filed);
   static const struct {
@@ -407,8 +411,8 @@ static void automatic(void) {
     g_autofree char *limit = g_strdup_printf("%.0f", rows[i].all * all + rows[i].file * file);
     const char *const pairs[] = {"max-vram", limit, NULL};
     g_autoptr(FkEngine) engine = engine_of("Q4_K", pairs);
-    g_autofree char *hash = edited(engine, ""), *storage = decided(engine, "weight-storage"),
-                    *offload = decided(engine, "offload");
+    g_autofree char *hash = edited(engine, ""), *storage = told(engine, "weight-storage", ""),
+                    *offload = told(engine, "offload", "");
     g_test_message("%s of %.0f and %.0f: weight-storage %s; offload %s", limit, all, file, storage, offload);
     g_assert_true(g_str_has_prefix(storage, rows[i].storage));
     g_assert_true(g_str_has_prefix(offload, rows[i].offload));
