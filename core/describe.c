@@ -118,9 +118,15 @@ char *fk_describe_file(const char *path, GError **error) {
     parts++;
   }
   g_autofree char *adapters = parts ? NULL : fk_lora_file_describe(fk_component_shard(component, 0));
-  if (!parts) g_string_append(s, adapters ? adapters : "no part of a model that this program knows, and no adapters\n");
+  if (adapters) g_string_append(s, adapters);
   append_lacks(s, m);
   fk_model_free(m);
   fk_backend_close(be);
-  return g_string_free(s, FALSE);
+  if (parts || adapters) return g_string_free(s, FALSE);
+  g_string_free(s, TRUE);
+  g_autofree char *shown = fk_shown_path(path);
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
+              "%s: expected a part of a model that this program knows, or adapters, found %zu tensors of other names",
+              shown, count_tensors(component));
+  return NULL;
 }

@@ -175,17 +175,23 @@ static bool only_files(char **words) {
   return some;
 }
 
-static bool describe(char **files, GError **error) {
+/* Each, whatever the others are. False: one is none of ours, or something in it does not fit. */
+static bool describe(char **files) {
+  bool ok = true, some = false;
   for (char **p = files; *p; p++) {
-    g_autofree char *text = fk_describe_file(*p, error);
-    if (!text) return false;
-    printf("%s%s", p == files ? "" : "\n", text);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *text = fk_describe_file(*p, &error);
+    if (text) printf("%s%s", some ? "\n" : "", text);
+    some |= text != NULL;
+    fflush(stdout);
+    if (error) fprintf(stderr, "%s: %s\n", name, error->message);
+    ok &= text && !strstr(text, "\n  wrong ");
   }
-  return true;
+  return ok;
 }
 
 static bool run(const Arguments *a, char **words, GError **error) {
-  if (!a->size && !a->config && only_files(words)) return describe(words, error);
+  if (!a->size && !a->config && only_files(words)) return describe(words);
   g_autoptr(FkOptions) options = fk_options_new();
   g_autoptr(FkSettings) settings = fk_settings_new();
   Request r = {.options = options, .settings = settings};
@@ -214,8 +220,9 @@ int main(int argc, char **argv) {
   if (!tool_begin(name, "[MODEL|FILE...] [PROPERTY=VALUE ...]",
                   "  fluxkontext-doctor FLUX.1-Kontext-dev\n"
                   "  fluxkontext-doctor --plan 1024x1024 FLUX.1-Kontext-dev preset=fast\n"
-                  "Reports on machine, model or files of weights, or plans an edit, without loading weights.\n"
-                  "Exit: 0 done, 1 an error, also in the model, 2 usage.",
+                  "Reports on machine, model or files of weights, or plans an edit, without\n"
+                  "loading weights.\n"
+                  "Exit: 0 done, 1 an error, a model or file that does not fit, 2 usage.",
                   entries, &argc, &argv, &status))
     return status;
   if (a.properties) doctor_properties();

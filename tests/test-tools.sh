@@ -186,6 +186,28 @@ for name in deep empty types short; do
   "$doctor" "$name.safetensors" >"$log" 2>&1
   [ $? -eq 1 ] && grep -q "^fluxkontext-doctor: $name.safetensors: " "$log" && ! grep -q CRITICAL "$log" || status=1
 done
+# Files of something else: one line that says so, whatever the others are; a part with a tensor of another size.
+python3 - "$model" <<'P'
+import json, struct, sys
+text = b'{"model.layers.0.q.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+open("other.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + bytes(8))
+data = open(sys.argv[1] + "/vae/diffusion_pytorch_model.safetensors", "rb").read()
+size = struct.unpack("<Q", data[:8])[0]
+head = json.loads(data[8:8 + size])
+head["decoder.conv_in.bias"]["shape"] = [head["decoder.conv_in.bias"]["shape"][0] // 2, 2]
+text = json.dumps(head).encode()
+open("misfit.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data[8 + size:])
+P
+"$doctor" other.safetensors >"$log" 2>&1
+[ $? -eq 1 ] && [ "$(cat "$log")" = "fluxkontext-doctor: other.safetensors: expected a part of a model that this program knows, \
+or adapters, found 1 tensors of other names" ]
+check /tools/doctor/another-program-s-file $?
+"$doctor" other.safetensors "$model/vae" >"$log" 2>&1
+[ $? -eq 1 ] && grep -q '^fluxkontext-doctor: other.safetensors: ' "$log" && grep -q '^vae (vae-path)' "$log"
+check /tools/doctor/another-program-s-file-and-ours $?
+"$doctor" misfit.safetensors >"$log" 2>&1
+[ $? -eq 1 ] && grep -q '^  wrong .*decoder.conv_in.bias' "$log"
+check /tools/doctor/a-part-that-does-not-fit $?
 "$doctor" strange >"$log" 2>&1 && ! grep -q CRITICAL "$log" || status=1
 check /tools/doctor/strange-headers $status
 "$doctor" --plan 0x16 >"$log" 2>&1
