@@ -16,15 +16,22 @@ static void cpu(void) {
   g_assert_cmpfloat(m.tbs, ==, 0);
 }
 
-/* Whatever the machine, a product computes more than it moves. */
+/* Whatever the machine, a product computes more than it moves. Neighbours take from a rate and never add to it, so it
+ * is the best of several rounds that are compared. */
 static void rates(void) {
-  g_autoptr(GError) error = NULL;
-  FkMachine m;
-  g_assert_true(fk_machine("cpu", 0, true, &m, &error));
-  g_assert_no_error(error);
-  g_test_message("%s: %.3f TFLOP/s, %.4f TB/s", m.name, m.tflops, m.tbs);
-  g_assert_cmpfloat(m.tbs, >, 0);
-  g_assert_cmpfloat(m.tflops, >, m.tbs);
+  double tflops = 0, tbs = 0;
+  for (int round = 0; round < 12 && (!round || tflops <= tbs); round++) {
+    g_autoptr(GError) error = NULL;
+    FkMachine m;
+    g_assert_true(fk_machine("cpu", 0, true, &m, &error));
+    g_assert_no_error(error);
+    g_test_message("%s: %.3f TFLOP/s, %.4f TB/s", m.name, m.tflops, m.tbs);
+    g_assert_cmpfloat(m.tbs, >, 0);
+    g_assert_cmpfloat(m.tflops, >, 0);
+    tflops = MAX(tflops, m.tflops);
+    tbs = MAX(tbs, m.tbs);
+  }
+  g_assert_cmpfloat(tflops, >, tbs);
 }
 
 static void missing(void) {
