@@ -272,6 +272,20 @@ FkEngine *fk_engine_open(const FkOptions *options, GCancellable *cancellable, Fk
 
 /* ---- Edits ---- */
 
+static bool write_trace(const struct FkProfile *p, const char *path, GError **error) {
+  char *text = NULL;
+  size_t bytes = 0;
+  FILE *f = open_memstream(&text, &bytes);
+  bool ok = f && fk_profile_write_trace(p, f);
+  ok = f && fclose(f) == 0 && ok;
+  if (!ok)
+    g_set_error_literal(error, FK_ERROR, FK_ERROR_MEMORY, "trace-file: out of memory");
+  else if (!(ok = fk_file_write(path, text, bytes, error)))
+    g_prefix_error(error, "trace-file ");
+  free(text);
+  return ok;
+}
+
 /* The edit with every op timed: graphs are off, so that each op is issued by itself. */
 static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, GError **error) {
   const char *path = edit->tune->trace_file;
@@ -282,12 +296,7 @@ static bool run_profiled(FkEngine *e, FkEdit *edit, struct FkProfile **profile, 
   }
   bool ok = fk_edit_run(edit, error);
   struct FkProfile *p = fk_profile_stop(e->be);
-  if (ok && path && !fk_profile_write_trace(p, path)) {
-    const int number = errno;
-    g_autofree char *shown = fk_shown_path(path);
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "trace-file %s: %s", shown, g_strerror(number));
-    ok = false;
-  }
+  ok = ok && (!path || write_trace(p, path, error));
   if (profile && ok)
     *profile = p;
   else

@@ -228,6 +228,10 @@ FK_API bool fk_image_read(const char *path, FkImage *image, GError **error);
 FK_API bool fk_image_decode(const char *name, const uint8_t *data, size_t bytes, FkImage *image, GError **error);
 /* Frees the pixels of these two; an empty image stays empty. */
 FK_API void fk_image_clear(FkImage *image);
+/* Writes a file: a regular one is replaced whole or not at all, by renaming, links followed; a character device and a
+ * FIFO that is read are written into. FK_ERROR_OPTION_BAD, which names it: anything else is there (a folder, a socket, a
+ * block device, a link to nothing), or it cannot be written. */
+FK_API bool fk_file_write(const char *path, const void *data, size_t bytes, GError **error);
 
 /* How much of a text one encoder read. All 0: there was no such text. */
 typedef struct {
@@ -474,7 +478,7 @@ FK_API bool fk_plan(const char *model, const FkOptions *options, const FkSetting
 /* What a file of weights or a part's folder is, as lines for people: for each part of a model in it, whose names its
  * tensors have, their types, the sizes that follow, and the memory that they would take; what does not fit, and what a
  * model of this file needs besides; of adapters their kinds, modules and rank. (transfer full): g_free. NULL:
- * FK_ERROR_MODEL_*, for a file that is no file of weights. */
+ * FK_ERROR_MODEL_*, for a file that is no file of weights, or of nothing of these. */
 FK_API char *fk_describe_file(const char *path, GError **error);
 
 G_END_DECLS

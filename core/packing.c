@@ -9,6 +9,7 @@
 
 #include "adapters.h"
 #include "calibration.h"
+#include "file-write.h"
 #include "file.h"
 #include "hash.h"
 #include "properties.h"
@@ -375,7 +376,7 @@ static bool is_source(const char *path, const struct stat *target) {
   return same;
 }
 
-/* What the file would replace is a file, and none of its own sources, which it cannot be made of again. */
+/* What the file would replace is none of its own sources, which it cannot be made of again. */
 static bool check_target(const Writer *w, GError **error) {
   struct stat target;
   Other others[OTHERS];
@@ -388,13 +389,23 @@ static bool check_target(const Writer *w, GError **error) {
   g_autofree char *identity = g_strdup_printf("%ju %ju ", (uintmax_t)target.st_dev, (uintmax_t)target.st_ino);
   g_auto(GStrv) lines = g_strsplit(loras, "\n", -1);
   for (char **line = lines; *line; line++) own |= g_str_has_prefix(*line, identity);
-  if (S_ISREG(target.st_mode) && !own) return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-              "%s: expected the name of a new file, or of one to replace, found %s", w->shown,
-              own                       ? "one of those that it would be made of"
-              : S_ISDIR(target.st_mode) ? "a folder"
-                                        : "neither a file nor a folder");
-  return false;
+  if (own)
+    g_set_error(
+        error, FK_ERROR, FK_ERROR_OPTION_BAD,
+        "%s: expected the name of a new file, or of one to replace, found one of those that it would be made of",
+        w->shown);
+  return !own;
+}
+
+/* The file is mapped while it is made: nothing but a regular file will do. */
+static bool choose_target(Writer *w, const char *path, GError **error) {
+  bool into;
+  w->path = fk_file_target(path, &into, error);
+  if (w->path && into)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+                "%s: expected the name of a new file, or of one to replace, found a FIFO or a device", w->shown);
+  w->part = g_strconcat(w->path ? w->path : "", ".part", NULL);
+  return w->path && !into;
 }
 
 /* The adapters come into what is loaded from now on. */
@@ -460,12 +471,10 @@ bool fk_pack_adapted(const FkOptions *options, const char *loras, int bytes_per_
   }
   cpu->dtype = bytes_per_value == 4 ? FK_F32 : FK_BF16;
   Writer w = {.fd = -1, .loras = loras, .progress = progress, .user_data = user_data};
-  w.path = g_strdup(path);
-  w.part = g_strconcat(path, ".part", NULL);
   w.shown = fk_shown_path(path);
   w.pieces = g_array_new(FALSE, FALSE, sizeof(Piece));
   g_array_set_clear_func(w.pieces, clear_piece);
-  const bool ok = pack(&w, cpu, options, cancellable, error);
+  const bool ok = choose_target(&w, path, error) && pack(&w, cpu, options, cancellable, error);
   fk_backend_close(cpu);
   g_array_unref(w.pieces);
   g_free(w.path);

@@ -185,7 +185,7 @@ static bool bench(const Arguments *a, char **pairs, GError **error) {
   json_open(&json, NULL, '{');
   if (!report(&b, a, options, error)) return false;
   json_close(&json, '}');
-  return !a->json || tool_write(a->json, text->str, text->len, error);
+  return !a->json || fk_file_write(a->json, text->str, text->len, error);
 }
 
 int main(int argc, char **argv) {

@@ -84,7 +84,7 @@ static bool run(const Arguments *a, char **words, GError **error) {
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%20s\r", "");
   g_autofree char *beside = fk_calibration_path(words[0]), *text = fk_layers_calibration(layers, error);
   const char *path = a->out ? a->out : beside;
-  if (!text || !g_file_set_contents(path, text, -1, error)) return false;
+  if (!text || !fk_file_write(path, text, strlen(text), error)) return false;
   printf("%s: scales from %u edits\n", path, n);
   return true;
 }

@@ -42,7 +42,7 @@ bool draw_end(cairo_t *cr, const char *path, GError **error) {
   cairo_status_t status = cairo_status(cr);
   if (!status) status = cairo_surface_write_to_png_stream(cairo_get_target(cr), append, png);
   cairo_destroy(cr);
-  if (!status) return tool_write(path, png->data, png->len, error);
+  if (!status) return fk_file_write(path, png->data, png->len, error);
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, cairo_status_to_string(status));
   return false;
 }

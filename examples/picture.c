@@ -36,7 +36,7 @@ bool picture_write(const char *path, const FkImage *image, GError **error) {
   const bool encoded = is_jpeg(path) ? picture_jpeg_write(image, PICTURE_QUALITY, &data, &bytes, message)
                                      : picture_png_write(image, &data, &bytes, message);
   if (!encoded) g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, message);
-  const bool ok = encoded && tool_write(path, data, bytes, error);
+  const bool ok = encoded && fk_file_write(path, data, bytes, error);
   free(data);
   return ok;
 }

@@ -156,14 +156,14 @@ bool quality_report_write(const QualityLab *lab, GError **error) {
   }
   write_document(lab, all, body);
   g_autofree char *json = quality_summary_json(all, lab->machine, a->model);
-  bool ok = g_file_set_contents(json_path, json, -1, error) && g_file_set_contents(table_path, body->str, -1, error) &&
-            write_pictures(lab, all, a->out, "", error);
+  bool ok = fk_file_write(json_path, json, strlen(json), error) &&
+            fk_file_write(table_path, body->str, body->len, error) && write_pictures(lab, all, a->out, "", error);
   if (ok && a->doc) {
     g_autofree char *folder = g_path_get_dirname(a->doc);
     g_autofree char *images = g_build_filename(folder, "images", NULL);
     ok = g_file_get_contents(a->text, &prose, NULL, error) && write_pictures(lab, all, images, "quality-", error);
     g_autofree char *text = ok ? g_strconcat(prose, "\n", body->str, NULL) : NULL;
-    ok = ok && g_file_set_contents(a->doc, text, -1, error);
+    ok = ok && fk_file_write(a->doc, text, strlen(text), error);
   }
   for (int t = 0; t < QUALITY_TIERS; t++) g_clear_pointer(&all[t], g_array_unref);
   if (ok) printf("%s\n%s: results.jsonl, summary.json, table.md, plot-*.png, grid-*.png\n", body->str, a->out);

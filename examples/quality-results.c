@@ -164,7 +164,7 @@ static bool cut_unfinished(const char *path, GError **error) {
   if (!g_file_get_contents(path, &text, &length, error)) return false;
   if (!length || text[length - 1] == '\n') return true;
   const char *end = g_strrstr_len(text, (gssize)length, "\n");
-  return g_file_set_contents(path, text, end ? (gssize)(end - text + 1) : 0, error);
+  return fk_file_write(path, text, end ? (gsize)(end - text + 1) : 0, error);
 }
 
 bool quality_rows_append(const char *path, const QualityRow *row, GError **error) {

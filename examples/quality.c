@@ -269,7 +269,8 @@ static bool open_engine(QualityLab *lab, GError **error) {
       !fk_options_set(options, "backend", a->backend, error) ||
       !(lab->engine = fk_engine_open(options, NULL, NULL, NULL, error)))
     return false;
-  return g_file_set_contents(file, fk_engine_machine(lab->engine), -1, error);
+  const char *machine = fk_engine_machine(lab->engine);
+  return fk_file_write(file, machine, strlen(machine), error);
 }
 
 static bool run_cases(QualityLab *lab, GError **error) {

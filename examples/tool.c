@@ -3,7 +3,6 @@
 #include "tool.h"
 
 #include <errno.h>
-#include <glib/gstdio.h>
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
@@ -111,20 +110,5 @@ bool tool_size(const char *option, const char *text, int *width, int *height, GE
     return true;
   g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: \"%s\" is not WIDTHxHEIGHT, each from 1 to 65535", option,
               text);
-  return false;
-}
-
-bool tool_write(const char *path, const void *data, size_t bytes, GError **error) {
-  errno = 0;
-  FILE *file = g_fopen(path, "wb");
-  bool ok = file && fwrite(data, 1, bytes, file) == bytes && !fflush(file);
-  int why = errno;
-  if (file && fclose(file) && ok) {
-    why = errno;
-    ok = false;
-  }
-  if (ok) return true;
-  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: %s", path, g_strerror(why));
-  if (file && g_file_test(path, G_FILE_TEST_IS_REGULAR)) g_remove(path);
   return false;
 }

@@ -29,7 +29,5 @@ bool tool_names_file(const char *name, size_t length);
 bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error);
 /* "1024x768", each from 1 to 65535. option: for the message. */
 bool tool_size(const char *option, const char *text, int *width, int *height, GError **error);
-/* Opens, writes, closes; each may fail, and a regular file is then removed. */
-bool tool_write(const char *path, const void *data, size_t bytes, GError **error);
 
 #endif

@@ -114,9 +114,9 @@ gboolean gst_flux_kontext_result_write(GstFluxKontextEdit *self, FkEngine *engin
   g_autofree gchar *record = path ? fk_manifest(engine, job, error) : NULL;
   g_autoptr(GError) failure = NULL;
   if (!record) return FALSE;
-  if (g_file_set_contents(path, record, -1, &failure)) return TRUE;
+  if (fk_file_write(path, record, strlen(record), &failure)) return TRUE;
   g_autofree gchar *shown = g_filename_display_name(path);
-  const gchar *reason = strrchr(failure->message, ':'); /* before it the name of a temporary file */
+  const gchar *reason = strrchr(failure->message, ':'); /* before it the path */
   g_set_error(error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_OPEN_WRITE, "manifest-path: %s cannot be written%s", shown,
               reason ? reason : "");
   return FALSE;

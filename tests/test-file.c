@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Opening and reading regular files: what is not one is refused without waiting for it. */
+/* Opening and reading regular files: what is not one is refused without waiting for it. Writing: what is replaced, what
+ * is written into, and what is refused. */
 #include "file.h"
 #include "test-files.h"
 
+#include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static void refused(const char *path, int code, const char *word) {
@@ -104,6 +109,136 @@ static void shown_names(void) {
   assert_error(error, FK_ERROR_MODEL_MISSING, "/nowhere/\\u001b[2J", "");
 }
 
+/* ---- Writing ---- */
+
+static char *content(int fd) {
+  static char text[64];
+  const ssize_t n = read(fd, text, sizeof text - 1);
+  text[MAX(n, 0)] = 0;
+  return text;
+}
+
+/* A socket with this name, and nobody behind it. */
+static void make_socket(const char *path) {
+  struct sockaddr_un name = {.sun_family = AF_UNIX};
+  const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  g_assert_cmpuint(g_strlcpy(name.sun_path, path, sizeof name.sun_path), <, sizeof name.sun_path);
+  g_assert_cmpint(bind(fd, (struct sockaddr *)&name, sizeof name), ==, 0);
+  close(fd);
+}
+
+/* What cannot be written: told, it stays what it was, and nothing else is left. */
+static void not_written(void) {
+  const struct {
+    const char *name;
+    mode_t kind;
+    const char *link, *says;
+  } cases[] = {{"folder", S_IFDIR, NULL, "found a folder"},
+               {"socket", S_IFSOCK, NULL, "found a socket"},
+               {"unread", S_IFIFO, NULL, "nobody reads it"},
+               {"disk", S_IFBLK, NULL, "found a block device"},
+               {"to-folder", S_IFLNK, "folder", "found a folder"},
+               {"to-socket", S_IFLNK, "socket", "found a socket"},
+               {"to-unread", S_IFLNK, "unread", "nobody reads it"},
+               {"to-nothing", S_IFLNK, "nowhere", "found a link to nothing"},
+               {"to-itself", S_IFLNK, "to-itself", ""},
+               {"no/folder", 0, NULL, "No such file"},
+               {"file/inside", 0, NULL, "Not a directory"}};
+  g_autofree char *own = scratch;
+  scratch = g_build_filename(own, "not-written", NULL);
+  g_assert_cmpint(g_mkdir(scratch, 0700), ==, 0);
+  g_autofree char *file = write_text("file", "old");
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = scratch_path(cases[i].name);
+    struct stat before = {0}, after = {0};
+    if (cases[i].kind == S_IFDIR) g_assert_cmpint(g_mkdir(path, 0700), ==, 0);
+    if (cases[i].kind == S_IFIFO) g_assert_cmpint(mkfifo(path, 0600), ==, 0);
+    if (cases[i].kind == S_IFSOCK) make_socket(path);
+    if (cases[i].kind == S_IFLNK) g_assert_cmpint(symlink(cases[i].link, path), ==, 0);
+    /* of a driver that there is none of: it could not be opened either */
+    if (cases[i].kind == S_IFBLK && mknod(path, S_IFBLK | 0600, makedev(240, 255)) != 0) continue;
+    if (cases[i].kind) g_assert_cmpint(lstat(path, &before), ==, 0);
+    g_assert_false(fk_file_write(path, "new", 3, &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, path, cases[i].says);
+    if (cases[i].kind) g_assert_cmpint(lstat(path, &after), ==, 0);
+    g_assert_true(before.st_ino == after.st_ino && before.st_mode == after.st_mode);
+  }
+  g_autoptr(GDir) dir = g_dir_open(scratch, 0, NULL);
+  for (const char *name; (name = g_dir_read_name(dir));) g_assert_false(g_str_has_prefix(name, ".fluxkontext"));
+  g_free(scratch);
+  scratch = g_steal_pointer(&own);
+}
+
+/* A regular file is another one afterwards, with the permissions that it had; links to it stay links. */
+static void replaced(void) {
+  g_autoptr(GError) error = NULL;
+  g_autofree char *path = write_text("replaced/file", "old"), *link = scratch_path("replaced/link");
+  g_autofree char *made = scratch_path("replaced/made"), *text = NULL;
+  struct stat before, after;
+  g_assert_cmpint(g_chmod(path, 0640), ==, 0);
+  g_assert_cmpint(symlink("file", link), ==, 0);
+  const char *const names[] = {made, path, link};
+  for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+    g_assert_cmpint(stat(path, &before), ==, 0);
+    const int fd = open(path, O_RDONLY); /* the number of the old file is taken while this is open */
+    g_autofree char *want = g_strdup_printf("new %zu", i), *got = NULL;
+    fk_file_write(names[i], want, strlen(want), &error);
+    g_assert_no_error(error);
+    g_assert_true(g_file_get_contents(names[i], &got, NULL, NULL));
+    g_assert_cmpstr(got, ==, want);
+    g_assert_cmpint(stat(path, &after), ==, 0);
+    g_assert_true((before.st_ino == after.st_ino) == (i == 0));
+    g_assert_cmpint(after.st_mode, ==, S_IFREG | 0640);
+    close(fd);
+  }
+  g_assert_true(g_file_test(link, G_FILE_TEST_IS_SYMLINK));
+  g_assert_true(fk_file_write(path, "", 0, NULL)); /* of no bytes */
+  g_assert_true(g_file_get_contents(link, &text, NULL, NULL));
+  g_assert_cmpstr(text, ==, "");
+}
+
+/* FIFOs and devices are written into, by their name and by a link; the reader may leave. */
+static void written_into(void) {
+  g_autoptr(GError) error = NULL;
+  g_autofree char *fifo = scratch_path("into"), *link = scratch_path("to-into"), *device = scratch_path("null");
+  struct stat status;
+  g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
+  g_assert_cmpint(symlink("into", link), ==, 0);
+  const int fd = open(fifo, O_RDONLY | O_NONBLOCK);
+  const char *const names[] = {fifo, link};
+  for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+    fk_file_write(names[i], "text", 4, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(content(fd), ==, "text");
+  }
+  close(fd);
+  g_assert_true(lstat(fifo, &status) == 0 && S_ISFIFO(status.st_mode));
+  g_assert_true(lstat(link, &status) == 0 && S_ISLNK(status.st_mode));
+  int ends[2];
+  g_assert_cmpint(pipe(ends), ==, 0);
+  g_autofree char *end = g_strdup_printf("/proc/self/fd/%d", ends[1]), *rest = NULL;
+  g_assert_true(fk_file_write(end, "text", 4, NULL));
+  g_assert_cmpstr(content(ends[0]), ==, "text");
+  close(ends[0]);
+  g_assert_false(fk_file_write(end, "text", 4, &error)); /* an error and no signal */
+  assert_error(error, FK_ERROR_OPTION_BAD, end, "");
+  close(ends[1]);
+  /* a file that has no name any more, as standard output may be */
+  g_autofree char *gone = write_text("gone", "old text"), *open_gone = NULL;
+  const int file = open(gone, O_RDWR);
+  g_assert_cmpint(g_remove(gone), ==, 0);
+  open_gone = g_strdup_printf("/proc/self/fd/%d", file);
+  g_assert_true(fk_file_write(open_gone, "text", 4, NULL));
+  g_assert_cmpstr(content(file), ==, "text");
+  close(file);
+  if (mknod(device, S_IFCHR | 0600, makedev(1, 3)) == 0 && access(device, W_OK) == 0 &&
+      g_file_get_contents(device, &rest, NULL, NULL)) { /* of a null device that is this test's own */
+    g_assert_true(fk_file_write(device, "text", 4, NULL));
+    g_assert_true(lstat(device, &status) == 0 && S_ISCHR(status.st_mode));
+  }
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
@@ -112,6 +247,9 @@ int main(int argc, char **argv) {
   g_test_add_func("/file/reads", reads);
   g_test_add_func("/file/loads", loads);
   g_test_add_func("/file/shown-names", shown_names);
+  g_test_add_func("/file/not-written", not_written);
+  g_test_add_func("/file/replaced", replaced);
+  g_test_add_func("/file/written-into", written_into);
   const int status = g_test_run();
   scratch_close();
   return status;

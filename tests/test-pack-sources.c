@@ -443,7 +443,7 @@ static void targets(void) {
                {lora, list, "one of those that it would be made of"},
                {FK_DEMO_MODEL "/vae/config.json", NULL, "one of those that it would be made of"},
                {folder, NULL, "found a folder"},
-               {pipe, NULL, "neither a file nor a folder"},
+               {pipe, NULL, "found a FIFO or a device"},
                {busy, NULL, ".part: expected no such file"},
                {file, NULL, NULL},
                {file, NULL, NULL}};

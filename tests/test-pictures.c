@@ -62,13 +62,13 @@ static void hostile(void) {
     gsize size;
     g_assert_true(g_file_get_contents(from, &data, &size, NULL));
     for (gsize at = 0; at + 4 < size; at += 10) { /* the last bytes may be missing */
-      g_assert_true(tool_write(path, data, at, NULL));
+      g_assert_true(fk_file_write(path, data, at, NULL));
       refused(path, "");
       g_remove(path); /* overwriting a file may wait for the disk */
       FkImage image;
       const char kept = data[at];
       data[at] ^= 0x55;
-      g_assert_true(tool_write(path, data, size, NULL));
+      g_assert_true(fk_file_write(path, data, size, NULL));
       data[at] = kept;
       if (fk_image_read(path, &image, NULL)) g_free(image.data);
       g_remove(path);
@@ -134,7 +134,7 @@ static void not_written(void) {
   g_assert_false(picture_write("/nowhere/a.png", &flat, &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "/nowhere/a.png", "");
   g_clear_error(&error);
-  g_assert_false(tool_write("/dev/full", "text", 4, &error));
+  g_assert_false(fk_file_write("/dev/full", "text", 4, &error));
   assert_error(error, FK_ERROR_OPTION_BAD, "/dev/full", "No space");
 }
 

@@ -68,18 +68,12 @@ static bool write_row(FILE *f, const FkProfileOp *o, bool first, double at_us) {
                  fk_print_number(mb, sizeof mb, o->bytes / 1e6, 3)) >= 0;
 }
 
-bool fk_profile_write_trace(const struct FkProfile *p, const char *path) {
-  FILE *f = fopen(path, "w");
-  if (!f) return false;
+bool fk_profile_write_trace(const struct FkProfile *p, FILE *f) {
   double at = 0; /* microseconds, as the format wants */
   bool ok = fputs("{\"traceEvents\":[", f) >= 0;
   for (int i = 0; ok && i < p->count; i++) {
     ok = write_row(f, &p->op[i], i == 0, at);
     at += p->op[i].ms * 1e3;
   }
-  ok = ok && fprintf(f, "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{\"dropped\":%d}}\n", p->dropped) >= 0;
-  const int failure = errno; /* of the first write that failed: closing may succeed after it */
-  if (fclose(f) == 0 && ok) return true;
-  if (!ok) errno = failure;
-  return false;
+  return ok && fprintf(f, "\n],\"displayTimeUnit\":\"ms\",\"otherData\":{\"dropped\":%d}}\n", p->dropped) >= 0;
 }

@@ -5,6 +5,8 @@
 
 #include "backend.h"
 
+#include <stdio.h>
+
 /* One event for each row and one behind the last. The last row is for ops that have none of their own. */
 #define FK_PROFILE_ROWS (FK_EVENTS - FK_LOOP_EVENTS - 1)
 #define FK_PROFILE_MAX (FK_PROFILE_ROWS - 1)
@@ -30,8 +32,7 @@ void fk_profile_op(FkBackend *be, const char *op);
 void fk_profile_sizes(FkBackend *be, int64_t m, int64_t n, int64_t k);
 /* Waits, fills the times in, and hands the profile over (transfer full: free); be->profile is NULL again. */
 struct FkProfile *fk_profile_stop(FkBackend *be);
-/* Chrome trace (chrome://tracing, Perfetto): one event a row, in order. False with errno: the file could not be
- * written, or not all of it. */
-bool fk_profile_write_trace(const struct FkProfile *profile, const char *path);
+/* Chrome trace (chrome://tracing, Perfetto): one event a row, in order. False: not all of it could be written. */
+bool fk_profile_write_trace(const struct FkProfile *profile, FILE *to);
 
 #endif

@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fk.h>
 #include <glib/gstdio.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PREFIX ".fluxkontext-"
@@ -84,6 +86,8 @@ static bool fail(const char *path, int why, GError **error) {
 }
 
 bool write_whole(const char *path, const void *data, gsize bytes, GError **error) {
+  struct stat there;
+  if (g_lstat(path, &there) == 0 && !S_ISREG(there.st_mode)) return fk_file_write(path, data, bytes, error);
   g_autofree char *folder = g_path_get_dirname(path), *temporary = NULL;
   const int fd = open_temporary(folder, &temporary);
   if (fd < 0) return fail(path, errno, error);

@@ -47,7 +47,7 @@ static void save(const char *folder, const Job *job, int i, Failure *f) {
   gsize n;
   const char *data = g_bytes_get_data(job->pictures[i].file, &n);
   g_autoptr(GError) error = NULL;
-  if (!g_file_set_contents_full(path, data, (gssize)n, G_FILE_SET_CONTENTS_CONSISTENT, 0644, &error))
+  if (!fk_file_write(path, data, n, &error))
     fail(f, 500, "output_failed", NULL, "the result cannot be written: %s", error->message);
 }
 

@@ -133,7 +133,7 @@ static void write_failure(Perform *p, const JobMessage *m, const char *why, int 
   } else {
     g_autofree char *folder = g_dir_make_tmp("fluxkontext-worker-XXXXXX", NULL);
     g_autofree char *copy = folder ? g_build_filename(folder, "failed.json", NULL) : NULL;
-    if (copy && g_file_set_contents(copy, j.text->str, (gssize)j.text->len, NULL))
+    if (copy && fk_file_write(copy, j.text->str, j.text->len, NULL))
       store_put(p->store, uri, copy, "application/json", NULL, NULL);
     if (copy) g_remove(copy);
     if (folder) g_rmdir(folder);
