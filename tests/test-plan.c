@@ -215,6 +215,20 @@ static void refused(void) {
   assert_error(error, FK_ERROR_OPTION_BAD, "step-cache-mask", "");
 }
 
+/* A plan is for a device that can do what is asked for. */
+static void switches(void) {
+  size_t n;
+  const FkProperty *p = fk_properties(&n);
+  int planned = 0;
+  for (size_t i = 0; i < n; i++)
+    if (p[i].kind == FK_KIND_SWITCH && p[i].scope == FK_SCOPE_SETTING) {
+      const FkPlan on = plan_of("kontext-dev", 512, 512, p[i].name, "on");
+      g_assert_cmpfloat(on.flop, >, 0);
+      planned++;
+    }
+  g_assert_cmpint(planned, >=, 5);
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/plan/kontext-dev", kontext_dev);
@@ -222,6 +236,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/plan/schnell", schnell);
   g_test_add_func("/plan/folder", folder);
   g_test_add_func("/plan/quantised", quantised);
+  g_test_add_func("/plan/switches", switches);
   g_test_add_func("/plan/limit", limit);
   g_test_add_func("/plan/refused", refused);
   return g_test_run();
