@@ -153,11 +153,12 @@ bool fk_loading_adapt(FkEngine *e, const FkEdit *edit, GError **error) {
   Listener listener = {edit->progress, edit->user_data};
   const gint64 start = g_get_monotonic_time();
   g_autofree char *before = g_strdup(e->model->adapters.identity);
+  const bool any = (before && *before) || (edit->tune->loras && *edit->tune->loras);
   bool text_changed;
-  fk_op_range(e->be, "adapters");
+  if (any) fk_op_range(e->be, "adapters");
   const bool ok =
       fk_adapters_set(e->model, edit->tune->loras, &text_changed, edit->cancellable, report_open, &listener, error);
-  fk_op_range(e->be, NULL);
+  if (any) fk_op_range(e->be, NULL);
   if (text_changed) fk_prompt_cache_forget(&e->cache);
   if (!ok) {
     fk_backend_clear(e->be);

@@ -91,6 +91,7 @@ static inline float from_bf16(uint16_t h) {
 /* Writes v as element i of `data`; returns what was stored. */
 static inline float put(void *data, FkDtype dtype, size_t i, float v) {
   if (dtype == FK_BF16) return from_bf16(((uint16_t *)data)[i] = to_bf16(v));
+  if (dtype == FK_F16) return fk_f16_to_f32(((uint16_t *)data)[i] = fk_f32_to_f16(v));
   if (dtype == FK_E4M3) return fk_e4m3_to_f32(((uint8_t *)data)[i] = fk_f32_to_e4m3(v));
   if (dtype == FK_I32) return (float)(((int32_t *)data)[i] = (int32_t)v);
   if (dtype == FK_U8) return (float)(((uint8_t *)data)[i] = (uint8_t)v);
@@ -99,6 +100,7 @@ static inline float put(void *data, FkDtype dtype, size_t i, float v) {
 
 static inline float get(const void *data, FkDtype dtype, size_t i) {
   if (dtype == FK_BF16) return from_bf16(((const uint16_t *)data)[i]);
+  if (dtype == FK_F16) return fk_f16_to_f32(((const uint16_t *)data)[i]);
   if (dtype == FK_E4M3) return fk_e4m3_to_f32(((const uint8_t *)data)[i]);
   if (dtype == FK_I8) return (float)((const int8_t *)data)[i];
   if (dtype == FK_I32) return (float)((const int32_t *)data)[i];
