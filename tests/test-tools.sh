@@ -368,6 +368,12 @@ expect /tools/edit-image/runs "$edit" -m "$model" -p 'make it night' "$photo" to
 compare -metric PAE tool.png "$FK_SOURCE/tests/golden/edits/square-1.png" null: >"$log" 2>&1
 sed 's/.*(\(.*\)).*/\1/' "$log" | awk '{exit !($1 != "" && $1 * 255 <= 2.001)}'
 check /tools/edit-image/within-2-of-the-reference $?
+# The judge's checkpoint, a local edit.
+"$edit" -m "$FK_SOURCE/examples/demo-model/judge" -p 'turn the mushroom purple' "$FK_SOURCE/tests/quality/judge/crocodile-mushroom.jpg" \
+  judge.png seed=7 backend=cpu >"$log" 2>&1 &&
+  compare -metric PAE judge.png "$FK_SOURCE/tests/golden/edits/judge.png" null: >"$log" 2>&1
+sed 's/.*(\(.*\)).*/\1/' "$log" | awk '{exit !($1 != "" && $1 * 255 <= 2.001)}'
+check /tools/edit-image/judge-within-2-of-the-reference $?
 # One rule for pixels: gAMA and EXIF change nothing that the element does not see, and turn what a viewer turns.
 few='steps=1 max-area=4096 seed=1 backend=cpu'
 pictures=$FK_SOURCE/tests/golden/pictures

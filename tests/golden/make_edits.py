@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes edits/*.png: whole edits of the demo checkpoint by diffusers' FluxKontextPipeline in float32 on the CPU, 28
-steps, guidance 2.5. Named and vague prompts on 256x256 and 304x208; with true CFG once.
+steps, guidance 2.5. Named and vague prompts on 256x256 and 304x208; with true CFG once; one local edit of the judge's checkpoint.
 
 usage: make_edits.py        (from the project's root; a minute on two cores)
 """
@@ -35,6 +35,9 @@ def main():
                   height=256, width=256, max_area=256 * 256, _auto_resize=False, max_sequence_length=64,
                   guidance_scale=2.5, num_inference_steps=8, generator=torch.Generator('cpu').manual_seed(6)).images[0]
     result.save(f'{OUT}/cfg.png')
+    judge = reference.load(f'{DEMO}/judge')
+    image = Image.open(f'{HERE}/../quality/judge/crocodile-mushroom.jpg').convert('RGB')
+    reference.run(judge, image, 'turn the mushroom purple', seed=7)[0].save(f'{OUT}/judge.png')
 
 
 main()
