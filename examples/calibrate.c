@@ -92,8 +92,8 @@ static bool run(const Arguments *a, char **words, GError **error) {
 int main(int argc, char **argv) {
   Arguments a = {0};
   const GOptionEntry entries[] = {
-      {"prompt", 'p', 0, G_OPTION_ARG_FILENAME_ARRAY, &a.prompts,
-       "Prompt of the pictures that have no NAME.txt beside them; several are taken in turn", "TEXT"},
+      {"prompt", 'p', 0, G_OPTION_ARG_FILENAME_ARRAY, &a.prompts, "For pictures without NAME.txt; several in turn",
+       "TEXT"},
       {"limit", 'n', 0, G_OPTION_ARG_INT, &a.most, "At most so many pictures", "N"},
       {"output", 'o', 0, G_OPTION_ARG_FILENAME, &a.out, "Another file than the one beside the model", "FILE"},
       {NULL, 0, 0, 0, NULL, NULL, NULL}};

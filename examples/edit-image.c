@@ -164,15 +164,13 @@ static bool run(const char *model, char **prompts, const char *mask, char **refe
 int main(int argc, char **argv) {
   g_autofree char *model = NULL, *mask = NULL;
   g_auto(GStrv) references = NULL, prompts = NULL;
-  const GOptionEntry entries[] = {{"model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Folder of the model", "FOLDER"},
-                                  {"prompt", 'p', 0, G_OPTION_ARG_FILENAME_ARRAY, &prompts,
-                                   "What to change; given again, each changes the result of the one before", "TEXT"},
-                                  {"mask", 0, 0, G_OPTION_ARG_FILENAME, &mask,
-                                   "The setting mask-path: white is edited, black keeps its bytes", "FILE"},
-                                  {"reference", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &references,
-                                   "The setting references: a picture that the prompt refers to; up to 8, in order",
-                                   "FILE"},
-                                  {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  const GOptionEntry entries[] = {
+      {"model", 'm', 0, G_OPTION_ARG_FILENAME, &model, "Folder of the model", "FOLDER"},
+      {"prompt", 'p', 0, G_OPTION_ARG_FILENAME_ARRAY, &prompts, "What to change; again: change that result", "TEXT"},
+      {"mask", 0, 0, G_OPTION_ARG_FILENAME, &mask, "mask-path: white is edited, black is kept", "FILE"},
+      {"reference", 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &references,
+       "references: a picture the prompt refers to; up to 8", "FILE"},
+      {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status;
   if (!tool_begin(name, "IN OUT [PROPERTY=VALUE ...]",

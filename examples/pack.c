@@ -46,7 +46,7 @@ int main(int argc, char **argv) {
   if (!tool_begin(name, "MODEL FILE [OPTION=VALUE ...]",
                   "  fluxkontext-pack FLUX.1-Kontext-dev kontext.safetensors quantization=fp8\n"
                   "Writes what an engine with these options holds as one file, which model-path\n"
-                  "takes. MODEL is what model-path takes too, vae-path=FILE and the like go with it;\n"
+                  "takes. MODEL is what model-path takes; vae-path=FILE and the like go with it;\n"
                   "loras=FILE:WEIGHT;... are merged into the weights.\n"
                   "Exit: 0 done, 1 an error, 2 usage.",
                   entries, &argc, &argv, &status))

@@ -253,16 +253,14 @@ static const char *sort_arguments(Arguments *a, char **arguments) {
 
 int main(int argc, char **argv) {
   static Arguments a = {.runs = 3};
-  const GOptionEntry entries[] = {{"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
-                                  {"input", 'i', 0, G_OPTION_ARG_FILENAME, &a.input,
-                                   "The picture that was edited; else the one beside the record", "FILE"},
-                                  {"trust", 't', 0, G_OPTION_ARG_NONE, &a.trust,
-                                   "Read model, adapters and pictures where the record says: for records of your own",
-                                   NULL},
-                                  {"report", 'r', 0, G_OPTION_ARG_FILENAME, &a.report,
-                                   "Runs in several modes: report.json and .png in it", "FOLDER"},
-                                  {"runs", 'n', 0, G_OPTION_ARG_INT, &a.runs, "Of each mode of a report (3)", "N"},
-                                  {NULL, 0, 0, 0, NULL, NULL, NULL}};
+  const GOptionEntry entries[] = {
+      {"model", 'm', 0, G_OPTION_ARG_FILENAME, &a.model, "Folder of the model", "FOLDER"},
+      {"input", 'i', 0, G_OPTION_ARG_FILENAME, &a.input, "What was edited; else beside the record", "FILE"},
+      {"trust", 't', 0, G_OPTION_ARG_NONE, &a.trust, "Read files where the record says: your own", NULL},
+      {"report", 'r', 0, G_OPTION_ARG_FILENAME, &a.report, "Runs in several modes: report.json and .png in it",
+       "FOLDER"},
+      {"runs", 'n', 0, G_OPTION_ARG_INT, &a.runs, "Of each mode of a report (3)", "N"},
+      {NULL, 0, 0, 0, NULL, NULL, NULL}};
   g_autoptr(GError) error = NULL;
   int status = 0;
   if (!tool_begin(name, "[RECORD...] [PROPERTY=VALUE ...]",
