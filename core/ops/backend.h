@@ -15,10 +15,12 @@
 
 #include <time.h>
 
-#define FK_BACKEND_ABI 16
+#define FK_BACKEND_ABI 17
 #define FK_MAX_GROUPS 2
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
+#define FK_QUANT_VALUES 1024     /* rows of v under one scale, and of one promotion, in attention of codes */
+#define FK_QUANT_MEAN 64         /* rows of v whose mean it is taken off */
 #define FK_QUANT_PROMOTE 512     /* products of E4M3 codes summed exactly where a row has one scale */
 #define FK_QUANT_MAX_K (1 << 17) /* inner size of products of codes: int8 sums stay below 2^31 */
 #define FK_QUANT_HEAD 1024       /* widest head of quantised attention: its scores are exact in float32 */
@@ -42,7 +44,7 @@ enum {
   FK_CAN_FUSED_GROUP_NORM = 1u << 4, /* group_norm_silu */
   FK_CAN_GRAPH = 1u << 5,            /* graph_begin and graph_end */
   FK_CAN_FP8 = 1u << 6,              /* products of E4M3 codes in linear and linear_fused */
-  FK_CAN_QUANT_ATTENTION = 1u << 7,  /* attention of codes */
+  FK_CAN_QUANT_ATTENTION = 1u << 7,  /* attention of numbers whose queries, keys and values become codes */
   FK_CAN_DEVICE_IMAGES = 1u << 8,    /* pictures in its memory that somebody else allocated */
   FK_CAN_GIVEN_SCALE = 1u << 9,      /* quantize and layer_norm with a given scale */
   FK_CAN_VALUE_CODES = 1u << 10,     /* attention of numbers with values in codes */
@@ -112,21 +114,31 @@ typedef struct {
 /* o = softmax(q k^T * scale + bias) v per head; q, o [Sq, N*E], k, v [Sk, N*E]; o may be q itself.
  * bias: none or float32 [N, Sq + Sk - 1], indexed by (j - i + Sq - 1). causal: j <= i.
  *
- * Quantised, with the three scales given: q and k are codes I8, v codes E4M3, as `quantize` makes them after norm and
- * rotary embedding; q_scale [Sq, N], k_scale and v_scale [ceil(Sk / 128), N] float32: blocks of 128 keys counted from
- * row 0 of k, which is the first row of the joint sequence [text, target, context]. No bias, not causal, E <= 1024.
- * Per head and query, keys in tiles t of 128, the last first, everything float32 but the two sums of products, which
- * are exact:
- *   s_j = (float)(q . k_j) * ((q_scale * k_scale_t) * (scale * log2(e)))
+ * With v_codes, E4M3 [128 ceil(Sk / 128), N*E], and v_scale, [ceil(Sk / 128), N] float32: q, k, v and o are numbers,
+ * no bias, not causal. The two are room that the slot fills with what `quantize` makes of v after norm and rotary
+ * embedding, in whatever order the backend reads it; blocks of keys are counted from row 0 of k, which is the first row
+ * of the joint sequence [text, target, context]. Per head and query, keys in tiles t of 128, the last first, everything
+ * float32 but the sum of products, which is exact:
+ *   s_j = (q . k_j) * (scale * log2(e))
  *   m'  = max(m, max_j s_j);  r = exp2(m - m');  p_j = exp2(s_j - m')
  *   l'  = l * r + sum_j p_j
  *   O'  = O * r + v_scale_t * (float)(sum_j e4m3(256 p_j) * v_j)
  *   o   = O / (256 l)
  *
- * With v_codes, E4M3 [128 ceil(Sk / 128), N*E], and v_scale, [ceil(Sk / 128), N] float32, alone: q, k, v and o are
- * numbers. These two are room that the slot fills: v becomes the codes and scales above, in whatever order the backend
- * reads them; the rest is the same with
- *   s_j = (q . k_j) * (scale * log2(e))
+ * With k_codes, I8 [Sk, N*E], k_scale, [ceil(Sk / 128), N], and v_mean, [N*E], both float32, as well: k_codes and
+ * k_scale are filled from k as `quantize` does it; queries become codes I8 with a scale for each row and head, which the
+ * slot keeps to itself. E <= 1024. Values become codes of what they lie off a mean of 64 of them, one scale for each head
+ * and 1024 rows: v_scale is [ceil(Sk / 1024), N], and per column, rows i in order
+ *   v_mean = (sum_i v[floor(i Sk / 64)]) / 64, i = 0..63;  v_j: the codes of v[j] - v_mean
+ * Tiles as above, of each the first 64 keys and then the others; m begins at -infinity, A, a, O and l at 0:
+ *   f   = (q_scale * (scale * log2(e))) * k_scale_t;  d_j = (float)(q . k_j), exact
+ *   m'  = f * max_j d_j where fma(f, max_j d_j, -m) > 1.75, else m;  r = exp2(m - m')
+ *   w_j = e4m3(exp2(f * d_j - m' + 7))
+ *   A'  = A * r + sum_j w_j * v_j;  a' = a * r + sum_j w_j, exact but for r
+ * after each block b of 1024 keys, M being the m of the block before:
+ *   O'  = O * exp2(M - m) + v_scale_b * (float)A;  l' = l * exp2(M - m) + (float)a;  A' = a' = 0
+ * and at the end
+ *   o   = O / l + v_mean
  *
  * With o_codes, E4M3 [Sq, N*E], the result of any of them leaves as codes: numbers of o's type, followed by `quantize`
  * with given[0] for rows 0..given_rows-1 and given[1] for the others, and the scales o_scale, [Sq] or [Sq, N*E / 128].
@@ -134,8 +146,7 @@ typedef struct {
 /* clang-format on */
 typedef struct {
   FkTensor q, k, v, o, bias;
-  FkTensor q_scale, k_scale, v_scale;
-  FkTensor v_codes;
+  FkTensor k_codes, k_scale, v_codes, v_scale, v_mean; /* not given: everything stays numbers */
   FkTensor o_codes, o_scale;
   float given[2]; /* of o_codes; 0: measured */
   int64_t given_rows;

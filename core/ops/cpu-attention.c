@@ -85,12 +85,8 @@ static void attention_task(const void *data, int64_t task, float *scratch) {
 
 /* Codes have a file of their own. */
 void fk_cpu_attention(FkBackend *be, const FkAttention *a) {
-  if (fk_tensor_given(a->q_scale)) {
-    fk_cpu_attention_quantized(be, a);
-    return;
-  }
   if (fk_tensor_given(a->v_codes)) {
-    fk_cpu_attention_value_codes(be, a);
+    fk_cpu_attention_codes(be, a);
     return;
   }
   FkAttentionOp op = {.a = a, .width = fk_tensor_cols(a->q) / a->heads};

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention on the op line (ops.h): of numbers, of codes, and of numbers with values in codes; results in numbers, or
- * in codes that a kernel gives or that are made of the numbers. libc only. */
+/* Attention on the op line (ops.h): of numbers, and of numbers that become codes, all or the values alone; results in
+ * numbers, or in codes that a kernel gives or that are made of the numbers. libc only. */
 #include "op.h"
 
 /* Shapes that numbers and codes have in common. */
@@ -61,55 +61,42 @@ static double attention_bytes(const FkAttention *a) {
 
 void fk_op_attention(FkBackend *be, const FkAttention *a) {
   check_attention(a);
-  assert(!fk_tensor_given(a->q_scale) && !fk_tensor_given(a->k_scale) && !fk_tensor_given(a->v_scale) &&
-         !fk_tensor_given(a->v_codes));
+  assert(!fk_tensor_given(a->k_codes) && !fk_tensor_given(a->v_codes));
   if (!BEGIN(be, attention_bytes(a))) return;
   count_attention(be, a);
   run_attention(be, a, FK_CAN_FLASH);
 }
 
-/* The codes of *t with one scale for each head of `height` rows, in its place; scales in *scale. */
-static void take_codes(FkBackend *be, FkArena *arena, FkTensor *t, FkTensor *scale, FkDtype dtype, int64_t height,
-                       int64_t heads) {
-  const int64_t rows = fk_tensor_rows(*t);
-  const FkTensor numbers = *t;
-  *t = fk_arena_2d(arena, dtype, rows, fk_tensor_cols(numbers));
-  *scale = fk_arena_2d(arena, FK_F32, (rows + height - 1) / height, heads);
-  fk_op_quantize(be, *t, *scale, numbers);
-}
-
-void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *attention) {
+/* With room for the codes of v and, where `keys`, of k. */
+static void run_coded(FkBackend *be, FkArena *arena, const FkAttention *attention, bool keys) {
   FkAttention a = *attention;
   const size_t mark = fk_arena_mark(arena);
+  const int64_t rows = fk_tensor_rows(a.k), cols = fk_tensor_cols(a.k);
+  const int64_t tiles = (rows + FK_QUANT_BLOCK - 1) / FK_QUANT_BLOCK;
   check_attention(&a);
-  if (!fk_tensor_given(a.q_scale)) take_codes(be, arena, &a.q, &a.q_scale, FK_I8, 1, a.heads);
-  if (!fk_tensor_given(a.k_scale)) take_codes(be, arena, &a.k, &a.k_scale, FK_I8, FK_QUANT_BLOCK, a.heads);
-  if (!fk_tensor_given(a.v_scale)) take_codes(be, arena, &a.v, &a.v_scale, FK_E4M3, FK_QUANT_BLOCK, a.heads);
-  const int64_t width = fk_tensor_cols(a.q) / a.heads;
-  assert(a.q.dtype == FK_I8 && a.k.dtype == FK_I8 && a.v.dtype == FK_E4M3 && width <= FK_QUANT_HEAD);
-  assert(is_block_scale(a.q_scale, a.q, 1, width) && is_block_scale(a.k_scale, a.k, FK_QUANT_BLOCK, width));
-  assert(is_block_scale(a.v_scale, a.v, FK_QUANT_BLOCK, width) && !fk_tensor_given(a.bias) && !a.causal);
-  assert(be->can & FK_CAN_QUANT_ATTENTION);
-  (void)width;
-  if (BEGIN(be, attention_bytes(&a))) {
-    count_attention(be, &a);
-    run_attention(be, &a, FK_CAN_FLASH);
+  assert(!fk_tensor_given(a.bias) && !a.causal && cols / a.heads <= FK_QUANT_HEAD);
+  a.v_codes = fk_arena_2d(arena, FK_E4M3, tiles * FK_QUANT_BLOCK, cols);
+  a.v_scale = fk_arena_2d(arena, FK_F32, keys ? (rows + FK_QUANT_VALUES - 1) / FK_QUANT_VALUES : tiles, a.heads);
+  double codes = bytes_of(a.v_codes);
+  if (keys) {
+    a.k_codes = fk_arena_2d(arena, FK_I8, rows, cols);
+    a.k_scale = fk_arena_2d(arena, FK_F32, tiles, a.heads);
+    a.v_mean = fk_arena_1d(arena, FK_F32, cols);
+    codes += bytes_of(a.k_codes);
   }
-  fk_arena_reset(arena, mark);
-}
-
-void fk_op_attention_value_codes(FkBackend *be, FkArena *arena, const FkAttention *attention) {
-  FkAttention a = *attention;
-  const size_t mark = fk_arena_mark(arena);
-  const int64_t blocks = (fk_tensor_rows(a.k) + FK_QUANT_BLOCK - 1) / FK_QUANT_BLOCK;
-  check_attention(&a);
-  assert(!fk_tensor_given(a.q_scale) && !fk_tensor_given(a.k_scale) && !fk_tensor_given(a.bias) && !a.causal &&
-         (be->can & FK_CAN_VALUE_CODES));
-  a.v_codes = fk_arena_2d(arena, FK_E4M3, blocks * FK_QUANT_BLOCK, fk_tensor_cols(a.v));
-  a.v_scale = fk_arena_2d(arena, FK_F32, blocks, a.heads);
-  if (BEGIN(be, attention_bytes(&a) + 2 * bytes_of(a.v_codes))) {
+  if (begin_op(be, keys ? "attention_quantized" : "attention_value_codes", attention_bytes(&a) + 2 * codes)) {
     count_attention(be, &a);
     run_attention(be, &a, 0);
   }
   fk_arena_reset(arena, mark);
+}
+
+void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *a) {
+  assert(be->can & FK_CAN_QUANT_ATTENTION);
+  run_coded(be, arena, a, true);
+}
+
+void fk_op_attention_value_codes(FkBackend *be, FkArena *arena, const FkAttention *a) {
+  assert(be->can & FK_CAN_VALUE_CODES);
+  run_coded(be, arena, a, false);
 }

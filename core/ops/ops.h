@@ -27,9 +27,8 @@ void fk_op_rms_norm(FkBackend *be, FkTensor y, FkTensor x, FkTensor weight, floa
 void fk_op_rope(FkBackend *be, FkTensor x, FkTensor table, int64_t heads);
 /* FkAttention without scales. */
 void fk_op_attention(FkBackend *be, const FkAttention *a);
-/* FkAttention of codes. q, k and v without scales are numbers: their codes are made first by quantize, one scale for
- * each row and head of q, for each 128 rows and head of k and v. They lie in `arena` meanwhile. The backend has
- * FK_CAN_QUANT_ATTENTION. */
+/* FkAttention of numbers whose queries, keys and values become codes; room for these lies in `arena` meanwhile. No
+ * bias, not causal. The backend has FK_CAN_QUANT_ATTENTION. */
 void fk_op_attention_quantized(FkBackend *be, FkArena *arena, const FkAttention *a);
 /* FkAttention of numbers whose values become codes; room for these lies in `arena` meanwhile. No bias, not causal. The
  * backend has FK_CAN_VALUE_CODES. */
