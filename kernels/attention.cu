@@ -230,6 +230,7 @@ bool aligned(const FkAttention *a) {
 
 cudaError_t fk_cuda_attention(FkCuda *cu, const FkAttention *a) {
   const int heads = (int)a->heads, width = (int)(fk_tensor_cols(a->q) / heads);
+  if (fk_tensor_given(a->k_codes)) return fk_cuda_attention_int8(cu, a);
   if (fk_tensor_given(a->v_codes)) return fk_cuda_attention_value_codes(cu, a);
   const Args args = {.q = (const __nv_bfloat16 *)a->q.data,
                      .k = (const __nv_bfloat16 *)a->k.data,
@@ -256,13 +257,14 @@ cudaError_t fk_cuda_attention(FkCuda *cu, const FkAttention *a) {
   return status == cudaErrorNotSupported ? launch<Plan<512, 1, 1, 2, 32>>(cu, args, heads) : status;
 }
 
-/* Hopper, heads of 128 or 512, no mask; everything else is the basic slot's. With o_codes heads of 128, of values in
- * codes too. */
+/* Hopper, heads of 128 or 512, no mask; everything else is the basic slot's. With o_codes heads of 128, of
+ * operands in codes too. */
 cudaError_t fk_cuda_flash_attention(FkCuda *cu, const FkAttention *a) {
   const int64_t width = fk_tensor_cols(a->q) / a->heads;
   if (cu->arch != 90 || !aligned(a) || a->causal || fk_tensor_given(a->bias)) return cudaErrorNotSupported;
   if (fk_tensor_rows(a->q) == 0 || !(a->scale > 0)) return cudaErrorNotSupported;
   if (fk_tensor_given(a->o_codes) && (width != 128 || !fk_attention_codes_fit(a))) return cudaErrorNotSupported;
+  if (fk_tensor_given(a->k_codes)) return fk_cuda_attention_int8(cu, a);
   if (fk_tensor_given(a->v_codes)) return fk_cuda_attention_value_codes(cu, a);
   if (width == 128) return fk_cuda_attention_sm90(cu, a);
   if (width == 512) return fk_cuda_attention_wide_sm90(cu, a);

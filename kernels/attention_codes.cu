@@ -2,11 +2,8 @@
 /* Attention of numbers whose values become codes (FkAttention.v_codes): heads of 128 by attention_codes_sm90.cuh, other
  * widths by a kernel that follows the definition step by step, for small models. */
 #include "attention_codes_sm90.cuh"
-#include "module.cuh"
 
 namespace {
-
-constexpr int kAnyThreads = 128, kAnyColumns = 4; /* of a thread: heads up to 512 wide */
 
 struct AnyArgs {
   const __nv_bfloat16 *q, *k;
@@ -17,26 +14,6 @@ struct AnyArgs {
   int sk, width;
   float scale; /* times log2(e) */
 };
-
-FK_DEVICE float number_of(uint8_t code) {
-  return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
-}
-
-/* Sum or maximum over the block, in an order that is fixed; all threads get it. */
-template <bool Max> FK_DEVICE float block_fold(float x, float *part) {
-#pragma unroll
-  for (int i = 16; i; i /= 2) {
-    const float other = __shfl_xor_sync(~0u, x, i);
-    x = Max ? fmaxf(x, other) : x + other;
-  }
-  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
-  __syncthreads();
-  x = part[0];
-#pragma unroll
-  for (int i = 1; i < kAnyThreads / 32; i++) x = Max ? fmaxf(x, part[i]) : x + part[i];
-  __syncthreads();
-  return x;
-}
 
 /* One query row of one head a block; a thread has one key of each tile and up to four columns. Bound by latency. */
 __global__ void __launch_bounds__(kAnyThreads) attention_value_codes_any_kernel(const AnyArgs a) {
@@ -102,26 +79,17 @@ cudaError_t launch_any(FkCuda *cu, const FkAttention *a, int width) {
   return cudaGetLastError();
 }
 
+/* 128 values of a head: blockIdx.x, blockIdx.y. Reads 32 KB, writes 16 KB; bound by memory. */
+__global__ void __launch_bounds__(256) attention_value_codes_kernel(const FkAttnCodes a) {
+  code_values<1>(a, blockIdx.x, blockIdx.y);
+}
+
 template <bool Leave> cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) {
-  const FkAttnCodes x = {.q = (const __nv_bfloat16 *)a->q.data,
-                         .k = (const __nv_bfloat16 *)a->k.data,
-                         .v = (const __nv_bfloat16 *)a->v.data,
-                         .ld_q = a->q.ld,
-                         .ld_k = a->k.ld,
-                         .ld_v = a->v.ld,
-                         .o = (__nv_bfloat16 *)a->o.data,
-                         .ld_o = a->o.ld,
-                         .sq = (int)fk_tensor_rows(a->q),
-                         .sk = (int)fk_tensor_rows(a->k),
-                         .heads = (int)a->heads,
-                         .scale = a->scale,
-                         .v_codes = (uint8_t *)a->v_codes.data,
-                         .v_scale = (float *)a->v_scale.data,
-                         .codes = fk_attention_codes_of(cu, a)};
-  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)attention_codes_sm90_kernel<false, Leave>, Plan<false>::kShared));
-  attention_codes_kernel<true><<<dim3((x.sk + 127) / 128, x.heads), 256, 0, cu->stream>>>(x);
+  const FkAttnCodes x = fk_attn_codes_of(cu, a);
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)attention_codes_sm90_kernel<Leave>, kShared));
+  attention_value_codes_kernel<<<dim3((x.sk + 127) / 128, x.heads), 256, 0, cu->stream>>>(x);
   FK_CUDA_TRY(cudaGetLastError());
-  return attention_codes_start<false, Leave>(cu, &x, cu->stream);
+  return attention_codes_start<Leave>(cu, &x, cu->stream);
 }
 
 } // namespace

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Codes of q, k and v for attention_codes_sm90.cuh: int8 with a scale for each row of q and each 128 rows of k, e4m3
- * with a scale for each 128 rows of v, which is also transposed. The module makes those of v alone. */
+/* Codes of k and v for the attention kernels with heads of 128: int8 with a scale for each 128 rows of k; e4m3 with a
+ * scale for each 128 or 1024 rows of v, which is also transposed. What both kinds of such kernels share. */
 #ifndef FK_ATTENTION_CODES_CUH
 #define FK_ATTENTION_CODES_CUH
 
 #include "attention_store.cuh"
+#include "tensormap.cuh"
 
 /* Head h is columns 128 h.. of every row. Pointers are device memory, 16-byte aligned, codes and scales 256-byte; ld in
  * elements. */
@@ -14,12 +15,12 @@ typedef struct {
   __nv_bfloat16 *o;
   int64_t ld_o;
   int sq, sk, heads;
-  float scale;                        /* of the softmax */
-  uint8_t *q_codes, *k_codes;         /* [rows, heads * 128] */
-  uint8_t *v_codes;                   /* [heads * 128, keys padded to 128] */
-  float *q_scale, *k_scale, *v_scale; /* [heads, ld_q_scale], [heads, tiles], [heads, tiles] */
-  int ld_q_scale;
-  FkAttentionCodes codes; /* of the result */
+  float scale;              /* of the softmax */
+  uint8_t *k_codes;         /* [rows, heads * 128] */
+  uint8_t *v_codes;         /* [heads * 128, keys padded to 128] */
+  float *k_scale, *v_scale; /* [heads, tiles of 128 rows], [heads, blocks of 128 or 1024] */
+  float *v_mean;            /* [heads * 128] or NULL */
+  FkAttentionCodes codes;   /* of the result */
 } FkAttnCodes;
 
 /* Where key `key` of a tile of 128 stands in V^T: within 16 keys the order in which a thread of the products' first
@@ -29,7 +30,64 @@ static __host__ __device__ inline int fk_attn_key_place(int key) {
   return (key & ~15) + ((in & 7) >> 1) * 4 + (in >> 3) * 2 + (in & 1);
 }
 
+static inline FkAttnCodes fk_attn_codes_of(FkCuda *cu, const FkAttention *a) {
+  return FkAttnCodes{.q = (const __nv_bfloat16 *)a->q.data,
+                     .k = (const __nv_bfloat16 *)a->k.data,
+                     .v = (const __nv_bfloat16 *)a->v.data,
+                     .ld_q = a->q.ld,
+                     .ld_k = a->k.ld,
+                     .ld_v = a->v.ld,
+                     .o = (__nv_bfloat16 *)a->o.data,
+                     .ld_o = a->o.ld,
+                     .sq = (int)fk_tensor_rows(a->q),
+                     .sk = (int)fk_tensor_rows(a->k),
+                     .heads = (int)a->heads,
+                     .scale = a->scale,
+                     .k_codes = (uint8_t *)a->k_codes.data,
+                     .v_codes = (uint8_t *)a->v_codes.data,
+                     .k_scale = (float *)a->k_scale.data,
+                     .v_scale = (float *)a->v_scale.data,
+                     .v_mean = (float *)a->v_mean.data,
+                     .codes = fk_attention_codes_of(cu, a)};
+}
+
+/* V^T as [keys, 128 columns, heads]; half a tile is a box. */
+static inline bool fk_attn_values_map(const FkCuda *cu, CUtensorMap *map, const FkAttnCodes *x) {
+  const cuuint64_t keys = ((cuuint64_t)x->sk + 127) / 128 * 128;
+  const cuuint64_t dims[3] = {keys, 128, (cuuint64_t)x->heads}, strides[2] = {keys, keys * 128};
+  const cuuint32_t box[3] = {128, 64, 1};
+  return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_UINT8, x->v_codes, 3, dims, strides, box) == cudaSuccess;
+}
+
 namespace {
+
+/* ---- kernels for any width, which follow the definition step by step: one query row of one head a block -----------
+ */
+
+constexpr int kAnyThreads = 128, kAnyColumns = 4; /* of a thread: heads up to 512 wide */
+
+FK_DEVICE float number_of(uint8_t code) {
+  return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
+}
+
+/* Sum or maximum over the block, in an order that is fixed; all threads get it. */
+template <bool Max> FK_DEVICE float block_fold(float x, float *part) {
+#pragma unroll
+  for (int i = 16; i; i /= 2) {
+    const float other = __shfl_xor_sync(~0u, x, i);
+    x = Max ? fmaxf(x, other) : x + other;
+  }
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = part[0];
+#pragma unroll
+  for (int i = 1; i < kAnyThreads / 32; i++) x = Max ? fmaxf(x, part[i]) : x + part[i];
+  __syncthreads();
+  return x;
+}
+
+/* ---- codes --------------------------------------------------------------------------------------------------------
+ */
 
 /* Four floats to e4m3 codes, the first in the lowest byte. */
 FK_DEVICE uint32_t pack_e4m3(float a, float b, float c, float d) {
@@ -50,17 +108,20 @@ FK_DEVICE float block_max(float value) {
   return value;
 }
 
-/* limit / amax and amax / limit; 0 and 1 where amax is next to nothing. */
-FK_DEVICE float code_inverse(float amax, float limit, float *scale) {
+/* limit / amax and amax / limit; 0 and 1 where amax is next to nothing, 0 and NaN where the group is broken. */
+FK_DEVICE float code_inverse(float amax, float limit, float *scale, bool broken = false) {
   const bool empty = amax < 0x1p-100f;
-  *scale = empty ? 1.f : __fdiv_rn(amax, limit);
-  return empty ? 0.f : __fdiv_rn(limit, amax);
+  *scale = broken ? __int_as_float(0x7fc00000) : empty ? 1.f : __fdiv_rn(amax, limit);
+  return empty || broken ? 0.f : __fdiv_rn(limit, amax);
 }
 
 /* Round to nearest even, -127..127; NaN to 0. */
 FK_DEVICE uint32_t code_s8(float x) {
   const float rounded = rintf(x);
   return (uint32_t)(x == x ? (int)fminf(fmaxf(rounded, -127.f), 127.f) : 0) & 0xff;
+}
+FK_DEVICE uint32_t pack_s8(float a, float b, float c, float d) {
+  return code_s8(a) | code_s8(b) << 8 | code_s8(c) << 16 | code_s8(d) << 24;
 }
 
 /* A thread's share of a 128 x 128 block: two items of 4 rows x 8 columns. The rows of an item are those whose codes
@@ -76,97 +137,132 @@ struct Share {
   }
 };
 
-/* x[item][row][column]; rows past `rows` are zeros. */
-FK_DEVICE void load_share(float (&x)[2][4][8], const Share &share, const __nv_bfloat16 *from, int64_t ld, int rows) {
-  uint4 word[2][4];
+/* word[item][row]: 8 columns; rows past `rows` are zeros. */
+FK_DEVICE void load_share(uint4 (&word)[2][4], const Share &share, const __nv_bfloat16 *from, int64_t ld, int rows) {
 #pragma unroll
   for (int i = 0; i < 8; i++) {
     const int row = share.row(i / 4, i % 4);
     word[i / 4][i % 4] = row < rows ? *(const uint4 *)(from + row * ld + share.piece * 8) : make_uint4(0, 0, 0, 0);
   }
+}
+
+/* x[row][column] of item `item` less the means of the columns; rows past `rows` stay zeros. */
+FK_DEVICE void take_share(float (&x)[4][8], const uint4 (&word)[2][4], const Share &share, int item, int rows,
+                          const float (&mean)[8]) {
 #pragma unroll
-  for (int i = 0; i < 8; i++) {
-    const uint32_t w[4] = {word[i / 4][i % 4].x, word[i / 4][i % 4].y, word[i / 4][i % 4].z, word[i / 4][i % 4].w};
+  for (int e = 0; e < 4; e++) {
+    fk_unpack8(word[item][e], x[e]);
+    const bool there = share.row(item, e) < rows;
 #pragma unroll
-    for (int j = 0; j < 4; j++)
-      x[i / 4][i % 4][2 * j] = __uint_as_float(w[j] << 16),
-                          x[i / 4][i % 4][2 * j + 1] = __uint_as_float(w[j] & 0xffff0000u);
+    for (int c = 0; c < 8; c++) x[e][c] = there ? x[e][c] - mean[c] : 0.f;
   }
 }
 
-FK_DEVICE float row_max(const float (&x)[8]) {
+/* NaN is passed over; *broken: there was one. */
+FK_DEVICE float share_max(const uint4 (&word)[2][4], const Share &share, int rows, const float (&mean)[8],
+                          bool *broken) {
   float a = 0.f;
 #pragma unroll
-  for (int i = 0; i < 8; i++) a = fmaxf(a, fabsf(x[i]));
+  for (int item = 0; item < 2; item++) {
+    float x[4][8];
+    take_share(x, word, share, item, rows, mean);
+#pragma unroll
+    for (int i = 0; i < 32; i++) a = fmaxf(a, fabsf(x[i / 8][i % 8])), *broken |= x[i / 8][i % 8] != x[i / 8][i % 8];
+  }
   return a;
 }
 
-FK_DEVICE uint2 codes_s8(const float (&x)[8], float inverse) {
-  uint32_t w[2];
+/* Means of FK_QUANT_MEAN of the values' rows (FkAttention.v_mean), of the columns of a thread's share. */
+FK_DEVICE void value_means(float (&mean)[8], const FkAttnCodes &a, const Share &share, int head) {
+  __shared__ float all[128];
+  if (threadIdx.x < 128) {
+    float sum = 0.f;
+#pragma unroll 16
+    for (int i = 0; i < FK_QUANT_MEAN; i++)
+      sum += __bfloat162float(a.v[(int64_t)i * a.sk / FK_QUANT_MEAN * a.ld_v + head * 128 + threadIdx.x]);
+    all[threadIdx.x] = sum * (1.f / FK_QUANT_MEAN);
+  }
+  __syncthreads();
 #pragma unroll
-  for (int i = 0; i < 2; i++)
-    w[i] = code_s8(x[4 * i] * inverse) | code_s8(x[4 * i + 1] * inverse) << 8 | code_s8(x[4 * i + 2] * inverse) << 16 |
-           code_s8(x[4 * i + 3] * inverse) << 24;
-  return make_uint2(w[0], w[1]);
+  for (int c = 0; c < 8; c++) mean[c] = all[share.piece * 8 + c];
 }
 
-/* One block of 128 rows of one head: blockIdx.z 0 values (one scale, transposed), 1 keys (one scale), 2 queries (a
- * scale for each row). Values: of blockIdx.z 0 alone. 256 threads; reads 32 KB, writes 16 KB; bound by memory. */
-template <bool Values> __global__ void __launch_bounds__(256) attention_codes_kernel(const FkAttnCodes a) {
-  const int block = blockIdx.x, head = blockIdx.y, what = Values ? 0 : blockIdx.z, tiles = (a.sk + 127) / 128;
-  const int rows = min(128, (what == 2 ? a.sq : a.sk) - block * 128);
-  if (rows <= 0) return;
-  const int64_t ld = what == 0 ? a.ld_v : what == 1 ? a.ld_k : a.ld_q;
-  const __nv_bfloat16 *from = (what == 0 ? a.v : what == 1 ? a.k : a.q) + (int64_t)block * 128 * ld + head * 128;
-  const Share share;
-  float x[2][4][8], scale, inverse, amax = 0.f;
-  load_share(x, share, from, ld, rows);
-  if (what == 2) {
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      const int row = share.row(i / 4, i % 4);
-      amax = row_max(x[i / 4][i % 4]);
-#pragma unroll
-      for (int lanes = 8; lanes; lanes /= 2) amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, lanes));
-      inverse = code_inverse(amax, 127.f, &scale);
-      if (row >= rows) continue;
-      if (share.piece == 0) a.q_scale[(int64_t)head * a.ld_q_scale + block * 128 + row] = scale;
-      *(uint2 *)(a.q_codes + ((int64_t)block * 128 + row) * a.heads * 128 + head * 128 + share.piece * 8) =
-          codes_s8(x[i / 4][i % 4], inverse);
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 8; i++) amax = fmaxf(amax, row_max(x[i / 4][i % 4]));
-  amax = block_max(amax);
-  inverse = code_inverse(amax, what == 1 ? 127.f : 448.f, &scale);
-  if (threadIdx.x == 0) (what == 1 ? a.k_scale : a.v_scale)[head * tiles + block] = scale;
-  if (what == 1) {
-#pragma unroll
-    for (int i = 0; i < 8; i++) {
-      const int row = share.row(i / 4, i % 4);
-      if (row < rows)
-        *(uint2 *)(a.k_codes + ((int64_t)block * 128 + row) * a.heads * 128 + head * 128 + share.piece * 8) =
-            codes_s8(x[i / 4][i % 4], inverse);
-    }
-    return;
-  }
-  /* V: [column][place of the key] in words of 4 places; word w of column c stands at w ^ 2 (c / 8), so that neither the
-   * writes of a column nor the reads of 16 bytes meet in one bank. */
+/* Codes of a tile's values: turned[column][place of the key / 4]; word w of column c stands at w ^ 2 (c / 8), so that
+ * neither the writes of a column nor the reads of 16 bytes meet in one bank. */
+FK_DEVICE void store_values(const FkAttnCodes &a, const uint4 (&word)[2][4], const Share &share, const float (&mean)[8],
+                            float inverse, int tile, int head) {
   __shared__ __align__(16) uint32_t turned[128][32];
 #pragma unroll
-  for (int item = 0; item < 2; item++)
+  for (int item = 0; item < 2; item++) {
+    float x[4][8];
+    take_share(x, word, share, item, a.sk - tile * 128, mean);
 #pragma unroll
     for (int c = 0; c < 8; c++)
       turned[share.piece * 8 + c][share.quad[item] ^ (2 * share.piece)] =
-          pack_e4m3(x[item][0][c] * inverse, x[item][1][c] * inverse, x[item][2][c] * inverse, x[item][3][c] * inverse);
+          pack_e4m3(x[0][c] * inverse, x[1][c] * inverse, x[2][c] * inverse, x[3][c] * inverse);
+  }
   __syncthreads();
-  const int64_t keys = (int64_t)tiles * 128;
+  const int64_t keys = (a.sk + 127) / 128 * (int64_t)128;
   for (int i = threadIdx.x; i < 128 * 8; i += 256) {
     const int column = i / 8, piece = column / 8;
     const uint4 w = *(const uint4 *)&turned[column][(i % 8 ^ piece / 2) * 4];
-    *(uint4 *)(a.v_codes + ((int64_t)head * 128 + column) * keys + block * 128 + i % 8 * 16) =
+    *(uint4 *)(a.v_codes + ((int64_t)head * 128 + column) * keys + tile * 128 + i % 8 * 16) =
         piece & 1 ? make_uint4(w.z, w.w, w.x, w.y) : w;
+  }
+}
+
+/* The greatest of one number of each block of a cluster. */
+FK_DEVICE float cluster_max(float value, int blocks) {
+  __shared__ float mine;
+  if (threadIdx.x == 0) mine = value;
+  fk_cluster_arrive(), fk_cluster_wait();
+  for (int i = 0; i < blocks; i++) value = fmaxf(value, fk_cluster_load(&mine, i));
+  fk_cluster_arrive(), fk_cluster_wait(); /* nobody leaves while others read */
+  return value;
+}
+
+/* 128 rows of the values of a head. Tiles: of so many tiles under one scale, which the blocks of a cluster make; all of
+ * them come here, also where no rows are left. More than one: less the means. */
+template <int Tiles> FK_DEVICE void code_values(const FkAttnCodes &a, int tile, int head) {
+  const int blocks = (a.sk + Tiles * 128 - 1) / (Tiles * 128), rows = a.sk - tile * 128;
+  const Share share;
+  uint4 word[2][4];
+  float scale, mean[8] = {};
+  bool broken = false;
+  load_share(word, share, a.v + (int64_t)tile * 128 * a.ld_v + head * 128, a.ld_v, rows);
+  if constexpr (Tiles > 1) value_means(mean, a, share, head);
+  float amax = block_max(share_max(word, share, rows, mean, &broken));
+  if constexpr (Tiles > 1) amax = cluster_max(amax, Tiles);
+  const float inverse = code_inverse(amax, 448.f, &scale);
+  if (threadIdx.x == 0 && tile % Tiles == 0) a.v_scale[head * blocks + tile / Tiles] = scale;
+  if (Tiles > 1 && tile == 0 && threadIdx.x < 16) {
+#pragma unroll
+    for (int c = 0; c < 8; c++) a.v_mean[head * 128 + threadIdx.x * 8 + c] = mean[c];
+  }
+  if (rows > 0) store_values(a, word, share, mean, inverse, tile, head);
+}
+
+/* 128 rows of the keys of a head. */
+FK_DEVICE void code_keys(const FkAttnCodes &a, int tile, int head) {
+  const Share share;
+  uint4 word[2][4];
+  float scale;
+  bool broken = false;
+  load_share(word, share, a.k + (int64_t)tile * 128 * a.ld_k + head * 128, a.ld_k, a.sk - tile * 128);
+  const float none[8] = {};
+  const float amax = block_max(share_max(word, share, a.sk - tile * 128, none, &broken));
+  const float inverse = code_inverse(amax, 127.f, &scale, __syncthreads_or(broken));
+  if (threadIdx.x == 0) a.k_scale[head * ((a.sk + 127) / 128) + tile] = scale;
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    const int64_t row = (int64_t)tile * 128 + share.row(i / 4, i % 4);
+    float x[8];
+    fk_unpack8(word[i / 4][i % 4], x);
+#pragma unroll
+    for (int j = 0; j < 8; j++) x[j] *= inverse;
+    if (row < a.sk)
+      *(uint2 *)(a.k_codes + row * a.heads * 128 + head * 128 + share.piece * 8) =
+          make_uint2(pack_s8(x[0], x[1], x[2], x[3]), pack_s8(x[4], x[5], x[6], x[7]));
   }
 }
 

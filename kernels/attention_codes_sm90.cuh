@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Attention forward in 8 bits for Hopper, head width 128: values of e4m3 codes with float32 sums promoted after every
- * 128 keys, and scores of int8 codes (exact in 32 bits; Codes) or of bfloat16 numbers. Tiles of 128 keys are part of
- * the format (core/ops/backend.h), so a row's result depends on its own operands alone. The module has scores of
- * numbers; int8 scores, with the pass that makes their codes, are no faster than bfloat16 (docs/speed.md, "8 bits") and
- * stay in tests/gpu/lab-attention.cu.
+/* Attention forward for Hopper, head width 128, of bfloat16 numbers whose values are e4m3 codes, with float32 sums
+ * promoted after every 128 keys. Tiles of 128 keys are part of the format (core/ops/backend.h), so a row's result
+ * depends on its own operands alone.
  *
  * The scheme is that of attention_sm90.cu: two warpgroups of 64 query rows and one that only starts copies; the scores
  * of the next tile and the products of this one are in flight while the other warpgroup computes its softmax; tiles go
  * from the end of the keys to the front. What differs:
- * - An accumulator of int32 plus 0x4B400000 is the float 12582912 + s: the conversion costs one addition and folds into
- *   the softmax' multiply-add.
- * - Queries that are numbers stay in shared memory, until the scores of their last keys are there: beside the second
- *   accumulator there are no registers for them.
+ * - Queries stay in shared memory, until the scores of their last keys are there: beside the second accumulator there
+ *   are no registers for them.
  * - The reference of a row is its running maximum, not a lazy bound: e4m3 holds 256 p up to 448 only.
  * - P leaves the softmax as e4m3 in the order of its registers; the keys of V stand in that order (fk_attn_key_place).
  */
@@ -19,36 +15,25 @@
 #define FK_ATTENTION_CODES_SM90_CUH
 
 #include "attention_codes.cuh"
-#include "attention_store.cuh"
-#include "tensormap.cuh"
 
 namespace {
 
 constexpr int kKeys = 128, kGroups = 2, kCluster = 2;
 constexpr int kThreads = (kGroups + 1) * 128, kRows = kGroups * 64;
-constexpr int kVBytes = 128 * 128; /* one tile of V^T */
-template <bool Codes> struct Plan {
-  static constexpr int kQBytes = 64 * 128 * (Codes ? 1 : 2); /* one warpgroup's queries */
-  static constexpr int kKBytes = 128 * 128 * (Codes ? 1 : 2), kKStages = Codes ? 4 : 3, kVStages = 4;
-  static constexpr int kK = kGroups * kQBytes, kV = kK + kKStages * kKBytes, kBars = kV + kVStages * kVBytes;
-  /* Barriers, 8 bytes each: Q full, Q free [kGroups each], K full, K free, V full, V free [stages each]. 1024: room to
-   * align the base. */
-  static constexpr int kShared = kBars + 8 * (2 * kGroups + 2 * kKStages + 2 * kVStages) + 1024;
-  static_assert(kShared <= 232448, "shared memory");
-};
-constexpr float kMagic = 12582912.f; /* 1.5 * 2^23 = bits 0x4B400000 */
-constexpr float kPShift = 8.f;       /* codes are of 2^8 p */
+constexpr int kVBytes = 128 * 128;    /* one tile of V^T */
+constexpr int kQBytes = 64 * 128 * 2; /* one warpgroup's queries */
+constexpr int kKBytes = 128 * 128 * 2, kKStages = 3, kVStages = 4;
+constexpr int kK = kGroups * kQBytes, kV = kK + kKStages * kKBytes, kBars = kV + kVStages * kVBytes;
+/* Barriers, 8 bytes each: Q full, Q free [kGroups each], K full, K free, V full, V free [stages each]. 1024: room to
+ * align the base. */
+constexpr int kShared = kBars + 8 * (2 * kGroups + 2 * kKStages + 2 * kVStages) + 1024;
+static_assert(kShared <= 232448, "shared memory");
+constexpr float kPShift = 8.f; /* codes are of 2^8 p */
 
 /* m64n128k32: A from registers, B K-major in shared memory. */
 #define FK_R8(i)                                                                                                       \
   "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]),          \
       "+r"(d[i + 7])
-FK_DEVICE void wgmma_s8(int (&d)[64], const uint32_t *a, uint64_t b, int keep) {
-  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
-               "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {" FK_LIST_128 "}, {%64, %65, %66, %67}, %68, p;\n}"
-               : FK_R8(0), FK_R8(8), FK_R8(16), FK_R8(24), FK_R8(32), FK_R8(40), FK_R8(48), FK_R8(56)
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));
-}
 FK_DEVICE void wgmma_e4m3(float (&d)[64], const uint32_t *a, uint64_t b, int keep) {
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
                "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" FK_LIST_128
@@ -85,30 +70,23 @@ struct Walk {
   __device__ __forceinline__ int row() const { return (tile % tiles * kCluster + rank) * kRows; }
 };
 
-/* Copies of every K tile (rows are keys); each block of the pair brings one half of it to both: half of the keys'
- * codes, or half of the columns of their numbers. One thread. */
-template <bool Codes>
+/* Copies of every K tile (rows are keys); each block of the pair brings half of the columns to both. One thread. */
 FK_DEVICE void load_keys(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles) {
-  using P = Plan<Codes>;
-  FkRing<P::kKStages> ring;
+  FkRing<kKStages> ring;
   for (; walk.valid(); walk.next()) {
     const int head = walk.head();
     for (int j = tiles - 1; j >= 0; j--, ring.next()) {
-      const uint32_t at = to + ring.stage * P::kKBytes + walk.rank * (P::kKBytes / 2), bar = full + 8 * ring.stage;
+      const uint32_t at = to + ring.stage * kKBytes + walk.rank * (kKBytes / 2), bar = full + 8 * ring.stage;
       fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
-      fk_mbar_expect(bar, P::kKBytes);
-      if (Codes)
-        fk_tma_multicast_3d(at, map, bar, 3, 0, j * kKeys + walk.rank * 64, head, FK_L2_EVICT_LAST);
-      else
-        fk_tma_multicast_3d(at, map, bar, 3, 0, j * kKeys, 2 * head + walk.rank, FK_L2_EVICT_LAST);
+      fk_mbar_expect(bar, kKBytes);
+      fk_tma_multicast_3d(at, map, bar, 3, 0, j * kKeys, 2 * head + walk.rank, FK_L2_EVICT_LAST);
     }
   }
 }
 
 /* The same of V^T tiles (rows are columns of V). */
-template <int Stages>
 FK_DEVICE void load_values(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles) {
-  FkRing<Stages> ring;
+  FkRing<kVStages> ring;
   for (; walk.valid(); walk.next()) {
     const int head = walk.head();
     for (int j = tiles - 1; j >= 0; j--, ring.next()) {
@@ -121,31 +99,20 @@ FK_DEVICE void load_values(const CUtensorMap *map, uint32_t to, uint32_t full, u
 }
 
 /* Copies of the queries, one warpgroup's rows at a time, as soon as it has done with the last ones. */
-template <bool Codes>
 FK_DEVICE void load_queries(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk) {
-  constexpr int kQBytes = Plan<Codes>::kQBytes;
   for (int parity = 0; walk.valid(); walk.next(), parity ^= 1) {
     for (int w = 0; w < kGroups; w++) {
       fk_mbar_wait(empty + 8 * w, parity ^ 1);
       fk_mbar_expect(full + 8 * w, kQBytes);
-      fk_tma_load_3d(to + w * kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, (Codes ? 1 : 2) * walk.head(),
-                     FK_L2_EVICT_FIRST);
+      fk_tma_load_3d(to + w * kQBytes, map, full + 8 * w, 0, walk.row() + w * 64, 2 * walk.head(), FK_L2_EVICT_FIRST);
     }
   }
 }
 
-/* A operands of a warpgroup's queries: k step i is bytes 32 i..32 i + 31 of a row of 128; piece c of row r stands at
- * c ^ r % 8. */
-FK_DEVICE void take_queries(uint32_t (&q)[4][4], uint32_t at) {
-  const int row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 16, piece = threadIdx.x % 32 / 16;
-#pragma unroll
-  for (int i = 0; i < 4; i++) fk_ldmatrix_x4(q[i], at + row * 128 + ((i * 2 + piece) ^ row % 8) * 16);
-}
-
-/* What a thread keeps of its two rows (g and g + 8): scale of the queries' codes times the softmax', running maximum in
- * units of log2 and its part of the sum of 2^8 p. */
+/* What a thread keeps of its two rows (g and g + 8): running maximum in units of log2 and its part of the sum of
+ * 2^8 p. */
 struct Rows {
-  float scale[2], top[2], sum[2];
+  float top[2], sum[2];
 };
 
 /* The new reference of row r, whose scores in this tile reach `top`, in units of log2. alpha: what earlier sums and
@@ -183,14 +150,9 @@ FK_DEVICE float top_float(const int (&s)[64], int r) {
   return fmaxf(a, b);
 }
 
-/* s: scores, int32 or the bits of float32, become 2^8 p, float. Returns whether any of a warp's rows has another alpha
- * than 1. valid: keys of this tile that exist. */
-template <bool Codes, bool Fresh>
-FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&alpha)[2], float k_scale, int valid) {
-  if (Codes) {
-#pragma unroll
-    for (int i = 0; i < 64; i++) s[i] += 0x4B400000;
-  }
+/* s: scores, the bits of float32, become 2^8 p. Returns whether any of a warp's rows has another alpha than 1. valid:
+ * keys of this tile that exist. */
+template <bool Fresh> FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&alpha)[2], float scale, int valid) {
   if (Fresh && valid < kKeys) {
     const int column = 2 * (threadIdx.x % 4);
 #pragma unroll
@@ -198,18 +160,17 @@ FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&alpha)[2], float k_scal
       if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = __float_as_int(-INFINITY);
   }
   bool moved = false;
-  float scale[2], bias[2];
+  float bias[2];
   int word[2] = {top_word(s, 0), top_word(s, 1)};
-  if (!Codes && __any_sync(~0u, word[0] <= 0 || word[1] <= 0)) /* negative floats have the order of integers reversed */
+  if (__any_sync(~0u, word[0] <= 0 || word[1] <= 0)) /* negative floats have the order of integers reversed */
     word[0] = __float_as_int(top_float(s, 0)), word[1] = __float_as_int(top_float(s, 1));
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     float a = __int_as_float(word[r]);
     a = fmaxf(a, __shfl_xor_sync(~0u, a, 1));
     a = fmaxf(a, __shfl_xor_sync(~0u, a, 2));
-    scale[r] = Codes ? rows.scale[r] * k_scale : rows.scale[r];
-    moved |= raise<Fresh>(rows, alpha, r, Codes ? (a - kMagic) * scale[r] : a * scale[r]);
-    bias[r] = Codes ? fmaf(-kMagic, scale[r], kPShift - rows.top[r]) : kPShift - rows.top[r];
+    moved |= raise<Fresh>(rows, alpha, r, a * scale);
+    bias[r] = kPShift - rows.top[r];
   }
   if (!Fresh) {
     moved = __any_sync(~0u, moved);
@@ -219,7 +180,7 @@ FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&alpha)[2], float k_scal
 #pragma unroll
   for (int i = 0; i < 64; i++) {
     const int r = (i >> 1) & 1;
-    const float x = fk_exp2(fmaf(__int_as_float(s[i]), scale[r], bias[r]));
+    const float x = fk_exp2(fmaf(__int_as_float(s[i]), scale, bias[r]));
     sum[r][i & 1] += x;
     s[i] = __float_as_int(x);
   }
@@ -239,29 +200,26 @@ FK_DEVICE void pack(uint32_t (&p)[16], const int (&s)[64]) {
 }
 
 /* Tile 128 queries x 128 keys in clusters of 2; 384 threads; registers 168 at entry, then 240 in the two warpgroups
- * that compute and 24 in the one that copies. Exponentials take 1024 clocks a tile, products 1024 with int8 and 1536
- * with bfloat16 scores, everything else of the softmax about 800 issue slots: bound by how well the two warpgroups
- * cover each other. */
-template <bool Codes, bool Leave = false>
+ * that compute and 24 in the one that copies. Exponentials take 1024 clocks a tile, products 1536, everything
+ * else of the softmax about 800 issue slots: bound by how well the two warpgroups cover each other. */
+template <bool Leave>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_codes_sm90_kernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
                                 const __grid_constant__ CUtensorMap map_v, const FkAttnCodes args) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  using P = Plan<Codes>;
   extern __shared__ char shared[];
-  const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, bars = base + P::kBars;
+  const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, bars = base + kBars;
   const uint32_t q_full = bars, q_free = q_full + 8 * kGroups, k_full = q_free + 8 * kGroups,
-                 k_free = k_full + 8 * P::kKStages, v_full = k_free + 8 * P::kKStages,
-                 v_free = v_full + 8 * P::kVStages;
+                 k_free = k_full + 8 * kKStages, v_full = k_free + 8 * kKStages, v_free = v_full + 8 * kVStages;
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
   const int lane = threadIdx.x % 32, tiles = (args.sk + kKeys - 1) / kKeys;
   Walk walk(args, fk_cluster_rank());
 
   if (threadIdx.x == 0) {
     for (int w = 0; w < kGroups; w++) fk_mbar_init(q_full + 8 * w, 1), fk_mbar_init(q_free + 8 * w, 4);
-    for (int i = 0; i < P::kKStages; i++)
+    for (int i = 0; i < kKStages; i++)
       fk_mbar_init(k_full + 8 * i, 1), fk_mbar_init(k_free + 8 * i, 4 * kGroups * kCluster);
-    for (int i = 0; i < P::kVStages; i++)
+    for (int i = 0; i < kVStages; i++)
       fk_mbar_init(v_full + 8 * i, 1), fk_mbar_init(v_free + 8 * i, 4 * kGroups * kCluster);
     fk_fence_mbar_init();
   }
@@ -270,21 +228,20 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   if (group == kGroups) {
     fk_regs_dec<24>();
-    if (warp == 0 && lane == 0) load_keys<Codes>(&map_k, base + P::kK, k_full, k_free, walk, tiles);
-    if (warp == 1 && lane == 0) load_values<P::kVStages>(&map_v, base + P::kV, v_full, v_free, walk, tiles);
-    if (warp == 2 && lane == 0) load_queries<Codes>(&map_q, base, q_full, q_free, walk);
+    if (warp == 0 && lane == 0) load_keys(&map_k, base + kK, k_full, k_free, walk, tiles);
+    if (warp == 1 && lane == 0) load_values(&map_v, base + kV, v_full, v_free, walk, tiles);
+    if (warp == 2 && lane == 0) load_queries(&map_q, base, q_full, q_free, walk);
     __syncwarp();
   } else {
     fk_regs_inc<240>();
-    const uint64_t q_desc = fk_desc(base + group * P::kQBytes), k_desc = fk_desc(base + P::kK),
-                   v_desc = fk_desc(base + P::kV);
+    const uint64_t q_desc = fk_desc(base + group * kQBytes), k_desc = fk_desc(base + kK), v_desc = fk_desc(base + kV);
     const int last = args.sk - (tiles - 1) * kKeys, turn = 1 + group, other = 1 + (group + 1) % kGroups;
     float o[64], acc[64], alpha[2];
     int s[64];
-    uint32_t p[16], q[4][4]; /* q: Codes alone */
+    uint32_t p[16];
     Rows rows;
-    FkRing<P::kKStages> k_ring;
-    FkRing<P::kVStages> v_ring;
+    FkRing<kKStages> k_ring;
+    FkRing<kVStages> v_ring;
     int q_parity = 0;
 
     auto release = [&](uint32_t bar) {
@@ -293,36 +250,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     auto queries_free = [&]() {
       if (lane == 0) fk_mbar_arrive(q_free + 8 * group);
     };
-    auto queries_take = [&]() {
-      fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1;
-      rows.scale[0] = rows.scale[1] = args.scale;
-      if (!Codes) return;
-      take_queries(q, base + group * P::kQBytes);
-      fk_fence_async(), __syncwarp(); /* every lane has read before the next copy may write here */
-      queries_free();
-      const int row = walk.row() + group * 64 + warp * 16 + lane / 4;
-#pragma unroll
-      for (int r = 0; r < 2; r++)
-        rows.scale[r] = row + 8 * r < args.sq
-                            ? __ldg(args.q_scale + (int64_t)walk.head() * args.ld_q_scale + row + 8 * r) * args.scale
-                            : 0.f;
-    };
+    auto queries_take = [&]() { fk_mbar_wait(q_full + 8 * group, q_parity), q_parity ^= 1; };
     auto scores_start = [&]() {
       hold(s);
-      const uint64_t k = k_desc + k_ring.stage * (P::kKBytes >> 4);
-      if (Codes) {
+      const uint64_t k = k_desc + k_ring.stage * (kKBytes >> 4);
+      fk_wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < 4; i++) fk_wgmma_hold(q[i]);
-        fk_wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < 4; i++) wgmma_s8(s, q[i], k + i * FK_DESC_K_STEP, i > 0);
-      } else {
-        fk_wgmma_fence();
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-          wgmma_bf16(s, q_desc + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP,
-                     k + (i / 4) * (kKeys * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
-      }
+      for (int i = 0; i < 8; i++)
+        wgmma_bf16(s, q_desc + (i / 4) * (64 * 128 >> 4) + (i % 4) * FK_DESC_K_STEP,
+                   k + (i / 4) * (kKeys * 128 >> 4) + (i % 4) * FK_DESC_K_STEP, i > 0);
       fk_wgmma_commit();
     };
     auto scores_done = [&]() {
@@ -380,19 +316,19 @@ __global__ void __launch_bounds__(kThreads, 1)
       scores_start();
       fk_wgmma_wait<0>();
       scores_done();
-      if (!Codes && tiles == 1) queries_free();
-      softmax<Codes, true>(s, rows, alpha, Codes ? __ldg(args.k_scale + walk.head() * tiles + tiles - 1) : 1.f, last);
+      if (tiles == 1) queries_free();
+      softmax<true>(s, rows, alpha, args.scale, last);
       pack(p, s);
       clear();
     }
     while (walk.valid()) {
       int head = walk.head();
-      const float *k_scale = args.k_scale + head * tiles, *v_scale = args.v_scale + head * tiles;
+      const float *v_scale = args.v_scale + head * tiles;
       for (int left = tiles - 1; left > 0; left--) {
-        const float ks = Codes ? __ldg(k_scale + left - 1) : 1.f, vs = __ldg(v_scale + left);
+        const float vs = __ldg(v_scale + left);
         step();
-        if (!Codes && left == 1) queries_free(); /* these were the scores of their last keys */
-        const bool moved = softmax<Codes, false>(s, rows, alpha, ks, kKeys);
+        if (left == 1) queries_free(); /* these were the scores of their last keys */
+        const bool moved = softmax<false>(s, rows, alpha, args.scale, kKeys);
         rescale(moved);
         products_done();
         pack(p, s);
@@ -402,11 +338,10 @@ __global__ void __launch_bounds__(kThreads, 1)
       const float sum[2] = {rows.sum[0], rows.sum[1]}, vs = __ldg(v_scale);
       walk.next();
       if (walk.valid()) {
-        const float ks = Codes ? __ldg(args.k_scale + walk.head() * tiles + tiles - 1) : 1.f;
         queries_take();
         step();
-        if (!Codes && tiles == 1) queries_free();
-        softmax<Codes, true>(s, rows, alpha, ks, last);
+        if (tiles == 1) queries_free();
+        softmax<true>(s, rows, alpha, args.scale, last);
         products_done();
         pack(p, s);
       } else {
@@ -425,32 +360,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-/* [128 bytes, rows, heads] of codes; box of `box_rows` rows. */
-bool codes_map(const FkCuda *cu, CUtensorMap *map, const void *base, int64_t ld, int rows, int heads, int box_rows) {
-  const cuuint64_t dims[3] = {128, (cuuint64_t)rows, (cuuint64_t)heads}, strides[2] = {(cuuint64_t)ld, 128};
-  const cuuint32_t box[3] = {128, (cuuint32_t)box_rows, 1};
-  return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_UINT8, base, 3, dims, strides, box) == cudaSuccess;
-}
-
-/* V^T: [keys, 128 columns, heads]. */
-bool values_map(const FkCuda *cu, CUtensorMap *map, const void *base, int64_t keys, int heads) {
-  const cuuint64_t dims[3] = {(cuuint64_t)keys, 128, (cuuint64_t)heads},
-                   strides[2] = {(cuuint64_t)keys, (cuuint64_t)keys * 128};
-  const cuuint32_t box[3] = {128, 64, 1};
-  return fk_tensor_map(cu, map, CU_TENSOR_MAP_DATA_TYPE_UINT8, base, 3, dims, strides, box) == cudaSuccess;
-}
-
-/* Asynchronous; the kernel has been made ready for Plan<Codes>::kShared bytes, its codes have been made. */
-template <bool Codes, bool Leave = false>
-cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x, cudaStream_t stream) {
+/* Asynchronous; the kernel has been made ready for kShared bytes, its codes have been made. */
+template <bool Leave> cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x, cudaStream_t stream) {
   CUtensorMap map_q, map_k, map_v;
-  const int tiles = (x->sk + 127) / 128;
-  const bool maps = Codes ? codes_map(cu, &map_q, x->q_codes, (int64_t)x->heads * 128, x->sq, x->heads, 64) &&
-                                codes_map(cu, &map_k, x->k_codes, (int64_t)x->heads * 128, x->sk, x->heads, 64)
-                          : fk_tensor_map_heads(cu, &map_q, x->q, x->ld_q, x->sq, 2 * x->heads, 64, 2) == cudaSuccess &&
-                                fk_tensor_map_heads(cu, &map_k, x->k, x->ld_k, x->sk, 2 * x->heads, kKeys,
-                                                    2 / kCluster) == cudaSuccess;
-  if (!maps || !values_map(cu, &map_v, x->v_codes, (int64_t)tiles * 128, x->heads)) return cudaErrorInvalidValue;
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_q, x->q, x->ld_q, x->sq, 2 * x->heads, 64, 2));
+  FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_k, x->k, x->ld_k, x->sk, 2 * x->heads, kKeys, 2 / kCluster));
+  if (!fk_attn_values_map(cu, &map_v, x)) return cudaErrorInvalidValue;
   FkAttnCodes args = *x;
   args.scale *= 1.4426950408889634f; /* log2(e) */
   const int work = (x->sq + kRows * kCluster - 1) / (kRows * kCluster) * x->heads * kCluster;
@@ -459,9 +374,9 @@ cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x, cudaSt
   attribute.val.clusterDim.x = kCluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(min(work, cu->sms / kCluster * kCluster)), config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = Plan<Codes>::kShared, config.stream = stream;
+  config.dynamicSmemBytes = kShared, config.stream = stream;
   config.attrs = &attribute, config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, attention_codes_sm90_kernel<Codes, Leave>, map_q, map_k, map_v, args);
+  return cudaLaunchKernelEx(&config, attention_codes_sm90_kernel<Leave>, map_q, map_k, map_v, args);
 }
 
 } // namespace

@@ -267,7 +267,7 @@ bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   be->dtype = FK_BF16;
   /* Elsewhere products of codes would be slower than those of numbers. */
   be->can |= FK_CAN_DEVICE_IMAGES | FK_CAN_WEIGHT_CODES | (cu->arch >= 90 ? FK_CAN_DEPENDENT_LAUNCH : 0) |
-             (cu->arch == 90 ? FK_CAN_FP8 | FK_CAN_VALUE_CODES | FK_CAN_GIVEN_SCALE : 0);
+             (cu->arch == 90 ? FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_VALUE_CODES | FK_CAN_GIVEN_SCALE : 0);
   return true;
 }
 

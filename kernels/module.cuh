@@ -153,7 +153,8 @@ cudaError_t fk_cuda_linear(FkCuda *cu, const FkLinear *l, int groups = 1);
 /* attention.cu. The result of a row depends on neither the run nor the machine nor which other rows are asked for. */
 cudaError_t fk_cuda_attention(FkCuda *cu, const FkAttention *a);
 cudaError_t fk_cuda_flash_attention(FkCuda *cu, const FkAttention *a);
-/* attention_codes.cu, for fk_cuda_attention: values in codes. */
+/* For both of them. attention_int8.cu: queries, keys and values in codes; attention_codes.cu: values alone. */
+cudaError_t fk_cuda_attention_int8(FkCuda *cu, const FkAttention *a);
 cudaError_t fk_cuda_attention_value_codes(FkCuda *cu, const FkAttention *a);
 /* For fk_cuda_flash_attention, which has checked everything: heads of 128, of 512. */
 cudaError_t fk_cuda_attention_sm90(FkCuda *cu, const FkAttention *a);

@@ -172,6 +172,16 @@ template <int Count> FK_DEVICE void fk_regs_dec() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Count));
 }
 
+/* *at of block `rank` of the cluster; `at` is in shared memory. */
+FK_DEVICE float fk_cluster_load(const float *at, int rank) {
+  float value;
+  asm volatile("{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %1, %2;\nld.shared::cluster.f32 %0, [there];\n}"
+               : "=f"(value)
+               : "r"(fk_smem(at)), "r"(rank)
+               : "memory");
+  return value;
+}
+
 FK_DEVICE uint32_t fk_cluster_rank() {
   uint32_t rank;
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));

@@ -241,14 +241,19 @@ static const LinearCase linear_cases[] = {
      .decode = 1},
 };
 
-/* packed: q, k, v are columns of one matrix and the result replaces q. general: the basic slot. value_codes: v in E4M3.
- */
+/* Which operands of attention become codes. */
+typedef enum { OF_NUMBERS, OF_VALUE_CODES, OF_CODES } Coded;
+
+/* packed: q, k, v are columns of one matrix and the result replaces q. general: the basic slot. sharp: factor of the
+ * scores. mean: of the values, in their deviations. */
 typedef struct {
   int64_t sq, sk, heads, width;
-  bool causal, bias, packed, general, value_codes;
+  bool causal, bias, packed, general;
+  Coded coded;
   int sample;
   bool timed;
   int encode, decode;
+  double sharp, mean;
 } AttentionCase;
 
 static const AttentionCase attention_cases[] = {
@@ -265,16 +270,36 @@ static const AttentionCase attention_cases[] = {
     {1, 65, 2, 512},
     {130, 300, 3, 512},
     {128, 128, 1, 512, .packed = true, .general = true},
-    {320, 320, 2, 128, .value_codes = true},
-    {1, 1, 1, 128, .value_codes = true},
-    {129, 128, 2, 128, .value_codes = true},
-    {577, 577, 2, 128, .packed = true, .value_codes = true},
-    {200, 450, 3, 128, .packed = true, .value_codes = true},
-    {70, 300, 2, 48, .value_codes = true},
-    {1, 65, 2, 512, .value_codes = true},
-    {8704, 8704, 24, 128, .packed = true, .value_codes = true, .sample = SAMPLE, .timed = true},
-    {4608, 8704, 24, 128, .value_codes = true, .sample = SAMPLE, .timed = true},
-    {2560, 2560, 24, 128, .value_codes = true, .sample = SAMPLE, .timed = true},
+    {320, 320, 2, 128, .coded = OF_VALUE_CODES},
+    {1, 1, 1, 128, .coded = OF_VALUE_CODES},
+    {129, 128, 2, 128, .coded = OF_VALUE_CODES},
+    {577, 577, 2, 128, .packed = true, .coded = OF_VALUE_CODES},
+    {200, 450, 3, 128, .packed = true, .coded = OF_VALUE_CODES},
+    {70, 300, 2, 48, .coded = OF_VALUE_CODES},
+    {1, 65, 2, 512, .coded = OF_VALUE_CODES},
+    {8704, 8704, 24, 128, .packed = true, .coded = OF_VALUE_CODES, .sample = SAMPLE, .timed = true},
+    {4608, 8704, 24, 128, .coded = OF_VALUE_CODES, .sample = SAMPLE, .timed = true},
+    {2560, 2560, 24, 128, .coded = OF_VALUE_CODES, .sample = SAMPLE, .timed = true},
+    {1, 1, 1, 128, .coded = OF_CODES},
+    {63, 65, 2, 128, .coded = OF_CODES},
+    {65, 63, 2, 128, .coded = OF_CODES},
+    {193, 64, 1, 128, .coded = OF_CODES},
+    {300, 256, 3, 128, .coded = OF_CODES},
+    {300, 777, 3, 128, .coded = OF_CODES},
+    {577, 577, 2, 128, .packed = true, .coded = OF_CODES},
+    {200, 1100, 2, 128, .packed = true, .coded = OF_CODES, .sharp = 4},
+    {64, 1024, 1, 128, .coded = OF_CODES},
+    {193, 2113, 2, 128, .coded = OF_CODES},
+    {130, 900, 2, 128, .coded = OF_CODES, .sharp = 2, .mean = 3},
+    {70, 300, 2, 48, .coded = OF_CODES},
+    {9, 1100, 2, 48, .coded = OF_CODES, .sharp = 4, .mean = 1},
+    {1, 65, 2, 512, .coded = OF_CODES},
+    {512, 8704, 2, 128, .coded = OF_CODES, .mean = 1, .sample = SAMPLE},
+    {512, 8704, 2, 128, .coded = OF_CODES, .mean = 3, .sample = SAMPLE},
+    {512, 8704, 2, 128, .coded = OF_CODES, .sharp = 3, .mean = 1, .sample = SAMPLE},
+    {8704, 8704, 24, 128, .packed = true, .coded = OF_CODES, .sample = SAMPLE, .timed = true},
+    {4608, 8704, 24, 128, .coded = OF_CODES, .sample = SAMPLE, .timed = true},
+    {2560, 2560, 24, 128, .coded = OF_CODES, .sample = SAMPLE, .timed = true},
     {2560, 2560, 24, 128, .sample = SAMPLE, .timed = true},
     {8704, 8704, 24, 128, .sample = SAMPLE, .timed = true},
     {4096, 4096, 1, 512, .sample = SAMPLE, .timed = true},

@@ -28,10 +28,10 @@ static const LinearCase linear_cases[] = {
     {"feed-forward up, 512x512", {512, 2048}, 12288, 3072, .timed = true},
 };
 
-/* first: rows under the first scale. */
+/* first: rows under the first scale. value_codes, codes: v becomes codes, everything does. */
 typedef struct {
   int64_t sq, sk, heads, width, first;
-  bool packed, value_codes, general, timed;
+  bool packed, value_codes, codes, general, timed;
 } AttentionCase;
 
 static const AttentionCase attention_cases[] = {
@@ -45,9 +45,17 @@ static const AttentionCase attention_cases[] = {
     {577, 577, 2, 128, 77, .packed = true, .value_codes = true},
     {200, 450, 3, 128, 0, .packed = true, .value_codes = true},
     {70, 300, 2, 48, 7, .value_codes = true, .general = true},
+    {1, 1, 1, 128, 0, .codes = true},
+    {63, 65, 2, 128, 63, .codes = true},
+    {65, 63, 2, 128, 1, .codes = true},
+    {300, 777, 3, 128, 7, .packed = true, .codes = true},
+    {577, 577, 2, 128, 77, .packed = true, .codes = true},
+    {70, 300, 2, 48, 7, .codes = true, .general = true},
     {8704, 8704, 24, 128, 512, .packed = true, .timed = true},
     {8704, 8704, 24, 128, 512, .packed = true, .value_codes = true, .timed = true},
+    {8704, 8704, 24, 128, 512, .packed = true, .codes = true, .timed = true},
     {2560, 2560, 24, 128, 512, .packed = true, .timed = true},
+    {2560, 2560, 24, 128, 512, .packed = true, .codes = true, .timed = true},
 };
 
 enum { OUTPUTS = 6 };
@@ -70,6 +78,8 @@ static void issue(const Job *j, FkArena *arena) {
   FkBackend *be = side[GPU];
   if (j->groups)
     fk_op_linear(be, arena, j->linear, j->groups);
+  else if (fk_tensor_given(j->attention.k_codes))
+    fk_op_attention_quantized(be, arena, &j->attention);
   else if (fk_tensor_given(j->attention.v_codes))
     fk_op_attention_value_codes(be, arena, &j->attention);
   else
@@ -225,7 +235,10 @@ static void attention_case(const AttentionCase *c, bool timing) {
   const int64_t d = c->heads * c->width, blocks = (c->sk + 127) / 128;
   Job j = {.general = c->general};
   snprintf(j.name, sizeof j.name, "attention to codes %ldx%ld, %ld heads of %ld%s%s", (long)c->sq, (long)c->sk,
-           (long)c->heads, (long)c->width, c->packed ? ", packed" : "", c->value_codes ? ", codes of v" : "");
+           (long)c->heads, (long)c->width, c->packed ? ", packed" : "",
+           c->codes         ? ", codes"
+           : c->value_codes ? ", codes of v"
+                            : "");
   if (!strstr(j.name, only) || (timing && !c->timed)) return;
   const Pair all = matrix(FK_BF16, c->sk, 3 * d + 64, 0, 1), q = matrix(FK_BF16, c->sq, d, 0, 1);
   FkAttention *a = &j.attention;
@@ -240,11 +253,56 @@ static void attention_case(const AttentionCase *c, bool timing) {
   a->o = matrix_out(FK_BF16, c->sq, d, 0).t[GPU];
   a->o_codes = output_of(&j, FK_E4M3, c->sq, d, 5 * d);
   a->o_scale = as_vector(output_of(&j, FK_F32, c->sq, 1, 0));
-  if (c->value_codes) { /* room that the op would take from the arena */
+  if (c->value_codes || c->codes) { /* room that the op would take from the arena */
     a->v_codes = matrix_out(FK_E4M3, 128 * blocks, d, 0).t[GPU];
-    a->v_scale = matrix_out(FK_F32, blocks, c->heads, 0).t[GPU];
+    a->v_scale = matrix_out(FK_F32, c->codes ? (c->sk + 1023) / 1024 : blocks, c->heads, 0).t[GPU];
   }
-  run(&j, c->value_codes ? (size_t)(128 * blocks * d + 4 * blocks * c->heads) + 4096 : 0, timing);
+  if (c->codes) {
+    a->k_codes = matrix_out(FK_I8, c->sk, d, 0).t[GPU];
+    a->k_scale = matrix_out(FK_F32, blocks, c->heads, 0).t[GPU];
+    a->v_mean = as_vector(matrix_out(FK_F32, d, 1, 0).t[GPU]);
+  }
+  run(&j,
+      c->value_codes || c->codes ? 2 * (size_t)(128 * blocks * d + 4 * blocks * c->heads) + 4 * (size_t)d + 8192 : 0,
+      timing);
+}
+
+/* Queries in slices give the bytes that they give together, and again. */
+static void slices_case(int64_t sq, int64_t sk, int64_t each, bool codes) {
+  enum { HEADS = 2, D = HEADS * 128 };
+  char name[128], detail[400] = "";
+  snprintf(name, sizeof name, "attention %ldx%ld in slices of %ld%s", (long)sq, (long)sk, (long)each,
+           codes ? ", codes" : ", codes of v");
+  if (!strstr(name, only) || !(side[GPU]->can & (codes ? FK_CAN_QUANT_ATTENTION : FK_CAN_VALUE_CODES))) return;
+  const Pair q = matrix(FK_BF16, sq, D, 0, 2), k = matrix(FK_BF16, sk, D, 0, 1), v = matrix(FK_BF16, sk, D, 0, 1);
+  const Pair out[3] = {matrix_out(FK_BF16, sq, D, 0), matrix_out(FK_BF16, sq, D, 0), matrix_out(FK_BF16, sq, D, 0)};
+  FkArena arena = {0};
+  fk_arena_open(&arena, side[GPU], 2 * (size_t)(sk + 128) * (D + 64) + 8192);
+  for (int run = 0; run < 3; run++)
+    for (int64_t from = 0; from < sq; from += run == 1 ? each : sq) {
+      const int64_t n = run == 1 && from + each < sq ? each : sq - from;
+      const FkAttention a = {.q = fk_tensor_slice_rows(q.t[GPU], from, n),
+                             .k = k.t[GPU],
+                             .v = v.t[GPU],
+                             .o = fk_tensor_slice_rows(out[run].t[GPU], from, n),
+                             .heads = HEADS,
+                             .scale = 0.0883883f};
+      (codes ? fk_op_attention_quantized : fk_op_attention_value_codes)(side[GPU], &arena, &a);
+    }
+  bool ok = fk_backend_sync(side[GPU]);
+  uint16_t *have[3];
+  for (int run = 0; run < 3; run++) have[run] = fetch(out[run], GPU);
+  size_t differ[3] = {0};
+  for (int64_t i = 0; i < sq * D; i++)
+    for (int run = 1; run < 3; run++) differ[run] += have[run][i] != have[0][i];
+  for (int run = 0; run < 3; run++) free(have[run]);
+  snprintf(detail, sizeof detail, "%zu in slices and %zu again of %ld differ %s", differ[1], differ[2], (long)(sq * D),
+           ok ? "" : side[GPU]->message);
+  ok = ok && !differ[1] && !differ[2];
+  report(ok, name, detail);
+  fk_backend_clear(side[GPU]);
+  release_operands();
+  fk_arena_close(&arena);
 }
 
 int main(int argc, char **argv) {
@@ -255,8 +313,13 @@ int main(int argc, char **argv) {
   if (side[GPU]->can & FK_CAN_GIVEN_SCALE) {
     for (size_t i = 0; i < sizeof linear_cases / sizeof *linear_cases; i++) linear_case(&linear_cases[i], timing);
     for (size_t i = 0; i < sizeof attention_cases / sizeof *attention_cases; i++)
-      if (!attention_cases[i].value_codes || (side[GPU]->can & FK_CAN_VALUE_CODES))
+      if ((!attention_cases[i].value_codes || (side[GPU]->can & FK_CAN_VALUE_CODES)) &&
+          (!attention_cases[i].codes || (side[GPU]->can & FK_CAN_QUANT_ATTENTION)))
         attention_case(&attention_cases[i], timing);
+    for (int codes = 0; codes < 2 && !timing; codes++) {
+      slices_case(300, 777, 77, codes);
+      slices_case(8704, 8704, 1000, codes);
+    }
   }
   return close_sides();
 }

@@ -36,7 +36,7 @@ typedef struct {
   uint32_t off;       /* FK_CAN_*: not used on the GPU */
   size_t scratch;     /* bytes that compositions may need */
   bool codes;         /* the product is one of codes */
-  bool value_codes;   /* attention: of values alone, half of its products */
+  Coded coded;        /* attention's operands */
   float given;        /* scale of quantize; 0: measured */
   double flop, bytes; /* bytes: operands read and written once, group norm's input twice */
   int encode, decode; /* how often the autoencoder runs it */
@@ -47,7 +47,9 @@ static void issue(const Job *j, int s, FkArena *arena) {
   switch (j->kind) {
   case LINEAR: fk_op_linear(be, arena, j->on[s].linear, j->groups); break;
   case ATTENTION:
-    if (j->value_codes)
+    if (j->coded == OF_CODES)
+      fk_op_attention_quantized(be, arena, &j->on[s].attention);
+    else if (j->coded == OF_VALUE_CODES)
       fk_op_attention_value_codes(be, arena, &j->on[s].attention);
     else
       fk_op_attention(be, &j->on[s].attention);
@@ -86,9 +88,9 @@ static void time_job(const Job *j, FkArena *arena) {
   }
   qsort(us, SAMPLES, sizeof *us, by_value);
   const double t = us[SAMPLES / 2],
-               arithmetic = j->flop / (j->codes         ? 1979e6
-                                       : j->value_codes ? 1319e6
-                                                        : 989e6),
+               arithmetic = j->flop / (j->codes || j->coded == OF_CODES ? 1979e6
+                                       : j->coded == OF_VALUE_CODES     ? 1319e6
+                                                                        : 989e6),
                memory = j->bytes / 4.25e6;
   const double floor_us = arithmetic > memory ? arithmetic : memory;
   printf("%-56s %9.1f us %7.1f TFLOP/s %5.2f TB/s  floor %7.1f  share %4.0f %%\n", j->name, t, j->flop / t * 1e-6,
@@ -227,19 +229,25 @@ static void all_linear(void) {
 static void attention_case(const AttentionCase *c) {
   const int64_t d = c->heads * c->width, ld = c->packed ? 3 * d + 64 : 0;
   Job j = {.kind = ATTENTION, .off = c->general ? FK_CAN_FLASH : 0, .encode = c->encode, .decode = c->decode};
-  j.value_codes = c->value_codes;
-  if (c->value_codes) j.scratch = (size_t)(c->sk + 128) * (size_t)(d + 4 * c->heads) + 4096;
-  if (c->value_codes && !(side[GPU]->can & FK_CAN_VALUE_CODES)) return;
-  if (!wanted(&j, "attention %ldx%ld, %ld heads of %ld%s%s%s%s%s", (long)c->sq, (long)c->sk, (long)c->heads,
+  static const uint32_t needs[] = {0, FK_CAN_VALUE_CODES, FK_CAN_QUANT_ATTENTION};
+  static const char *const of[] = {"", ", codes of v", ", codes"};
+  char sharp[32] = "", mean[32] = "";
+  j.coded = c->coded;
+  if (c->coded) j.scratch = 2 * (size_t)(c->sk + 128) * (size_t)(d + 4 * c->heads) + 4096;
+  if (needs[c->coded] & ~side[GPU]->can) return;
+  if (c->sharp > 0) snprintf(sharp, sizeof sharp, ", scores x %g", c->sharp);
+  if (c->mean > 0) snprintf(mean, sizeof mean, ", mean of v %g", c->mean);
+  if (!wanted(&j, "attention %ldx%ld, %ld heads of %ld%s%s%s%s%s%s%s", (long)c->sq, (long)c->sk, (long)c->heads,
               (long)c->width, c->causal ? ", causal" : "", c->bias ? ", bias" : "", c->packed ? ", in place" : "",
-              c->general ? ", general" : "", c->value_codes ? ", codes of v" : ""))
+              c->general ? ", general" : "", of[c->coded], sharp, mean))
     return;
   sample_rows = timing ? 0 : c->sample;
   j.flop = 4.0 * (double)c->sq * (double)c->sk * (double)d;
   j.bytes = 4.0 * (double)((c->sq + c->sk) * d);
   Pair k = matrix(FK_BF16, c->sk, c->packed ? 3 * d : d, ld, 1), v = k, q = k, o = k;
   if (!c->packed) {
-    v = matrix(FK_BF16, c->sk, d, 0, 1), q = row_operand(FK_BF16, c->sq, d, 0, NORMAL, 0, 1);
+    v = operand(FK_BF16, 2, (int64_t[]){c->sk, d}, 0, NORMAL, c->mean, 1),
+    q = row_operand(FK_BF16, c->sq, d, 0, NORMAL, 0, 1);
     o = row_operand(FK_BF16, c->sq, d, 0, OUTPUT, 0, 0);
   }
   Pair bias = c->bias ? matrix(FK_F32, c->heads, c->sq + c->sk - 1, 0, 2) : nothing();
@@ -251,7 +259,7 @@ static void attention_case(const AttentionCase *c) {
                        .o = o.t[s],
                        .bias = bias.t[s],
                        .heads = c->heads,
-                       .scale = (float)(1 / sqrt((double)c->width)),
+                       .scale = (float)((c->sharp > 0 ? c->sharp : 1) / sqrt((double)c->width)),
                        .causal = c->causal};
     if (!c->packed) continue;
     a->k = fk_tensor_slice_cols(k.t[s], 0, d);
@@ -260,6 +268,7 @@ static void attention_case(const AttentionCase *c) {
     o.t[s] = a->q = a->o = fk_tensor_slice_cols(fk_tensor_slice_rows(k.t[s], 0, c->sq), 2 * d, d);
   }
   o.part = c->packed;
+  o.sums = c->coded == OF_CODES && c->mean > 0;
   run(&j, 1, &o);
 }
 

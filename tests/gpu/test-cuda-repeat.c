@@ -121,8 +121,23 @@ static void linear(const char *what, bool codes, int64_t text, int64_t rows, int
   repeat(&j, RUNS);
 }
 
-/* Keys, values and queries are columns of one matrix and the result replaces the queries, as in a single block. */
-static void attention(int64_t rows) {
+/* Room for what becomes codes, which the caller frees. */
+static void *take_room(FkAttention *a, int64_t rows) {
+  const int64_t tiles = (rows + 127) / 128, padded = 128 * tiles;
+  uint8_t *room = be->ops->alloc(be, (size_t)(2 * padded * D + 4 * (2 * tiles * HEADS + D)));
+  if (!room) abort();
+  float *scales = (float *)(room + 2 * padded * D);
+  a->v_codes = fk_tensor_2d(room, FK_E4M3, padded, D);
+  a->k_codes = fk_tensor_2d(room + padded * D, FK_I8, rows, D);
+  a->k_scale = fk_tensor_2d(scales, FK_F32, tiles, HEADS);
+  a->v_scale = fk_tensor_2d(scales + tiles * HEADS, FK_F32, (rows + 1023) / 1024, HEADS);
+  a->v_mean = fk_tensor_1d(scales + 2 * tiles * HEADS, FK_F32, D);
+  return room;
+}
+
+/* Keys, values and queries are columns of one matrix and the result replaces the queries, as in a single block. codes:
+ * they become codes. */
+static void attention(int64_t rows, bool codes) {
   char name[96];
   const FkTensor all = fk_tensor_2d(work, FK_BF16, rows, WIDE), q = fk_tensor_slice_cols(all, 2 * D, D);
   Job j = {.name = name, .kind = ATTENTION, .out = q, .before = fk_tensor_2d(input, FK_BF16, rows, D), .read = all};
@@ -132,9 +147,11 @@ static void attention(int64_t rows) {
                                  .o = q,
                                  .heads = HEADS,
                                  .scale = 0.0883883f};
+  void *room = codes ? take_room(&j.op.attention, rows) : NULL;
   be->ops->copy(be, all, fk_tensor_2d(input, FK_BF16, rows, WIDE));
-  snprintf(name, sizeof name, "attention %ld, 24 heads of 128, in place", (long)rows);
+  snprintf(name, sizeof name, "attention %ld, 24 heads of 128, in place%s", (long)rows, codes ? ", codes" : "");
   repeat(&j, RUNS);
+  if (room) be->ops->release(be, room);
 }
 
 /* The autoencoder's one head of 512. */
@@ -216,7 +233,8 @@ static void linear_layers(bool codes, int64_t text, int64_t image) {
 static void large_model(int64_t text, int64_t image) {
   linear_layers(false, text, image);
   if (be->can & FK_CAN_FP8) linear_layers(true, text, image);
-  attention(text + image);
+  attention(text + image, false);
+  if (be->can & FK_CAN_QUANT_ATTENTION) attention(text + image, true);
 }
 
 int main(void) {
@@ -242,7 +260,8 @@ int main(void) {
   large_model(512, 4096);
   large_model(512, 2048);
   linear("of T5", false, 0, 512, 10240, 4096, FK_EPI_ACT, FK_ACT_GELU_TANH);
-  attention(1613); /* ragged */
+  attention(1613, false); /* ragged */
+  if (be->can & FK_CAN_QUANT_ATTENTION) attention(1613, true);
   attention_wide(16384, 512);
   attention_wide(4096, 512);
   conv(1024, 128, 128, 1, false, true);

@@ -132,7 +132,7 @@ static void one_hash(void) {
 
 /* Results that leave their kernels as codes, and codes made of numbers: the same bytes, whatever attention is of. */
 static void fused(void) {
-  static const char *const attention[] = {"", "attention-precision=fp8-values"};
+  static const char *const attention[] = {"", "attention-precision=fp8-values", "attention-precision=fp8"};
   g_autoptr(FkEngine) engine = open_static(backend);
   g_autofree char *first = NULL;
   for (size_t i = 0; i < G_N_ELEMENTS(attention); i++) {

@@ -14,6 +14,9 @@
 /* What bfloat16 may be off, in dB, where nothing hangs on a comparison: diffusers' own reaches 49 to 54 on this edit,
  * these settings 51.5 to 53 on an H200. A wrong row, coefficient or kept tensor is below 30. */
 enum { ROUNDING_DB = 46 };
+/* Weights of the attention near the middle between two codes fall to one side or the other: what test-gpu-edit.c allows
+ * between two edits with 8-bit blocks. */
+enum { CODES_DB = 38 };
 /* Token merging chooses by the largest cosine: rounding makes other pairs of near-equal neighbours, and the CPU's
  * choice cannot be replayed (measured: 43 and more). */
 enum { MERGE_DB = 36 };
@@ -70,6 +73,11 @@ static const struct {
     {"fast", "preset=fast", ROUNDING_DB},
     {"turbo", "preset=turbo", ROUNDING_DB},
     {"sprint", "steps=0 preset=sprint", ROUNDING_DB},
+    {"attention-fp8", "attention-precision=fp8", CODES_DB},
+    {"attention-fp8-cache",
+     "attention-precision=fp8 step-cache=first-block step-cache-threshold=0.2 step-cache-forecast=taylor "
+     "context-reuse=2",
+     CODES_DB},
     {"region-again", "prompt=add_a_red_circle region-tokens=0.2 region-warmup=2 region-refresh=2", ROUNDING_DB},
 };
 

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Attention forward in 8 bits for Hopper, head width 128: scores of int8 codes, exact in 32 bits, and values of e4m3
+ * codes, as FkAttention has them with k_codes (core/ops/backend.h). The format fixes the order of keys, the references
+ * and the promotions, so a row's result depends on its own operands alone.
+ *
+ * Three warpgroups of 64 query rows and one that only starts copies. The scores of 64 keys are started together with
+ * the products of the last weights, which run under the softmax of those scores; three warpgroups that take no turns
+ * cover each other. Tiles of 128 keys go from the end to the front. What else is special:
+ * - Queries become codes in the registers that hold them, as the first operand of the scores.
+ * - An accumulator of int32 plus 0x4B400000 is the float 12582912 + s: the conversion costs one addition and folds into
+ *   the softmax' multiply-add.
+ * - The reference of a row rises only where a score lies more than 1.75 above it.
+ * - Eight columns of ones behind V sum the rounded weights along with the products; these sums join float32 sums after
+ *   each 256 keys, the products after each 1024, both in shared memory. The tensor core cuts each product 13 bits below
+ *   the largest: values are taken less their mean, so that what is cut cancels.
+ * - Weights leave the softmax in the order of its registers; the keys of V stand in that order (fk_attn_key_place). */
+#ifndef FK_ATTENTION_INT8_SM90_CUH
+#define FK_ATTENTION_INT8_SM90_CUH
+
+#include "attention_codes.cuh"
+
+namespace {
+
+constexpr int kKeys = 128, kGroups = 3, kCluster = 2, kStages = 3, kBlock = FK_QUANT_VALUES / kKeys,
+              kSumBlock = 2; /* tiles */
+constexpr int kThreads = (kGroups + 1) * 128, kRows = kGroups * 64;
+constexpr int kKBytes = 128 * 128, kVBytes = 128 * 128, kVStride = kVBytes + 8 * 128;
+constexpr int kSums = 18 * 16 * 128; /* of a warpgroup: its threads' words (Words) */
+constexpr int kV = kStages * kKBytes, kO = kV + kStages * kVStride, kBars = kO + kGroups * kSums;
+/* Barriers, 8 bytes each: K full, K free, V full, V free [stages each]. 1024: room to align the base. */
+constexpr int kShared = kBars + 8 * 4 * kStages + 1024;
+static_assert(kShared <= 232448, "shared memory");
+constexpr float kMagic = 12582912.f;           /* 1.5 * 2^23 = bits 0x4B400000 */
+constexpr float kPShift = 7.f, kAbove = 1.75f; /* codes are of 2^7 p; 2^8.75 < 448 */
+
+#define FK_R8(i)                                                                                                       \
+  "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]),          \
+      "+r"(d[i + 7])
+/* m64n64k32 and m64n136k32: A from registers, B K-major in shared memory. */
+FK_DEVICE void wgmma_s8(int (&d)[32], const uint32_t *a, uint64_t b, int keep) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" FK_LIST_64 "}, {%32, %33, %34, %35}, %36, p;\n}"
+               : FK_R8(0), FK_R8(8), FK_R8(16), FK_R8(24)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));
+}
+FK_DEVICE void wgmma_e4m3(float (&d)[68], const uint32_t *a, uint64_t b, int keep) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %73, 0;\n"
+               "wgmma.mma_async.sync.aligned.m64n136k32.f32.e4m3.e4m3 {" FK_LIST_128
+               ",%64,%65,%66,%67}, {%68, %69, %70, %71}, %72, p, 1, 1;\n}"
+               : FK_REGS_128, "+f"(d[64]), "+f"(d[65]), "+f"(d[66]), "+f"(d[67])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(keep));
+}
+template <class T, int Count> FK_DEVICE void hold(T (&d)[Count]) {
+#pragma unroll
+  for (int i = 0; i < Count; i++) asm volatile("" : "+r"(d[i])::"memory");
+}
+
+/* Which query tile a block works on: (head, query tile) pairs, queries fastest, so that the blocks that run together
+ * share the keys of one or two heads in L2. A cluster takes two neighbouring query tiles. */
+struct Walk {
+  int tiles, total, step, tile, rank;
+  __device__ __forceinline__ Walk(const FkAttnCodes &a, int cluster_rank) {
+    tiles = (a.sq + kRows * kCluster - 1) / (kRows * kCluster);
+    total = tiles * a.heads;
+    step = gridDim.x / kCluster;
+    tile = blockIdx.x / kCluster;
+    rank = cluster_rank;
+  }
+  __device__ __forceinline__ bool valid() const { return tile < total; }
+  __device__ __forceinline__ void next() { tile += step; }
+  __device__ __forceinline__ int head() const { return tile / tiles; }
+  __device__ __forceinline__ int row() const { return (tile % tiles * kCluster + rank) * kRows; }
+};
+
+/* Copies of every tile of K (rows are keys) or of V^T (rows are columns of V); each block of the pair brings one half
+ * of it to both. One thread. */
+template <bool Values>
+FK_DEVICE void load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles) {
+  FkRing<kStages> ring;
+  for (; walk.valid(); walk.next())
+    for (int j = tiles - 1; j >= 0; j--, ring.next()) {
+      const uint32_t at = to + ring.stage * (Values ? kVStride : kKBytes) + walk.rank * (64 * 128);
+      const int key = j * kKeys, half = walk.rank * 64;
+      fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
+      fk_mbar_expect(full + 8 * ring.stage, 128 * 128);
+      fk_tma_multicast_3d(at, map, full + 8 * ring.stage, 3, Values ? key : 0, Values ? half : key + half, walk.head(),
+                          FK_L2_EVICT_LAST);
+    }
+}
+
+/* What a thread keeps of its two rows (g and g + 8) in shared memory, in words that are 128 words apart, because there
+ * are no registers for it: sums of the blocks of keys so far, four a word; the references that these are under, and the
+ * tile of the walk; scales of the queries' codes times the softmax'; sums of weights under the present references. */
+struct Words {
+  float4 *at;
+  __device__ __forceinline__ float4 &sums(int i) const { return at[128 * i]; }
+  __device__ __forceinline__ float4 &held() const { return at[128 * 16]; }
+  __device__ __forceinline__ float2 &scales() const { return *(float2 *)&at[128 * 17].x; }
+  __device__ __forceinline__ float2 &weights() const { return *(float2 *)&at[128 * 17].z; }
+};
+
+/* Codes of 64 queries in the order of the scores' first operand: q[i][r + 2h] holds row g + 8r's columns 32i + 16h + 4t
+ * to + 3. Rows that do not exist are zeros. scale: of the codes, times the softmax'. */
+FK_DEVICE void take_queries(uint32_t (&q)[4][4], float (&scale)[2], const FkAttnCodes &a, int row, int head) {
+  const int t = threadIdx.x % 4;
+  row += threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    const __nv_bfloat16 *from = a.q + (int64_t)(row + 8 * r) * a.ld_q + head * 128 + 4 * t;
+    float x[8][4], amax = 0.f;
+    bool broken = false;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      const uint2 word = row + 8 * r < a.sq ? *(const uint2 *)(from + 16 * i) : make_uint2(0, 0);
+      x[i][0] = __uint_as_float(word.x << 16), x[i][1] = __uint_as_float(word.x & 0xffff0000u);
+      x[i][2] = __uint_as_float(word.y << 16), x[i][3] = __uint_as_float(word.y & 0xffff0000u);
+    }
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+#pragma unroll
+      for (int j = 0; j < 4; j++) amax = fmaxf(amax, fabsf(x[i][j])), broken |= x[i][j] != x[i][j];
+    amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 1));
+    amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 2));
+    broken = __ballot_sync(~0u, broken) >> (threadIdx.x % 32 & ~3) & 15;
+    const float inverse = code_inverse(amax, 127.f, &scale[r], broken);
+    scale[r] *= a.scale;
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+      q[i / 2][r + 2 * (i % 2)] = pack_s8(x[i][0] * inverse, x[i][1] * inverse, x[i][2] * inverse, x[i][3] * inverse);
+  }
+}
+
+/* The greatest of row r's scores, in two chains. */
+FK_DEVICE int top_score(const int (&s)[32], int r) {
+  int a = max(s[2 * r], s[2 * r + 1]), b = max(s[2 * r + 4], s[2 * r + 5]);
+#pragma unroll
+  for (int i = 8; i < 32; i += 8) {
+    a = __vimax3_s32(a, s[i + 2 * r], s[i + 2 * r + 1]);
+    b = __vimax3_s32(b, s[i + 4 + 2 * r], s[i + 5 + 2 * r]);
+  }
+  return max(a, b);
+}
+
+/* Scores of keys that do not exist: below every other, and weight 0. first: the column of s[0] in lane 0. */
+FK_DEVICE void mask_keys(int (&s)[32], int first, int valid) {
+  const int column = first + 2 * (threadIdx.x % 4);
+#pragma unroll
+  for (int i = 0; i < 32; i++)
+    if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = (int)(0xFF800000u - 0x4B400000u); /* -infinity + magic */
+}
+
+/* References of a thread's two rows, for scores in units of `scale`. alpha: what sums so far are to be multiplied with.
+ * Returns whether any of the warp's rows has another alpha than 1. Whether a row's reference rises depends on its own
+ * scores alone. */
+FK_DEVICE bool raise(const int (&s)[32], float (&reference)[2], const float (&scale)[2], float (&alpha)[2]) {
+  float top[2];
+  bool above = false;
+  alpha[0] = alpha[1] = 1.f;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    top[r] = __int2float_rn(top_score(s, r));
+    above |= fmaf(top[r], scale[r], -reference[r]) > kAbove;
+  }
+  if (!__any_sync(~0u, above)) return false;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
+    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
+    const float higher = fmaf(top[r], scale[r], -reference[r]) > kAbove ? top[r] * scale[r] : reference[r];
+    alpha[r] = fk_exp2(reference[r] - higher);
+    reference[r] = higher;
+  }
+  return true;
+}
+
+/* Scores of 64 keys to codes of their weights, as the first operand of the products: word 4i + r + 2h holds row r's
+ * keys of column groups 4i + 2h, 4i + 2h + 1. Returns what raise does. */
+FK_DEVICE bool softmax(uint32_t (&p)[8], const int (&s)[32], float (&reference)[2], float (&alpha)[2], float2 q_scale,
+                       float k_scale) {
+  const float scale[2] = {q_scale.x * k_scale, q_scale.y * k_scale};
+  const bool moved = raise(s, reference, scale, alpha);
+  const float bias[2] = {fmaf(-kMagic, scale[0], kPShift - reference[0]),
+                         fmaf(-kMagic, scale[1], kPShift - reference[1])};
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    const int at = 16 * (i / 4) + 8 * ((i >> 1) & 1) + 2 * (i & 1), r = i & 1;
+    float x[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      x[j] = fk_exp2(fmaf(__int_as_float(s[at + (j & 1) + 4 * (j >> 1)] + 0x4B400000), scale[r], bias[r]));
+    p[i] = pack_e4m3(x[0], x[1], x[2], x[3]);
+  }
+  return moved;
+}
+
+/* The accumulators of one block of keys join the sums. first: there are none yet. last: the sums end in acc. */
+FK_DEVICE void promote(float (&acc)[68], const Words &o, const float (&reference)[2], float v_scale, bool first,
+                       bool last) {
+  float2 &held = *(float2 *)&o.held();
+  const float f[2] = {first ? 0.f : fk_exp2(held.x - reference[0]), first ? 0.f : fk_exp2(held.y - reference[1])};
+  const bool moved = __any_sync(~0u, f[0] != 1.f || f[1] != 1.f);
+  if (!last) held = make_float2(reference[0], reference[1]);
+#pragma unroll
+  for (int i = 0; i < 16; i++) {
+    float4 x = first ? make_float4(0.f, 0.f, 0.f, 0.f) : o.sums(i);
+    if (moved) x.x *= f[0], x.y *= f[0], x.z *= f[1], x.w *= f[1];
+    x = make_float4(fmaf(acc[4 * i], v_scale, x.x), fmaf(acc[4 * i + 1], v_scale, x.y),
+                    fmaf(acc[4 * i + 2], v_scale, x.z), fmaf(acc[4 * i + 3], v_scale, x.w));
+    if (last)
+      acc[4 * i] = x.x, acc[4 * i + 1] = x.y, acc[4 * i + 2] = x.z, acc[4 * i + 3] = x.w;
+    else
+      o.sums(i) = x;
+  }
+}
+
+/* Adds the means of the columns to what the sums will be divided by. Each lane of a quad has the whole sums, of which a
+ * quarter is left, as the stores add all four. */
+FK_DEVICE void finish(float (&o)[64], float (&sum)[2], const float (&acc)[68], const float *v_mean) {
+#pragma unroll
+  for (int i = 0; i < 16; i++) {
+    const float2 mean = __ldg((const float2 *)(v_mean + 8 * i + 2 * (threadIdx.x % 4)));
+    o[4 * i] = fmaf(sum[0], mean.x, acc[4 * i]), o[4 * i + 1] = fmaf(sum[0], mean.y, acc[4 * i + 1]);
+    o[4 * i + 2] = fmaf(sum[1], mean.x, acc[4 * i + 2]), o[4 * i + 3] = fmaf(sum[1], mean.y, acc[4 * i + 3]);
+  }
+  sum[0] *= .25f, sum[1] *= .25f;
+}
+
+/* Tile 192 queries x 128 keys in clusters of 2; 512 threads; registers 128 at entry, then 160 in the three warpgroups
+ * that compute and 32 in the one that copies. A tile's products take 1584 clocks, its exponentials 1536: bound by how
+ * well the three warpgroups cover each other. */
+template <bool Leave>
+__global__ void __launch_bounds__(kThreads, 1)
+    attention_int8_sm90_kernel(const __grid_constant__ CUtensorMap map_k, const __grid_constant__ CUtensorMap map_v,
+                               const FkAttnCodes args) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  extern __shared__ char shared[];
+  const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, k_full = base + kBars, k_free = k_full + 8 * kStages,
+                 v_full = k_free + 8 * kStages, v_free = v_full + 8 * kStages;
+  char *const aligned = shared + (base - fk_smem(shared));
+  const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
+  const int lane = threadIdx.x % 32, tiles = (args.sk + kKeys - 1) / kKeys;
+  Walk walk(args, fk_cluster_rank());
+
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < kStages; i++) {
+      fk_mbar_init(k_full + 8 * i, 1), fk_mbar_init(k_free + 8 * i, 4 * kGroups * kCluster);
+      fk_mbar_init(v_full + 8 * i, 1), fk_mbar_init(v_free + 8 * i, 4 * kGroups * kCluster);
+    }
+    fk_fence_mbar_init();
+  }
+  if (threadIdx.x < 256)
+    for (int i = 0; i < kStages; i++)
+      *(uint32_t *)(aligned + kV + i * kVStride + kVBytes + threadIdx.x * 4) = 0x38383838; /* e4m3: 1 */
+  fk_fence_async();
+  __syncthreads();
+  fk_cluster_arrive(), fk_cluster_wait();
+
+  if (group == kGroups) {
+    fk_regs_dec<32>();
+    if (warp == 0 && lane == 0) load_tiles<false>(&map_k, base, k_full, k_free, walk, tiles);
+    if (warp == 1 && lane == 0) load_tiles<true>(&map_v, base + kV, v_full, v_free, walk, tiles);
+    __syncwarp();
+  } else {
+    fk_regs_inc<160>();
+    const uint64_t k_desc = fk_desc(base), v_desc = fk_desc(base + kV);
+    const Words o = {(float4 *)(aligned + kO + group * kSums) + threadIdx.x % 128};
+    float acc[68], reference[2], alpha[2];
+    int s[32];
+    uint32_t p[8], next[8], q[4][4];
+    FkRing<kStages> k_ring, v_ring;
+
+    auto release = [&](uint32_t bar) {
+      uint32_t rank; /* read here: no register holds it through the softmax */
+      asm volatile("mov.u32 %0, %%laneid;" : "=r"(rank));
+      if (rank < kCluster) fk_mbar_arrive_cluster(bar, rank);
+    };
+    /* keep: 0 begins a block of keys. */
+    auto products_start = [&](int half, int keep) {
+      const uint64_t v = v_desc + v_ring.stage * (kVStride >> 4) + half * (2 * FK_DESC_K_STEP);
+#pragma unroll
+      for (int i = 0; i < 2; i++) wgmma_e4m3(acc, p + 4 * i, v + i * FK_DESC_K_STEP, i > 0 || keep);
+      fk_wgmma_commit();
+    };
+    auto fence = [&]() {
+      fk_wgmma_hold(acc), hold(s), hold(p);
+#pragma unroll
+      for (int i = 0; i < 4; i++) hold(q[i]);
+      fk_wgmma_fence();
+    };
+    /* Scores of half `half` beside the products of the last weights, which are of the other half. */
+    auto step = [&](int half, int keep) {
+      const uint64_t k = k_desc + k_ring.stage * (kKBytes >> 4) + half * (64 * 128 >> 4);
+      fence();
+#pragma unroll
+      for (int i = 0; i < 4; i++) wgmma_s8(s, q[i], k + i * FK_DESC_K_STEP, i > 0);
+      fk_wgmma_commit();
+      products_start(half ^ 1, keep);
+      fk_wgmma_wait<1>();
+      hold(s);
+    };
+    auto drain = [&]() {
+      hold(next); /* the softmax runs under the products, not after them */
+      fk_wgmma_wait<0>();
+      fk_wgmma_hold(acc), hold(p);
+    };
+    auto rescale = [&](bool moved) {
+      if (!moved) return;
+#pragma unroll
+      for (int i = 0; i < 68; i++) acc[i] *= alpha[(i >> 1) & 1];
+      o.weights() = make_float2(o.weights().x * alpha[0], o.weights().y * alpha[1]);
+    };
+    auto add_weights = [&]() {
+      o.weights() = make_float2(o.weights().x + acc[64], o.weights().y + acc[66]);
+      acc[64] = acc[65] = acc[66] = acc[67] = 0.f;
+    };
+    auto turn = [&]() {
+#pragma unroll
+      for (int i = 0; i < 8; i++) asm volatile("mov.b32 %0, %1;" : "=r"(p[i]) : "r"(next[i]));
+    };
+
+    for (; walk.valid(); walk.next()) {
+      const int last = args.sk - (tiles - 1) * kKeys;
+      const float *k_scale = args.k_scale + walk.head() * tiles;
+      const float *v_scale = args.v_scale + walk.head() * ((tiles + kBlock - 1) / kBlock);
+      float scale[2];
+      take_queries(q, scale, args, walk.row() + group * 64, walk.head());
+      o.scales() = make_float2(scale[0], scale[1]), o.weights() = make_float2(0.f, 0.f);
+      o.held().z = __int_as_float(walk.tile);
+      reference[0] = reference[1] = -INFINITY;
+#pragma unroll
+      for (int i = 0; i < 68; i++) acc[i] = 0.f;
+#pragma unroll
+      for (int i = 0; i < 8; i++) p[i] = 0;
+      fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
+      fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
+      for (int j = tiles - 1; j >= 0; j--) {
+        const bool begun = j < tiles - 1; /* else the products are of no weights, and of the values that come next */
+        const float ks = __ldg(k_scale + j);
+        step(0, 1);
+        if (!begun && last < kKeys) mask_keys(s, 0, last);
+        bool moved = softmax(next, s, reference, alpha, o.scales(), ks);
+        FkRing<kStages> ring = v_ring;
+        if (begun) ring.next();
+        fk_mbar_wait(v_full + 8 * ring.stage, ring.parity);
+        drain();
+        if (begun) release(v_free + 8 * v_ring.stage);
+        rescale(moved);
+        if (begun && (j + 1) % kSumBlock == 0) add_weights();
+        const bool promoted = begun && (j + 1) % kBlock == 0;
+        if (promoted) promote(acc, o, reference, __ldg(v_scale + (j + 1) / kBlock), j + 1 + kBlock >= tiles, false);
+        v_ring = ring;
+        turn();
+        step(1, !promoted);
+        if (!begun && last < kKeys) mask_keys(s, 64, last);
+        moved = softmax(next, s, reference, alpha, o.scales(), ks);
+        ring = k_ring, ring.next();
+        if (j > 0) fk_mbar_wait(k_full + 8 * ring.stage, ring.parity);
+        drain();
+        release(k_free + 8 * k_ring.stage);
+        rescale(moved);
+        k_ring = ring;
+        turn();
+      }
+      fence();
+      products_start(1, 1);
+      drain();
+      release(v_free + 8 * v_ring.stage), v_ring.next();
+      add_weights();
+      promote(acc, o, reference, __ldg(v_scale), tiles <= kBlock, true);
+      walk.tile = __shfl_sync(~0u, __float_as_int(o.held().z), 0); /* the same, not a register through the loop */
+      float sum[2] = {o.weights().x, o.weights().y}, result[64];
+      finish(result, sum, acc, args.v_mean + walk.head() * 128);
+      if constexpr (Leave)
+        fk_attention_store_codes(args.codes, args.sq, result, sum, walk.row() + group * 64, walk.head());
+      else
+        fk_attention_store(args.o, args.ld_o, args.sq, result, sum, walk.row() + group * 64, walk.head());
+    }
+  }
+  fk_cluster_arrive(), fk_cluster_wait();
+#endif
+}
+
+} // namespace
+
+#endif
