@@ -245,7 +245,7 @@ static void naive_row_values(const Coded *a, gint64 i, gint64 head, double *o) {
   for (gint64 d = 0; d < e; d++) o[d] /= 256 * sum;
 }
 
-/* Scores of codes: 64 keys a step, under a reference that rises where a score lies more than 1.75 above it; sums of the
+/* Scores of codes: 64 keys a step, under a reference that rises where a score lies more than 3.75 above it; sums of the
  * weights' codes. Promotion is exact in double, where it does not matter when it happens. */
 static void naive_row_codes(const Coded *a, gint64 i, gint64 head, double *o) {
   const gint64 e = fk_tensor_cols(a->q) / a->heads, keys = fk_tensor_rows(a->k), first = head * e;
@@ -264,14 +264,14 @@ static void naive_row_codes(const Coded *a, gint64 i, gint64 head, double *o) {
       dot[j] = (float)exact;
       top = MAX(top, dot[j]);
     }
-    if (fma((double)top, (double)factor, -(double)reference) > 1.75) {
+    if (fma((double)top, (double)factor, -(double)reference) > 3.75) {
       const double ratio = exp2((double)reference - (double)(top * factor));
       reference = top * factor;
       sum *= ratio;
       for (gint64 d = 0; d < e; d++) o[d] *= ratio;
     }
     for (gint64 j = 0; j < n; j++) {
-      const double w = weight_code(exp2((double)(dot[j] * factor) - (double)reference + 7));
+      const double w = weight_code(exp2((double)(dot[j] * factor) - (double)reference + 5));
       sum += w;
       for (gint64 d = 0; d < e; d++) o[d] += w * a->values[(key + j) * a->heads * e + first + d];
     }

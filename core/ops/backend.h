@@ -132,8 +132,8 @@ typedef struct {
  *   v_mean = (sum_i v[floor(i Sk / 64)]) / 64, i = 0..63;  v_j: the codes of v[j] - v_mean
  * Tiles as above, of each the first 64 keys and then the others; m begins at -infinity, A, a, O and l at 0:
  *   f   = (q_scale * (scale * log2(e))) * k_scale_t;  d_j = (float)(q . k_j), exact
- *   m'  = f * max_j d_j where fma(f, max_j d_j, -m) > 1.75, else m;  r = exp2(m - m')
- *   w_j = e4m3(exp2(f * d_j - m' + 7))
+ *   m'  = f * max_j d_j where fma(f, max_j d_j, -m) > 3.75, else m;  r = exp2(m - m')
+ *   w_j = e4m3(exp2(f * d_j - m' + 5))
  *   A'  = A * r + sum_j w_j * v_j;  a' = a * r + sum_j w_j, exact but for r
  * after each block b of 1024 keys, M being the m of the block before:
  *   O'  = O * exp2(M - m) + v_scale_b * (float)A;  l' = l * exp2(M - m) + (float)a;  A' = a' = 0

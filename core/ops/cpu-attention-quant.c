@@ -13,8 +13,8 @@
 
 #define FK_QUANT_ROWS 144
 #define FK_QUANT_HALF 64     /* keys under one reference, where scores are of codes */
-#define FK_QUANT_SHIFT 7.0f  /* weights are codes of 2^7 p */
-#define FK_QUANT_ABOVE 1.75f /* what a score may lie above its reference: 2^8.75 < 448 */
+#define FK_QUANT_SHIFT 5.0f  /* weights are codes of 2^5 p */
+#define FK_QUANT_ABOVE 3.75f /* what a score may lie above its reference: 2^8.75 < 448 */
 
 typedef struct {
   const FkAttention *a;
