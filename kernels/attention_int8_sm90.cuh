@@ -7,8 +7,6 @@
  * the products of the last weights, which run under the softmax of those scores; three warpgroups that take no turns
  * cover each other. Tiles of 128 keys go from the end to the front. What else is special:
  * - Queries become codes in the registers that hold them, as the first operand of the scores.
- * - An accumulator of int32 plus 0x4B400000 is the float 12582912 + s: the conversion costs one addition and folds into
- *   the softmax' multiply-add.
  * - The reference of a row rises only where a score lies more than 3.75 above it: for a warp of 16 rows seldom.
  * - Eight columns of ones behind V sum the rounded weights along with the products; these sums join float32 sums after
  *   each 256 keys, the products after each 1024, both in shared memory. The tensor core cuts each product 13 bits below
@@ -30,7 +28,6 @@ constexpr int kV = kStages * kKBytes, kO = kV + kStages * kVStride, kBars = kO +
 /* Barriers, 8 bytes each: K full, K free, V full, V free [stages each]. 1024: room to align the base. */
 constexpr int kShared = kBars + 8 * 4 * kStages + 1024;
 static_assert(kShared <= 232448, "shared memory");
-constexpr float kMagic = 12582912.f;           /* 1.5 * 2^23 = bits 0x4B400000 */
 constexpr float kPShift = 5.f, kAbove = 3.75f; /* codes are of 2^5 p; 2^8.75 < 448 */
 
 #define FK_R8(i)                                                                                                       \
@@ -141,12 +138,27 @@ FK_DEVICE int top_score(const int (&s)[32], int r) {
   return max(a, b);
 }
 
-/* Scores of keys that do not exist: below every other, and weight 0. first: the column of s[0] in lane 0. */
+/* Scores of keys that do not exist: below every other. first: the column of s[0] in lane 0. */
 FK_DEVICE void mask_keys(int (&s)[32], int first, int valid) {
   const int column = first + 2 * (threadIdx.x % 4);
 #pragma unroll
   for (int i = 0; i < 32; i++)
-    if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = (int)(0xFF800000u - 0x4B400000u); /* -infinity + magic */
+    if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = INT_MIN;
+}
+
+/* Of word i of a softmax' weights byte j belongs to this score of its thread. */
+FK_DEVICE constexpr int score_of(int i, int j) {
+  return 16 * (i / 4) + 8 * ((i >> 1) & 1) + 2 * (i & 1) + (j & 1) + 4 * (j >> 1);
+}
+
+/* Their weights: nothing, however small the scale is. */
+FK_DEVICE void mask_weights(uint32_t (&p)[8], int first, int valid) {
+  const int column = first + 2 * (threadIdx.x % 4);
+#pragma unroll
+  for (int i = 0; i < 8; i++)
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      if (column + 8 * (score_of(i, j) / 4) + (j & 1) >= valid) p[i] &= ~(0xffu << 8 * j);
 }
 
 /* References of a thread's two rows, for scores in units of `scale`. alpha: what sums so far are to be multiplied with.
@@ -179,15 +191,13 @@ FK_DEVICE bool softmax(uint32_t (&p)[8], const int (&s)[32], float (&reference)[
                        float k_scale) {
   const float scale[2] = {q_scale.x * k_scale, q_scale.y * k_scale};
   const bool moved = raise(s, reference, scale, alpha);
-  const float bias[2] = {fmaf(-kMagic, scale[0], kPShift - reference[0]),
-                         fmaf(-kMagic, scale[1], kPShift - reference[1])};
+  const float bias[2] = {kPShift - reference[0], kPShift - reference[1]};
 #pragma unroll
   for (int i = 0; i < 8; i++) {
-    const int at = 16 * (i / 4) + 8 * ((i >> 1) & 1) + 2 * (i & 1), r = i & 1;
+    const int r = i & 1;
     float x[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++)
-      x[j] = fk_exp2(fmaf(__int_as_float(s[at + (j & 1) + 4 * (j >> 1)] + 0x4B400000), scale[r], bias[r]));
+    for (int j = 0; j < 4; j++) x[j] = fk_exp2(fmaf(__int2float_rn(s[score_of(i, j)]), scale[r], bias[r]));
     p[i] = pack_e4m3(x[0], x[1], x[2], x[3]);
   }
   return moved;
@@ -339,6 +349,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         step(0, 1);
         if (!begun && last < kKeys) mask_keys(s, 0, last);
         bool moved = softmax(next, s, reference, alpha, o.scales(), ks);
+        if (!begun && last < kKeys) mask_weights(next, 0, last);
         FkRing<kStages> ring = v_ring;
         if (begun) ring.next();
         fk_mbar_wait(v_full + 8 * ring.stage, ring.parity);
@@ -353,6 +364,7 @@ __global__ void __launch_bounds__(kThreads, 1)
         step(1, !promoted);
         if (!begun && last < kKeys) mask_keys(s, 64, last);
         moved = softmax(next, s, reference, alpha, o.scales(), ks);
+        if (!begun && last < kKeys) mask_weights(next, 64, last);
         ring = k_ring, ring.next();
         if (j > 0) fk_mbar_wait(k_full + 8 * ring.stage, ring.parity);
         drain();

@@ -10,7 +10,10 @@
  * last place: 1e-5. Integers must be equal.
  *
  * Sums of products of E4M3 codes with a mean shrink by what is cut, every element alike: 1e-3 allowed of the mean over
- * all elements (`sums`), in which their rounding to bf16 cancels.
+ * all elements (`sums`), in which their rounding to bf16 cancels. Without a mean the sum of n products is 1/sqrt(n) of
+ * what was added, but each addition is still cut 13 bits below its largest operand: by an emulation of that, promoted
+ * each 1024 keys, 3.9e-3 of the result at 1024 keys, 4.9e-3 at 2113 and 1.0e-2 at 8704, where the codes themselves
+ * cost 3.8e-2: 1.5e-2 allowed (`cut`).
  *
  * Sums of products of E4M3 codes are cut in Hopper's tensor cores (kernels/linear_fp8.h), 1.1e-3 at K = 3072 and less
  * above 4096: with one or two roundings to bf16 2e-3 to 2.7e-3, so 4e-3 holds there too. Codes of `quantize` and their
@@ -44,6 +47,7 @@ typedef struct {
   bool part;              /* t is a part of an operand, beside other values */
   int64_t sample;         /* rows that the CPU's side has; 0: all */
   bool sums;              /* sums of codes with a mean: their gain counts too */
+  bool cut;               /* long sums of codes without a mean */
   Measure measure;
 } Pair;
 
@@ -239,7 +243,7 @@ static inline void *fetch(Pair p, int s) {
 
 /* ---- verdicts --------------------------------------------------------------------------------------------------- */
 
-static const double tol_bf16 = 4e-3, tol_f32 = 1e-5, tol_codes = 1e-3, tol_gain = 1e-3;
+static const double tol_bf16 = 4e-3, tol_f32 = 1e-5, tol_codes = 1e-3, tol_gain = 1e-3, tol_cut = 1.5e-2;
 static int tests, failures;
 
 static inline void report(bool ok, const char *name, const char *detail) {
@@ -318,6 +322,7 @@ static inline void same(const char *name, int n, const Pair *out) {
     const FkDtype dtype = out[i].t[GPU].dtype;
     const double tol = out[i].measure == BITS    ? 0
                        : out[i].measure == CODES ? tol_codes
+                       : out[i].cut              ? tol_cut
                        : dtype == FK_BF16        ? tol_bf16
                        : dtype == FK_F32         ? tol_f32
                                                  : 0;

@@ -269,6 +269,7 @@ static void attention_case(const AttentionCase *c) {
   }
   o.part = c->packed;
   o.sums = c->coded == OF_CODES && c->mean > 0;
+  o.cut = c->coded == OF_CODES && c->mean == 0 && c->sk > 512;
   run(&j, 1, &o);
 }
 
