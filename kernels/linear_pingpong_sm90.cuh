@@ -278,6 +278,7 @@ template <int Epi, int BT>
 FK_DEVICE void fk_pp_consume(const FkPpArgs &a, uint32_t smem, float *sums, uint32_t full, uint32_t empty, int rank) {
   using S = FkPpShape<BT>;
   constexpr int step = S::stage_bytes >> 4;
+  constexpr bool Tight = BT >= 176 && Epi != FK_LINEAR_NONE && Epi != FK_LINEAR_GATE; /* else registers spill */
   int wg = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0) - 1, clusters = gridDim.x / 2;
   uint64_t wd = fk_desc(smem), xd = fk_desc(smem + S::w_bytes);
   float lo[BT / 2], hi[BT / 2];
@@ -306,7 +307,7 @@ FK_DEVICE void fk_pp_consume(const FkPpArgs &a, uint32_t smem, float *sums, uint
     fk_wgmma_wait<0>();
     fk_wgmma_hold(lo), fk_wgmma_hold(hi);
     fk_pp_release(empty, before);
-    fk_pp_finish<Epi, BT, false>(s, Epi == FK_LINEAR_QKV ? t.col / a.width : 0, sums, 2 + wg, lo, hi);
+    fk_pp_finish<Epi, BT, Tight>(s, Epi == FK_LINEAR_QKV ? t.col / a.width : 0, sums, 2 + wg, lo, hi);
   }
 }
 
