@@ -159,7 +159,6 @@ FK_DEVICE void fk_quad_transpose(uint32_t (&r)[4], int t) {
 /* op.run<V>(row, col) handles V elements of one row. Threads of a block cover blockDim.y rows of blockDim.x vectors. */
 template <int V, class Op> __global__ void map_kernel(Op op, int64_t rows, int64_t vectors) {
   const int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
-  fk_grid_begin();
   if (row >= rows) return;
   for (int64_t c = blockIdx.y * blockDim.x + threadIdx.x; c < vectors; c += (int64_t)gridDim.y * blockDim.x)
     op.template run<V>(row, c * V);
@@ -168,17 +167,17 @@ template <int V, class Op> __global__ void map_kernel(Op op, int64_t rows, int64
 /* The same over one long row: tensors without holes. */
 template <int V, class Op> __global__ void map_dense_kernel(Op op, int64_t vectors) {
   const int64_t c = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  fk_grid_begin();
   if (c < vectors) op.template run<V>(0, c * V);
 }
 
 /* Runs op over [rows, cols], V elements at a time (cols % V == 0). dense: the op may see it as one row. Blocks of 256
  * threads, no shared memory. */
-template <int V, class Op> static cudaError_t fk_map(FkCuda *cu, Op op, int64_t rows, int64_t cols, bool dense) {
+template <int V, class Op> static cudaError_t fk_map(const FkCuda *cu, Op op, int64_t rows, int64_t cols, bool dense) {
   if (rows <= 0 || cols <= 0) return cudaSuccess;
   if (dense) {
     const int64_t vectors = rows * cols / V;
-    return fk_cuda_launch(cu, map_dense_kernel<V, Op>, (unsigned)((vectors + 255) / 256), 256, 0, op, vectors);
+    map_dense_kernel<V><<<(unsigned)((vectors + 255) / 256), 256, 0, cu->stream>>>(op, vectors);
+    return cudaGetLastError();
   }
   const int64_t vectors = cols / V;
   unsigned x = 1;
@@ -186,7 +185,8 @@ template <int V, class Op> static cudaError_t fk_map(FkCuda *cu, Op op, int64_t 
   const dim3 block(x, 256 / x);
   const int64_t across = (vectors + x - 1) / x;
   const dim3 grid((unsigned)((rows + block.y - 1) / block.y), (unsigned)(across < 65535 ? across : 65535));
-  return fk_cuda_launch(cu, map_kernel<V, Op>, grid, block, 0, op, rows, vectors);
+  map_kernel<V><<<grid, block, 0, cu->stream>>>(op, rows, vectors);
+  return cudaGetLastError();
 }
 
 #endif

@@ -239,11 +239,9 @@ cudaError_t fk_cuda_gate_add(FkCuda *cu, FkTensor y, FkTensor x, FkTensor gate) 
 
 cudaError_t fk_cuda_copy(FkCuda *cu, FkTensor y, FkTensor x) {
   const bool same = y.dtype == x.dtype;
-  if (same && y.dtype == FK_I32) { /* float holds 24 bits only: integers move as they are */
-    cu->follows = false;
+  if (same && y.dtype == FK_I32) /* float holds 24 bits only: integers move as they are */
     return cudaMemcpy2DAsync(y.data, (size_t)y.ld * 4, x.data, (size_t)x.ld * 4, (size_t)fk_tensor_cols(y) * 4,
                              (size_t)fk_tensor_rows(y), cudaMemcpyDeviceToDevice, cu->stream);
-  }
   if (y.dtype == FK_I32 || x.dtype == FK_I32) return cudaErrorNotSupported;
   if (same) y = as_bytes(y), x = as_bytes(x);
   return run(cu, CopyOp{fk_view(y), fk_view(x)}, y, access(y, x));
@@ -328,7 +326,6 @@ cudaError_t fk_cuda_upload_numbers(FkCuda *cu, const void *from, void *to, FkDty
     const size_t n = count - at < most ? count - at : most;
     FK_CUDA_TRY(
         cudaMemcpyAsync(cu->scratch, (const char *)from + at * size, n * size, cudaMemcpyHostToDevice, cu->stream));
-    cu->follows = false;
     FK_CUDA_TRY(fk_cuda_convert(cu, (char *)to + at * fk_dtype_size(as), as, cu->scratch, is, n));
   }
   return cudaSuccess;

@@ -54,18 +54,17 @@ FkLinearRows rows_of(const FkCudaLinearGroup &g) {
 /* cudaErrorNotSupported: the device runs no cluster of two such blocks. */
 template <int Epi, int BT> cudaError_t many_run(FkCuda *cu, const FkPpArgs &a) {
   auto kernel = linear_pingpong_sm90_kernel<Epi, BT>;
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim.x = 2, attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(cu->sms / 2 * 2), config.blockDim = dim3(384);
   config.dynamicSmemBytes = FkPpShape<BT>::smem_bytes;
-  config.stream = cu->stream, config.attrs = attributes, config.numAttrs = 1;
+  config.stream = cu->stream, config.attrs = &attribute, config.numAttrs = 1;
   FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, FkPpShape<BT>::smem_bytes));
   const int clusters = fk_cuda_clusters(cu, (const void *)kernel, &config);
   if (!clusters) return cudaErrorNotSupported;
   config.gridDim = dim3(2 * min(clusters, a.units));
-  fk_cuda_depend(cu, &config);
   return cudaLaunchKernelEx(&config, kernel, a);
 }
 
@@ -127,7 +126,8 @@ template <int Epi, int BN, bool F32> cudaError_t few_run(FkCuda *cu, const FkLin
   constexpr int smem = FkLinearShape<BN>::smem_bytes;
   auto kernel = linear_few_sm90_kernel<Epi, BN, F32>;
   FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, smem));
-  return fk_cuda_launch(cu, kernel, min(cu->sms, a.units), 256, smem, a);
+  kernel<<<min(cu->sms, a.units), 256, smem, cu->stream>>>(a);
+  return cudaGetLastError();
 }
 
 template <int BN, bool F32> cudaError_t few(FkCuda *cu, const FkLinearArgs &a, FkLinearEpilogue epilogue) {

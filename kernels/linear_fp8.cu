@@ -33,18 +33,17 @@ cudaError_t map_w(const FkCuda *cu, CUtensorMap *map, const uint8_t *w, int n, i
 
 /* cudaErrorNotSupported: the device runs no cluster of two such blocks. */
 template <int BT> cudaError_t run(FkCuda *cu, const FkFp8Args &a, void (*kernel)(const FkFp8Args)) {
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributeClusterDimension;
-  attributes[0].val.clusterDim.x = 2, attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(cu->sms / 2 * 2), config.blockDim = dim3(384);
   config.dynamicSmemBytes = FkFp8Shape<BT>::smem_bytes;
-  config.stream = cu->stream, config.attrs = attributes, config.numAttrs = 1;
+  config.stream = cu->stream, config.attrs = &attribute, config.numAttrs = 1;
   FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, FkFp8Shape<BT>::smem_bytes));
   const int clusters = fk_cuda_clusters(cu, (const void *)kernel, &config);
   if (!clusters) return cudaErrorNotSupported;
   config.gridDim = dim3(2 * min(clusters, a.pp.units));
-  fk_cuda_depend(cu, &config);
   return cudaLaunchKernelEx(&config, kernel, a);
 }
 

@@ -39,11 +39,11 @@ template <int BT> FK_DEVICE void fk_fp8_tokens(const FkFp8Args &a, const FkPpTil
 #pragma unroll
   for (int i = 0; i < (BT + 127) / 128; i++) {
     int at = (threadIdx.x & 127) + 128 * i;
-    if (at < BT) to[at] = t.row + at < m ? from[t.row + at] : 0.0f;
+    if (at < BT) to[at] = t.row + at < m ? __ldg(from + t.row + at) : 0.0f;
   }
 }
 
-/* The barriers: empty ones expect `warps` of each block of the cluster. Then the grid in front. All threads. */
+/* The barriers: empty ones expect `warps` of each block of the cluster. All threads. */
 template <int BT> FK_DEVICE void fk_fp8_begin(const FkFp8Args &a, uint32_t full, uint32_t empty, int warps, int rank) {
   if (threadIdx.x == 0) {
     for (int s = 0; s < FkPpShape<BT>::stages; s++) {
@@ -56,7 +56,6 @@ template <int BT> FK_DEVICE void fk_fp8_begin(const FkFp8Args &a, uint32_t full,
   }
   __syncthreads();
   fk_cluster_arrive(), fk_cluster_wait();
-  fk_grid_begin();
 }
 
 /* Nobody leaves while a neighbour may still arrive on its barriers or write its stages. */

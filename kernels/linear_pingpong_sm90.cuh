@@ -336,7 +336,6 @@ __global__ void __launch_bounds__(384, 1) linear_pingpong_sm90_kernel(const __gr
   }
   __syncthreads();
   fk_cluster_arrive(), fk_cluster_wait();
-  fk_grid_begin();
   if (threadIdx.x < 128) {
     fk_regs_dec<24>();
     if (threadIdx.x == 0) fk_pp_produce<BT>(a, smem, full, empty, rank);

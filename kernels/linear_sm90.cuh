@@ -193,7 +193,6 @@ __global__ void __launch_bounds__(256, 1) linear_few_sm90_kernel(const __grid_co
       if (a.row_tiles[i]) fk_tma_prefetch_map(&a.x[i]), fk_tma_prefetch_map(&a.w[i]);
   }
   __syncthreads();
-  fk_grid_begin();
   if (threadIdx.x == 0) fk_linear_produce<BN>(a, smem, full, empty);
   if (threadIdx.x >= 128)
     fk_linear_consume<Epi, BN, F32>(a, smem, (float *)(shared + S::stages * S::stage_bytes), full, empty);

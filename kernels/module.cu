@@ -66,19 +66,11 @@ bool ok(FkBackend *be, const char *op, cudaError_t status) {
   return false;
 }
 
-/* The state, with this thread made to use its device: for an op, which puts kernels on the stream. */
-FkCuda *enter_op(FkBackend *be) {
+/* The state, with this thread made to use its device. */
+FkCuda *enter(FkBackend *be) {
   FkCuda *cu = (FkCuda *)be->priv;
   ok(be, "device", cudaSetDevice(cu->device));
   cu->declined[0] = 0;
-  cu->dependent = be->use & FK_CAN_DEPENDENT_LAUNCH;
-  return cu;
-}
-
-/* The same for all else: the next kernel has no kernel in front of it that it may overlap. */
-FkCuda *enter(FkBackend *be) {
-  FkCuda *cu = enter_op(be);
-  cu->follows = false;
   return cu;
 }
 
@@ -266,7 +258,7 @@ bool cuda_open(FkBackend *be, int device, char *message, size_t size) {
   be->device = cu->device;
   be->dtype = FK_BF16;
   /* Elsewhere products of codes would be slower than those of numbers. */
-  be->can |= FK_CAN_DEVICE_IMAGES | FK_CAN_WEIGHT_CODES | (cu->arch >= 90 ? FK_CAN_DEPENDENT_LAUNCH : 0) |
+  be->can |= FK_CAN_DEVICE_IMAGES | FK_CAN_WEIGHT_CODES |
              (cu->arch == 90 ? FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_VALUE_CODES | FK_CAN_GIVEN_SCALE : 0);
   return true;
 }
@@ -502,8 +494,8 @@ void cuda_range(FkBackend *, const char *name) {
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
 /* A slot from its launcher: one that fails where no kernel takes the case, and one that declines. */
-#define MUST(op) [](FkBackend *be, auto... operands) { must(be, #op, fk_cuda_##op(enter_op(be), operands...)); }
-#define MAY(op) [](FkBackend *be, auto... operands) { return taken(be, #op, fk_cuda_##op(enter_op(be), operands...)); }
+#define MUST(op) [](FkBackend *be, auto... operands) { must(be, #op, fk_cuda_##op(enter(be), operands...)); }
+#define MAY(op) [](FkBackend *be, auto... operands) { return taken(be, #op, fk_cuda_##op(enter(be), operands...)); }
 
 const FkOps table = {
     .abi = FK_BACKEND_ABI,

@@ -11,8 +11,6 @@
 
 #include "given.cuh"
 
-#include <type_traits>
-
 extern "C" {
 #include "../core/ops/backend.h"
 }
@@ -75,8 +73,6 @@ typedef struct {
   FkCudaGraph graph[FK_CUDA_GRAPHS];
   int graphs;
   bool capturing;
-  bool dependent; /* FK_CAN_DEPENDENT_LAUNCH is used */
-  bool follows;   /* the last thing that was put on `stream` is a kernel */
   /* What given scales have cut off is counted behind `counter`; those of it that sync has collected. It asks from the
    * first such launch on. */
   unsigned long long collected;
@@ -102,30 +98,6 @@ static inline unsigned long long *fk_cuda_cut(const FkCuda *cu) {
 static inline FkGiven fk_cuda_given(FkCuda *cu, float scale) {
   cu->given = true;
   return FkGiven{scale, 1.0f / scale, fk_cuda_cut(cu)};
-}
-
-/* A launch that may begin before the kernel in front of it has ended: its kernel calls fk_grid_begin before it reads or
- * writes memory. config->attrs has room for one more. Behind anything but a kernel, and where an event of another
- * stream was waited for, it is a launch like any other. */
-static inline void fk_cuda_depend(FkCuda *cu, cudaLaunchConfig_t *config) {
-  if (cu->dependent && cu->follows) {
-    cudaLaunchAttribute *attribute = &config->attrs[config->numAttrs++];
-    attribute->id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute->val.programmaticStreamSerializationAllowed = 1;
-  }
-  cu->follows = true;
-}
-
-/* kernel<<<grid, block, shared, cu->stream>>>(args...) as such a launch. */
-template <class... Args>
-cudaError_t fk_cuda_launch(FkCuda *cu, void (*kernel)(Args...), dim3 grid, dim3 block, size_t shared,
-                           std::type_identity_t<Args>... args) {
-  cudaLaunchAttribute attribute[1] = {};
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = shared;
-  config.stream = cu->stream, config.attrs = attribute;
-  fk_cuda_depend(cu, &config);
-  return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
 /* A function of the driver, which is not linked, as this version of it has it. NULL: there is none. */

@@ -30,7 +30,6 @@ constexpr int kRowWarps = 4;
 template <int N> __global__ void __launch_bounds__(128) norm_rows_kernel(const RowArgs a) {
   const int lane = threadIdx.x & 31;
   int64_t piece = (int64_t)blockIdx.x * kRowWarps + (threadIdx.x >> 5);
-  fk_grid_begin();
   const bool second = piece >= a.group[0].rows * a.split;
   if (second) piece -= a.group[0].rows * a.split;
   const RowGroup &g = a.group[second];
@@ -162,7 +161,6 @@ template <int W, int V, int Blocks>
 __global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs a) {
   __shared__ float2 part[2][W];
   int64_t first = blockIdx.x;
-  fk_grid_begin();
 #pragma unroll
   for (int g = 0; g < FK_MAX_GROUPS; g++) { /* a block's rows pass from the first group to the second */
     const int64_t left = a.group[g].rows - first;
@@ -178,7 +176,6 @@ __global__ void __launch_bounds__(W * 32, Blocks) norm_long_kernel(const RowArgs
 __global__ void __launch_bounds__(256) norm_any_kernel(const RowArgs a) {
   __shared__ float scratch[2][8];
   int64_t piece = blockIdx.x;
-  fk_grid_begin();
   const bool second = piece >= a.group[0].rows * a.split;
   if (second) piece -= a.group[0].rows * a.split;
   const RowGroup &g = a.group[second];
@@ -217,14 +214,22 @@ cudaError_t launch_rows(FkCuda *cu, const RowArgs &a, bool fast) {
   if (pieces == 0) return cudaSuccess;
   if (fast && a.center && a.cols == 3072 && pieces >= 1024) { /* enough rows to fill the machine with such blocks */
     const int64_t resident = 4 * cu->sms;
-    return fk_cuda_launch(cu, norm_long_kernel<4, 3, 4>, (unsigned)(pieces < resident ? pieces : resident), 128, 0, a);
+    norm_long_kernel<4, 3, 4><<<(unsigned)(pieces < resident ? pieces : resident), 128, 0, cu->stream>>>(a);
+    return cudaGetLastError();
   }
-  if (!fast || a.cols % 8 || a.cols > 4096) return fk_cuda_launch(cu, norm_any_kernel, (unsigned)pieces, 256, 0, a);
-  if (a.cols <= 256) return fk_cuda_launch(cu, norm_rows_kernel<1>, blocks, 128, 0, a);
-  if (a.cols <= 768) return fk_cuda_launch(cu, norm_rows_kernel<3>, blocks, 128, 0, a);
-  if (a.cols <= 2048) return fk_cuda_launch(cu, norm_rows_kernel<8>, blocks, 128, 0, a);
-  if (a.cols <= 3072) return fk_cuda_launch(cu, norm_rows_kernel<12>, blocks, 128, 0, a);
-  return fk_cuda_launch(cu, norm_rows_kernel<16>, blocks, 128, 0, a);
+  if (!fast || a.cols % 8 || a.cols > 4096)
+    norm_any_kernel<<<(unsigned)pieces, 256, 0, cu->stream>>>(a);
+  else if (a.cols <= 256)
+    norm_rows_kernel<1><<<blocks, 128, 0, cu->stream>>>(a);
+  else if (a.cols <= 768)
+    norm_rows_kernel<3><<<blocks, 128, 0, cu->stream>>>(a);
+  else if (a.cols <= 2048)
+    norm_rows_kernel<8><<<blocks, 128, 0, cu->stream>>>(a);
+  else if (a.cols <= 3072)
+    norm_rows_kernel<12><<<blocks, 128, 0, cu->stream>>>(a);
+  else
+    norm_rows_kernel<16><<<blocks, 128, 0, cu->stream>>>(a);
+  return cudaGetLastError();
 }
 
 /* ---- group norm ------------------------------------------------------------------------------------------------- */

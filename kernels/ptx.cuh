@@ -82,18 +82,6 @@ template <int Stages> struct FkRing {
   }
 };
 
-/* ---- dependent launches ------------------------------------------------------------------------------------------ */
-
-/* Before a kernel's first access to memory that a kernel may write, by every thread: waits until the grid in front has
- * ended and its results can be seen, then lets the next grid come as soon as there is room. Because the next one waits
- * in its turn, and nobody lets it come before he has waited himself, two grids of a stream at most are under way, and
- * of these the later one has touched nothing. Nothing to wait for where the launch was not a dependent one. */
-FK_DEVICE void fk_grid_begin() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\ngriddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-
 /* ---- named barriers (ids 1..15; 0 is __syncthreads), counts in threads ----------------------------------------- */
 
 FK_DEVICE void fk_bar_sync(int id, int threads) {

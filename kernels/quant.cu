@@ -155,7 +155,6 @@ __global__ void __launch_bounds__(W * 32, Blocks) quant_norm_long_kernel(const N
   __shared__ float2 part[2][W];
   __shared__ float most[2][W];
   int64_t first = blockIdx.x;
-  fk_grid_begin();
 #pragma unroll
   for (int g = 0; g < 2; g++) { /* a block's rows pass from the first group to the second */
     const int64_t left = a.group[g].rows.rows - first;
@@ -174,7 +173,6 @@ template <int T, int V> __global__ void __launch_bounds__(T) quant_rows_kernel(c
   const __nv_bfloat16 *x = q.x + blockIdx.x * q.ldx;
   float v[8], top = 0;
   uint4 raw[V];
-  fk_grid_begin();
 #pragma unroll
   for (int j = 0; j < V; j++) {
     const int c = (j * T + threadIdx.x) * 8;
@@ -218,7 +216,6 @@ template <bool I8> __global__ void __launch_bounds__(256) quant_any_kernel(const
   const int64_t n = (first + a.height < a.rows ? a.height : a.rows - first) * a.width;
   float v[1], top = 0;
   bool broken = false;
-  fk_grid_begin();
   for (int64_t i = threadIdx.x; i < n; i += 256) {
     fk_view_load<1>(a.x, first + i / a.width, left + i % a.width, v);
     top = fmaxf(top, fabsf(v[0])); /* NaN loses against every number */
@@ -251,7 +248,11 @@ cudaError_t launch_any(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor x) {
     a.across = fk_tensor_cols(y_scale), a.ld_scale = y_scale.ld, a.width = cols / a.across;
   }
   const unsigned blocks = (unsigned)((rows + a.height - 1) / a.height * a.across);
-  return fk_cuda_launch(cu, y.dtype == FK_I8 ? quant_any_kernel<true> : quant_any_kernel<false>, blocks, 256, 0, a);
+  if (y.dtype == FK_I8)
+    quant_any_kernel<true><<<blocks, 256, 0, cu->stream>>>(a);
+  else
+    quant_any_kernel<false><<<blocks, 256, 0, cu->stream>>>(a);
+  return cudaGetLastError();
 }
 
 /* ---- a scale that is given --------------------------------------------------------------------------------------- */
@@ -305,7 +306,7 @@ bool quant_fits(const FkQuantRows *q, int cols) {
 
 } // namespace
 
-cudaError_t fk_cuda_quant_norm(FkCuda *cu, int groups, const FkQuantNorm *n, int cols, float eps,
+cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps,
                                const FkGiven *given) {
   NormArgs a = {};
   int64_t rows = 0;
@@ -318,19 +319,27 @@ cudaError_t fk_cuda_quant_norm(FkCuda *cu, int groups, const FkQuantNorm *n, int
     rows += n[i].rows.rows;
   }
   if (rows == 0) return cudaSuccess;
-  const unsigned blocks = (unsigned)(rows < 4 * cu->sms ? rows : 4 * cu->sms);
-  if (given) return fk_cuda_launch(cu, quant_norm_long_kernel<4, 3, 4, true>, blocks, 128, 0, a);
-  return fk_cuda_launch(cu, quant_norm_long_kernel<4, 3, 4, false>, blocks, 128, 0, a);
+  const unsigned blocks = (unsigned)(rows < 4 * sms ? rows : 4 * sms);
+  if (given)
+    quant_norm_long_kernel<4, 3, 4, true><<<blocks, 128, 0, stream>>>(a);
+  else
+    quant_norm_long_kernel<4, 3, 4, false><<<blocks, 128, 0, stream>>>(a);
+  return cudaGetLastError();
 }
 
-cudaError_t fk_cuda_quant_rows(FkCuda *cu, const FkQuantRows *q, int cols) {
+cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int cols) {
   if (!quant_fits(q, cols) || cols > 24576) return cudaErrorNotSupported;
   if (q->rows == 0) return cudaSuccess;
   const unsigned rows = (unsigned)q->rows;
-  if (cols <= 3072) return fk_cuda_launch(cu, quant_rows_kernel<128, 3>, rows, 128, 0, *q, cols);
-  if (cols <= 12288) return fk_cuda_launch(cu, quant_rows_kernel<384, 4>, rows, 384, 0, *q, cols);
-  if (cols <= 15360) return fk_cuda_launch(cu, quant_rows_kernel<384, 5>, rows, 384, 0, *q, cols);
-  return fk_cuda_launch(cu, quant_rows_kernel<512, 6>, rows, 512, 0, *q, cols);
+  if (cols <= 3072)
+    quant_rows_kernel<128, 3><<<rows, 128, 0, stream>>>(*q, cols);
+  else if (cols <= 12288)
+    quant_rows_kernel<384, 4><<<rows, 384, 0, stream>>>(*q, cols);
+  else if (cols <= 15360)
+    quant_rows_kernel<384, 5><<<rows, 384, 0, stream>>>(*q, cols);
+  else
+    quant_rows_kernel<512, 6><<<rows, 512, 0, stream>>>(*q, cols);
+  return cudaGetLastError();
 }
 
 /* Rows to E4M3 from bf16 that lie as vectors ask for, or anything. */
@@ -342,7 +351,7 @@ cudaError_t fk_cuda_quantize(FkCuda *cu, FkTensor y, FkTensor y_scale, FkTensor 
   if (given != 0) return launch_given(cu, y, y_scale, x, given);
   const FkQuantRows q = {(const __nv_bfloat16 *)x.data, x.ld, (uint8_t *)y.data, y.ld, (float *)y_scale.data, rows};
   const bool fast = y.dtype == FK_E4M3 && x.dtype == FK_BF16 && y_scale.rank == 1 && cols <= INT32_MAX;
-  const cudaError_t status = fast ? fk_cuda_quant_rows(cu, &q, (int)cols) : cudaErrorNotSupported;
+  const cudaError_t status = fast ? fk_cuda_quant_rows(cu->stream, &q, (int)cols) : cudaErrorNotSupported;
   return status == cudaErrorNotSupported ? launch_any(cu, y, y_scale, x) : status;
 }
 
@@ -356,7 +365,6 @@ cudaError_t fk_cuda_upload_codes(FkCuda *cu, const void *from, void *codes, floa
     const int64_t n = rows - at < most ? rows - at : most;
     FK_CUDA_TRY(cudaMemcpyAsync(cu->scratch, (const char *)from + (size_t)at * row, (size_t)n * row,
                                 cudaMemcpyHostToDevice, cu->stream));
-    cu->follows = false;
     FK_CUDA_TRY(fk_cuda_quantize(cu, fk_tensor_2d((uint8_t *)codes + at * cols, FK_E4M3, n, cols),
                                  fk_tensor_1d(scales + at, FK_F32, n), fk_tensor_2d(cu->scratch, is, n, cols), 0));
   }
@@ -379,7 +387,7 @@ cudaError_t fk_cuda_layer_norm_quantized(FkCuda *cu, const FkLayerNorm *n, int g
     q[i].add = (const float *)(modulated ? n[i].shift.data : n[i].bias.data);
     q[i].one = modulated ? 1.0f : 0.0f;
   }
-  return fk_cuda_quant_norm(cu, groups, q, 3072, n[0].eps, n[0].given != 0 ? given : NULL);
+  return fk_cuda_quant_norm(cu->stream, cu->sms, groups, q, 3072, n[0].eps, n[0].given != 0 ? given : NULL);
 }
 
 cudaError_t fk_cuda_saturated(FkCuda *cu, int64_t *since) {

@@ -4,7 +4,7 @@
 #ifndef FK_CUDA_QUANT_H
 #define FK_CUDA_QUANT_H
 
-#include "module.cuh"
+#include "given.cuh"
 
 /* Rows of bf16 and where their codes go. Pointers 16-byte aligned; cols and ldx multiples of 8, ld_codes of 16. */
 typedef struct {
@@ -28,9 +28,9 @@ typedef struct {
 
 /* Both asynchronous; cudaErrorNotSupported, with nothing enqueued, where a size or an alignment is none of these.
  * given: a scale for each group; NULL: one a row, measured. */
-cudaError_t fk_cuda_quant_norm(FkCuda *cu, int groups, const FkQuantNorm *n, int cols, float eps,
+cudaError_t fk_cuda_quant_norm(cudaStream_t stream, int sms, int groups, const FkQuantNorm *n, int cols, float eps,
                                const FkGiven *given = NULL);
 /* A scale a row: activations and weights. cols <= 24576. */
-cudaError_t fk_cuda_quant_rows(FkCuda *cu, const FkQuantRows *q, int cols);
+cudaError_t fk_cuda_quant_rows(cudaStream_t stream, const FkQuantRows *q, int cols);
 
 #endif

@@ -91,7 +91,7 @@ static const char *another(const FkProperty *p) {
  * are given what they need. */
 static void every_row_arrives(void) {
   FkBackend *be = open_null();
-  be->can |= FK_CAN_GRAPH | FK_CAN_DEPENDENT_LAUNCH;
+  be->can |= FK_CAN_GRAPH;
   size_t n;
   const FkProperty *p = fk_properties(&n);
   for (size_t i = 0; i < n; i++) {
@@ -144,14 +144,9 @@ static void needs(void) {
   static const struct {
     const char *name;
     uint32_t needs;
-  } rows[] = {{"fused-qkv", FK_CAN_FUSED_QKV},
-              {"flash-attention", FK_CAN_FLASH},
-              {"fused-codes", FK_CAN_FUSED_CODES},
-              {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
-              {"cuda-graph", FK_CAN_GRAPH},
-              {"expand-ahead", FK_CAN_EXPAND_AHEAD},
-              {"dependent-launch", FK_CAN_DEPENDENT_LAUNCH}};
-  static const uint32_t by_itself_off = FK_CAN_EXPAND_AHEAD | FK_CAN_DEPENDENT_LAUNCH;
+  } rows[] = {{"fused-qkv", FK_CAN_FUSED_QKV},     {"flash-attention", FK_CAN_FLASH},
+              {"fused-codes", FK_CAN_FUSED_CODES}, {"channels-last", FK_CAN_FUSED_CONV | FK_CAN_FUSED_GROUP_NORM},
+              {"cuda-graph", FK_CAN_GRAPH},        {"expand-ahead", FK_CAN_EXPAND_AHEAD}};
   FkBackend *be = open_null();
   for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
     const FkProperty *p = fk_properties_find(rows[i].name);
@@ -163,7 +158,7 @@ static void needs(void) {
     g_assert_true(fk_tune_resolve(s, be, &t, NULL));
     g_assert_false(*(bool *)((char *)&t + p->offset));
     fk_tune_apply(&t, be);
-    g_assert_cmphex(be->use, ==, be->can & ~(p->needs | by_itself_off));
+    g_assert_cmphex(be->use, ==, be->can & ~(p->needs | FK_CAN_EXPAND_AHEAD)); /* which is off by itself */
     fk_settings_set(s, p->name, "on", NULL);
     g_assert_false(fk_tune_resolve(s, be, &t, &error));
     assert_error(error, FK_ERROR_OPTION_BAD, p->name, "null");
@@ -173,7 +168,7 @@ static void needs(void) {
     fk_settings_set(s, p->name, "off", NULL);
     g_assert_true(fk_tune_resolve(s, be, &t, NULL));
     fk_tune_apply(&t, be);
-    g_assert_cmphex(be->use, ==, ~(p->needs | by_itself_off));
+    g_assert_cmphex(be->use, ==, ~(p->needs | FK_CAN_EXPAND_AHEAD));
   }
   fk_backend_close(be);
 }

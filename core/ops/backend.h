@@ -50,8 +50,7 @@ enum {
   FK_CAN_VALUE_CODES = 1u << 10,     /* attention of numbers with values in codes */
   FK_CAN_WEIGHT_CODES = 1u << 11,    /* products of numbers and weights in E4M3 codes in linear */
   FK_CAN_EXPAND_AHEAD = 1u << 12,    /* stream_expand */
-  FK_CAN_FUSED_CODES = 1u << 13,     /* linear_fused and flash_attention with results in codes */
-  FK_CAN_DEPENDENT_LAUNCH = 1u << 14 /* a kernel may begin while the one before it ends */
+  FK_CAN_FUSED_CODES = 1u << 13      /* linear_fused and flash_attention with results in codes */
 };
 
 /* What opening a backend consists of, in this order: the module's file, the driver, the device's context, memory of

@@ -56,9 +56,9 @@ static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
-  /* What any device can: plans for another machine are made here. Neither of the last two changes what is walked. */
+  /* What any device can: plans for another machine are made here. A recording changes nothing of what is walked. */
   be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | FK_CAN_VALUE_CODES | FK_CAN_WEIGHT_CODES |
-            FK_CAN_GRAPH | FK_CAN_DEPENDENT_LAUNCH | fk_backend_host_device(be);
+            FK_CAN_GRAPH | fk_backend_host_device(be);
   snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
   return true;
 }

@@ -353,9 +353,6 @@ static const FkProperty table[] = {
      "Matrices that weight-storage keeps as their files have them are expanded on a stream of their own, while the ops "
      "before their product run: takes a second scratch",
      SETTING(SWITCH, expand_ahead), SAME, .initial = "auto", ALL("off"), .needs = FK_CAN_EXPAND_AHEAD, MEMORY},
-    {"dependent-launch", "Dependent launch",
-     "A kernel of the transformer is set up while the one before it ends, and waits for its results there",
-     SETTING(SWITCH, dependent_launch), SAME, .initial = "auto", ALL("off"), .needs = FK_CAN_DEPENDENT_LAUNCH, MEMORY},
     {"vae-slicing", "VAE slicing",
      "Frames of a batch go through the autoencoder one at a time; this engine has no other way",
      SETTING(SWITCH, vae_slicing), SAME, .initial = "auto", ALL("on")},

@@ -94,7 +94,7 @@ typedef struct {
   FkReferenceIds reference_ids;
   int max_area; /* pixels; 0: the square of vae.sample_size */
   bool fused_qkv, flash_attention, fused_codes, cuda_graph, channels_last, vae_tiling, vae_slicing, prompt_cache;
-  bool expand_ahead, dependent_launch;
+  bool expand_ahead;
   const char *trace_file; /* NULL: none */
   FkCacheTune step_cache;
   FkAttentionPrecision attention_precision;

@@ -51,7 +51,7 @@ static bool quant_case(const Pool *p, int64_t rows, int cols, int64_t ldx, int k
       memcpy(&v[r * cols + c], &u, 4);
     }
   FkQuantRows q = {p->x, ldx, p->xq, cols, p->sx, rows};
-  TRY(fk_cuda_quant_rows(&cu, &q, cols));
+  TRY(fk_cuda_quant_rows(0, &q, cols));
   TRY(cudaMemcpy(codes, p->xq, (size_t)rows * cols, cudaMemcpyDeviceToHost));
   TRY(cudaMemcpy(scale, p->sx, rows * 4, cudaMemcpyDeviceToHost));
   const int64_t bad = differing(v, codes, scale, rows, cols);
@@ -88,7 +88,7 @@ static bool norm_case(const Pool *p, int64_t r0, int64_t r1, int cols, bool same
                           1,
                           i ? r1 : r0};
   }
-  TRY(fk_cuda_quant_norm(&cu, 2, n, cols, 1e-6f));
+  TRY(fk_cuda_quant_norm(0, cu.sms, 2, n, cols, 1e-6f));
   if (same_as_norm) TRY(launch_rows(&cu, a, true));
   TRY(cudaMemcpy(v, plain, (size_t)rows * cols * 4, cudaMemcpyDeviceToHost));
   TRY(cudaMemcpy(y, p->y, (size_t)rows * cols * 2, cudaMemcpyDeviceToHost));

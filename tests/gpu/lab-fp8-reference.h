@@ -263,11 +263,11 @@ static void operands(const Pool *p, const Case *c, int x_kind, int w_kind, float
   const int64_t rows = c->m[1] ? second_row(c) + c->m[1] : c->m[0];
   fill(p->x, rows * c->k, 10, x_kind, 1);
   FkQuantRows q = {p->x, c->k, p->xq, c->k, p->sx, rows};
-  TRY(fk_cuda_quant_rows(&cu, &q, c->k));
+  TRY(fk_cuda_quant_rows(0, &q, c->k));
   for (int i = 0; i < 2; i++) {
     fill(p->w, (int64_t)c->n * c->k, 20 + i, w_kind, by);
     FkQuantRows wq = {p->w, c->k, p->wq[i], c->k, p->sw[i], c->n};
-    TRY(fk_cuda_quant_rows(&cu, &wq, c->k));
+    TRY(fk_cuda_quant_rows(0, &wq, c->k));
   }
 }
 

@@ -380,12 +380,12 @@ static void mix_norm(const Mix *x, int64_t first) {
                        1,
                        NULL};
   }
-  if (x->quantize) fk_cuda_quant_norm(&cu, 2, n, 3072, 1e-6f);
+  if (x->quantize) fk_cuda_quant_norm(0, 132, 2, n, 3072, 1e-6f);
 }
 
 static void mix_quant(const Mix *x, const __nv_bfloat16 *from, int64_t ld, int cols) {
   FkQuantRows q = {from, ld, x->codes, cols, x->scale, ROWS};
-  if (x->quantize) fk_cuda_quant_rows(&cu, &q, cols);
+  if (x->quantize) fk_cuda_quant_rows(0, &q, cols);
 }
 
 static bool job_mix(void *arg) {
@@ -416,7 +416,7 @@ static void mix_make(Mix *x) {
       x->w[at][i] = (uint8_t *)device((size_t)c->n * c->k), x->sw[at][i] = (float *)device(c->n * 4);
       fill(w, (int64_t)c->n * c->k, 60 + at * 2 + i, NORMAL, 0.02f);
       FkQuantRows q = {w, c->k, x->w[at][i], c->k, x->sw[at][i], c->n};
-      TRY(fk_cuda_quant_rows(&cu, &q, c->k));
+      TRY(fk_cuda_quant_rows(0, &q, c->k));
     }
   x->hidden = (__nv_bfloat16 *)device((size_t)ROWS * 3072 * 2),
   x->wide = (__nv_bfloat16 *)device((size_t)ROWS * 21504 * 2);

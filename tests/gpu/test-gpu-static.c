@@ -146,26 +146,6 @@ static void fused(void) {
   }
 }
 
-/* Kernels that begin while the ones before them end: the same bytes, recorded and not, every time, in each form. */
-static void dependent(void) {
-  static const char *const forms[] = {"none", "fp8", "fp8-static"};
-  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) {
-    g_autoptr(GError) error = NULL;
-    g_autoptr(FkEngine) engine = open_on(backend, forms[i], &error);
-    g_assert_no_error(error);
-    g_autofree char *first = vague_hash(engine, "");
-    g_autofree char *plainly = vague_hash(engine, "dependent-launch=on cuda-graph=off");
-    g_assert_cmpstr(plainly, ==, first);
-    for (int run = 0; run < 20; run++) {
-      g_autofree char *now = vague_hash(engine, "dependent-launch=on");
-      g_assert_cmpstr(now, ==, first);
-    }
-    g_autofree char *cached = vague_hash(engine, "step-cache=first-block step-cache-threshold=0.1");
-    g_autofree char *also = vague_hash(engine, "step-cache=first-block step-cache-threshold=0.1 dependent-launch=on");
-    g_assert_cmpstr(cached, ==, also);
-  }
-}
-
 /* Two frames together and alone. */
 static void batch(void) {
   static const char *const seeds[2] = {"steps=4 seed=20", "steps=4 seed=21"};
@@ -265,7 +245,6 @@ int main(int argc, char **argv) {
   } else {
     g_test_add_func("/gpu-static/one-hash", one_hash);
     g_test_add_func("/gpu-static/fused", fused);
-    if (gpu) g_test_add_func("/gpu-static/dependent", dependent);
     g_test_add_func("/gpu-static/batch", batch);
     g_test_add_func("/gpu-static/near-the-others", near_the_others);
     g_test_add_func("/gpu-static/saturated", saturated);
