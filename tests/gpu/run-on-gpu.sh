@@ -75,6 +75,37 @@ part_sanitizer() { # TOOL STEPS [SETTINGS...]
 # The same of the kernels of 8 bits.
 part_codes() { part_sanitizer "$1" "$2" quantization=fp8 modulation-quantization=fp8 text-quantization=fp8; }
 
+# A hundred edits in 8 bits have one hash, alone and with a cadence, graphs on and off.
+part_codes_hashes() {
+  for more in "quantization=fp8" "quantization=fp8 attention-precision=fp8" "quantization=fp8 weight-dither=on"; do
+    for graph in on off; do
+      # shellcheck disable=SC2086
+      test-gpu-edit --hash "$DEMO" 256x256 50 steps=4 $more cuda-graph=$graph || return
+    done
+  done | grep differ > "$OUT/codes-hashes.txt"
+  cat "$OUT/codes-hashes.txt"
+  [ "$(wc -l < "$OUT/codes-hashes.txt")" = 6 ] && [ "$(sed 's/.*: //' "$OUT/codes-hashes.txt" | sort -u | wc -l)" = 3 ]
+}
+
+mask_of() { sed -n 's/.*"ran": .*"mask": "\([01]*\)".*/\1/p' "$1"; }
+hash_of() { sed -n 's/.*"result": .*"sha256": "\([0-9a-f]*\)".*/\1/p' "$1"; }
+
+# Decisions made in 8 bits are replayed with the same bytes; in full precision throughout it is the edit without codes.
+part_codes_replayed() {
+  one() { # NAME SETTINGS...
+    name=$1
+    shift
+    fluxkontext-batch -m "$DEMO" -p "$NIGHT" -o "$OUT/replay-$name" --overwrite "$PHOTO" $CUDA seed=3 "$@" \
+      > "$OUT/replay-$name.txt" 2>&1 || { cat "$OUT/replay-$name.txt"; return 1; }
+  }
+  cache="quantization=fp8 step-cache=teacache step-cache-threshold=0.3"
+  # shellcheck disable=SC2086
+  one found $cache && one again $cache "step-cache-mask=$(mask_of "$OUT"/replay-found/*.json)" &&
+    one full quantization=fp8 precision-first=28 && one plain || return
+  for name in found again full plain; do hash_of "$OUT"/replay-$name/*.json; done | tee "$OUT/replays.txt"
+  [ "$(sort -u "$OUT/replays.txt" | wc -l)" = 2 ] && [ "$(head -n 2 "$OUT/replays.txt" | sort -u | wc -l)" = 1 ]
+}
+
 # What 8 bits cost a velocity, and that outlying columns cost no more.
 part_acceptance() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND" -n 5 quantization=fp8; }
 part_planted() { "$PYTHON" "$HERE/acceptance.py" -m "$DEMO" -b "$BACKEND" -n 2 --planted quantization=fp8; }
@@ -161,7 +192,10 @@ PY
     "$PYTHON" "$HERE/compare_full.py" "$CHECKPOINT" "$OUT/full-cuda" "$NIGHT"
 }
 
-part_full_forwards() { test-gpu-edit --hash "$CHECKPOINT" 1024x1024 20 steps=1 $LARGE; }
+part_full_forwards() {
+  test-gpu-edit --hash "$CHECKPOINT" 1024x1024 20 steps=1 $LARGE &&
+    test-gpu-edit --hash "$CHECKPOINT" 1024x1024 20 steps=1 $LARGE quantization=fp8 attention-precision=fp8
+}
 
 # The same with every op's output hashed, which changes the timing between ops and names the op that races.
 part_full_ops() {
@@ -340,10 +374,12 @@ for name in sanitizer-racecheck codes-racecheck; do collect $name late-is-skippe
 part acceptance 180
 part planted 90
 part soak 60
+part codes-hashes 60
+part codes-replayed 40
 if [ -n "$full" ]; then
   collect checkpoint
   part full-stages 90
-  part full-forwards 45
+  part full-forwards 60
   part full-ops 60
   part full-graphs 40
   part full-cancel 45

@@ -516,18 +516,20 @@ static struct {
   bool cancel;
 } mode;
 
-/* --hash and --cancel: `pairs` are settings. */
+/* --hash and --cancel: `pairs` are settings and options. */
 static void run_mode(void) {
   int width = 0, height = 0, different = 0;
   g_autoptr(GError) error = NULL;
   g_autoptr(FkSettings) s = settings_of("prompt", "add a shape", "seed", "3", NULL);
+  g_autoptr(FkOptions) options = options_of(mode.model, NULL, NULL);
   g_autofree char *first = NULL;
   bool ok = sscanf(mode.size, "%dx%d", &width, &height) == 2 && mode.runs > 0;
   for (const char **p = mode.pairs; ok && *p; p++) {
     g_auto(GStrv) pair = g_strsplit(*p, "=", 2);
-    ok = pair[0] && pair[1] && fk_settings_set(s, pair[0], pair[1], &error);
+    ok = pair[0] && pair[1] &&
+         (fk_options_set(options, pair[0], pair[1], NULL) || fk_settings_set(s, pair[0], pair[1], &error));
   }
-  g_autoptr(FkEngine) engine = ok ? open_with(mode.model, NULL, NULL, &error) : NULL;
+  g_autoptr(FkEngine) engine = ok ? fk_engine_open(options, NULL, NULL, NULL, &error) : NULL;
   if (!engine) {
     g_test_message("not opened: %s", error ? error->message : "bad arguments");
     if (g_error_matches(error, FK_ERROR, FK_ERROR_BACKEND_MISSING))
