@@ -46,9 +46,10 @@ template <bool Leave> cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) 
   const int blocks = (x.sk + FK_QUANT_VALUES - 1) / FK_QUANT_VALUES * kBlock;
   FK_CUDA_TRY(launch_clusters(cu, attention_int8_codes_kernel, kBlock, dim3(blocks, x.heads, 2), 256, 0, x));
   x.scale *= 1.4426950408889634f; /* log2(e) */
-  const int work = (x.sq + kRows * kCluster - 1) / (kRows * kCluster) * x.heads * kCluster;
-  const dim3 grid(min(work, cu->sms / kCluster * kCluster));
-  return launch_clusters(cu, kernel, kCluster, grid, kThreads, kShared, map_k, map_v, x);
+  const int clusters = cu->sms / kCluster;
+  const FkShare share = fk_share_out(x.sq, x.heads, clusters);
+  const dim3 grid(min(fk_share_items(share), clusters) * kCluster);
+  return launch_clusters(cu, kernel, kCluster, grid, kThreads, kShared, map_k, map_v, x, share);
 }
 
 /* ---- any width ----------------------------------------------------------------------------------------------------

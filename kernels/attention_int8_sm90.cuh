@@ -16,12 +16,13 @@
 #define FK_ATTENTION_INT8_SM90_CUH
 
 #include "attention_codes.cuh"
+#include "attention_share.h"
 
 namespace {
 
-constexpr int kKeys = 128, kGroups = 3, kCluster = 2, kStages = 3, kBlock = FK_QUANT_VALUES / kKeys,
-              kSumBlock = 2; /* tiles */
-constexpr int kThreads = (kGroups + 1) * 128, kRows = kGroups * 64;
+constexpr int kKeys = 128, kGroups = FK_SHARE_GROUPS, kCluster = FK_SHARE_BLOCKS, kStages = 3,
+              kBlock = FK_QUANT_VALUES / kKeys, kSumBlock = 2; /* tiles */
+constexpr int kThreads = (kGroups + 1) * 128;
 constexpr int kKBytes = 128 * 128, kVBytes = 128 * 128, kVStride = kVBytes + 8 * 128;
 constexpr int kSums = 18 * 16 * 128; /* of a warpgroup: its threads' words (Words) */
 constexpr int kV = kStages * kKBytes, kO = kV + kStages * kVStride, kBars = kO + kGroups * kSums;
@@ -52,42 +53,41 @@ template <class T, int Count> FK_DEVICE void hold(T (&d)[Count]) {
   for (int i = 0; i < Count; i++) asm volatile("" : "+r"(d[i])::"memory");
 }
 
-/* Which query tile a block works on: (head, query tile) pairs, queries fastest, so that the blocks that run together
- * share the keys of one or two heads in L2. A cluster takes two neighbouring query tiles. */
+/* Which item a cluster works on, and the block's part of it. Heads follow each other, so that the blocks that run
+ * together share the keys of one or two heads in L2. */
 struct Walk {
-  int tiles, total, step, tile, rank;
-  __device__ __forceinline__ Walk(const FkAttnCodes &a, int cluster_rank) {
-    tiles = (a.sq + kRows * kCluster - 1) / (kRows * kCluster);
-    total = tiles * a.heads;
-    step = gridDim.x / kCluster;
-    tile = blockIdx.x / kCluster;
-    rank = cluster_rank;
+  int item;
+  __device__ __forceinline__ Walk() { item = blockIdx.x / kCluster; }
+  __device__ __forceinline__ bool valid(const FkShare &s) const { return item < fk_share_items(s); }
+  __device__ __forceinline__ void next() { item += gridDim.x / kCluster; }
+  __device__ __forceinline__ FkShareItem part(const FkShare &s) const {
+    return fk_share_item(s, item, fk_cluster_rank());
   }
-  __device__ __forceinline__ bool valid() const { return tile < total; }
-  __device__ __forceinline__ void next() { tile += step; }
-  __device__ __forceinline__ int head() const { return tile / tiles; }
-  __device__ __forceinline__ int row() const { return (tile % tiles * kCluster + rank) * kRows; }
 };
 
 /* Copies of every tile of K (rows are keys) or of V^T (rows are columns of V); each block of the pair brings one half
  * of it to both. One thread. */
 template <bool Values>
-FK_DEVICE void load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, Walk walk, int tiles) {
+FK_DEVICE void load_tiles(const CUtensorMap *map, uint32_t to, uint32_t full, uint32_t empty, const FkShare &share,
+                          int tiles) {
   FkRing<kStages> ring;
-  for (; walk.valid(); walk.next())
+  const int half = fk_cluster_rank() * 64;
+  for (Walk walk; walk.valid(share); walk.next()) {
+    const int head = walk.part(share).head;
     for (int j = tiles - 1; j >= 0; j--, ring.next()) {
-      const uint32_t at = to + ring.stage * (Values ? kVStride : kKBytes) + walk.rank * (64 * 128);
-      const int key = j * kKeys, half = walk.rank * 64;
+      const uint32_t at = to + ring.stage * (Values ? kVStride : kKBytes) + half * 128;
+      const int key = j * kKeys;
       fk_mbar_wait(empty + 8 * ring.stage, ring.parity ^ 1);
       fk_mbar_expect(full + 8 * ring.stage, 128 * 128);
-      fk_tma_multicast_3d(at, map, full + 8 * ring.stage, 3, Values ? key : 0, Values ? half : key + half, walk.head(),
+      fk_tma_multicast_3d(at, map, full + 8 * ring.stage, 3, Values ? key : 0, Values ? half : key + half, head,
                           FK_L2_EVICT_LAST);
     }
+  }
 }
 
 /* What a thread keeps of its two rows (g and g + 8) in shared memory, in words that are 128 words apart, because there
  * are no registers for it: sums of the blocks of keys so far, four a word; the references that these are under, and the
- * tile of the walk; scales of the queries' codes times the softmax'; sums of weights under the present references. */
+ * item of the walk; scales of the queries' codes times the softmax'; sums of weights under the present references. */
 struct Words {
   float4 *at;
   __device__ __forceinline__ float4 &sums(int i) const { return at[128 * i]; }
@@ -235,13 +235,13 @@ FK_DEVICE void finish(float (&o)[64], float (&sum)[2], const float (&acc)[68], c
   sum[0] *= .25f, sum[1] *= .25f;
 }
 
-/* Tile 192 queries x 128 keys in clusters of 2; 512 threads; registers 128 at entry, then 160 in the three warpgroups
- * that compute and 32 in the one that copies. A tile's products take 1584 clocks, its exponentials 1536: bound by how
- * well the three warpgroups cover each other. */
+/* Tile up to 192 queries x 128 keys in clusters of 2; 512 threads; registers 128 at entry, then 160 in the three
+ * warpgroups that compute and 32 in the one that copies. A tile's products take 1584 clocks, its exponentials 1536:
+ * bound by how well the three warpgroups cover each other. */
 template <bool Leave>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_int8_sm90_kernel(const __grid_constant__ CUtensorMap map_k, const __grid_constant__ CUtensorMap map_v,
-                               const FkAttnCodes args) {
+                               const FkAttnCodes args, const FkShare share) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ char shared[];
   const uint32_t base = (fk_smem(shared) + 1023) & ~1023u, k_full = base + kBars, k_free = k_full + 8 * kStages,
@@ -249,7 +249,6 @@ __global__ void __launch_bounds__(kThreads, 1)
   char *const aligned = shared + (base - fk_smem(shared));
   const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), warp = __shfl_sync(~0u, threadIdx.x / 32 % 4, 0);
   const int lane = threadIdx.x % 32, tiles = (args.sk + kKeys - 1) / kKeys;
-  Walk walk(args, fk_cluster_rank());
 
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; i++) {
@@ -267,8 +266,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   if (group == kGroups) {
     fk_regs_dec<32>();
-    if (warp == 0 && lane == 0) load_tiles<false>(&map_k, base, k_full, k_free, walk, tiles);
-    if (warp == 1 && lane == 0) load_tiles<true>(&map_v, base + kV, v_full, v_free, walk, tiles);
+    if (warp == 0 && lane == 0) load_tiles<false>(&map_k, base, k_full, k_free, share, tiles);
+    if (warp == 1 && lane == 0) load_tiles<true>(&map_v, base + kV, v_full, v_free, share, tiles);
     __syncwarp();
   } else {
     fk_regs_inc<160>();
@@ -328,14 +327,22 @@ __global__ void __launch_bounds__(kThreads, 1)
       for (int i = 0; i < 8; i++) asm volatile("mov.b32 %0, %1;" : "=r"(p[i]) : "r"(next[i]));
     };
 
-    for (; walk.valid(); walk.next()) {
+    for (Walk walk; walk.valid(share); walk.next()) {
+      const FkShareItem part = walk.part(share);
+      if (group >= part.groups || part.row + group * 64 >= args.sq) { /* no rows: only the copies are counted */
+        for (int j = 0; j < tiles; j++, k_ring.next(), v_ring.next()) {
+          fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity), release(k_free + 8 * k_ring.stage);
+          fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity), release(v_free + 8 * v_ring.stage);
+        }
+        continue;
+      }
       const int last = args.sk - (tiles - 1) * kKeys;
-      const float *k_scale = args.k_scale + walk.head() * tiles;
-      const float *v_scale = args.v_scale + walk.head() * ((tiles + kBlock - 1) / kBlock);
+      const float *k_scale = args.k_scale + part.head * tiles;
+      const float *v_scale = args.v_scale + part.head * ((tiles + kBlock - 1) / kBlock);
       float scale[2];
-      take_queries(q, scale, args, walk.row() + group * 64, walk.head());
+      take_queries(q, scale, args, part.row + group * 64, part.head);
       o.scales() = make_float2(scale[0], scale[1]), o.weights() = make_float2(0.f, 0.f);
-      o.held().z = __int_as_float(walk.tile);
+      o.held().z = __int_as_float(walk.item);
       reference[0] = reference[1] = -INFINITY;
 #pragma unroll
       for (int i = 0; i < 68; i++) acc[i] = 0.f;
@@ -379,13 +386,14 @@ __global__ void __launch_bounds__(kThreads, 1)
       release(v_free + 8 * v_ring.stage), v_ring.next();
       add_weights();
       promote(acc, o, reference, __ldg(v_scale), tiles <= kBlock, true);
-      walk.tile = __shfl_sync(~0u, __float_as_int(o.held().z), 0); /* the same, not a register through the loop */
+      walk.item = __shfl_sync(~0u, __float_as_int(o.held().z), 0); /* the same, not a register through the loop */
+      const FkShareItem mine = walk.part(share);
       float sum[2] = {o.weights().x, o.weights().y}, result[64];
-      finish(result, sum, acc, args.v_mean + walk.head() * 128);
+      finish(result, sum, acc, args.v_mean + mine.head * 128);
       if constexpr (Leave)
-        fk_attention_store_codes(args.codes, args.sq, result, sum, walk.row() + group * 64, walk.head());
+        fk_attention_store_codes(args.codes, args.sq, result, sum, mine.row + group * 64, mine.head);
       else
-        fk_attention_store(args.o, args.ld_o, args.sq, result, sum, walk.row() + group * 64, walk.head());
+        fk_attention_store(args.o, args.ld_o, args.sq, result, sum, mine.row + group * 64, mine.head);
     }
   }
   fk_cluster_arrive(), fk_cluster_wait();
