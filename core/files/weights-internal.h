@@ -94,7 +94,8 @@ struct FkBinder {
   int64_t parameters;
   FkRoleShare share[FK_ROLES + 1]; /* the last: vectors and tables */
   int missing, mismatched, extra;
-  GString *problems; /* their messages; full: not all of them */
+  const FkStTensor *wrong; /* the last mismatched one: parts of one tensor follow each other */
+  GString *problems;       /* their messages; full: not all of them */
   bool full;
 };
 

@@ -152,7 +152,7 @@ bool fk_item_adds(const FkBackend *be, const FkItem *item, FkAdapted *m) {
   return true;
 }
 
-/* The need's source, else false with its problem counted. *from: its type as the reader finds it. */
+/* The need's source, else false with its problem counted, once a tensor. *from: its type as the reader finds it. */
 static bool find_source(FkBinder *b, const FkNeed *n, FkSource *s, FkDtype *from) {
   g_autofree char *found = NULL;
   const bool fits = fk_binder_source(b, n, s, &found);
@@ -168,6 +168,8 @@ static bool find_source(FkBinder *b, const FkNeed *n, FkSource *s, FkDtype *from
   if (s->scale2) g_hash_table_add(b->known, (gpointer)s->scale2);
   if (fits && fk_numbers_coded(s)) return *from = FK_F32, true;
   if (fits && fk_st_type_usable(s->tensor, from)) return true;
+  if (s->tensor == b->wrong) return false;
+  b->wrong = s->tensor;
   problem(b, &b->mismatched, "%s: tensor \"%s\": %s", fk_safetensors_path(s->file), s->tensor->name, found);
   return false;
 }
