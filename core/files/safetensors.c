@@ -231,6 +231,13 @@ static bool read_header(FkSafetensors *st, size_t limit, GError **error) {
   const uint64_t most = MIN(limit, st->size - LENGTH_BYTES);
   uint64_t n = 0;
   for (int i = LENGTH_BYTES - 1; i >= 0; i--) n = n << 8 | length[i];
+  if (n > most && n <= limit) {
+    g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD,
+                "%s: expected a file of at least %" G_GUINT64_FORMAT
+                " bytes by the length of its header, found %" G_GUINT64_FORMAT,
+                st->shown, (guint64)n + LENGTH_BYTES, (guint64)st->size);
+    return false;
+  }
   if (n > most || n < 2) {
     /* A number beyond the format's limit is not shown: it would be the first bytes of a file of another kind. */
     g_autofree char *found = n > FK_ST_MAX_HEADER ? g_strdup("more: is it a safetensors file?")
