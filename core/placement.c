@@ -101,6 +101,9 @@ static uint64_t less_of(uint64_t bytes, uint64_t others) {
 void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError **error) {
   static const char *const tries[][4] = {{"offload", "model", NULL, NULL},
                                          {"offload", "sequential", NULL, NULL},
+                                         {"weight-storage", "file", NULL, NULL},
+                                         {"weight-storage", "file", "offload", "model"},
+                                         {"weight-storage", "file", "offload", "sequential"},
                                          {"quantization", "fp8", NULL, NULL},
                                          {"quantization", "fp8", "offload", "model"},
                                          {"quantization", "fp8", "offload", "sequential"}};
@@ -113,13 +116,15 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
     g_autofree char *text =
         g_strdup_printf("%" G_GUINT64_FORMAT, less_of(limit_of(e, limit), work + e->be->fixed_bytes));
     FkPlan p;
+    const bool form = !strcmp(tries[i][0], "weight-storage");
     bool ok = !e->model->pack && fk_options_set(options, "max-vram", text, NULL);
+    if (form && g_strcmp0(fk_options_get(e->options, "weight-storage"), "expanded")) continue; /* no other choice */
     for (int k = 0; ok && k < 4 && tries[i][k]; k += 2)
       ok = fk_options_set(options, tries[i][k], tries[i][k + 1], NULL);
     if (!ok ||
         !fk_plan(path ? path : "kontext-dev", options, settings, 64, 64, e->be->dtype == FK_F32 ? 4 : 2, &p, NULL))
       continue;
-    if (!strcmp(tries[i][0], "weight-storage") && strcmp(p.storage, "file")) continue; /* files have no such forms */
+    if (form && strcmp(p.storage, "file")) continue; /* files have no such forms */
     const double least = work ? (double)work : p.arena_bytes;
     const double bytes = p.placed_bytes + p.cache_bytes + least + (double)e->be->fixed_bytes;
     if (bytes > (double)limit_of(e, limit) || p.host_bytes > (double)fk_placement_host(e)) continue;
@@ -128,7 +133,8 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
     g_string_append_printf(s, " (%.0f bytes)", bytes);
   }
   if (s->len && error && *error) {
-    g_autofree char *text = g_strconcat((*error)->message, "; what fits: ", s->str, NULL);
+    g_autofree char *text =
+        g_strconcat((*error)->message, "; what fits: ", s->str, work ? "" : ", with an edit at 64x64", NULL);
     g_free((*error)->message);
     (*error)->message = g_steal_pointer(&text);
   }

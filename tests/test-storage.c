@@ -436,6 +436,20 @@ static void limited(void) {
   g_test_message("%s, at most %zu", limit, peak);
 }
 
+/* Where expanded matrices were asked for and do not fit, the error has the files' form among what does. */
+static void suggested(void) {
+  g_autoptr(GError) error = NULL;
+  g_autofree char *limit = g_strdup_printf("%.0f", planned("Q4_K", filed) * 1.1);
+  const char *const pairs[] = {"weight-storage", "expanded", "offload", "none", "max-vram", limit, NULL};
+  const char *const says[] = {"weight-storage", "file", "offload", "none", "max-vram", limit, NULL};
+  g_autoptr(FkOptions) options = options_of("Q4_K", pairs);
+  g_assert_null(fk_engine_new(options, &error));
+  g_test_message("%s", error->message);
+  assert_error(error, FK_ERROR_MEMORY, "weight-storage=file (", "with an edit at 64x64");
+  g_autoptr(FkEngine) engine = engine_of("Q4_K", says);
+  g_autofree char *hash = edited(engine, "");
+}
+
 static void refused(void) {
   g_autoptr(GError) error = NULL;
   g_autofree char *packed = scratch_path("demo.pack");
@@ -549,6 +563,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/storage/exchanged", exchanged);
   g_test_add_func("/storage/automatic", automatic);
   g_test_add_func("/storage/limited", limited);
+  g_test_add_func("/storage/suggested", suggested);
   g_test_add_func("/storage/refused", refused);
   g_test_add_func("/storage/damaged", damaged);
   g_test_add_func("/storage/published", published);
