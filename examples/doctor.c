@@ -78,6 +78,15 @@ static bool take_kind(const Request *r, const char *model, GError **error) {
          (!schnell || r->steps_set || fk_settings_set(r->settings, "steps", "4", error));
 }
 
+/* A plan comes also where no placing keeps to the limit. */
+static bool within(const FkPlan *p, double limit, GError **error) {
+  const double need = p->placed_bytes + p->cache_bytes + p->arena_bytes;
+  if (limit <= 0 || need <= limit) return true;
+  g_set_error(error, FK_ERROR, FK_ERROR_MEMORY,
+              "the edit needs %.0f bytes of device memory, and max-vram is %.0f bytes", need, limit);
+  return false;
+}
+
 static bool plan(const Request *r, const char *size, bool wide, GError **error) {
   const char *model = r->model ? r->model : "kontext-dev";
   int width, height;
@@ -86,7 +95,7 @@ static bool plan(const Request *r, const char *size, bool wide, GError **error) 
   if (!fk_settings_check(r->settings, error)) return false;
   if (!fk_plan(model, r->options, r->settings, width, height, wide ? 4 : 2, &result, error)) return false;
   print_plan(&result, model, width, height, wide ? 4 : 2);
-  return true;
+  return within(&result, g_ascii_strtod(fk_options_get(r->options, "max-vram"), NULL), error);
 }
 
 /* ---- Check ---- */

@@ -137,6 +137,10 @@ check /tools/doctor/dev-is-planned-as-such $?
 "$doctor" --plan 1024x1024 -c dev task=edit >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'task=edit: dev' "$log"
 check /tools/doctor/dev-does-not-edit $?
+expect /tools/doctor/plan-within-a-limit "$doctor" --plan 1024x1024 kontext-dev max-vram=16000000000
+"$doctor" --plan 1024x1024 kontext-dev max-vram=1000 >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'bytes of device memory, and max-vram is 1000 bytes' "$log"
+check /tools/doctor/plan-above-a-limit $?
 
 expect /tools/doctor/sound-model "$doctor" "$model"
 # Parts with files, tensors, values and types, as the files have them; tokenizers; machine.
