@@ -14,7 +14,6 @@
 namespace {
 
 constexpr int kRows = kAdaptRows, kThreads = kAdaptThreads, kPerThread = kAdaptPerThread, kCols = kAdaptCols;
-constexpr int kRanks = kAdaptRanks;
 
 typedef struct {
   void *to;
@@ -38,7 +37,7 @@ FK_DEVICE void store(__nv_bfloat16 *p, float v) {
 
 /* blockIdx.x: 16 rows; blockIdx.y: 256 columns. */
 template <typename To, typename From> __global__ __launch_bounds__(kThreads) void adapt_rows_kernel(Args a) {
-  __shared__ __align__(16) float l[kRanks][kRows];
+  __shared__ __align__(16) float l[kAdaptRanks][kRows];
   const int64_t row = (int64_t)blockIdx.x * kRows, col = (int64_t)blockIdx.y * kCols + threadIdx.x;
   const int rows = (int)(a.rows - row < kRows ? a.rows - row : kRows);
   const From *from = (const From *)a.from + row * a.cols + col;
@@ -53,13 +52,7 @@ template <typename To, typename From> __global__ __launch_bounds__(kThreads) voi
     const int rank = a.term[t].rank, q = a.term[t].q;
     const float scale = a.term[t].scale;
     float s[kRows][kPerThread] = {};
-    for (int first = 0; first < rank; first += kRanks) {
-      const int ranks = rank - first < kRanks ? rank - first : kRanks;
-      __syncthreads(); /* the pass before has read l */
-      fk_adapt_stage(l, left, a.ranks, rows, first, ranks);
-      __syncthreads();
-      fk_adapt_add(s, l, right + (int64_t)first * q, ranks, q, col);
-    }
+    fk_adapt_term(s, l, right, left, a.ranks, rows, rank, q, col);
 #pragma unroll
     for (int i = 0; i < kRows; i++)
 #pragma unroll

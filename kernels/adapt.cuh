@@ -55,4 +55,17 @@ FK_DEVICE void fk_adapt_add(float (&s)[kAdaptRows][kAdaptPerThread], const float
   }
 }
 
+/* s = the sums of a term: of the tile's rows `left`, [rows, ld], of all threads; right [rank, q]. */
+template <typename T>
+FK_DEVICE void fk_adapt_term(float (&s)[kAdaptRows][kAdaptPerThread], float (*l)[kAdaptRows], const T *right,
+                             const T *left, int64_t ld, int rows, int rank, int q, int64_t col) {
+  for (int first = 0; first < rank; first += kAdaptRanks) {
+    const int ranks = rank - first < kAdaptRanks ? rank - first : kAdaptRanks;
+    __syncthreads(); /* the pass before has read l, and what the block wrote before is there */
+    fk_adapt_stage(l, left, ld, rows, first, ranks);
+    __syncthreads();
+    fk_adapt_add(s, l, right + (int64_t)first * q, ranks, q, col);
+  }
+}
+
 #endif

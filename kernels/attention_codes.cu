@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kAnyThreads) attention_value_codes_any_kernel(
   }
 }
 
-cudaError_t launch_any(FkCuda *cu, const FkAttention *a, int width) {
+cudaError_t launch_any(FkCuda *cu, const FkAttention *a) {
+  const int width = (int)(fk_tensor_cols(a->q) / a->heads);
   const FkTensor codes = fk_tensor_slice_rows(a->v_codes, 0, fk_tensor_rows(a->v));
   FK_CUDA_TRY(fk_cuda_quantize(cu, codes, a->v_scale, a->v, 0));
   const AnyArgs args = {(const __nv_bfloat16 *)a->q.data,
@@ -89,20 +90,11 @@ template <bool Leave> cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) 
   FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)attention_codes_sm90_kernel<Leave>, kShared));
   attention_value_codes_kernel<<<dim3((x.sk + 127) / 128, x.heads), 256, 0, cu->stream>>>(x);
   FK_CUDA_TRY(cudaGetLastError());
-  return attention_codes_start<Leave>(cu, &x, cu->stream);
+  return attention_codes_start<Leave>(cu, &x);
 }
 
 } // namespace
 
 cudaError_t fk_cuda_attention_value_codes(FkCuda *cu, const FkAttention *a) {
-  const int64_t width = fk_tensor_cols(a->q) / a->heads;
-  const bool rows16 = fk_cuda_rows16(a->q) && fk_cuda_rows16(a->k) && fk_cuda_rows16(a->v) && fk_cuda_rows16(a->o);
-  if (fk_tensor_rows(a->q) == 0 || fk_tensor_rows(a->k) == 0) return cudaSuccess;
-  const bool leaves = fk_tensor_given(a->o_codes); /* as codes: asked for as a fused op, which may be declined */
-  if (cu->arch == 90 && width == 128 && rows16 && a->scale > 0)
-    return leaves ? launch_sm90<true>(cu, a) : launch_sm90<false>(cu, a);
-  if (leaves) return cudaErrorNotSupported;
-  if (width > kAnyThreads * kAnyColumns || a->q.dtype != FK_BF16 || a->k.dtype != FK_BF16 || a->o.dtype != FK_BF16)
-    return fk_cuda_decline(cu, "heads are %d wide; the kernels take up to %d", (int)width, kAnyThreads * kAnyColumns);
-  return launch_any(cu, a, (int)width);
+  return launch_by_width(cu, a, launch_sm90<false>, launch_sm90<true>, launch_any);
 }

@@ -23,13 +23,6 @@ typedef struct {
   FkAttentionCodes codes;   /* of the result */
 } FkAttnCodes;
 
-/* Where key `key` of a tile of 128 stands in V^T: within 16 keys the order in which a thread of the products' first
- * operand holds them: place 4t + e is key 2t + (e & 1) + 8 (e >> 1). */
-static __host__ __device__ inline int fk_attn_key_place(int key) {
-  const int in = key & 15;
-  return (key & ~15) + ((in & 7) >> 1) * 4 + (in >> 3) * 2 + (in & 1);
-}
-
 static inline FkAttnCodes fk_attn_codes_of(FkCuda *cu, const FkAttention *a) {
   return FkAttnCodes{.q = (const __nv_bfloat16 *)a->q.data,
                      .k = (const __nv_bfloat16 *)a->k.data,
@@ -86,6 +79,20 @@ template <bool Max> FK_DEVICE float block_fold(float x, float *part) {
   return x;
 }
 
+/* With heads of 128 on Hopper numbers or, where the result leaves as codes, codes; else any. */
+typedef cudaError_t (*Launch)(FkCuda *, const FkAttention *);
+static inline cudaError_t launch_by_width(FkCuda *cu, const FkAttention *a, Launch numbers, Launch codes, Launch any) {
+  const int64_t width = fk_tensor_cols(a->q) / a->heads;
+  const bool rows16 = fk_cuda_rows16(a->q) && fk_cuda_rows16(a->k) && fk_cuda_rows16(a->v) && fk_cuda_rows16(a->o);
+  if (fk_tensor_rows(a->q) == 0 || fk_tensor_rows(a->k) == 0) return cudaSuccess;
+  const bool leaves = fk_tensor_given(a->o_codes); /* asked for as a fused op, which may be declined */
+  if (cu->arch == 90 && width == 128 && rows16 && a->scale > 0) return (leaves ? codes : numbers)(cu, a);
+  if (leaves) return cudaErrorNotSupported;
+  if (width > kAnyThreads * kAnyColumns || a->q.dtype != FK_BF16 || a->k.dtype != FK_BF16 || a->o.dtype != FK_BF16)
+    return fk_cuda_decline(cu, "heads are %d wide; the kernels take up to %d", (int)width, kAnyThreads * kAnyColumns);
+  return any(cu, a);
+}
+
 /* ---- codes --------------------------------------------------------------------------------------------------------
  */
 
@@ -124,8 +131,15 @@ FK_DEVICE uint32_t pack_s8(float a, float b, float c, float d) {
   return code_s8(a) | code_s8(b) << 8 | code_s8(c) << 16 | code_s8(d) << 24;
 }
 
+/* Of word i of the products' first operand byte j belongs to this score of its thread. */
+FK_DEVICE constexpr int score_of(int i, int j) {
+  return 16 * (i / 4) + 8 * ((i >> 1) & 1) + 2 * (i & 1) + (j & 1) + 4 * (j >> 1);
+}
+
 /* A thread's share of a 128 x 128 block: two items of 4 rows x 8 columns. The rows of an item are those whose codes
- * stand next to each other in V^T; 16 neighbouring lanes hold the 16 pieces of 8 columns of the same rows. */
+ * stand next to each other in V^T: within 16 keys the order in which a thread of the products' first operand holds
+ * them, place 4t + e is key 2t + (e & 1) + 8 (e >> 1). 16 neighbouring lanes hold the 16 pieces of 8 columns of the
+ * same rows. */
 struct Share {
   int piece, quad[2]; /* column / 8; the item's place in V^T / 4 */
   __device__ __forceinline__ Share() {

@@ -9,7 +9,7 @@
  * - Queries stay in shared memory, until the scores of their last keys are there: beside the second accumulator there
  *   are no registers for them.
  * - The reference of a row is its running maximum, not a lazy bound: e4m3 holds 256 p up to 448 only.
- * - P leaves the softmax as e4m3 in the order of its registers; the keys of V stand in that order (fk_attn_key_place).
+ * - P leaves the softmax as e4m3 in the order of its registers; the keys of V stand in that order (Share::row).
  */
 #ifndef FK_ATTENTION_CODES_SM90_CUH
 #define FK_ATTENTION_CODES_SM90_CUH
@@ -192,11 +192,9 @@ template <bool Fresh> FK_DEVICE bool softmax(int (&s)[64], Rows &rows, float (&a
 /* P as the first operand of its products: word 4i + r + 2h holds row r's keys of column groups 4i + 2h, 4i + 2h + 1. */
 FK_DEVICE void pack(uint32_t (&p)[16], const int (&s)[64]) {
 #pragma unroll
-  for (int i = 0; i < 16; i++) {
-    const int at = 16 * (i / 4) + 8 * ((i >> 1) & 1) + 2 * (i & 1);
-    p[i] = pack_e4m3(__int_as_float(s[at]), __int_as_float(s[at + 1]), __int_as_float(s[at + 4]),
-                     __int_as_float(s[at + 5]));
-  }
+  for (int i = 0; i < 16; i++)
+    p[i] = pack_e4m3(__int_as_float(s[score_of(i, 0)]), __int_as_float(s[score_of(i, 1)]),
+                     __int_as_float(s[score_of(i, 2)]), __int_as_float(s[score_of(i, 3)]));
 }
 
 /* Tile 128 queries x 128 keys in clusters of 2; 384 threads; registers 168 at entry, then 240 in the two warpgroups
@@ -361,7 +359,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 /* Asynchronous; the kernel has been made ready for kShared bytes, its codes have been made. */
-template <bool Leave> cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x, cudaStream_t stream) {
+template <bool Leave> cudaError_t attention_codes_start(const FkCuda *cu, const FkAttnCodes *x) {
   CUtensorMap map_q, map_k, map_v;
   FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_q, x->q, x->ld_q, x->sq, 2 * x->heads, 64, 2));
   FK_CUDA_TRY(fk_tensor_map_heads(cu, &map_k, x->k, x->ld_k, x->sk, 2 * x->heads, kKeys, 2 / kCluster));
@@ -369,13 +367,9 @@ template <bool Leave> cudaError_t attention_codes_start(const FkCuda *cu, const 
   FkAttnCodes args = *x;
   args.scale *= 1.4426950408889634f; /* log2(e) */
   const int work = (x->sq + kRows * kCluster - 1) / (kRows * kCluster) * x->heads * kCluster;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = kCluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(min(work, cu->sms / kCluster * kCluster)), config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kShared, config.stream = stream;
-  config.attrs = &attribute, config.numAttrs = 1;
+  cudaLaunchAttribute attribute;
+  const cudaLaunchConfig_t config = fk_cuda_in_clusters(
+      &attribute, kCluster, dim3(min(work, cu->sms / kCluster * kCluster)), kThreads, kShared, cu->stream);
   return cudaLaunchKernelEx(&config, attention_codes_sm90_kernel<Leave>, map_q, map_k, map_v, args);
 }
 

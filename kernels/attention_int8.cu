@@ -16,19 +16,6 @@ __global__ void __launch_bounds__(256) attention_int8_codes_kernel(const FkAttnC
 #endif
 }
 
-template <class... Args>
-cudaError_t launch_clusters(FkCuda *cu, void (*kernel)(Args...), int cluster, dim3 grid, int threads, int shared,
-                            std::type_identity_t<Args>... args) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = cluster, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid, config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared, config.stream = cu->stream;
-  config.attrs = &attribute, config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, args...);
-}
-
 /* [128 bytes, rows, heads] of codes; half a tile is a box. */
 bool keys_map(const FkCuda *cu, CUtensorMap *map, const FkAttnCodes *x) {
   const cuuint64_t ld = (cuuint64_t)x->heads * 128;
@@ -44,12 +31,15 @@ template <bool Leave> cudaError_t launch_sm90(FkCuda *cu, const FkAttention *a) 
   FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, kShared));
   if (!keys_map(cu, &map_k, &x) || !fk_attn_values_map(cu, &map_v, &x)) return cudaErrorInvalidValue;
   const int blocks = (x.sk + FK_QUANT_VALUES - 1) / FK_QUANT_VALUES * kBlock;
-  FK_CUDA_TRY(launch_clusters(cu, attention_int8_codes_kernel, kBlock, dim3(blocks, x.heads, 2), 256, 0, x));
+  cudaLaunchAttribute attribute;
+  cudaLaunchConfig_t config = fk_cuda_in_clusters(&attribute, kBlock, dim3(blocks, x.heads, 2), 256, 0, cu->stream);
+  FK_CUDA_TRY(cudaLaunchKernelEx(&config, attention_int8_codes_kernel, x));
   x.scale *= 1.4426950408889634f; /* log2(e) */
   const int clusters = cu->sms / kCluster;
   const FkShare share = fk_share_out(x.sq, x.heads, clusters);
   const dim3 grid(min(fk_share_items(share), clusters) * kCluster);
-  return launch_clusters(cu, kernel, kCluster, grid, kThreads, kShared, map_k, map_v, x, share);
+  config = fk_cuda_in_clusters(&attribute, kCluster, grid, kThreads, kShared, cu->stream);
+  return cudaLaunchKernelEx(&config, kernel, map_k, map_v, x, share);
 }
 
 /* ---- any width ----------------------------------------------------------------------------------------------------
@@ -159,7 +149,8 @@ __global__ void __launch_bounds__(kAnyThreads) attention_int8_any_kernel(const A
   }
 }
 
-cudaError_t launch_any(FkCuda *cu, const FkAttention *a, int width) {
+cudaError_t launch_any(FkCuda *cu, const FkAttention *a) {
+  const int width = (int)(fk_tensor_cols(a->q) / a->heads);
   FK_CUDA_TRY(fk_cuda_quantize(cu, a->k_codes, a->k_scale, a->k, 0));
   const AnyArgs args = {.q = (const __nv_bfloat16 *)a->q.data,
                         .values = (const __nv_bfloat16 *)a->v.data,
@@ -190,14 +181,5 @@ cudaError_t launch_any(FkCuda *cu, const FkAttention *a, int width) {
 } // namespace
 
 cudaError_t fk_cuda_attention_int8(FkCuda *cu, const FkAttention *a) {
-  const int64_t width = fk_tensor_cols(a->q) / a->heads;
-  const bool rows16 = fk_cuda_rows16(a->q) && fk_cuda_rows16(a->k) && fk_cuda_rows16(a->v) && fk_cuda_rows16(a->o);
-  if (fk_tensor_rows(a->q) == 0 || fk_tensor_rows(a->k) == 0) return cudaSuccess;
-  const bool leaves = fk_tensor_given(a->o_codes); /* as codes: asked for as a fused op, which may be declined */
-  if (cu->arch == 90 && width == 128 && rows16 && a->scale > 0)
-    return leaves ? launch_sm90<true>(cu, a) : launch_sm90<false>(cu, a);
-  if (leaves) return cudaErrorNotSupported;
-  if (width > kAnyThreads * kAnyColumns || a->q.dtype != FK_BF16 || a->k.dtype != FK_BF16 || a->o.dtype != FK_BF16)
-    return fk_cuda_decline(cu, "heads are %d wide; the kernels take up to %d", (int)width, kAnyThreads * kAnyColumns);
-  return launch_any(cu, a, (int)width);
+  return launch_by_width(cu, a, launch_sm90<false>, launch_sm90<true>, launch_any);
 }

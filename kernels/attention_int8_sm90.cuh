@@ -11,7 +11,7 @@
  * - Eight columns of ones behind V sum the rounded weights along with the products; these sums join float32 sums after
  *   each 256 keys, the products after each 1024, both in shared memory. The tensor core cuts each product 13 bits below
  *   the largest: values are taken less their mean, so that what is cut cancels.
- * - Weights leave the softmax in the order of its registers; the keys of V stand in that order (fk_attn_key_place). */
+ * - Weights leave the softmax in the order of its registers; the keys of V stand in that order (Share::row). */
 #ifndef FK_ATTENTION_INT8_SM90_CUH
 #define FK_ATTENTION_INT8_SM90_CUH
 
@@ -144,11 +144,6 @@ FK_DEVICE void mask_keys(int (&s)[32], int first, int valid) {
 #pragma unroll
   for (int i = 0; i < 32; i++)
     if (column + 8 * (i / 4) + (i & 1) >= valid) s[i] = INT_MIN;
-}
-
-/* Of word i of a softmax' weights byte j belongs to this score of its thread. */
-FK_DEVICE constexpr int score_of(int i, int j) {
-  return 16 * (i / 4) + 8 * ((i >> 1) & 1) + 2 * (i & 1) + (j & 1) + 4 * (j >> 1);
 }
 
 /* Their weights: nothing, however small the scale is. */

@@ -360,12 +360,9 @@ template <class P, bool Codes> cudaError_t launch(FkCuda *cu, const FkAttention 
                      fk_attention_codes_of(cu, a)};
   const int tiles = (sq + P::kRows * P::Cluster - 1) / (P::kRows * P::Cluster) * heads * P::Cluster;
   cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = P::Cluster, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(tiles < cu->sms ? tiles : cu->sms / P::Cluster * P::Cluster);
-  config.blockDim = dim3(P::kThreads), config.dynamicSmemBytes = P::kShared;
-  config.stream = cu->stream, config.attrs = &attribute, config.numAttrs = P::Cluster > 1 ? 1 : 0;
+  const dim3 grid(tiles < cu->sms ? tiles : cu->sms / P::Cluster * P::Cluster);
+  const cudaLaunchConfig_t config =
+      fk_cuda_in_clusters(&attribute, P::Cluster, grid, P::kThreads, P::kShared, cu->stream);
   return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args);
 }
 

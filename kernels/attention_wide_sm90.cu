@@ -358,12 +358,8 @@ template <class P> cudaError_t launch(FkCuda *cu, const FkAttention *a) {
   const Args args = {(const __nv_bfloat16 *)a->q.data, (__nv_bfloat16 *)a->o.data, a->q.ld, a->o.ld, sq, sk,
                      a->scale * 1.4426950408889634f};
   cudaLaunchAttribute attribute;
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = 1, attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3((sq + P::kRows - 1) / P::kRows * 2, heads), config.blockDim = dim3(P::kThreads);
-  config.dynamicSmemBytes = P::kShared, config.stream = cu->stream;
-  config.attrs = &attribute, config.numAttrs = 1;
+  const cudaLaunchConfig_t config = fk_cuda_in_clusters(&attribute, 2, dim3((sq + P::kRows - 1) / P::kRows * 2, heads),
+                                                        P::kThreads, P::kShared, cu->stream);
   return cudaLaunchKernelEx(&config, kernel, map_q, map_k, map_v, args);
 }
 

@@ -171,13 +171,7 @@ FK_DEVICE void add_terms(float (*w)[kAdaptCols], float (*l)[kAdaptRows], const A
     const int rank = d.term[t].rank, q = d.term[t].q;
     const float scale = d.term[t].scale;
     float s[kAdaptRows][kAdaptPerThread] = {};
-    for (int first = 0; first < rank; first += kAdaptRanks) {
-      const int ranks = rank - first < kAdaptRanks ? rank - first : kAdaptRanks;
-      __syncthreads(); /* the numbers are there, and the pass before has read l */
-      fk_adapt_stage(l, left, d.ranks, rows, first, ranks);
-      __syncthreads();
-      fk_adapt_add(s, l, right + (int64_t)first * q, ranks, q, col);
-    }
+    fk_adapt_term(s, l, right, left, d.ranks, rows, rank, q, col);
 #pragma unroll
     for (int i = 0; i < kAdaptRows; i++)
 #pragma unroll

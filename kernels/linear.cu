@@ -51,21 +51,8 @@ FkLinearRows rows_of(const FkCudaLinearGroup &g) {
 
 /* ---- many rows -------------------------------------------------------------------------------------------------- */
 
-/* cudaErrorNotSupported: the device runs no cluster of two such blocks. */
 template <int Epi, int BT> cudaError_t many_run(FkCuda *cu, const FkPpArgs &a) {
-  auto kernel = linear_pingpong_sm90_kernel<Epi, BT>;
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(cu->sms / 2 * 2), config.blockDim = dim3(384);
-  config.dynamicSmemBytes = FkPpShape<BT>::smem_bytes;
-  config.stream = cu->stream, config.attrs = &attribute, config.numAttrs = 1;
-  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, FkPpShape<BT>::smem_bytes));
-  const int clusters = fk_cuda_clusters(cu, (const void *)kernel, &config);
-  if (!clusters) return cudaErrorNotSupported;
-  config.gridDim = dim3(2 * min(clusters, a.units));
-  return cudaLaunchKernelEx(&config, kernel, a);
+  return fk_cuda_launch_pairs(cu, linear_pingpong_sm90_kernel<Epi, BT>, 384, FkPpShape<BT>::smem_bytes, a.units, a);
 }
 
 template <int BT> cudaError_t many(FkCuda *cu, const Problem &p) {

@@ -31,20 +31,8 @@ cudaError_t map_w(const FkCuda *cu, CUtensorMap *map, const uint8_t *w, int n, i
 
 /* ---- launch ----------------------------------------------------------------------------------------------------- */
 
-/* cudaErrorNotSupported: the device runs no cluster of two such blocks. */
 template <int BT> cudaError_t run(FkCuda *cu, const FkFp8Args &a, void (*kernel)(const FkFp8Args)) {
-  cudaLaunchAttribute attribute = {};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = 2, attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(cu->sms / 2 * 2), config.blockDim = dim3(384);
-  config.dynamicSmemBytes = FkFp8Shape<BT>::smem_bytes;
-  config.stream = cu->stream, config.attrs = &attribute, config.numAttrs = 1;
-  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, FkFp8Shape<BT>::smem_bytes));
-  const int clusters = fk_cuda_clusters(cu, (const void *)kernel, &config);
-  if (!clusters) return cudaErrorNotSupported;
-  config.gridDim = dim3(2 * min(clusters, a.pp.units));
-  return cudaLaunchKernelEx(&config, kernel, a);
+  return fk_cuda_launch_pairs(cu, kernel, 384, FkFp8Shape<BT>::smem_bytes, a.pp.units, a);
 }
 
 template <int BT> cudaError_t short_sums(FkCuda *cu, const FkFp8Args &a, int epilogue) {

@@ -86,6 +86,30 @@ cudaError_t fk_cuda_prepare(FkCuda *cu, const void *kernel, int shared_bytes);
 /* Clusters of this launch that the device runs at once, 0: none. Asked of the driver once a kernel, which
  * fk_cuda_prepare has made ready. */
 int fk_cuda_clusters(FkCuda *cu, const void *kernel, const cudaLaunchConfig_t *config);
+/* A launch in clusters of `cluster` blocks along x. `attribute` is the caller's, for as long as the config. */
+static inline cudaLaunchConfig_t fk_cuda_in_clusters(cudaLaunchAttribute *attribute, int cluster, dim3 grid,
+                                                     int threads, int shared, cudaStream_t stream) {
+  *attribute = {};
+  attribute->id = cudaLaunchAttributeClusterDimension;
+  attribute->val.clusterDim.x = cluster, attribute->val.clusterDim.y = attribute->val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid, config.blockDim = dim3(threads), config.dynamicSmemBytes = shared;
+  config.stream = stream, config.attrs = attribute, config.numAttrs = 1;
+  return config;
+}
+/* A kernel whose clusters of two blocks walk over `units` of work. cudaErrorNotSupported: the device runs none of them.
+ */
+template <class Args>
+cudaError_t fk_cuda_launch_pairs(FkCuda *cu, void (*kernel)(Args), int threads, int shared, int units,
+                                 const Args &args) {
+  cudaLaunchAttribute attribute;
+  cudaLaunchConfig_t config = fk_cuda_in_clusters(&attribute, 2, dim3(cu->sms / 2 * 2), threads, shared, cu->stream);
+  FK_CUDA_TRY(fk_cuda_prepare(cu, (const void *)kernel, shared));
+  const int clusters = fk_cuda_clusters(cu, (const void *)kernel, &config);
+  if (!clusters) return cudaErrorNotSupported;
+  config.gridDim = dim3(2 * (clusters < units ? clusters : units));
+  return cudaLaunchKernelEx(&config, kernel, args);
+}
 /* cudaErrorNotSupported, with a sentence for the failure that it may become; `format` as printf. */
 cudaError_t fk_cuda_decline(FkCuda *cu, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
