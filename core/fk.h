@@ -229,8 +229,8 @@ FK_API bool fk_image_decode(const char *name, const uint8_t *data, size_t bytes,
 /* Frees the pixels of these two; an empty image stays empty. */
 FK_API void fk_image_clear(FkImage *image);
 /* Writes a file: a regular one is replaced whole or not at all, by renaming, links followed; a character device and a
- * FIFO that is read are written into. FK_ERROR_OPTION_BAD, which names it: anything else is there (a folder, a socket, a
- * block device, a link to nothing), or it cannot be written. */
+ * FIFO that is read are written into. FK_ERROR_OPTION_BAD, which names it: anything else is there (a folder, a socket,
+ * a block device, a link to nothing), or it cannot be written. */
 FK_API bool fk_file_write(const char *path, const void *data, size_t bytes, GError **error);
 
 /* How much of a text one encoder read. All 0: there was no such text. */

@@ -112,13 +112,13 @@ void fk_placement_suggest(const FkEngine *e, size_t work, uint64_t limit, GError
   g_autoptr(FkSettings) settings = fk_settings_new();
   if (!work) fk_settings_set(settings, "max-area", "4096", NULL); /* no edit is known: the smallest, which needs some */
   for (size_t i = 0; i < G_N_ELEMENTS(tries); i++) {
+    const bool form = !strcmp(tries[i][0], "weight-storage");
+    if (form && g_strcmp0(fk_options_get(e->options, "weight-storage"), "expanded")) continue; /* no other choice */
     g_autoptr(FkOptions) options = fk_options_copy(e->options);
     g_autofree char *text =
         g_strdup_printf("%" G_GUINT64_FORMAT, less_of(limit_of(e, limit), work + e->be->fixed_bytes));
     FkPlan p;
-    const bool form = !strcmp(tries[i][0], "weight-storage");
     bool ok = !e->model->pack && fk_options_set(options, "max-vram", text, NULL);
-    if (form && g_strcmp0(fk_options_get(e->options, "weight-storage"), "expanded")) continue; /* no other choice */
     for (int k = 0; ok && k < 4 && tries[i][k]; k += 2)
       ok = fk_options_set(options, tries[i][k], tries[i][k + 1], NULL);
     if (!ok ||

@@ -125,9 +125,9 @@ typedef struct {
  *   o   = O / (256 l)
  *
  * With k_codes, I8 [Sk, N*E], k_scale, [ceil(Sk / 128), N], and v_mean, [N*E], both float32, as well: k_codes and
- * k_scale are filled from k as `quantize` does it; queries become codes I8 with a scale for each row and head, which the
- * slot keeps to itself. E <= 1024. Values become codes of what they lie off a mean of 64 of them, one scale for each head
- * and 1024 rows: v_scale is [ceil(Sk / 1024), N], and per column, rows i in order
+ * k_scale are filled from k as `quantize` does it; queries become codes I8 with a scale for each row and head, which
+ * the slot keeps to itself. E <= 1024. Values become codes of what they lie off a mean of 64 of them, one scale for
+ * each head and 1024 rows: v_scale is [ceil(Sk / 1024), N], and per column, rows i in order
  *   v_mean = (sum_i v[floor(i Sk / 64)]) / 64, i = 0..63;  v_j: the codes of v[j] - v_mean
  * Tiles as above, of each the first 64 keys and then the others; m begins at -infinity, A, a, O and l at 0:
  *   f   = (q_scale * (scale * log2(e))) * k_scale_t;  d_j = (float)(q . k_j), exact

@@ -56,9 +56,8 @@ static bool null_open(FkBackend *be, int device, char *message, size_t size) {
   null->next = 1u << 20;
   be->priv = null;
   be->dtype = FK_BF16;
-  /* What any device can: plans for another machine are made here. A recording changes nothing of what is walked. */
   be->can = FK_CAN_FP8 | FK_CAN_QUANT_ATTENTION | FK_CAN_GIVEN_SCALE | FK_CAN_VALUE_CODES | FK_CAN_WEIGHT_CODES |
-            FK_CAN_GRAPH | fk_backend_host_device(be);
+            fk_backend_host_device(be);
   snprintf(be->machine, sizeof be->machine, "null (computes nothing)");
   return true;
 }
@@ -210,6 +209,18 @@ static bool null_flash_attention(FkBackend *be, const FkAttention *a) {
   return true;
 }
 
+/* Nothing is ever replayed: every evaluation is walked. */
+static bool null_graph_begin(FkBackend *be, int key) {
+  (void)be;
+  (void)key;
+  return true;
+}
+
+static void null_graph_end(FkBackend *be, int key) {
+  (void)be;
+  (void)key;
+}
+
 const FkOps fk_null_ops = {
     .abi = FK_BACKEND_ABI,
     .sizes = FK_BACKEND_SIZES,
@@ -271,4 +282,6 @@ const FkOps fk_null_ops = {
     .conv_fused = null_conv_fused,
     .group_norm_silu = null_group_norm_silu,
     .flash_attention = null_flash_attention,
+    .graph_begin = null_graph_begin,
+    .graph_end = null_graph_end,
 };

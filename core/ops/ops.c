@@ -438,7 +438,7 @@ void fk_op_stream_done(FkBackend *be, int slot) {
 }
 
 bool fk_op_graph_begin(FkBackend *be, int key) {
-  if (be->failure != FK_FAIL_NONE || !fk_backend_uses(be, FK_CAN_GRAPH) || !be->ops->graph_begin) return true;
+  if (be->failure != FK_FAIL_NONE || !fk_backend_uses(be, FK_CAN_GRAPH)) return true;
   return be->ops->graph_begin(be, key);
 }
 
