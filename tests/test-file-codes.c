@@ -8,27 +8,15 @@
 #include "numbers.h"
 #include "test-files.h"
 
+#include "coded-files.h"
+
 #include <math.h>
 
 #define ADAPTER FK_DEMO_MODEL "/../cyanotype.safetensors"
 
-static char *made; /* folder of the files */
 static const char *const forms[] = {"fp8", "fp8-new", "fp8-rows", "fp8-one", "fp8-mixed", "F8_E4M3"};
 static const char *const codes[] = {
     "quantization", "fp8", "text-quantization", "fp8", "modulation-quantization", "fp8", "backend", "cpu", NULL};
-
-static FkOptions *options_of(const char *form, const char *const *pairs) {
-  static const char *const parts[][2] = {{"model-path", "flux"}, {"t5-path", "t5"}};
-  FkOptions *options = fk_options_new();
-  for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {
-    g_autofree char *path = g_strdup_printf("%s/%s-%s.safetensors", made, form, parts[i][1]);
-    g_assert_true(fk_options_set(options, parts[i][0], path, NULL));
-  }
-  static const char *const others[] = {"clip-path", "vae-path", "tokenizer-path"};
-  for (size_t i = 0; i < G_N_ELEMENTS(others); i++) fk_options_set(options, others[i], FK_DEMO_MODEL, NULL);
-  for (; *pairs; pairs += 2) g_assert_true(fk_options_set(options, pairs[0], pairs[1], NULL));
-  return options;
-}
 
 static FkEngine *open_engine(FkOptions *options) {
   g_autoptr(GError) error = NULL;
@@ -38,7 +26,7 @@ static FkEngine *open_engine(FkOptions *options) {
 }
 
 static FkEngine *engine_of(const char *form, const char *const *pairs) {
-  g_autoptr(FkOptions) options = options_of(form, pairs);
+  g_autoptr(FkOptions) options = coded_options(form, pairs);
   return open_engine(options);
 }
 
@@ -140,7 +128,7 @@ static void one_picture(void) {
     g_autofree char *first = NULL;
     for (int i = 0; same[k][i]; i++) {
       g_autoptr(GError) error = NULL;
-      g_autoptr(FkOptions) options = options_of(same[k][i], codes), alone = fk_options_new();
+      g_autoptr(FkOptions) options = coded_options(same[k][i], codes), alone = fk_options_new();
       g_autoptr(FkEngine) engine = open_engine(options);
       g_autofree char *hash = edited(engine, ""), *packed = scratch_path("codes.pack");
       if (!i) fk_model_place(engine->model, (FkPlacing){.swaps = true, .level = 4, .slots = 2, .text_level = 2});
@@ -203,22 +191,13 @@ static void beside(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
-  made = scratch_path("made");
-  g_autoptr(GPtrArray) command = g_ptr_array_new();
-  const char *const words[] = {"python3", FK_CODED_MODEL, FK_DEMO_MODEL, made};
-  for (size_t i = 0; i < G_N_ELEMENTS(words); i++) g_ptr_array_add(command, (gpointer)words[i]);
-  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) g_ptr_array_add(command, (gpointer)forms[i]);
-  g_ptr_array_add(command, NULL);
-  int status = 1;
-  if (!g_spawn_sync(NULL, (char **)command->pdata, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL) ||
-      status)
-    g_error("coded-model.py failed");
+  coded_make(forms, G_N_ELEMENTS(forms));
   g_test_add_func("/file-codes/taken", taken);
   g_test_add_func("/file-codes/one-picture", one_picture);
   g_test_add_func("/file-codes/adapted", adapted);
   g_test_add_func("/file-codes/beside", beside);
-  status = g_test_run();
-  g_free(made);
+  const int status = g_test_run();
+  coded_clear();
   scratch_close();
   return status;
 }

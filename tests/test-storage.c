@@ -7,40 +7,18 @@
 #include "engine.h"
 #include "test-files.h"
 
+#include "coded-files.h"
 #include "lora-files.h"
 
 #define ADAPTER FK_DEMO_MODEL "/../cyanotype.safetensors"
-
-static char *made; /* folder of the files */
 
 static const char *const forms[] = {"Q4_0",    "Q4_1", "Q5_0",   "Q5_1",      "Q8_0",  "Q2_K", "Q3_K", "Q4_K",
                                     "Q5_K",    "Q6_K", "IQ4_NL", "IQ4_XS",    "mixed", "F16",  "BF16", "F8_E4M3",
                                     "F8_E5M2", "fp8",  "int8",   "int8-rows", "mxfp8", "nvfp4"};
 
-/* FORM-PART in whichever container it was written. (transfer full) */
-static char *file_of(const char *form, const char *part) {
-  char *path = g_strdup_printf("%s/%s-%s.gguf", made, form, part);
-  if (g_file_test(path, G_FILE_TEST_EXISTS)) return path;
-  g_free(path);
-  return g_strdup_printf("%s/%s-%s.safetensors", made, form, part);
-}
-
-static FkOptions *options_of(const char *form, const char *const *pairs) {
-  FkOptions *options = fk_options_new();
-  g_autofree char *flux = file_of(form, "flux"), *t5 = file_of(form, "t5");
-  fk_options_set(options, "backend", "cpu", NULL);
-  g_assert_true(fk_options_set(options, "model-path", flux, NULL));
-  g_assert_true(fk_options_set(options, "t5-path", t5, NULL));
-  fk_options_set(options, "clip-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "vae-path", FK_DEMO_MODEL, NULL);
-  fk_options_set(options, "tokenizer-path", FK_DEMO_MODEL, NULL);
-  for (; pairs && *pairs; pairs += 2) g_assert_true(fk_options_set(options, pairs[0], pairs[1], NULL));
-  return options;
-}
-
 static FkEngine *engine_of(const char *form, const char *const *pairs) {
   g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = options_of(form, pairs);
+  g_autoptr(FkOptions) options = coded_options(form, pairs);
   FkEngine *engine = fk_engine_new(options, &error);
   g_assert_no_error(error);
   return engine;
@@ -114,7 +92,7 @@ static void count_memory(FkEngine *engine) {
 
 static double planned_with(const char *form, const char *const *pairs, const char *loras) {
   g_autoptr(GError) error = NULL;
-  g_autoptr(FkOptions) options = options_of(form, pairs);
+  g_autoptr(FkOptions) options = coded_options(form, pairs);
   g_autoptr(FkSettings) s = settings_of(loras);
   FkPlan p;
   fk_plan(fk_options_get(options, "model-path"), options, s, 64, 64, 4, &p, &error);
@@ -442,7 +420,7 @@ static void suggested(void) {
   g_autofree char *limit = g_strdup_printf("%.0f", planned("Q4_K", filed) * 1.1);
   const char *const pairs[] = {"weight-storage", "expanded", "offload", "none", "max-vram", limit, NULL};
   const char *const says[] = {"weight-storage", "file", "offload", "none", "max-vram", limit, NULL};
-  g_autoptr(FkOptions) options = options_of("Q4_K", pairs);
+  g_autoptr(FkOptions) options = coded_options("Q4_K", pairs);
   g_assert_null(fk_engine_new(options, &error));
   g_test_message("%s", error->message);
   assert_error(error, FK_ERROR_MEMORY, "weight-storage=file (", "with an edit at 64x64");
@@ -473,7 +451,7 @@ static void refused(void) {
 static void damaged(void) {
   static const char *const kinds[] = {"fp8", "int8-rows", "mxfp8", "nvfp4"};
   for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
-    g_autofree char *path = file_of(kinds[i], "flux"), *bytes = NULL;
+    g_autofree char *path = coded_file(kinds[i], "flux"), *bytes = NULL;
     char *messages[2];
     gsize size;
     g_assert_true(g_file_get_contents(path, &bytes, &size, NULL));
@@ -485,11 +463,11 @@ static void damaged(void) {
     memset(bytes + begin, 0xff, 4);
     g_autofree char *bad = g_strdup_printf("bad-%s-flux.safetensors", kinds[i]),
                     *name = g_strdup_printf("bad-%s", kinds[i]);
-    g_autofree char *to = g_build_filename(made, bad, NULL), *t5 = file_of(kinds[i], "t5");
+    g_autofree char *to = g_build_filename(coded_folder, bad, NULL), *t5 = coded_file(kinds[i], "t5");
     g_assert_true(g_file_set_contents(to, bytes, (gssize)size, NULL));
     for (int way = 0; way < 2; way++) {
       g_autoptr(GError) error = NULL;
-      g_autoptr(FkOptions) options = options_of(name, way ? filed : expanded);
+      g_autoptr(FkOptions) options = coded_options(name, way ? filed : expanded);
       g_assert_true(fk_options_set(options, "t5-path", t5, NULL));
       g_assert_null(fk_engine_open(options, NULL, NULL, NULL, &error));
       messages[way] = g_strdup(error->message);
@@ -537,17 +515,8 @@ static void published(void) {
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
-  made = scratch_path("made");
+  coded_make(forms, G_N_ELEMENTS(forms));
   blocks = g_hash_table_new(NULL, NULL);
-  g_autoptr(GPtrArray) command = g_ptr_array_new();
-  const char *const words[] = {"python3", FK_CODED_MODEL, FK_DEMO_MODEL, made};
-  for (size_t i = 0; i < G_N_ELEMENTS(words); i++) g_ptr_array_add(command, (gpointer)words[i]);
-  for (size_t i = 0; i < G_N_ELEMENTS(forms); i++) g_ptr_array_add(command, (gpointer)forms[i]);
-  g_ptr_array_add(command, NULL);
-  int status = 1;
-  if (!g_spawn_sync(NULL, (char **)command->pdata, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL, NULL, &status, NULL) ||
-      status)
-    g_error("coded-model.py failed");
   g_test_add_func("/storage/every-form", every_form);
   for (size_t i = 0; i < G_N_ELEMENTS(besides); i++) {
     g_autofree char *name = g_strdup_printf("/storage/beside/%s-%s", besides[i].pairs[0], besides[i].form);
@@ -567,10 +536,10 @@ int main(int argc, char **argv) {
   g_test_add_func("/storage/refused", refused);
   g_test_add_func("/storage/damaged", damaged);
   g_test_add_func("/storage/published", published);
-  status = g_test_run();
+  const int status = g_test_run();
   g_hash_table_unref(blocks);
   g_array_unref(pending);
-  g_free(made);
+  coded_clear();
   scratch_close();
   return status;
 }

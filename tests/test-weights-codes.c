@@ -132,6 +132,22 @@ static FkComponent *write_layout(size_t k, const uint8_t *codes, const float *sc
   return file_open(&f, "layout");
 }
 
+/* The file's codes and scales are in memory, and nobody made any. */
+static void assert_taken(gconstpointer device, FkComponent *c, int64_t rows, int64_t cols, const uint8_t *codes,
+                         const float *scales) {
+  TestBackend *t = backend_of(device);
+  const FkPrecision p = precision_of(t, plain_form);
+  FkWeight w;
+  FkBinder *b = binder_of(t, &p, c, &plain);
+  fk_bind_matrix(b, &w, FK_ROLE_QKV, rows, cols, "m.weight");
+  load(b);
+  assert_codes(&w, codes, scales);
+  g_assert_cmpint(fk_binder_coded_rows(b), ==, 0);
+  g_assert_cmpint(t->coded, ==, 0);
+  fk_binder_free(b);
+  backend_free(t);
+}
+
 /* The same numbers, the same bytes; a scale that is 1 is as none. */
 static void test_layouts(gconstpointer device) {
   g_autofree uint8_t *codes = codes_from(0, ROWS * COLS);
@@ -140,17 +156,7 @@ static void test_layouts(gconstpointer device) {
     const bool differ = k % 2 && layouts[layout].rows;
     g_autofree float *scales = scales_of(ROWS, !layouts[layout].name || k % 2 ? 1 : SCALE, differ);
     g_autoptr(FkComponent) c = write_layout(layout, codes, scales);
-    TestBackend *t = backend_of(device);
-    const FkPrecision p = precision_of(t, plain_form);
-    FkWeight w;
-    FkBinder *b = binder_of(t, &p, c, &plain);
-    fk_bind_matrix(b, &w, FK_ROLE_QKV, ROWS, COLS, "m.weight");
-    load(b);
-    assert_codes(&w, codes, scales);
-    g_assert_cmpint(fk_binder_coded_rows(b), ==, 0);
-    g_assert_cmpint(t->coded, ==, 0);
-    fk_binder_free(b);
-    backend_free(t);
+    assert_taken(device, c, ROWS, COLS, codes, scales);
   }
 }
 
@@ -249,15 +255,7 @@ static void test_large(gconstpointer device) {
   put(&f, "m.weight", "F8_E4M3", "[4200,4099]", codes, (size_t)MANY * WIDE);
   put(&f, "m.weight_scale", "F32", "[4200,1]", scales, MANY * sizeof(float));
   g_autoptr(FkComponent) c = file_open(&f, "large");
-  TestBackend *t = backend_of(device);
-  const FkPrecision p = precision_of(t, plain_form);
-  FkWeight w;
-  FkBinder *b = binder_of(t, &p, c, &plain);
-  fk_bind_matrix(b, &w, FK_ROLE_QKV, MANY, WIDE, "m.weight");
-  load(b);
-  assert_codes(&w, codes, scales);
-  fk_binder_free(b);
-  backend_free(t);
+  assert_taken(device, c, MANY, WIDE, codes, scales);
 }
 
 /* ---- Adapters ---- */
