@@ -127,8 +127,42 @@ FK_DEVICE uint32_t code_s8(float x) {
   const float rounded = rintf(x);
   return (uint32_t)(x == x ? (int)fminf(fmaxf(rounded, -127.f), 127.f) : 0) & 0xff;
 }
-FK_DEVICE uint32_t pack_s8(float a, float b, float c, float d) {
-  return code_s8(a) | code_s8(b) << 8 | code_s8(c) << 16 | code_s8(d) << 24;
+/* Codes of four numbers of a group whose inverse this is: a sum with 1.5 * 2^23 is rounded to an integer, whose low
+ * byte it ends in. No number of the group is beyond the limit; where there is none, or an infinite one, inverse is 0
+ * and so are the codes. */
+FK_DEVICE uint32_t pack_s8(const float *x, float inverse) {
+  uint32_t whole[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) whole[i] = __float_as_uint(__fadd_rn(__fmul_rn(x[i], inverse), 12582912.f));
+  const uint32_t codes =
+      __byte_perm(__byte_perm(whole[0], whole[1], 0x0040), __byte_perm(whole[2], whole[3], 0x0040), 0x5410);
+  return inverse == 0.f ? 0 : codes;
+}
+
+/* Of pairs in bf16: the greater magnitudes, with any signs, and NaN where one is; the greater; the smaller numbers. */
+FK_DEVICE uint32_t pair_most(uint32_t a, uint32_t b) {
+  asm("max.NaN.xorsign.abs.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+  return a;
+}
+FK_DEVICE uint32_t pair_max(uint32_t a, uint32_t b) {
+  asm("max.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+  return a;
+}
+FK_DEVICE uint32_t pair_min(uint32_t a, uint32_t b) {
+  asm("min.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
+  return a;
+}
+FK_DEVICE float pair_low(uint32_t pair) {
+  return __uint_as_float(pair << 16);
+}
+FK_DEVICE float pair_high(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000u);
+}
+/* amax of what pair_most ends in. */
+FK_DEVICE float pair_amax(uint32_t most, bool *broken) {
+  const float low = fabsf(pair_low(most)), high = fabsf(pair_high(most));
+  *broken = low != low || high != high;
+  return fmaxf(low, high);
 }
 
 /* Of word i of the products' first operand byte j belongs to this score of its thread. */
@@ -151,54 +185,60 @@ struct Share {
   }
 };
 
-/* word[item][row]: 8 columns; rows past `rows` are zeros. */
+/* word[item][row]: 8 columns. In place of rows past `rows` stands the last one, so that it does not change what is
+ * greatest; without rows zeros. */
 FK_DEVICE void load_share(uint4 (&word)[2][4], const Share &share, const __nv_bfloat16 *from, int64_t ld, int rows) {
 #pragma unroll
   for (int i = 0; i < 8; i++) {
-    const int row = share.row(i / 4, i % 4);
-    word[i / 4][i % 4] = row < rows ? *(const uint4 *)(from + row * ld + share.piece * 8) : make_uint4(0, 0, 0, 0);
+    const int row = min(share.row(i / 4, i % 4), rows - 1),
+              at = row * (int)ld + share.piece * 8; /* of 128 rows: fits */
+    word[i / 4][i % 4] = row >= 0 ? *(const uint4 *)(from + at) : make_uint4(0, 0, 0, 0);
   }
 }
 
-/* x[row][column] of item `item` less the means of the columns; rows past `rows` stay zeros. */
-FK_DEVICE void take_share(float (&x)[4][8], const uint4 (&word)[2][4], const Share &share, int item, int rows,
-                          const float (&mean)[8]) {
+/* amax of the numbers less the means of their columns, NaN passed over. The rounded difference is greatest where the
+ * number is. */
+FK_DEVICE float share_max(const uint4 (&word)[2][4], const float (&mean)[8]) {
+  uint4 top = word[0][0], low = top;
 #pragma unroll
-  for (int e = 0; e < 4; e++) {
-    fk_unpack8(word[item][e], x[e]);
-    const bool there = share.row(item, e) < rows;
-#pragma unroll
-    for (int c = 0; c < 8; c++) x[e][c] = there ? x[e][c] - mean[c] : 0.f;
+  for (int i = 1; i < 8; i++) {
+    const uint4 w = word[i / 4][i % 4];
+    top = make_uint4(pair_max(top.x, w.x), pair_max(top.y, w.y), pair_max(top.z, w.z), pair_max(top.w, w.w));
+    low = make_uint4(pair_min(low.x, w.x), pair_min(low.y, w.y), pair_min(low.z, w.z), pair_min(low.w, w.w));
   }
+  float x[8], y[8], amax = 0.f;
+  fk_unpack8(top, x), fk_unpack8(low, y);
+#pragma unroll
+  for (int c = 0; c < 8; c++) amax = fmaxf(amax, fmaxf(fabsf(x[c] - mean[c]), fabsf(y[c] - mean[c])));
+  return amax;
 }
 
-/* NaN is passed over; *broken: there was one. */
-FK_DEVICE float share_max(const uint4 (&word)[2][4], const Share &share, int rows, const float (&mean)[8],
-                          bool *broken) {
-  float a = 0.f;
-#pragma unroll
-  for (int item = 0; item < 2; item++) {
-    float x[4][8];
-    take_share(x, word, share, item, rows, mean);
-#pragma unroll
-    for (int i = 0; i < 32; i++) a = fmaxf(a, fabsf(x[i / 8][i % 8])), *broken |= x[i / 8][i % 8] != x[i / 8][i % 8];
-  }
-  return a;
-}
-
-/* Means of FK_QUANT_MEAN of the values' rows (FkAttention.v_mean), of the columns of a thread's share. */
+/* Means of FK_QUANT_MEAN of the values' rows (FkAttention.v_mean), of the columns of a thread's share. A thread adds
+ * two columns of the rows of one part, all of which it asks for at once. */
 FK_DEVICE void value_means(float (&mean)[8], const FkAttnCodes &a, const Share &share, int head) {
-  __shared__ float all[128];
-  if (threadIdx.x < 128) {
-    float sum = 0.f;
-#pragma unroll 16
-    for (int i = 0; i < FK_QUANT_MEAN; i++)
-      sum += __bfloat162float(a.v[(int64_t)i * a.sk / FK_QUANT_MEAN * a.ld_v + head * 128 + threadIdx.x]);
-    all[threadIdx.x] = sum * (1.f / FK_QUANT_MEAN);
+  constexpr int parts = FK_QUANT_MEAN / FK_QUANT_MEAN_PART;
+  static_assert(parts * 64 == 256, "a thread for each two columns of a part");
+  __shared__ float2 sums[parts][64];
+  const int part = threadIdx.x / 64, pair = threadIdx.x % 64;
+  float2 sum = make_float2(0.f, 0.f);
+  uint32_t word[FK_QUANT_MEAN_PART];
+#pragma unroll
+  for (int i = 0; i < FK_QUANT_MEAN_PART; i++) {
+    const unsigned row = (unsigned)(part * FK_QUANT_MEAN_PART + i) * (unsigned)a.sk / FK_QUANT_MEAN;
+    word[i] = fk_load2(a.v + row * a.ld_v + head * 128 + 2 * pair);
   }
+#pragma unroll
+  for (int i = 0; i < FK_QUANT_MEAN_PART; i++)
+    sum.x += __uint_as_float(word[i] << 16), sum.y += __uint_as_float(word[i] & 0xffff0000u);
+  sums[part][pair] = sum;
   __syncthreads();
 #pragma unroll
-  for (int c = 0; c < 8; c++) mean[c] = all[share.piece * 8 + c];
+  for (int c = 0; c < 8; c++) {
+    mean[c] = 0.f;
+#pragma unroll
+    for (int i = 0; i < parts; i++) mean[c] += ((const float *)sums[i])[share.piece * 8 + c];
+    mean[c] *= 1.f / FK_QUANT_MEAN;
+  }
 }
 
 /* Codes of a tile's values: turned[column][place of the key / 4]; word w of column c stands at w ^ 2 (c / 8), so that
@@ -209,11 +249,13 @@ FK_DEVICE void store_values(const FkAttnCodes &a, const uint4 (&word)[2][4], con
 #pragma unroll
   for (int item = 0; item < 2; item++) {
     float x[4][8];
-    take_share(x, word, share, item, a.sk - tile * 128, mean);
+#pragma unroll
+    for (int e = 0; e < 4; e++) fk_unpack8(word[item][e], x[e]);
 #pragma unroll
     for (int c = 0; c < 8; c++)
       turned[share.piece * 8 + c][share.quad[item] ^ (2 * share.piece)] =
-          pack_e4m3(x[0][c] * inverse, x[1][c] * inverse, x[2][c] * inverse, x[3][c] * inverse);
+          pack_e4m3((x[0][c] - mean[c]) * inverse, (x[1][c] - mean[c]) * inverse, (x[2][c] - mean[c]) * inverse,
+                    (x[3][c] - mean[c]) * inverse);
   }
   __syncthreads();
   const int64_t keys = (a.sk + 127) / 128 * (int64_t)128;
@@ -231,7 +273,7 @@ FK_DEVICE float cluster_max(float value, int blocks) {
   if (threadIdx.x == 0) mine = value;
   fk_cluster_arrive(), fk_cluster_wait();
   for (int i = 0; i < blocks; i++) value = fmaxf(value, fk_cluster_load(&mine, i));
-  fk_cluster_arrive(), fk_cluster_wait(); /* nobody leaves while others read */
+  fk_cluster_arrive_relaxed(), fk_cluster_wait(); /* nobody leaves while others read */
   return value;
 }
 
@@ -242,10 +284,9 @@ template <int Tiles> FK_DEVICE void code_values(const FkAttnCodes &a, int tile, 
   const Share share;
   uint4 word[2][4];
   float scale, mean[8] = {};
-  bool broken = false;
   load_share(word, share, a.v + (int64_t)tile * 128 * a.ld_v + head * 128, a.ld_v, rows);
   if constexpr (Tiles > 1) value_means(mean, a, share, head);
-  float amax = block_max(share_max(word, share, rows, mean, &broken));
+  float amax = block_max(rows > 0 ? share_max(word, mean) : 0.f);
   if constexpr (Tiles > 1) amax = cluster_max(amax, Tiles);
   const float inverse = code_inverse(amax, 448.f, &scale);
   if (threadIdx.x == 0 && tile % Tiles == 0) a.v_scale[head * blocks + tile / Tiles] = scale;
@@ -261,22 +302,26 @@ FK_DEVICE void code_keys(const FkAttnCodes &a, int tile, int head) {
   const Share share;
   uint4 word[2][4];
   float scale;
-  bool broken = false;
+  uint32_t most = 0;
+  bool broken;
   load_share(word, share, a.k + (int64_t)tile * 128 * a.ld_k + head * 128, a.ld_k, a.sk - tile * 128);
-  const float none[8] = {};
-  const float amax = block_max(share_max(word, share, a.sk - tile * 128, none, &broken));
-  const float inverse = code_inverse(amax, 127.f, &scale, __syncthreads_or(broken));
-  if (threadIdx.x == 0) a.k_scale[head * ((a.sk + 127) / 128) + tile] = scale;
 #pragma unroll
   for (int i = 0; i < 8; i++) {
-    const int64_t row = (int64_t)tile * 128 + share.row(i / 4, i % 4);
+    const uint4 w = word[i / 4][i % 4];
+    most = pair_most(pair_most(pair_most(pair_most(most, w.x), w.y), w.z), w.w);
+  }
+  float amax = pair_amax(most, &broken);
+  amax = block_max(amax);
+  const float inverse = code_inverse(amax, 127.f, &scale, __syncthreads_or(broken));
+  if (threadIdx.x == 0) a.k_scale[head * ((a.sk + 127) / 128) + tile] = scale;
+  uint8_t *to = a.k_codes + ((int64_t)tile * 128 * a.heads + head) * 128 + share.piece * 8;
+#pragma unroll
+  for (int i = 0; i < 8; i++) {
+    const int row = share.row(i / 4, i % 4);
     float x[8];
     fk_unpack8(word[i / 4][i % 4], x);
-#pragma unroll
-    for (int j = 0; j < 8; j++) x[j] *= inverse;
-    if (row < a.sk)
-      *(uint2 *)(a.k_codes + row * a.heads * 128 + head * 128 + share.piece * 8) =
-          make_uint2(pack_s8(x[0], x[1], x[2], x[3]), pack_s8(x[4], x[5], x[6], x[7]));
+    if (tile * 128 + row < a.sk)
+      *(uint2 *)(to + row * (a.heads * 128)) = make_uint2(pack_s8(x, inverse), pack_s8(x + 4, inverse));
   }
 }
 

@@ -63,9 +63,11 @@ __global__ void __launch_bounds__(kAnyThreads) attention_int8_any_values_kernel(
   const int top = blockIdx.x * FK_QUANT_VALUES, rows = min(FK_QUANT_VALUES, a.sk - top), first = blockIdx.y * a.width;
   float amax = 0.f, scale;
   for (int c = threadIdx.x; c < a.width; c += kAnyThreads) {
-    float sum = 0.f;
-    for (int i = 0; i < FK_QUANT_MEAN; i++)
-      sum += __bfloat162float(a.values[(int64_t)i * a.sk / FK_QUANT_MEAN * a.ld_values + first + c]);
+    float sum = 0.f, term = 0.f;
+    for (int i = 0; i < FK_QUANT_MEAN; i++) {
+      term += __bfloat162float(a.values[(int64_t)i * a.sk / FK_QUANT_MEAN * a.ld_values + first + c]);
+      if (i % FK_QUANT_MEAN_PART == FK_QUANT_MEAN_PART - 1) sum += term, term = 0.f;
+    }
     mean[c] = sum * (1.f / FK_QUANT_MEAN);
     if (blockIdx.x == 0) a.v_mean[first + c] = mean[c];
   }
@@ -101,51 +103,51 @@ FK_DEVICE float any_query(int8_t *codes, const __nv_bfloat16 *q, int width, floa
 __global__ void __launch_bounds__(kAnyThreads) attention_int8_any_kernel(const AnyArgs a) {
   __shared__ int8_t q[kAnyThreads * kAnyColumns];
   __shared__ float p[64], part[kAnyThreads / 32];
-  const int head = blockIdx.y, t = threadIdx.x, first = head * a.width;
+  const int head = blockIdx.y, t = threadIdx.x, first_column = head * a.width;
   const int64_t row = blockIdx.x;
-  const float q_scale = any_query(q, a.q + row * a.ld_q + first, a.width, part) * a.scale;
-  float o[kAnyColumns] = {}, acc[kAnyColumns] = {}, top = -INFINITY, held = -INFINITY, sum = 0.f, weight = 0.f;
-  for (int step = (a.sk - 1) / 128 * 2; step >= 0; step += step % 2 ? -3 : 1) {
+  const float q_scale = any_query(q, a.q + row * a.ld_q + first_column, a.width, part) * a.scale;
+  float o[kAnyColumns] = {}, acc[kAnyColumns] = {}, reference = 0.f, held = -INFINITY, sum = 0.f, weight = 0.f;
+  bool first = true; /* of the steps */
+  for (int step = (a.sk - 1) / 128 * 2; step >= 0; step += step % 2 ? -3 : 1, first = false) {
     const int key = step * 64, n = min(64, a.sk - key);
     const float factor = q_scale * a.k_scale[key / 128 * a.ld_k_scale + head];
-    float dot = -INFINITY;
+    float x = -INFINITY; /* exponent of the thread's key */
     if (t < n) {
-      const uint8_t *k = a.k + (int64_t)(key + t) * a.ld_k + first;
+      const uint8_t *k = a.k + (int64_t)(key + t) * a.ld_k + first_column;
       int exact = 0;
       for (int c = 0; c < a.width; c++) exact += q[c] * (int8_t)k[c];
-      dot = (float)exact;
+      x = fmaf((float)exact, factor, kPShift - reference);
     }
-    const float most = block_fold<true>(dot, part);
-    if (n > 0 && fmaf(most, factor, -top) > kAbove) {
-      const float ratio = fk_exp2(top - most * factor);
-      top = most * factor, weight *= ratio;
+    uint8_t code = (uint8_t)__nv_cvt_float_to_fp8(fk_exp2(x), __NV_SATFINITE, __NV_E4M3);
+    if (__syncthreads_or(first || code >= kLargest)) {
+      const float up = block_fold<true>(x, part) - kPShift, ratio = first ? 0.f : fk_exp2(-up);
+      reference += up, weight *= ratio;
 #pragma unroll
       for (int i = 0; i < kAnyColumns; i++) acc[i] *= ratio;
+      code = (uint8_t)__nv_cvt_float_to_fp8(fk_exp2(x - up), __NV_SATFINITE, __NV_E4M3);
     }
-    if (t < 64)
-      p[t] = t < n ? number_of((uint8_t)__nv_cvt_float_to_fp8(fk_exp2(fmaf(dot, factor, kPShift - top)), __NV_SATFINITE,
-                                                              __NV_E4M3))
-                   : 0.f;
+    if (t < 64) p[t] = t < n ? number_of(code) : 0.f;
     __syncthreads();
     for (int j = 0; j < n; j++) weight += p[j];
 #pragma unroll
     for (int i = 0; i < kAnyColumns; i++) {
       const int c = t + i * kAnyThreads;
       for (int j = 0; j < n && c < a.width; j++)
-        acc[i] = fmaf(p[j], number_of(a.v[(int64_t)(key + j) * a.ld_v + first + c]), acc[i]);
+        acc[i] = fmaf(p[j], number_of(a.v[(int64_t)(key + j) * a.ld_v + first_column + c]), acc[i]);
     }
     __syncthreads();
     if (step % (2 * kBlock) != 1) continue; /* the last of a block of keys */
-    const float ratio = held == top ? 1.f : fk_exp2(held - top),
+    const float ratio = held == reference ? 1.f : fk_exp2(held - reference),
                 v_scale = a.v_scale[key / FK_QUANT_VALUES * a.ld_v_scale + head];
-    held = top, sum = sum * ratio + weight, weight = 0.f;
+    held = reference, sum = sum * ratio + weight, weight = 0.f;
 #pragma unroll
     for (int i = 0; i < kAnyColumns; i++) o[i] = fmaf(acc[i], v_scale, o[i] * ratio), acc[i] = 0.f;
   }
 #pragma unroll
   for (int i = 0; i < kAnyColumns; i++) {
     const int c = t + i * kAnyThreads;
-    if (c < a.width) a.o[row * a.ld_o + first + c] = __float2bfloat16_rn(o[i] / sum + a.v_mean[first + c]);
+    if (c < a.width)
+      a.o[row * a.ld_o + first_column + c] = __float2bfloat16_rn(o[i] / sum + a.v_mean[first_column + c]);
   }
 }
 

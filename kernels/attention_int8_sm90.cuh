@@ -7,7 +7,9 @@
  * the products of the last weights, which run under the softmax of those scores; three warpgroups that take no turns
  * cover each other. Tiles of 128 keys go from the end to the front. What else is special:
  * - Queries become codes in the registers that hold them, as the first operand of the scores.
- * - The reference of a row rises only where a score lies more than 3.75 above it: for a warp of 16 rows seldom.
+ * - Weights are made before anything is known of the greatest score. A reference rises where a code came out as the
+ *   largest there is, for a warp of 16 rows seldom; the weights are then made again. So no exponential waits for a
+ *   maximum, and looking at 32 codes takes 12 instructions.
  * - Eight columns of ones behind V sum the rounded weights along with the products; these sums join float32 sums after
  *   each 256 keys, the products after each 1024, both in shared memory. The tensor core cuts each product 13 bits below
  *   the largest: values are taken less their mean, so that what is cut cancels.
@@ -29,7 +31,8 @@ constexpr int kV = kStages * kKBytes, kO = kV + kStages * kVStride, kBars = kO +
 /* Barriers, 8 bytes each: K full, K free, V full, V free [stages each]. 1024: room to align the base. */
 constexpr int kShared = kBars + 8 * 4 * kStages + 1024;
 static_assert(kShared <= 232448, "shared memory");
-constexpr float kPShift = 5.f, kAbove = 3.75f; /* codes are of 2^5 p; 2^8.75 < 448 */
+constexpr float kPShift = 5.f; /* codes are of 2^5 p */
+constexpr int kLargest = 0x7e; /* code of 448 */
 
 #define FK_R8(i)                                                                                                       \
   "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3]), "+r"(d[i + 4]), "+r"(d[i + 5]), "+r"(d[i + 6]),          \
@@ -104,38 +107,26 @@ FK_DEVICE void take_queries(uint32_t (&q)[4][4], float (&scale)[2], const FkAttn
 #pragma unroll
   for (int r = 0; r < 2; r++) {
     const __nv_bfloat16 *from = a.q + (int64_t)(row + 8 * r) * a.ld_q + head * 128 + 4 * t;
-    float x[8][4], amax = 0.f;
-    bool broken = false;
+    uint2 word[8];
+    uint32_t most = 0;
+    bool broken;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      const uint2 word = row + 8 * r < a.sq ? *(const uint2 *)(from + 16 * i) : make_uint2(0, 0);
-      x[i][0] = __uint_as_float(word.x << 16), x[i][1] = __uint_as_float(word.x & 0xffff0000u);
-      x[i][2] = __uint_as_float(word.y << 16), x[i][3] = __uint_as_float(word.y & 0xffff0000u);
+      word[i] = row + 8 * r < a.sq ? *(const uint2 *)(from + 16 * i) : make_uint2(0, 0);
+      most = pair_most(pair_most(most, word[i].x), word[i].y);
     }
-#pragma unroll
-    for (int i = 0; i < 8; i++)
-#pragma unroll
-      for (int j = 0; j < 4; j++) amax = fmaxf(amax, fabsf(x[i][j])), broken |= x[i][j] != x[i][j];
+    float amax = pair_amax(most, &broken);
     amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 1));
     amax = fmaxf(amax, __shfl_xor_sync(~0u, amax, 2));
     broken = __ballot_sync(~0u, broken) >> (threadIdx.x % 32 & ~3) & 15;
     const float inverse = code_inverse(amax, 127.f, &scale[r], broken);
     scale[r] *= a.scale;
 #pragma unroll
-    for (int i = 0; i < 8; i++)
-      q[i / 2][r + 2 * (i % 2)] = pack_s8(x[i][0] * inverse, x[i][1] * inverse, x[i][2] * inverse, x[i][3] * inverse);
+    for (int i = 0; i < 8; i++) {
+      const float x[4] = {pair_low(word[i].x), pair_high(word[i].x), pair_low(word[i].y), pair_high(word[i].y)};
+      q[i / 2][r + 2 * (i % 2)] = pack_s8(x, inverse);
+    }
   }
-}
-
-/* The greatest of row r's scores, in two chains. */
-FK_DEVICE int top_score(const int (&s)[32], int r) {
-  int a = max(s[2 * r], s[2 * r + 1]), b = max(s[2 * r + 4], s[2 * r + 5]);
-#pragma unroll
-  for (int i = 8; i < 32; i += 8) {
-    a = __vimax3_s32(a, s[i + 2 * r], s[i + 2 * r + 1]);
-    b = __vimax3_s32(b, s[i + 4 + 2 * r], s[i + 5 + 2 * r]);
-  }
-  return max(a, b);
 }
 
 /* Scores of keys that do not exist: below every other. first: the column of s[0] in lane 0. */
@@ -156,46 +147,55 @@ FK_DEVICE void mask_weights(uint32_t (&p)[8], int first, int valid) {
       if (column + 8 * (score_of(i, j) / 4) + (j & 1) >= valid) p[i] &= ~(0xffu << 8 * j);
 }
 
-/* References of a thread's two rows, for scores in units of `scale`. alpha: what sums so far are to be multiplied with.
- * Returns whether any of the warp's rows has another alpha than 1. Whether a row's reference rises depends on its own
- * scores alone. */
-FK_DEVICE bool raise(const int (&s)[32], float (&reference)[2], const float (&scale)[2], float (&alpha)[2]) {
-  float top[2];
-  bool above = false;
-  alpha[0] = alpha[1] = 1.f;
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    top[r] = __int2float_rn(top_score(s, r));
-    above |= fmaf(top[r], scale[r], -reference[r]) > kAbove;
-  }
-  if (!__any_sync(~0u, above)) return false;
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
-    top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
-    const float higher = fmaf(top[r], scale[r], -reference[r]) > kAbove ? top[r] * scale[r] : reference[r];
-    alpha[r] = fk_exp2(reference[r] - higher);
-    reference[r] = higher;
-  }
-  return true;
-}
-
-/* Scores of 64 keys to codes of their weights, as the first operand of the products: word 4i + r + 2h holds row r's
- * keys of column groups 4i + 2h, 4i + 2h + 1. Returns what raise does. */
-FK_DEVICE bool softmax(uint32_t (&p)[8], const int (&s)[32], float (&reference)[2], float (&alpha)[2], float2 q_scale,
-                       float k_scale) {
-  const float scale[2] = {q_scale.x * k_scale, q_scale.y * k_scale};
-  const bool moved = raise(s, reference, scale, alpha);
-  const float bias[2] = {kPShift - reference[0], kPShift - reference[1]};
+/* Weights of exponents x less `less`, of rows r where it differs. Word 4i + r + 2h holds row r's keys of column groups
+ * 4i + 2h, 4i + 2h + 1: the first operand of the products. */
+FK_DEVICE void weigh(uint32_t (&p)[8], const int (&x)[32], const float *less) {
 #pragma unroll
   for (int i = 0; i < 8; i++) {
-    const int r = i & 1;
-    float x[4];
+    float y[4];
 #pragma unroll
-    for (int j = 0; j < 4; j++) x[j] = fk_exp2(fmaf(__int2float_rn(s[score_of(i, j)]), scale[r], bias[r]));
-    p[i] = pack_e4m3(x[0], x[1], x[2], x[3]);
+    for (int j = 0; j < 4; j++) {
+      const float exponent = __int_as_float(x[score_of(i, j)]);
+      y[j] = fk_exp2(less ? exponent - less[i & 1] : exponent);
+    }
+    p[i] = pack_e4m3(y[0], y[1], y[2], y[3]);
   }
-  return moved;
+}
+
+/* Scores of 64 keys, which become their exponents, to codes of their weights; scale: of a thread's two rows. first: of
+ * all steps. Returns whether any of the warp's references rose; alpha is then what sums so far are to be multiplied
+ * with. Whether a row's reference rises depends on its own scores alone. */
+FK_DEVICE bool softmax(uint32_t (&p)[8], int (&s)[32], float (&reference)[2], float (&alpha)[2], float2 scale,
+                       bool first) {
+  const float bias[2] = {kPShift - reference[0], kPShift - reference[1]};
+  uint32_t over[2] = {0, 0}; /* bit 7 of a byte: a code is the largest, or no number */
+#pragma unroll
+  for (int i = 0; i < 32; i++) {
+    const int r = i >> 1 & 1;
+    s[i] = __float_as_int(fmaf(__int2float_rn(s[i]), r ? scale.y : scale.x, bias[r]));
+  }
+  weigh(p, s, NULL);
+#pragma unroll
+  for (int i = 0; i < 8; i++) over[i & 1] |= p[i] + 0x01010101u * (0x80 - kLargest);
+  if (__builtin_expect(!__any_sync(~0u, first || ((over[0] | over[1]) & 0x80808080u)), 1)) return false;
+  float up[2];
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    float top = __int_as_float(s[2 * r]);
+#pragma unroll
+    for (int i = 0; i < 32; i++)
+      if ((i >> 1 & 1) == r) top = fmaxf(top, __int_as_float(s[i]));
+#pragma unroll
+    for (int lane = 1; lane < 4; lane *= 2) {
+      over[r] |= __shfl_xor_sync(~0u, over[r], lane);
+      top = fmaxf(top, __shfl_xor_sync(~0u, top, lane));
+    }
+    up[r] = first || (over[r] & 0x80808080u) ? top - kPShift : 0.f;
+    alpha[r] = fk_exp2(-up[r]);
+    reference[r] += up[r];
+  }
+  weigh(p, s, up);
+  return true;
 }
 
 /* The accumulators of one block of keys join the sums. first: there are none yet. last: the sums end in acc. */
@@ -270,7 +270,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const Words o = {(float4 *)(aligned + kO + group * kSums) + threadIdx.x % 128};
     float acc[68], reference[2], alpha[2];
     int s[32];
-    uint32_t p[8], next[8], q[4][4];
+    uint32_t p[2][8], q[4][4]; /* p: weights of the two halves of a tile */
     FkRing<kStages> k_ring, v_ring;
 
     auto release = [&](uint32_t bar) {
@@ -278,15 +278,15 @@ __global__ void __launch_bounds__(kThreads, 1)
       asm volatile("mov.u32 %0, %%laneid;" : "=r"(rank));
       if (rank < kCluster) fk_mbar_arrive_cluster(bar, rank);
     };
-    /* keep: 0 begins a block of keys. */
+    /* Products of the weights of half `half`. keep: 0 begins a block of keys. */
     auto products_start = [&](int half, int keep) {
       const uint64_t v = v_desc + v_ring.stage * (kVStride >> 4) + half * (2 * FK_DESC_K_STEP);
 #pragma unroll
-      for (int i = 0; i < 2; i++) wgmma_e4m3(acc, p + 4 * i, v + i * FK_DESC_K_STEP, i > 0 || keep);
+      for (int i = 0; i < 2; i++) wgmma_e4m3(acc, p[half] + 4 * i, v + i * FK_DESC_K_STEP, i > 0 || keep);
       fk_wgmma_commit();
     };
-    auto fence = [&]() {
-      fk_wgmma_hold(acc), hold(s), hold(p);
+    auto fence = [&](int half) {
+      fk_wgmma_hold(acc), hold(s), hold(p[half]);
 #pragma unroll
       for (int i = 0; i < 4; i++) hold(q[i]);
       fk_wgmma_fence();
@@ -294,7 +294,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     /* Scores of half `half` beside the products of the last weights, which are of the other half. */
     auto step = [&](int half, int keep) {
       const uint64_t k = k_desc + k_ring.stage * (kKBytes >> 4) + half * (64 * 128 >> 4);
-      fence();
+      fence(half ^ 1);
 #pragma unroll
       for (int i = 0; i < 4; i++) wgmma_s8(s, q[i], k + i * FK_DESC_K_STEP, i > 0);
       fk_wgmma_commit();
@@ -302,13 +302,14 @@ __global__ void __launch_bounds__(kThreads, 1)
       fk_wgmma_wait<1>();
       hold(s);
     };
-    auto drain = [&]() {
-      hold(next); /* the softmax runs under the products, not after them */
+    /* The softmax that made the weights of half `half` ran under the products, not after them. */
+    auto drain = [&](int half) {
+      hold(p[half]);
       fk_wgmma_wait<0>();
-      fk_wgmma_hold(acc), hold(p);
+      fk_wgmma_hold(acc), hold(p[half ^ 1]);
     };
-    auto rescale = [&](bool moved) {
-      if (!moved) return;
+    auto rescale = [&](bool rose) {
+      if (__builtin_expect(!rose, 1)) return;
 #pragma unroll
       for (int i = 0; i < 68; i++) acc[i] *= alpha[(i >> 1) & 1];
       o.weights() = make_float2(o.weights().x * alpha[0], o.weights().y * alpha[1]);
@@ -316,10 +317,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     auto add_weights = [&]() {
       o.weights() = make_float2(o.weights().x + acc[64], o.weights().y + acc[66]);
       acc[64] = acc[65] = acc[66] = acc[67] = 0.f;
-    };
-    auto turn = [&]() {
-#pragma unroll
-      for (int i = 0; i < 8; i++) asm volatile("mov.b32 %0, %1;" : "=r"(p[i]) : "r"(next[i]));
     };
 
     for (Walk walk; walk.valid(share); walk.next()) {
@@ -334,50 +331,62 @@ __global__ void __launch_bounds__(kThreads, 1)
       const int last = args.sk - (tiles - 1) * kKeys;
       const float *k_scale = args.k_scale + part.head * tiles;
       const float *v_scale = args.v_scale + part.head * ((tiles + kBlock - 1) / kBlock);
+      /* First: the tile at the end, in which keys may be missing. The products beside its first scores are of no
+       * weights, and of its own values. */
+      auto tile = [&]<bool First>(int j) {
+        const float scale = __ldg(k_scale + j);
+        auto weights = [&](int half, float2 of_queries) {
+          if (First && last < kKeys) mask_keys(s, 64 * half, last);
+          const bool rose = softmax(p[half], s, reference, alpha,
+                                    make_float2(of_queries.x * scale, of_queries.y * scale), First && half == 0);
+          if (First && last < kKeys) mask_weights(p[half], 64 * half, last);
+          return rose;
+        };
+        float2 scales = o.scales();
+        step(0, 1);
+        bool rose = weights(0, scales), promoted = false;
+        if constexpr (First) {
+          drain(0);
+        } else {
+          FkRing<kStages> ring = v_ring;
+          ring.next();
+          fk_mbar_wait(v_full + 8 * ring.stage, ring.parity);
+          drain(0);
+          release(v_free + 8 * v_ring.stage);
+          rescale(rose);
+          if ((j + 1) % kSumBlock == 0) add_weights();
+          promoted = (j + 1) % kBlock == 0;
+          if (promoted) promote(acc, o, reference, __ldg(v_scale + (j + 1) / kBlock), j + 1 + kBlock >= tiles, false);
+          v_ring = ring;
+        }
+        scales = o.scales();
+        step(1, !promoted);
+        rose = weights(1, scales);
+        FkRing<kStages> ring = k_ring;
+        ring.next();
+        if (j > 0) fk_mbar_wait(k_full + 8 * ring.stage, ring.parity);
+        drain(1);
+        release(k_free + 8 * k_ring.stage);
+        rescale(rose);
+        k_ring = ring;
+      };
       float scale[2];
       take_queries(q, scale, args, part.row + group * 64, part.head);
       o.scales() = make_float2(scale[0], scale[1]), o.weights() = make_float2(0.f, 0.f);
       o.held().z = __int_as_float(walk.item);
-      reference[0] = reference[1] = -INFINITY;
+      reference[0] = reference[1] = 0.f;
 #pragma unroll
       for (int i = 0; i < 68; i++) acc[i] = 0.f;
 #pragma unroll
-      for (int i = 0; i < 8; i++) p[i] = 0;
+      for (int i = 0; i < 8; i++) p[1][i] = 0;
       fk_mbar_wait(k_full + 8 * k_ring.stage, k_ring.parity);
       fk_mbar_wait(v_full + 8 * v_ring.stage, v_ring.parity);
-      for (int j = tiles - 1; j >= 0; j--) {
-        const bool begun = j < tiles - 1; /* else the products are of no weights, and of the values that come next */
-        const float ks = __ldg(k_scale + j);
-        step(0, 1);
-        if (!begun && last < kKeys) mask_keys(s, 0, last);
-        bool moved = softmax(next, s, reference, alpha, o.scales(), ks);
-        if (!begun && last < kKeys) mask_weights(next, 0, last);
-        FkRing<kStages> ring = v_ring;
-        if (begun) ring.next();
-        fk_mbar_wait(v_full + 8 * ring.stage, ring.parity);
-        drain();
-        if (begun) release(v_free + 8 * v_ring.stage);
-        rescale(moved);
-        if (begun && (j + 1) % kSumBlock == 0) add_weights();
-        const bool promoted = begun && (j + 1) % kBlock == 0;
-        if (promoted) promote(acc, o, reference, __ldg(v_scale + (j + 1) / kBlock), j + 1 + kBlock >= tiles, false);
-        v_ring = ring;
-        turn();
-        step(1, !promoted);
-        if (!begun && last < kKeys) mask_keys(s, 64, last);
-        moved = softmax(next, s, reference, alpha, o.scales(), ks);
-        if (!begun && last < kKeys) mask_weights(next, 64, last);
-        ring = k_ring, ring.next();
-        if (j > 0) fk_mbar_wait(k_full + 8 * ring.stage, ring.parity);
-        drain();
-        release(k_free + 8 * k_ring.stage);
-        rescale(moved);
-        k_ring = ring;
-        turn();
-      }
-      fence();
+      tile.template operator()<true>(tiles - 1);
+#pragma unroll 1
+      for (int j = tiles - 2; j >= 0; j--) tile.template operator()<false>(j);
+      fence(1);
       products_start(1, 1);
-      drain();
+      drain(1);
       release(v_free + 8 * v_ring.stage), v_ring.next();
       add_weights();
       promote(acc, o, reference, __ldg(v_scale), tiles <= kBlock, true);

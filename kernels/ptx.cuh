@@ -179,6 +179,10 @@ FK_DEVICE uint32_t fk_cluster_rank() {
 FK_DEVICE void fk_cluster_arrive() {
   asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
 }
+/* The same where nothing that was written is read behind the wait. */
+FK_DEVICE void fk_cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
 FK_DEVICE void fk_cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }

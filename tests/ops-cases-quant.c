@@ -245,33 +245,39 @@ static void naive_row_values(const Coded *a, gint64 i, gint64 head, double *o) {
   for (gint64 d = 0; d < e; d++) o[d] /= 256 * sum;
 }
 
-/* Scores of codes: 64 keys a step, under a reference that rises where a score lies more than 3.75 above it; sums of the
- * weights' codes. Promotion is exact in double, where it does not matter when it happens. */
+/* Scores of codes: 64 keys a step, under a reference that rises where a weight's code is the largest, and is the
+ * greatest score in the first step; sums of the weights' codes. Promotion is exact in double, where it does not matter
+ * when it happens. */
 static void naive_row_codes(const Coded *a, gint64 i, gint64 head, double *o) {
   const gint64 e = fk_tensor_cols(a->q) / a->heads, keys = fk_tensor_rows(a->k), first = head * e;
-  float reference = -INFINITY;
+  float reference = 0;
   double sum = 0;
+  gboolean begun = FALSE;
   for (gint64 d = 0; d < e; d++) o[d] = 0;
   for (gint64 step = (keys - 1) / 128 * 2; step >= 0; step = step % 2 ? step - 3 : step + 1) {
     const gint64 key = step * 64, n = MIN(64, keys - key);
     if (n <= 0) continue;
     const float factor =
         (float)at(a->q_scale, i, head) * (a->scale * 1.44269504f) * (float)at(a->k_scale, key / 128, head);
-    float dot[64], top = -INFINITY;
+    float x[64], top = -INFINITY;
+    gboolean over = !begun;
     for (gint64 j = 0; j < n; j++) {
       double exact = 0;
       for (gint64 d = first; d < first + e; d++) exact += code_at(a->q, i, d) * code_at(a->k, key + j, d);
-      dot[j] = (float)exact;
-      top = MAX(top, dot[j]);
+      x[j] = (float)(exact * (double)factor + (double)(5 - reference));
+      top = MAX(top, x[j]);
+      over |= weight_code(exp2((double)x[j])) >= 448;
     }
-    if (fma((double)top, (double)factor, -(double)reference) > 3.75) {
-      const double ratio = exp2((double)reference - (double)(top * factor));
-      reference = top * factor;
+    const float up = over ? top - 5 : 0;
+    if (over) {
+      const double ratio = begun ? exp2(-(double)up) : 0;
+      reference += up;
       sum *= ratio;
       for (gint64 d = 0; d < e; d++) o[d] *= ratio;
     }
+    begun = TRUE;
     for (gint64 j = 0; j < n; j++) {
-      const double w = weight_code(exp2((double)(dot[j] * factor) - (double)reference + 5));
+      const double w = weight_code(exp2((double)(x[j] - up)));
       sum += w;
       for (gint64 d = 0; d < e; d++) o[d] += w * a->values[(key + j) * a->heads * e + first + d];
     }
@@ -302,7 +308,11 @@ static void code_values(Coded *a, FkTensor v) {
   a->values = g_new(double, rows *cols);
   a->mean = g_new0(float, cols);
   for (gint64 c = 0; c < cols; c++) {
-    for (gint64 i = 0; i < 64; i++) a->mean[c] += (float)at(v, i * rows / 64, c);
+    for (gint64 part = 0; part < 64; part += 16) {
+      float sum = 0;
+      for (gint64 i = part; i < part + 16; i++) sum += (float)at(v, i * rows / 64, c);
+      a->mean[c] += sum;
+    }
     a->mean[c] /= 64;
   }
   for (gint64 top = 0; top < rows; top += 1024)
@@ -318,11 +328,11 @@ static void code_values(Coded *a, FkTensor v) {
     }
 }
 
-/* sharp: rows with one probability near 1. codes: scores of codes. mean: of the values. */
+/* sharp: rows with one probability near 1. codes: scores of codes. mean: of the values. low: all scores far below 0. */
 typedef struct {
   gint64 rows, keys, heads, width;
   float sharp, mean;
-  gboolean codes;
+  gboolean codes, low;
 } Sizes;
 
 static void run_attention(Case *c, Sizes z) {
@@ -334,6 +344,12 @@ static void run_attention(Case *c, Sizes z) {
   a.scale = z.sharp / sqrtf((float)z.width);
   for (gint64 i = 0; z.mean != 0 && i < z.keys; i++)
     for (gint64 d = 0; d < cols; d++) ((float *)a.v.data)[i * a.v.ld + d] += z.mean;
+  for (gint64 i = 0; z.low && i < MAX(z.rows, z.keys); i++)
+    for (gint64 d = 0; d < cols; d++) {
+      float *from = (float *)a.q.data + i * a.q.ld + d, *to = (float *)a.k.data + i * a.k.ld + d;
+      if (i < z.rows) *from = 1 + fabsf(*from);
+      if (i < z.keys) *to = -1 - fabsf(*to);
+    }
   Coded q = {.q = a.q, .k = a.k, .heads = z.heads, .scale = a.scale};
   if (!z.codes) q.v = quantized(c, a.v, FK_E4M3, 128, z.heads, &q.v_scale);
   if (z.codes) {
@@ -366,6 +382,7 @@ ATTENTION(codes_tiles, 150, 300, 2, 24, .sharp = 6, .codes = TRUE)
 ATTENTION(codes_blocks, 70, 777, 2, 32, .sharp = 1, .codes = TRUE)
 ATTENTION(codes_mean, 20, 2100, 1, 32, .sharp = 1, .mean = 3, .codes = TRUE)
 ATTENTION(codes_sharp, 33, 400, 1, 64, .sharp = 60, .codes = TRUE)
+ATTENTION(codes_low, 9, 130, 2, 32, .sharp = 60, .codes = TRUE, .low = TRUE)
 enum { OF_NUMBERS, OF_CODES, OF_VALUE_CODES };
 
 static void run_form(Case *c, FkArena *arena, const FkAttention *a, int form) {
@@ -459,6 +476,7 @@ const CaseRow ops_quant_cases[] = {
     {"attention/codes-blocks", codes_blocks, 1e-6, FALSE},
     {"attention/codes-mean", codes_mean, 1e-6, FALSE},
     {"attention/codes-sharp", codes_sharp, 1e-6, FALSE},
+    {"attention/codes-low", codes_low, 1e-6, FALSE},
     {"attention/codes-to-codes", codes_to_codes, 0, FALSE},
     {"attention/codes-to-given", codes_to_given, 0, FALSE},
     {"attention/numbers-to-given", numbers_to_given, 0, FALSE},

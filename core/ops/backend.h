@@ -20,7 +20,8 @@
 #define FK_MAX_TERMS 6
 #define FK_QUANT_BLOCK 128       /* columns, or rows, under one scale; part of the format, as is the tile of keys */
 #define FK_QUANT_VALUES 1024     /* rows of v under one scale, and of one promotion, in attention of codes */
-#define FK_QUANT_MEAN 64         /* rows of v whose mean it is taken off */
+#define FK_QUANT_MEAN 64         /* rows of v whose mean it is taken off, */
+#define FK_QUANT_MEAN_PART 16    /* added so many at a time */
 #define FK_QUANT_PROMOTE 512     /* products of E4M3 codes summed exactly where a row has one scale */
 #define FK_QUANT_MAX_K (1 << 17) /* inner size of products of codes: int8 sums stay below 2^31 */
 #define FK_QUANT_HEAD 1024       /* widest head of quantised attention: its scores are exact in float32 */
@@ -91,7 +92,7 @@ typedef enum { FK_EPI_ACT, FK_EPI_GATE, FK_EPI_ADD, FK_EPI_QKV } FkEpilogue;
 /* clang-format on */
 typedef struct {
   FkTensor x, y, bias, gate;
-  FkTensor x_scale;          /* not given: x is numbers */
+  FkTensor x_scale;          /* not given: x is numbers; where w.x_scale > 0, every number of it is that */
   FkTensor y_codes, y_scale; /* not given: y leaves as numbers alone */
   float given;               /* of y_codes; 0: measured */
   FkWeight w;
@@ -127,12 +128,14 @@ typedef struct {
  * With k_codes, I8 [Sk, N*E], k_scale, [ceil(Sk / 128), N], and v_mean, [N*E], both float32, as well: k_codes and
  * k_scale are filled from k as `quantize` does it; queries become codes I8 with a scale for each row and head, which
  * the slot keeps to itself. E <= 1024. Values become codes of what they lie off a mean of 64 of them, one scale for
- * each head and 1024 rows: v_scale is [ceil(Sk / 1024), N], and per column, rows i in order
+ * each head and 1024 rows: v_scale is [ceil(Sk / 1024), N], and per column, in order, sums of 16 rows and their sum
  *   v_mean = (sum_i v[floor(i Sk / 64)]) / 64, i = 0..63;  v_j: the codes of v[j] - v_mean
- * Tiles as above, of each the first 64 keys and then the others; m begins at -infinity, A, a, O and l at 0:
+ * Tiles as above, of each the first 64 keys and then the others; m, A, a, O and l begin at 0:
  *   f   = (q_scale * (scale * log2(e))) * k_scale_t;  d_j = (float)(q . k_j), exact
- *   m'  = f * max_j d_j where fma(f, max_j d_j, -m) > 3.75, else m;  r = exp2(m - m')
- *   w_j = e4m3(exp2(f * d_j - m' + 5))
+ *   x_j = fma(f, d_j, 5 - m);  w_j = e4m3(exp2(x_j));  m' = m, r = 1
+ * but in the first of all steps, and in one where a w_j is 448 or no number:
+ *   u   = max_j x_j - 5;  w_j = e4m3(exp2(x_j - u));  m' = m + u;  r = exp2(-u)
+ * and then
  *   A'  = A * r + sum_j w_j * v_j;  a' = a * r + sum_j w_j, exact but for r
  * after each block b of 1024 keys, M being the m of the block before:
  *   O'  = O * exp2(M - m) + v_scale_b * (float)A;  l' = l * exp2(M - m) + (float)a;  A' = a' = 0

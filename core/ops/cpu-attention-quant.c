@@ -12,9 +12,9 @@
 #include <string.h>
 
 #define FK_QUANT_ROWS 144
-#define FK_QUANT_HALF 64     /* keys under one reference, where scores are of codes */
-#define FK_QUANT_SHIFT 5.0f  /* weights are codes of 2^5 p */
-#define FK_QUANT_ABOVE 3.75f /* what a score may lie above its reference: 2^8.75 < 448 */
+#define FK_QUANT_HALF 64       /* keys under one reference, where scores are of codes */
+#define FK_QUANT_SHIFT 5.0f    /* weights are codes of 2^5 p */
+#define FK_QUANT_LARGEST 448.0 /* the largest code */
 
 typedef struct {
   const FkAttention *a;
@@ -73,14 +73,19 @@ static void widen(float *to, FkTensor from_all, int64_t row, int64_t rows, int64
   }
 }
 
-/* v_mean: sums of float32 in the order of the rows. */
 static void find_mean(const FkAttention *a) {
   const int64_t rows = fk_tensor_rows(a->v), cols = fk_tensor_cols(a->v);
   float *mean = a->v_mean.data;
-  memset(mean, 0, (size_t)cols * sizeof *mean);
-  for (int64_t i = 0; i < FK_QUANT_MEAN; i++)
-    fk_cpu_axpy_span(mean, fk_cpu_f32(a->v, i * rows / FK_QUANT_MEAN), cols, 1);
-  fk_cpu_scale_span(mean, cols, 1.0f / FK_QUANT_MEAN);
+  for (int64_t c = 0; c < cols; c++) {
+    float sum = 0;
+    for (int64_t first = 0; first < FK_QUANT_MEAN; first += FK_QUANT_MEAN_PART) {
+      float part = 0;
+      for (int64_t i = first; i < first + FK_QUANT_MEAN_PART; i++)
+        part += fk_cpu_f32(a->v, i * rows / FK_QUANT_MEAN)[c];
+      sum += part;
+    }
+    mean[c] = sum * (1.0f / FK_QUANT_MEAN);
+  }
 }
 
 /* Codes and scale of one block of values of one head. */
@@ -134,22 +139,33 @@ static void weigh_numbers(const FkQuantAttentionOp *op, const FkQuantTile *t, in
   fk_cpu_round_e4m3_span(t->p + r * t->keys, s, t->keys);
 }
 
+/* Codes of the weights of exponents x less `less`. Returns whether one is the largest, or no number. */
+static bool weigh(double *p, const float *x, int64_t keys, float less) {
+  float w[FK_QUANT_HALF];
+  bool over = false;
+  memcpy(w, x, (size_t)keys * sizeof *w);
+  fk_cpu_exp2_span(w, keys, less);
+  fk_cpu_round_e4m3_span(p, w, keys);
+  for (int64_t j = 0; j < keys; j++) over |= !(p[j] < FK_QUANT_LARGEST);
+  return over;
+}
+
 /* Scores of codes to the weights' codes, whose sum is taken as they are after rounding. */
 static void weigh_codes(const FkQuantAttentionOp *op, const FkQuantTile *t, int64_t r) {
-  float *s = t->s + r * t->keys;
+  float *x = t->s + r * t->keys;
   double *p = t->p + r * t->keys, *acc = t->acc + r * op->width;
   const float k_scale = fk_cpu_f32(op->a->k_scale, t->key / FK_QUANT_BLOCK)[t->head];
-  const float factor = t->q_scale[r] * op->factor * k_scale, top = fk_cpu_row_max(s, t->keys);
-  if (fmaf(top, factor, -t->max[r]) > FK_QUANT_ABOVE) {
-    float ratio = t->max[r];
-    t->max[r] = top * factor;
-    fk_cpu_exp2_span(&ratio, 1, t->max[r]);
+  const float factor = t->q_scale[r] * op->factor * k_scale, bias = FK_QUANT_SHIFT - t->max[r];
+  for (int64_t j = 0; j < t->keys; j++) x[j] = fmaf(x[j], factor, bias);
+  if (t->first || weigh(p, x, t->keys, 0)) {
+    const float up = fk_cpu_row_max(x, t->keys) - FK_QUANT_SHIFT;
+    float ratio = -up;
+    fk_cpu_exp2_span(&ratio, 1, 0);
+    weigh(p, x, t->keys, up);
+    t->max[r] += up;
     t->weight[r] *= (double)ratio;
     for (int64_t c = 0; c < op->width; c++) acc[c] *= (double)ratio;
   }
-  fk_cpu_scale_span(s, t->keys, factor);
-  fk_cpu_exp2_span(s, t->keys, t->max[r] - FK_QUANT_SHIFT);
-  fk_cpu_round_e4m3_span(p, s, t->keys);
   for (int64_t j = 0; j < t->keys; j++) t->weight[r] += p[j];
 }
 
@@ -209,7 +225,7 @@ static void attention_task(const void *data, int64_t task, float *scratch) {
   t.first = true;
   take_queries(op, &t);
   for (int64_t i = 0; i < t.rows * width; i++) t.o[i] = 0, t.acc[i] = 0;
-  for (int64_t r = 0; r < t.rows; r++) t.max[r] = t.held[r] = -INFINITY, t.sum[r] = 0, t.weight[r] = 0;
+  for (int64_t r = 0; r < t.rows; r++) t.max[r] = 0, t.held[r] = -INFINITY, t.sum[r] = 0, t.weight[r] = 0;
   for (int64_t tile = fk_cpu_parts(fk_tensor_rows(a->k), FK_QUANT_BLOCK) - 1; tile >= 0; tile--) run_tile(op, &t, tile);
   for (int64_t r = 0; r < t.rows; r++) {
     float *o = fk_cpu_f32(a->o, t.row + r) + t.head * width;
