@@ -54,9 +54,6 @@ FK_DEVICE void fk_store8(float *p, const float (&v)[8]) {
 
 /* ---- activations ------------------------------------------------------------------------------------------------ */
 
-/* exp2 arguments stop here: 1 / (1 + 2^30) is zero for every use below, and a product of four such sums is finite. */
-constexpr float FK_EXP2_LIMIT = 30.0f;
-
 /* -log2(e) times the argument z of x * sigmoid(z): silu z = x, quick-gelu z = 1.702 x, and
  * gelu-tanh z = 2 * sqrt(2/pi) * (x + 0.044715 x^3), because 0.5 (1 + tanh(u)) = sigmoid(2u). */
 FK_DEVICE float fk_silu_arg(float x) {
@@ -66,7 +63,7 @@ FK_DEVICE float fk_quick_gelu_arg(float x) {
   return -1.702f * 1.44269504f * x;
 }
 FK_DEVICE float fk_gelu_arg(float x) {
-  return x * (-0.10294324f * x * x - 2.30220820f);
+  return x * __fmaf_rn(x * x, -0.10294324f, -2.30220820f);
 }
 
 FK_DEVICE float fk_rcp(float x) {
@@ -75,30 +72,20 @@ FK_DEVICE float fk_rcp(float x) {
   return y;
 }
 
-/* x * sigmoid(z), a = -log2(e) z. */
-FK_DEVICE float fk_gated_one(float x, float a) {
-  return x * fk_rcp(1.0f + fk_exp2(fminf(a, FK_EXP2_LIMIT)));
-}
-
-/* The same for four values with one reciprocal: the special-function unit, 16 results a clock, is what bounds this. */
-FK_DEVICE void fk_gated_four(float *x, float a0, float a1, float a2, float a3) {
-  float d0 = 1.0f + fk_exp2(fminf(a0, FK_EXP2_LIMIT)), d1 = 1.0f + fk_exp2(fminf(a1, FK_EXP2_LIMIT));
-  float d2 = 1.0f + fk_exp2(fminf(a2, FK_EXP2_LIMIT)), d3 = 1.0f + fk_exp2(fminf(a3, FK_EXP2_LIMIT));
-  float d01 = d0 * d1, d23 = d2 * d3, r = fk_rcp(d01 * d23), r01 = r * d23, r23 = r * d01;
-  x[0] *= r01 * d1;
-  x[1] *= r01 * d0;
-  x[2] *= r23 * d3;
-  x[3] *= r23 * d2;
+/* x * sigmoid(z), a = -log2(e) z. Four instructions: fewer than with a reciprocal that several values share, and what
+ * counts beside products is the energy of each instruction. Very large a: exp2 is infinite, its reciprocal 0. */
+FK_DEVICE float fk_gated(float x, float a) {
+  return x * fk_rcp(1.0f + fk_exp2(a));
 }
 
 FK_DEVICE float fk_silu(float x) {
-  return fk_gated_one(x, fk_silu_arg(x));
+  return fk_gated(x, fk_silu_arg(x));
 }
 FK_DEVICE float fk_quick_gelu(float x) {
-  return fk_gated_one(x, fk_quick_gelu_arg(x));
+  return fk_gated(x, fk_quick_gelu_arg(x));
 }
 FK_DEVICE float fk_gelu_tanh(float x) {
-  return fk_gated_one(x, fk_gelu_arg(x));
+  return fk_gated(x, fk_gelu_arg(x));
 }
 
 /* ---- reductions, same order at every run ------------------------------------------------------------------------ */

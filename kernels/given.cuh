@@ -37,6 +37,20 @@ FK_DEVICE uint32_t fk_given_bf16(uint32_t pair, float inverse, float *beyond) {
   return fk_given_two(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u), inverse, beyond);
 }
 
+/* Codes of four numbers in bf16 that are neither infinite nor beyond the scale; *top: pairs of the greatest so far,
+ * with any signs, by which fk_given_short tells afterwards whether all were. */
+FK_DEVICE uint32_t fk_given_four(uint2 pairs, float inverse, uint32_t *top) {
+  asm("max.xorsign.abs.bf16x2 %0, %0, %1;" : "+r"(*top) : "r"(pairs.x));
+  asm("max.xorsign.abs.bf16x2 %0, %0, %1;" : "+r"(*top) : "r"(pairs.y));
+  const float a = __uint_as_float(pairs.x << 16), b = __uint_as_float(pairs.x & 0xffff0000u);
+  const float c = __uint_as_float(pairs.y << 16), d = __uint_as_float(pairs.y & 0xffff0000u);
+  return __nv_cvt_float2_to_fp8x2(make_float2(a * inverse, b * inverse), __NV_SATFINITE, __NV_E4M3) |
+         (uint32_t)__nv_cvt_float2_to_fp8x2(make_float2(c * inverse, d * inverse), __NV_SATFINITE, __NV_E4M3) << 16;
+}
+FK_DEVICE bool fk_given_short(uint32_t top, float inverse) {
+  return fk_given_over(__uint_as_float(top << 16) * inverse) + fk_given_over(__uint_as_float(top) * inverse) > 0;
+}
+
 /* Integers: the sum is the same in any order. */
 FK_DEVICE void fk_given_count(unsigned long long *saturated, float beyond) {
   if (beyond > 0) atomicAdd(saturated, (unsigned long long)beyond);

@@ -189,6 +189,7 @@ cudaError_t launch_codes(FkCuda *cu, const Problem &p, const FkLinear *l) {
     g[i] = FkCudaFp8Group{(const uint8_t *)from.x,
                           from.ldx,
                           (const float *)l[i].x_scale.data,
+                          l[i].w.x_scale,
                           (const uint8_t *)from.w,
                           (const float *)l[i].w.scale.data,
                           from.bias,

@@ -68,14 +68,11 @@ FK_DEVICE constexpr int fk_linear_at(int t, int h, int i) {
   return 16 * t + 4 * (i / 2) + 2 * h + i % 2;
 }
 
-template <int Epi> FK_DEVICE void fk_linear_act4(float *x) {
-  if (Epi == FK_LINEAR_SILU)
-    fk_gated_four(x, fk_silu_arg(x[0]), fk_silu_arg(x[1]), fk_silu_arg(x[2]), fk_silu_arg(x[3]));
-  if (Epi == FK_LINEAR_GELU)
-    fk_gated_four(x, fk_gelu_arg(x[0]), fk_gelu_arg(x[1]), fk_gelu_arg(x[2]), fk_gelu_arg(x[3]));
-  if (Epi == FK_LINEAR_QUICK_GELU)
-    fk_gated_four(x, fk_quick_gelu_arg(x[0]), fk_quick_gelu_arg(x[1]), fk_quick_gelu_arg(x[2]),
-                  fk_quick_gelu_arg(x[3]));
+template <int Epi> FK_DEVICE float fk_linear_act(float x) {
+  return Epi == FK_LINEAR_SILU         ? fk_silu(x)
+         : Epi == FK_LINEAR_GELU       ? fk_gelu_tanh(x)
+         : Epi == FK_LINEAR_QUICK_GELU ? fk_quick_gelu(x)
+                                       : x;
 }
 
 /* Bias and an element-wise function, blocks From..To-1. */
@@ -89,8 +86,7 @@ FK_DEVICE void fk_linear_map(const FkLinearSpot &s, const float (&acc)[Regs]) {
     for (int h = 0; h < 2; h++) {
       float v[8];
 #pragma unroll
-      for (int i = 0; i < 8; i++) v[i] = acc[fk_linear_at(t, h, i)] + b[i];
-      fk_linear_act4<Epi>(v), fk_linear_act4<Epi>(v + 4);
+      for (int i = 0; i < 8; i++) v[i] = fk_linear_act<Epi>(acc[fk_linear_at(t, h, i)] + b[i]);
       fk_linear_store<F32>(s, t, h, v);
     }
   }

@@ -82,12 +82,15 @@ int with_codes(FkLinearEpilogue epilogue) {
 
 } // namespace
 
-/* Fewest cycles in waves of one cluster for each two multiprocessors. A tile costs some tokens more than it has. */
+/* Fewest cycles in waves of one cluster for each two multiprocessors. A tile costs some tokens more than it has. Bands
+ * of about as many token tiles as were fastest, as even as they can be: wider ones read the weights less often, and
+ * their activations leave L2. */
 FkFp8Plan fk_cuda_linear_fp8_plan(int sms, int groups, const FkCudaFp8Group *g, int n, int k) {
   static const struct {
     int tokens, cost;
   } tiles[2][4] = {{{184, 196}, {176, 188}, {160, 172}, {128, 152}}, {{200, 208}, {176, 184}, {160, 168}, {128, 136}}};
-  FkFp8Plan best = {k > FK_FP8_ONCE_K, 0, 11};
+  FkFp8Plan best = {k > FK_FP8_ONCE_K, 0, 0};
+  const int wanted = best.promoted ? 11 : 17;
   int least = 0;
   for (int i = 0; i < 4; i++) {
     const int tokens = tiles[best.promoted][i].tokens, clusters = sms / 2;
@@ -95,7 +98,9 @@ FkFp8Plan fk_cuda_linear_fp8_plan(int sms, int groups, const FkCudaFp8Group *g, 
     for (int j = 0; j < groups; j++) all += (g[j].m + tokens - 1) / tokens;
     const int waves = (all * (n / (2 * FK_PP_FEATURES)) + clusters - 1) / clusters;
     const int cost = waves * tiles[best.promoted][i].cost;
-    if (!best.tokens || cost < least) best.tokens = tokens, least = cost;
+    if (best.tokens && cost >= least) continue;
+    const int bands = (all + wanted / 2) / wanted;
+    best.tokens = tokens, least = cost, best.band = bands > 1 ? (all + bands - 1) / bands : all;
   }
   return best;
 }
@@ -116,7 +121,7 @@ cudaError_t fk_cuda_linear_fp8(FkCuda *cu, int groups, const FkCudaFp8Group *g, 
     FK_CUDA_TRY(map_x(cu, &a.pp.x[i][1], g[i], k, tokens - half));
     FK_CUDA_TRY(map_w(cu, &a.pp.w[i], g[i].w, n, k, plan.promoted));
     a.pp.rows[i] = FkLinearRows{g[i].y, g[i].ldy, g[i].bias, g[i].gate, g[i].q_norm, g[i].k_norm, g[i].rope, g[i].m};
-    a.x_scale[i] = g[i].x_scale, a.w_scale[i] = g[i].w_scale;
+    a.x_scale[i] = g[i].x_scale, a.x_given[i] = g[i].x_given, a.w_scale[i] = g[i].w_scale;
     a.codes[i] = FkFp8Codes{g[i].codes, g[i].ld_codes, g[i].codes_scale, g[i].given};
   }
   a.pp.units = (a.pp.row_tiles[0] + a.pp.row_tiles[1]) * a.pp.pairs;

@@ -24,6 +24,7 @@ typedef struct {
   const uint8_t *x;     /* [m, K] codes */
   int64_t ldx;          /* bytes, multiple of 16 */
   const float *x_scale; /* [m] */
+  float x_given;        /* what all of x_scale are, where that is known; else 0 */
   const uint8_t *w;     /* [N, K] codes, dense */
   const float *w_scale; /* [N] */
   const float *bias;    /* [N] or NULL */

@@ -23,6 +23,7 @@ typedef struct {
 typedef struct {
   FkPpArgs pp; /* k_blocks: of 128 codes */
   const float *x_scale[2], *w_scale[2];
+  float x_given[2];
   FkFp8Codes codes[2];
 } FkFp8Args;
 
@@ -79,19 +80,28 @@ FK_DEVICE void fk_fp8_pp_block(float (&lo)[BT / 2], float (&hi)[BT / 2], uint64_
   fk_wgmma_commit();
 }
 
-/* (sum * scale of the token) * scale of the feature, in place. tokens: at the thread's first token. */
+/* sum * scale of the feature + bias, in place: f has the scale that all tokens share in it. */
+template <int BT> FK_DEVICE void fk_fp8_pp_scale(float4 f, float4 bias, float (&lo)[BT / 2], float (&hi)[BT / 2]) {
+#pragma unroll
+  for (int i = 0; i < BT / 2; i++) {
+    lo[i] = __fmaf_rn(lo[i], i & 2 ? f.y : f.x, i & 2 ? bias.y : bias.x);
+    hi[i] = __fmaf_rn(hi[i], i & 2 ? f.w : f.z, i & 2 ? bias.w : bias.z);
+  }
+}
+
+/* (sum * scale of the token) * scale of the feature + bias, in place. tokens: at the thread's first token. */
 template <int BT>
-FK_DEVICE void fk_fp8_pp_scale(const float *tokens, float4 f, float (&lo)[BT / 2], float (&hi)[BT / 2]) {
+FK_DEVICE void fk_fp8_pp_scale(const float *tokens, float4 f, float4 bias, float (&lo)[BT / 2], float (&hi)[BT / 2]) {
 #pragma unroll
   for (int j = 0; j < BT / 8; j++) {
     float2 q = *(const float2 *)(tokens + 8 * j);
 #pragma unroll
     for (int e = 0; e < 2; e++) {
       float s = e ? q.y : q.x;
-      lo[4 * j + e] = __fmul_rn(__fmul_rn(lo[4 * j + e], s), f.x);
-      lo[4 * j + 2 + e] = __fmul_rn(__fmul_rn(lo[4 * j + 2 + e], s), f.y);
-      hi[4 * j + e] = __fmul_rn(__fmul_rn(hi[4 * j + e], s), f.z);
-      hi[4 * j + 2 + e] = __fmul_rn(__fmul_rn(hi[4 * j + 2 + e], s), f.w);
+      lo[4 * j + e] = __fmaf_rn(__fmul_rn(lo[4 * j + e], s), f.x, bias.x);
+      lo[4 * j + 2 + e] = __fmaf_rn(__fmul_rn(lo[4 * j + 2 + e], s), f.y, bias.y);
+      hi[4 * j + e] = __fmaf_rn(__fmul_rn(hi[4 * j + e], s), f.z, bias.z);
+      hi[4 * j + 2 + e] = __fmaf_rn(__fmul_rn(hi[4 * j + 2 + e], s), f.w, bias.w);
     }
   }
 }
@@ -122,24 +132,32 @@ FK_DEVICE void fk_fp8_store4(char *p, uint32_t v, bool wanted) {
                : "memory");
 }
 
-/* As fk_pp_map with GELU, whose bf16 numbers become codes: eight lanes store 32 bytes in a row. */
-template <int BT>
+/* As fk_pp_map with GELU, whose bf16 numbers become codes: eight lanes store 32 bytes in a row. Two passes: the first
+ * for numbers that the scale is large enough for; the other, over all again, where one was not. */
+template <int BT, bool Again = false>
 FK_DEVICE void fk_fp8_codes_map(const FkPpSpot &s, const FkGiven &given, const float (&lo)[BT / 2],
                                 const float (&hi)[BT / 2]) {
   float beyond = 0;
+  uint32_t top = 0;
 #pragma unroll
   for (int j = 0; j < BT / 8; j++) {
     if (j % 4 == 0 && 8 * j >= s.left) break;
 #pragma unroll
     for (int e = 0; e < 2; e++) {
+      const bool there = 8 * j + e < s.left;
+      const uint2 v = fk_pp_pack(fk_pp_act<FK_LINEAR_GELU>(fk_pp_value(lo, hi, j, e)));
       float over = 0;
-      uint2 v = fk_pp_pack(fk_pp_act<FK_LINEAR_GELU>(fk_pp_value(s, lo, hi, j, e)));
-      uint32_t codes = fk_given_bf16(v.x, given.inverse, &over) | fk_given_bf16(v.y, given.inverse, &over) << 16;
-      fk_fp8_store4(s.y + (8 * j + e) * s.ld, codes, 8 * j + e < s.left);
-      beyond += 8 * j + e < s.left ? over : 0;
+      const uint32_t codes = Again ? fk_given_bf16(v.x, given.inverse, &over) | fk_given_bf16(v.y, given.inverse, &over)
+                                                                                    << 16
+                                   : fk_given_four(v, given.inverse, &top);
+      fk_fp8_store4(s.y + (8 * j + e) * s.ld, codes, there);
+      if (Again) beyond += there ? over : 0;
     }
   }
-  fk_given_count(given.saturated, beyond);
+  if constexpr (Again)
+    fk_given_count(given.saturated, beyond);
+  else if (fk_given_short(top, given.inverse))
+    fk_fp8_codes_map<BT, true>(s, given, lo, hi);
 }
 
 /* fk_pp_finish for the two that end in codes: part 3, of which all of GELU is. */
@@ -177,7 +195,8 @@ FK_DEVICE void fk_fp8_pp_consume(const FkFp8Args &args, uint8_t *shared, uint32_
   int buffer = 0;
   for (int unit = blockIdx.x / 2 + wg * clusters; unit < a.units; unit += 2 * clusters, block += 2 * a.k_blocks) {
     FkPpTile t = fk_pp_tile(a, unit, BT, rank);
-    fk_fp8_tokens<BT>(args, t, scales + buffer);
+    const float x_given = args.x_given[t.group];
+    if (x_given <= 0) fk_fp8_tokens<BT>(args, t, scales + buffer);
     if (Codes) fk_fp8_fill_scale<BT>(args, t, Heads ? 3 * a.width : 0);
     int stage = block % S::stages, phase = block / S::stages & 1, before = stage;
     fk_bar_sync(4 + wg, 256);
@@ -202,7 +221,10 @@ FK_DEVICE void fk_fp8_pp_consume(const FkFp8Args &args, uint8_t *shared, uint32_
     fk_wgmma_wait<0>();
     fk_wgmma_hold(lo), fk_wgmma_hold(hi);
     fk_pp_release(empty, before);
-    fk_fp8_pp_scale<BT>(scales + buffer + 2 * (lane & 3), f, lo, hi);
+    if (x_given > 0)
+      fk_fp8_pp_scale<BT>(make_float4(f.x * x_given, f.y * x_given, f.z * x_given, f.w * x_given), s.bias, lo, hi);
+    else
+      fk_fp8_pp_scale<BT>(scales + buffer + 2 * (lane & 3), f, s.bias, lo, hi);
     if constexpr (Codes)
       fk_fp8_codes_finish<Epi, BT>(s, args.codes[t.group].given, Heads ? t.col / a.width : 3, sums, 2 + wg, lo, hi);
     else

@@ -142,17 +142,20 @@ FK_DEVICE uint2 fk_pp_load_if(const char *p, bool wanted) {
   return v;
 }
 
-/* The four features of token 8j + 2t + e, with bias. */
-template <int Regs>
-FK_DEVICE float4 fk_pp_value(const FkPpSpot &s, const float (&lo)[Regs], const float (&hi)[Regs], int j, int e) {
-  return make_float4(lo[4 * j + e] + s.bias.x, lo[4 * j + 2 + e] + s.bias.y, hi[4 * j + e] + s.bias.z,
-                     hi[4 * j + 2 + e] + s.bias.w);
+/* Bias joins the sums; all that follows is of these. */
+template <int Regs> FK_DEVICE void fk_pp_bias(float4 bias, float (&lo)[Regs], float (&hi)[Regs]) {
+#pragma unroll
+  for (int i = 0; i < Regs; i++) lo[i] += i & 2 ? bias.y : bias.x, hi[i] += i & 2 ? bias.w : bias.z;
+}
+
+/* The four features of token 8j + 2t + e. */
+template <int Regs> FK_DEVICE float4 fk_pp_value(const float (&lo)[Regs], const float (&hi)[Regs], int j, int e) {
+  return make_float4(lo[4 * j + e], lo[4 * j + 2 + e], hi[4 * j + e], hi[4 * j + 2 + e]);
 }
 
 template <int Epi> FK_DEVICE float4 fk_pp_act(float4 v) {
-  float x[4] = {v.x, v.y, v.z, v.w};
-  fk_linear_act4<Epi>(x);
-  return make_float4(x[0], x[1], x[2], x[3]);
+  return make_float4(fk_linear_act<Epi>(v.x), fk_linear_act<Epi>(v.y), fk_linear_act<Epi>(v.z),
+                     fk_linear_act<Epi>(v.w));
 }
 
 FK_DEVICE uint2 fk_pp_pack(float4 v) {
@@ -166,15 +169,14 @@ FK_DEVICE void fk_pp_map(const FkPpSpot &s, const float (&lo)[BT / 2], const flo
     if (Tight && j % 4 == 0 && 8 * j >= s.left) break;
 #pragma unroll
     for (int e = 0; e < 2; e++)
-      fk_pp_store(s.y + (8 * j + e) * s.ld, fk_pp_pack(fk_pp_act<Epi>(fk_pp_value(s, lo, hi, j, e))),
-                  8 * j + e < s.left);
+      fk_pp_store(s.y + (8 * j + e) * s.ld, fk_pp_pack(fk_pp_act<Epi>(fk_pp_value(lo, hi, j, e))), 8 * j + e < s.left);
   }
 }
 
-/* The residual is read six rows of eight tokens ahead. */
+/* The residual is read four rows of eight tokens ahead. */
 template <int BT, bool Tight>
 FK_DEVICE void fk_pp_gate(const FkPpSpot &s, const float (&lo)[BT / 2], const float (&hi)[BT / 2]) {
-  constexpr int rows = BT / 8, ahead = Tight ? 4 : 6;
+  constexpr int rows = BT / 8, ahead = Tight ? 3 : 4;
   uint2 old[rows][2];
 #pragma unroll
   for (int j = 0; j < rows + ahead; j++) {
@@ -183,7 +185,7 @@ FK_DEVICE void fk_pp_gate(const FkPpSpot &s, const float (&lo)[BT / 2], const fl
     int n = j - ahead;
 #pragma unroll
     for (int e = 0; e < 2 && n >= 0; e++) {
-      float4 v = fk_pp_value(s, lo, hi, n, e);
+      float4 v = fk_pp_value(lo, hi, n, e);
       uint2 o = old[n][e];
       v.x = __fmaf_rn(s.second.x, v.x, __uint_as_float(o.x << 16));
       v.y = __fmaf_rn(s.second.y, v.y, __uint_as_float(o.x & 0xffff0000u));
@@ -202,49 +204,63 @@ FK_DEVICE float4 fk_pp_angle(const FkPpSpot &s, int token) {
   return v;
 }
 
+/* Sums over the eight lanes that differ in bits 2 to 4, of x[i] in the lane whose number is i there: neighbours first,
+ * then those two and four apart. */
+template <int Step> FK_DEVICE float fk_pp_halve(float even, float odd, int lane) {
+  const bool mine = lane & 4 * Step; /* of the two, this lane goes on with one */
+  return (mine ? odd : even) + __shfl_xor_sync(0xffffffffu, mine ? even : odd, 4 * Step);
+}
+FK_DEVICE float fk_pp_lane_sums(const float (&x)[8], int lane) {
+  const float a = fk_pp_halve<1>(x[0], x[1], lane), b = fk_pp_halve<1>(x[2], x[3], lane);
+  const float c = fk_pp_halve<1>(x[4], x[5], lane), d = fk_pp_halve<1>(x[6], x[7], lane);
+  return fk_pp_halve<4>(fk_pp_halve<2>(a, b, lane), fk_pp_halve<2>(c, d, lane), lane);
+}
+
 /* A head: RMS norm over its 128 features, which four warps share, then rotation of neighbouring pairs. Angles are read
- * four rows of eight tokens ahead. sums: [4][BT] of this warpgroup; the order of summation is that of
- * fk_linear_head. */
+ * four rows of eight tokens ahead. sums: [4][BT] of this warpgroup, whose first row becomes 1 / RMS; the order of
+ * summation is that of fk_linear_head. Nobody writes the sums again before all have begun the next tile. */
 template <int BT, bool Tight>
 FK_DEVICE void fk_pp_head(const FkPpSpot &s, float *sums, int bar, const float (&lo)[BT / 2],
                           const float (&hi)[BT / 2]) {
   constexpr int rows = BT / 8, ahead = Tight ? 2 : 4;
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3, t = lane & 3;
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5 & 3, t = lane & 3;
   float4 angle[rows][2];
 #pragma unroll
   for (int j = 0; j < ahead; j++) angle[j][0] = fk_pp_angle(s, 8 * j), angle[j][1] = fk_pp_angle(s, 8 * j + 1);
 #pragma unroll
-  for (int j = 0; j < rows; j++)
+  for (int first = 0; first < rows; first += 4) {
+    float x[8];
 #pragma unroll
-    for (int e = 0; e < 2; e++) {
-      float4 v = fk_pp_value(s, lo, hi, j, e);
-      float x = fk_linear_squares(v.x, v.y, v.z, v.w);
-      x += __shfl_xor_sync(0xffffffffu, x, 4);
-      x += __shfl_xor_sync(0xffffffffu, x, 8);
-      x += __shfl_xor_sync(0xffffffffu, x, 16);
-      if (lane < 4) sums[warp * BT + 8 * j + 2 * t + e] = x;
+    for (int i = 0; i < 8; i++) {
+      x[i] = 0;
+      if (first + i / 2 >= rows) continue;
+      const float4 v = fk_pp_value(lo, hi, first + i / 2, i % 2);
+      x[i] = fk_linear_squares(v.x, v.y, v.z, v.w);
     }
+    const float sum = fk_pp_lane_sums(x, lane);
+    if (first + lane / 8 < rows) sums[warp * BT + 8 * (first + lane / 8) + 2 * t + lane / 4 % 2] = sum;
+  }
+  fk_bar_sync(bar, 128);
+#pragma unroll
+  for (int i = threadIdx.x & 127; i < BT; i += 128)
+    sums[i] = fk_linear_scale(sums[i], sums[BT + i], sums[2 * BT + i], sums[3 * BT + i]);
   fk_bar_sync(bar, 128);
 #pragma unroll
   for (int j = 0; j < rows; j++) {
     if (Tight && j % 4 == 0 && 8 * j >= s.left) break;
     if (j + ahead < rows)
       angle[j + ahead][0] = fk_pp_angle(s, 8 * (j + ahead)), angle[j + ahead][1] = fk_pp_angle(s, 8 * (j + ahead) + 1);
-    float2 q[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) q[i] = *(const float2 *)(sums + i * BT + 8 * j + 2 * t);
+    const float2 scales = *(const float2 *)(sums + 8 * j + 2 * t);
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-      float4 cs = angle[j][e];
-      float scale =
-          e ? fk_linear_scale(q[0].y, q[1].y, q[2].y, q[3].y) : fk_linear_scale(q[0].x, q[1].x, q[2].x, q[3].x);
-      float4 v = fk_pp_value(s, lo, hi, j, e);
+      const float4 cs = angle[j][e];
+      const float scale = e ? scales.y : scales.x;
+      float4 v = fk_pp_value(lo, hi, j, e);
       v.x *= scale * s.second.x, v.y *= scale * s.second.y, v.z *= scale * s.second.z, v.w *= scale * s.second.w;
       uint2 r = make_uint2(fk_linear_rotate(v.x, v.y, cs.x, cs.y), fk_linear_rotate(v.z, v.w, cs.z, cs.w));
       fk_pp_store(s.y + (8 * j + e) * s.ld, r, 8 * j + e < s.left);
     }
   }
-  fk_bar_sync(bar, 128); /* the sums may be written again */
 }
 
 /* part: of the QKV epilogue. */
@@ -307,6 +323,7 @@ FK_DEVICE void fk_pp_consume(const FkPpArgs &a, uint32_t smem, float *sums, uint
     fk_wgmma_wait<0>();
     fk_wgmma_hold(lo), fk_wgmma_hold(hi);
     fk_pp_release(empty, before);
+    fk_pp_bias(s.bias, lo, hi);
     fk_pp_finish<Epi, BT, Tight>(s, Epi == FK_LINEAR_QKV ? t.col / a.width : 0, sums, 2 + wg, lo, hi);
   }
 }

@@ -359,8 +359,8 @@ __global__ void __launch_bounds__(256) group_apply_kernel(const GroupArgs a) {
 #pragma unroll
       for (int k = 0; k < 8; k++) v[k] = v[k] * mul[k] + add[k];
       if (a.silu) {
-        fk_gated_four(v, fk_silu_arg(v[0]), fk_silu_arg(v[1]), fk_silu_arg(v[2]), fk_silu_arg(v[3]));
-        fk_gated_four(v + 4, fk_silu_arg(v[4]), fk_silu_arg(v[5]), fk_silu_arg(v[6]), fk_silu_arg(v[7]));
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = fk_silu(v[i]);
       }
       fk_store8((__nv_bfloat16 *)a.y.data + (row + u * step) * a.y.ld + col, v);
     }

@@ -32,18 +32,20 @@ FK_DEVICE uint2 quant_eight(const float (&v)[8], Factor f) {
                                                                                                      << 16);
 }
 
-FK_DEVICE uint2 given_eight(const float (&v)[8], float inverse, float *beyond) {
-  uint32_t two[4];
-#pragma unroll
-  for (int i = 0; i < 4; i++) two[i] = fk_given_two(v[2 * i], v[2 * i + 1], inverse, beyond);
-  return make_uint2(two[0] | two[1] << 16, two[2] | two[3] << 16);
-}
-
 /* NaN loses against every number. */
 FK_DEVICE float quant_max8(const float (&v)[8], float most) {
 #pragma unroll
   for (int i = 0; i < 8; i++) most = fmaxf(most, fabsf(v[i]));
   return most;
+}
+
+/* The same under a given scale. Of eight numbers rarely one is infinite or beyond it: only then each is looked at. */
+FK_DEVICE uint2 given_eight(const float (&v)[8], Factor f, float *beyond) {
+  if (quant_max8(v, 0) * f.inverse <= kLimit) return quant_eight(v, f);
+  uint32_t two[4];
+#pragma unroll
+  for (int i = 0; i < 4; i++) two[i] = fk_given_two(v[2 * i], v[2 * i + 1], f.inverse, beyond);
+  return make_uint2(two[0] | two[1] << 16, two[2] | two[3] << 16);
 }
 
 FK_DEVICE float quant_warp_max(float x) { /* not negative, not NaN: ordered as integers are */
@@ -138,7 +140,7 @@ FK_DEVICE void quant_norm_rows(const FkQuantNorm &g, const FkGiven &given, float
 #pragma unroll
       for (int j = 0; j < V; j++) {
         *(uint2 *)(g.rows.codes + row * g.rows.ld_codes + c + j * W * 256) =
-            Given ? given_eight(v[j], f.inverse, &beyond) : quant_eight(v[j], f);
+            Given ? given_eight(v[j], f, &beyond) : quant_eight(v[j], f);
         if (g.plain) fk_store8(g.plain + row * (W * 256 * V) + c + j * W * 256, v[j]);
       }
       if (threadIdx.x == 0) g.rows.scale[row] = f.scale;
@@ -270,7 +272,7 @@ struct GivenOp {
     fk_view_load<V>(x, row, col, v);
     uint8_t *to = codes + row * ld_codes + col;
     if constexpr (V == 8)
-      *(uint2 *)to = given_eight(v, given.inverse, &beyond);
+      *(uint2 *)to = given_eight(v, Factor{given.inverse, given.scale}, &beyond);
     else
       *to = (uint8_t)fk_given_two(v[0], 0, given.inverse, &beyond);
     if (scale && col == 0) scale[row] = given.scale;
