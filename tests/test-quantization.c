@@ -34,6 +34,7 @@ static void edit(FkEngine *engine, const FkImage *in, int n, const char *steps, 
                  FkImage *out) {
   g_autoptr(GError) error = NULL;
   g_autofree FkJob *jobs = g_new0(FkJob, n);
+  g_auto(GStrv) names = g_strsplit(name ? name : "", " ", 0), values = g_strsplit(name ? value : "", " ", 0);
   FkSettings *settings[4];
   for (int i = 0; i < n; i++) {
     g_autofree char *seed = g_strdup_printf("%d", i + 1);
@@ -41,7 +42,7 @@ static void edit(FkEngine *engine, const FkImage *in, int n, const char *steps, 
     fk_settings_set(settings[i], "prompt", "make it night", &error);
     fk_settings_set(settings[i], "steps", steps, &error);
     fk_settings_set(settings[i], "seed", seed, &error);
-    if (name) fk_settings_set(settings[i], name, value, &error);
+    for (int k = 0; name && names[k]; k++) fk_settings_set(settings[i], names[k], values[k], &error);
     g_assert_no_error(error);
     out[i] = *in;
     out[i].data = g_malloc0(in->stride * (size_t)in->height);
@@ -150,6 +151,29 @@ static void unquantised_evaluations(void) {
   g_free(none.data);
 }
 
+/* Attention in 8 bits likewise, beside weights in 8 bits and alone, where nothing has to be held twice. */
+static void unquantised_attention(void) {
+  g_autoptr(FkEngine) plain = open_with(NULL, NULL);
+  g_autoptr(FkEngine) both = open_with("quantization", "fp8", "precision-first", "1", NULL);
+  FkImage in = photo("coffee_256.png"), want, all, alone, none;
+  edit(plain, &in, 1, "2", NULL, NULL, &want);
+  for (int i = 0; i < 2; i++) {
+    const char *name = i ? "fp8-values" : "fp8";
+    g_autofree char *value = g_strdup_printf("%s 2", name);
+    edit(both, &in, 1, "2", "attention-precision precision-first", value, &all);
+    edit(plain, &in, 1, "2", "attention-precision precision-last", value, &alone);
+    edit(plain, &in, 1, "2", "attention-precision", name, &none);
+    assert_equal(&want, &all);
+    assert_equal(&want, &alone);
+    g_assert_cmpfloat(psnr(&want, &none), <, 90);
+    g_free(all.data);
+    g_free(alone.data);
+    g_free(none.data);
+  }
+  g_free(in.data);
+  g_free(want.data);
+}
+
 /* (transfer full) What `active` says of a property. */
 static char *active_of(FkEngine *engine, const char *name) {
   g_autoptr(FkSettings) settings = fk_settings_new();
@@ -242,6 +266,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/quantization/modulation", modulation);
   g_test_add_func("/quantization/same-bytes", same_bytes);
   g_test_add_func("/quantization/unquantised-evaluations", unquantised_evaluations);
+  g_test_add_func("/quantization/unquantised-attention", unquantised_attention);
   g_test_add_func("/quantization/mx", mx);
   g_test_add_func("/quantization/dither", dither);
   g_test_add_func("/quantization/refusals", refusals);

@@ -224,6 +224,7 @@ static void keep_keys(const Rows *rows, int block) {
 static void attend(const Rows *rows, int block, int64_t from, int64_t n, int64_t text, const FkWeight *const w[2]) {
   const FkFluxRun *r = rows->run;
   const int64_t d = r->flux->width;
+  const FkAttentionPrecision precision = rows->full ? FK_ATTENTION_BF16 : r->attention;
   if (rows->saved_kv) keep_keys(rows, block);
   FkTensor q = wide(r, from, n, 2 * d, d);
   FkAttention a = {.q = q,
@@ -238,9 +239,9 @@ static void attend(const Rows *rows, int block, int64_t from, int64_t n, int64_t
     a.o_codes = codes(r, from, n, 0, d);
     a.o_scale = fk_tensor_slice(r->given_scale, from, n);
   }
-  if (r->attention == FK_ATTENTION_FP8)
+  if (precision == FK_ATTENTION_FP8)
     fk_op_attention_quantized(r->be, r->arena, &a);
-  else if (r->attention == FK_ATTENTION_FP8_VALUES)
+  else if (precision == FK_ATTENTION_FP8_VALUES)
     fk_op_attention_value_codes(r->be, r->arena, &a);
   else
     fk_op_attention(r->be, &a);

@@ -404,8 +404,9 @@ static const FkProperty table[] = {
     {"attention-precision", "Attention precision", "Type of the attention's operands in the transformer",
      SETTING(ENUM, attention_precision), LOSSY, .initial = "auto", CHOICE(attention_precision), ALL("bf16"), MEMORY},
     {"precision-first", "Unquantised evaluations at the start",
-     "Evaluations at the start that use unquantised weights where quantization is set; they choose the picture. The "
-     "engine then holds both forms: also an option, to be set when the model is opened; -1 = the preset decides",
+     "Evaluations at the start with unquantised weights and attention where quantization or attention-precision is "
+     "set; they choose the picture. With quantization the engine then holds both forms of the weights: also an option, "
+     "to be set when the model is opened; -1 = the preset decides",
      SETTING(INT, precision_first), LOSSY, .min = -1, .max = 2000, .initial = "-1", ALL("0"), .both = true},
     {"precision-last", "Unquantised evaluations at the end", "The same at the end; -1 = the preset decides",
      SETTING(INT, precision_last), LOSSY, .min = -1, .max = 2000, .initial = "-1", ALL("0"), .both = true},

@@ -6,8 +6,7 @@ usage: acceptance.py [-m MODEL] [-b BACKEND] [-n CASES_OF_A_TIER] [--planted] [F
 
 FORM: settings of an edit, "quantization=fp8" and its kin (default: fp8, mxfp8). precision-first=K leaves the
 evaluations before K unquantised, byte for byte, so that evaluation K has the latents of the unquantised edit and its
-velocity can be compared: relative L2, at evaluations 0, 9, 18 and 26 of 28; attention has no such form, and the latents
-are then those of its own edit. --planted: on a copy of the model that
+velocity can be compared: relative L2, at evaluations 0, 9, 18 and 26 of 28. --planted: on a copy of the model that
 computes the same, in which 2 % of the columns behind norms and attention are 64 times larger and the weights that take
 them as much smaller. Needs fluxkontext-edit-image in $PATH, numpy, and torch with safetensors for --planted. Exit status
 1 where a bound is missed."""
