@@ -209,7 +209,8 @@ static void lists(void) {
   g_assert_cmpint(symlink(path, link), ==, 0);
   g_autofree char *twice = g_strdup_printf("%s; %s:0.5", path, link), *many = g_strnfill(200, ';');
   g_autofree char *nan = g_strdup_printf("%s:nan", path), *huge = g_strdup_printf("%s:1e4", path),
-                  *half = g_strdup_printf("%s:0.5x", path), *none = g_strdup_printf("%s:", path);
+                  *half = g_strdup_printf("%s:0.5x", path), *none = g_strdup_printf("%s:", path),
+                  *hex = g_strdup_printf("%s:0x1", path);
   g_autoptr(GString) long_list = g_string_new(NULL);
   for (int i = 0; i < 33; i++) g_string_append_printf(long_list, "a%d;", i);
   const struct {
@@ -218,6 +219,7 @@ static void lists(void) {
   } cases[] = {{":0.5", "expected a path", FK_ERROR_OPTION_BAD},
                {huge, "a weight from -1000 to 1000", FK_ERROR_OPTION_BAD},
                {half, "a weight from -1000 to 1000", FK_ERROR_OPTION_BAD},
+               {hex, "a weight from -1000 to 1000", FK_ERROR_OPTION_BAD},
                {none, "a weight from -1000 to 1000", FK_ERROR_OPTION_BAD},
                {nan, "No such file", FK_ERROR_MODEL_MISSING}, /* a path may have a ':' */
                {twice, "the same file twice", FK_ERROR_OPTION_BAD},

@@ -30,13 +30,15 @@ static void taken(FkOptions *o, FkSettings *s, const FkProperty *p, const char *
 static void number(FkOptions *o, FkSettings *s, const FkProperty *p) {
   g_autofree char *low = g_strdup_printf("%.17g", p->min), *high = g_strdup_printf("%.17g", p->max);
   g_autofree char *under = g_strdup_printf("%.17g", p->min - 1), *over = g_strdup_printf("%.17g", p->max + 1);
-  static const char *const bad[] = {"", " ", "1x", "nan", "inf", "-inf", "0x", "1e999", "one", "1,5"};
+  static const char *const bad[] = {"",      " ",   "1x",  "nan", "inf",   "-inf", "0x",
+                                    "1e999", "one", "1,5", "0x1", "0x1p0", " 1",   "1 "};
+  static const char *const no_integers[] = {"1.5", "1.0", "1e0", "2e0", "0x2", "+1", "--1"};
   taken(o, s, p, low);
   taken(o, s, p, high);
   refused(o, s, p, under);
   refused(o, s, p, over);
   for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) refused(o, s, p, bad[i]);
-  if (p->kind == FK_KIND_INT) refused(o, s, p, "1.5");
+  for (size_t i = 0; p->kind == FK_KIND_INT && i < G_N_ELEMENTS(no_integers); i++) refused(o, s, p, no_integers[i]);
 }
 
 static void one_row(FkOptions *o, FkSettings *s, const FkProperty *p) {
@@ -48,6 +50,9 @@ static void one_row(FkOptions *o, FkSettings *s, const FkProperty *p) {
     refused(o, s, p, "18446744073709551616");
     refused(o, s, p, "-1");
     refused(o, s, p, "1.0");
+    refused(o, s, p, "8e9");
+    refused(o, s, p, "0x8");
+    refused(o, s, p, "+8");
     break;
   case FK_KIND_ENUM:
     for (int i = 0; p->values[i]; i++) taken(o, s, p, p->values[i]);
@@ -73,6 +78,19 @@ static void one_row(FkOptions *o, FkSettings *s, const FkProperty *p) {
     refused(o, s, p, "ab\xff");
     refused(o, s, p, "\xed\xa0\x80"); /* a surrogate */
     break;
+  }
+}
+
+/* The property, the value and the whole range. */
+static void told(void) {
+  static const char *const cases[][3] = {{"steps", "2e0", "\"2e0\" is not an integer from 0 to 1000"},
+                                         {"max-area", "0x2", "\"0x2\" is not an integer from 0 to 4194304"},
+                                         {"strength", "0x1", "\"0x1\" is not a number from 0.001 to 1"}};
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    g_autoptr(FkSettings) s = fk_settings_new();
+    g_autoptr(GError) error = NULL;
+    g_assert_false(fk_settings_set(s, cases[i][0], cases[i][1], &error));
+    assert_error(error, FK_ERROR_OPTION_BAD, cases[i][0], cases[i][2]);
   }
 }
 
@@ -134,6 +152,7 @@ static void batchable(void) {
                         : p[i].kind == FK_KIND_SWITCH ? "on"
                         : p[i].kind == FK_KIND_BOOL   ? (g_str_equal(p[i].initial, "true") ? "false" : "true")
                         : p[i].min > 0                ? (p[i].max > 1 ? "17" : "0.5")
+                        : p[i].kind == FK_KIND_INT    ? (g_str_equal(p[i].initial, "0") ? "1" : "0")
                                                       : "0.0";
     if (p[i].kind == FK_KIND_UINT64) other = "17";
     if (!fk_settings_set(b, p[i].name, other, NULL)) g_error("%s did not take %s", p[i].name, other);
@@ -215,6 +234,7 @@ int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/values/files", files);
   g_test_add_func("/values/every-row", every_row);
+  g_test_add_func("/values/told", told);
   g_test_add_func("/values/unknown", unknown);
   g_test_add_func("/values/copies", copies);
   g_test_add_func("/values/batchable", batchable);

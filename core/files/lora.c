@@ -46,7 +46,8 @@ static bool parse_entry(const char *text, Entry *entry, GError **error) {
   *entry = (Entry){.weight = 1};
   if (colon && (strspn(colon + 1, "+-.0123456789") || !colon[1])) {
     entry->weight = g_ascii_strtod(colon + 1, &end);
-    if (end == colon + 1 || *end || !isfinite(entry->weight) || fabs(entry->weight) > FK_LORA_MAX_WEIGHT)
+    const bool decimal = colon[1] && !colon[1 + strspn(colon + 1, "+-.0123456789eE")];
+    if (!decimal || *end || !isfinite(entry->weight) || fabs(entry->weight) > FK_LORA_MAX_WEIGHT)
       return bad_list(error, text, "expected a weight from -1000 to 1000 behind the last ':'");
   } else {
     colon = NULL;
