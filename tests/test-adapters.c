@@ -156,7 +156,7 @@ static void cancelled(void) {
 /* A file that is another one under its old name. */
 static void file_changed(void) {
   FkModel *m = open_model(NULL);
-  g_autofree char *bytes = NULL, *path = scratch_path("a.safetensors"), *list = g_strdup_printf("%s;", path);
+  g_autofree char *bytes = NULL, *path = scratch_path("a.safetensors"), *list = g_strdup_printf(" %s", path);
   gsize size;
   g_assert_true(g_file_get_contents(DEMO_LORA, &bytes, &size, NULL));
   g_free(write_bytes("a.safetensors", bytes, size));

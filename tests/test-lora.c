@@ -301,7 +301,7 @@ static void numbers_of_product(void) {
   hash_with("");
   float *w = weight_at(FK_PART_FLUX, "transformer_blocks.0.attn.to_k.weight", &cols);
   g_autofree float *before = g_memdup2(w, sizeof(float) * D * D), *up = up_of(m), *down = down_of(m);
-  g_autofree char *path = write_dialect(&dialects[9]), *list = g_strdup_printf(" ; %s:-0.5 ;", path);
+  g_autofree char *path = write_dialect(&dialects[9]), *list = g_strdup_printf(" %s:-0.5 ", path);
   hash_with(list);
   for (int i = 0; i < D; i++)
     for (int j = 0; j < D; j++) {

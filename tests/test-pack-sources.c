@@ -290,7 +290,7 @@ static void on_top(gconstpointer data) {
     FkModel *a = model_of(be, FK_DEMO_MODEL), *b = model_of(gpu ? &gpu->be : be, path);
     for (size_t i = 0; i < G_N_ELEMENTS(lists); i++) {
       if (merged && strstr(lists[i], LORA)) continue;
-      g_autofree char *both = g_strconcat(merged ? LORA ":0.5; " : "", lists[i], NULL);
+      g_autofree char *both = g_strconcat(merged ? LORA ":0.5" : "", merged && *lists[i] ? "; " : "", lists[i], NULL);
       double away;
       adapt(a, both);
       if (i == 3)

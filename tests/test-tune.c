@@ -532,6 +532,28 @@ static void masks(void) {
   g_assert_true(fk_settings_check(s, NULL));
 }
 
+/* One rule for lists of files, told before a model is opened. */
+static void lists(void) {
+  static const char *const names[] = {"loras", "references"},
+                           *const bad[][2] = {{";", "1"}, {"a; b;", "3"}, {"a;;b", "2"}, {" ", "1"}},
+                           *const good[] = {"", "a", " a ; b "};
+  for (size_t k = 0; k < G_N_ELEMENTS(names); k++) {
+    g_autoptr(FkSettings) s = fk_settings_new();
+    for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+      g_autoptr(GError) error = NULL;
+      g_autofree char *says =
+          g_strdup_printf("%s: expected a file between semicolons, entry %s is empty", names[k], bad[i][1]);
+      g_assert_true(fk_settings_set(s, names[k], bad[i][0], NULL));
+      g_assert_false(fk_settings_check(s, &error));
+      assert_error(error, FK_ERROR_OPTION_BAD, says, "");
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(good); i++) {
+      g_assert_true(fk_settings_set(s, names[k], good[i], NULL));
+      g_assert_true(fk_settings_check(s, NULL));
+    }
+  }
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   g_test_add_func("/tune/table", table_rules);
@@ -552,5 +574,6 @@ int main(int argc, char **argv) {
   g_test_add_func("/tune/report", report);
   g_test_add_func("/tune/report-tells-of-adapters", report_tells_of_adapters);
   g_test_add_func("/tune/masks", masks);
+  g_test_add_func("/tune/lists", lists);
   return g_test_run();
 }

@@ -56,6 +56,22 @@ char *fk_shown_path(const char *path) {
   return shown(path, SIZE_MAX);
 }
 
+char **fk_file_list(const char *property, const char *list, guint most, GError **error) {
+  g_auto(GStrv) names = g_strsplit(list ? list : "", ";", -1);
+  const guint n = g_strv_length(names);
+  guint empty = 0;
+  for (guint i = 0; i < n; i++)
+    if (!*g_strstrip(names[i]) && !empty) empty = i + 1;
+  if (empty)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: expected a file between semicolons, entry %u is empty",
+                property, empty);
+  else if (n > most)
+    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "%s: expected up to %u files, found %u", property, most, n);
+  else
+    return g_steal_pointer(&names);
+  return NULL;
+}
+
 /* ---- Files ---- */
 
 int fk_file_open(const char *path, uint64_t *size, GError **error) {

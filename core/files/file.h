@@ -21,6 +21,10 @@ bool fk_file_read(int fd, const char *path, uint64_t offset, void *to, size_t by
 /* The whole file of at most `limit` bytes, with a NUL behind it. Also FK_ERROR_MEMORY. (transfer full): g_free. */
 char *fk_file_load(const char *path, size_t limit, size_t *size, GError **error);
 
+/* The files that a property lists between semicolons, without blanks around them; none of NULL and "". An entry without
+ * a name and more than `most` are FK_ERROR_OPTION_BAD, which names the property. (transfer full): g_strfreev. */
+char **fk_file_list(const char *property, const char *list, guint most, GError **error);
+
 /* A name or a short value that a file gives, as it may stand in a message or on a terminal: UTF-8, at most 120 bytes
  * and
  * "..." behind them, never half a character, and what cannot be printed (control characters, bytes that are not UTF-8)

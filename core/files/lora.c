@@ -58,22 +58,22 @@ static bool parse_entry(const char *text, Entry *entry, GError **error) {
   return true;
 }
 
-/* (transfer full) of Entry; empty ones between ';' are passed over. */
+/* (transfer full) of Entry */
 static GArray *parse_list(const char *list, GError **error) {
   g_autoptr(GArray) entries = g_array_new(FALSE, FALSE, sizeof(Entry));
   g_array_set_clear_func(entries, clear_entry);
-  g_auto(GStrv) texts = g_strsplit(list ? list : "", ";", -1);
-  for (int i = 0; texts[i]; i++) {
-    if (!*g_strstrip(texts[i])) continue;
-    if (entries->len == FK_LORA_MAX_FILES) {
-      g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "loras: expected at most %d files", FK_LORA_MAX_FILES);
-      return NULL;
-    }
+  g_auto(GStrv) texts = fk_file_list("loras", list, FK_LORA_MAX_FILES, error);
+  for (int i = 0; texts && texts[i]; i++) {
     Entry entry;
     if (!parse_entry(texts[i], &entry, error)) return NULL;
     g_array_append_val(entries, entry);
   }
-  return g_steal_pointer(&entries);
+  return texts ? g_steal_pointer(&entries) : NULL;
+}
+
+bool fk_loras_check(const char *list, GError **error) {
+  g_autoptr(GArray) entries = parse_list(list, error);
+  return entries != NULL;
 }
 
 /* Inode, size and time tell contents apart without reading them; NULL: not there, which opening it says better. */

@@ -17,6 +17,9 @@ typedef struct FkLoras FkLoras;
  * (transfer full) */
 char *fk_loras_identity(const char *list, GError **error);
 
+/* The list alone, without a look at the files: FK_ERROR_OPTION_BAD. */
+bool fk_loras_check(const char *list, GError **error);
+
 /* A line "hash weight" for each file, by which results with the same adapters are the same wherever the files are: hash
  * as fk_hash_file. (transfer full) */
 char *fk_loras_hashes(const char *list, GError **error);

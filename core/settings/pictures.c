@@ -147,21 +147,7 @@ int fk_pictures_decoded(void) {
 /* ---- Of settings ---- */
 
 char **fk_pictures_names(const char *references, GError **error) {
-  const bool none = !references || !*references;
-  g_auto(GStrv) names = none ? g_new0(char *, 1) : g_strsplit(references, ";", -1);
-  const guint n = g_strv_length(names);
-  if (n > FK_REFERENCES) {
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD, "references: expected up to %d files, found %u", FK_REFERENCES,
-                n);
-    return NULL;
-  }
-  for (guint i = 0; i < n; i++) {
-    if (*g_strstrip(names[i])) continue;
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                "references: expected a file between semicolons, entry %u is empty", i + 1);
-    return NULL;
-  }
-  return g_steal_pointer(&names);
+  return fk_file_list("references", references, FK_REFERENCES, error);
 }
 
 /* The number of the decoding; 0: an error. */

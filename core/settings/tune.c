@@ -6,6 +6,7 @@
 
 #include "draft.h"
 #include "interactions.h"
+#include "lora.h"
 #include "pictures.h"
 #include "properties.h"
 
@@ -181,10 +182,10 @@ static bool check_region_mask(const FkValues *v, GError **error) {
   return false;
 }
 
-/* A mask from a file has a file, and there are not too many references. */
+/* A mask from a file has a file, and lists of files are such. */
 static bool check_files(const FkValues *v, GError **error) {
   g_auto(GStrv) names = fk_pictures_names(get(v, "references"), error);
-  if (!names) return false;
+  if (!names || !fk_loras_check(get(v, "loras"), error)) return false;
   if (strcmp(get(v, "mask"), "path") || is_given(v, "mask-path")) return true;
   g_set_error_literal(error, FK_ERROR, FK_ERROR_OPTION_BAD, "mask=path: mask-path is not set");
   return false;
