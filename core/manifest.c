@@ -95,9 +95,10 @@ static bool hash_file(GString *s, GChecksum *all, const char *path, const char *
   return true;
 }
 
-/* A file, or those of a folder that a model is made of. */
-static bool hash_path(GString *list, GChecksum *all, const char *path, GError **error) {
-  g_auto(GStrv) names = fk_registry_checkpoint(path);
+/* A file, or those that are read of a folder. */
+static bool hash_path(GString *list, GChecksum *all, const FkOptions *options, const char *property, const char *path,
+                      GError **error) {
+  g_auto(GStrv) names = fk_registry_read(options, property, path);
   g_autofree char *base = g_path_get_basename(path);
   if (!g_file_test(path, G_FILE_TEST_IS_DIR) && !hash_file(list, all, path, base, error)) return false;
   for (char **name = names; *name; name++) {
@@ -111,10 +112,10 @@ char *fk_manifest_model(const char *path, const char *opened, const FkOptions *o
   static const char *const others[] = {"vae-path", "clip-path", "t5-path", "tokenizer-path"};
   g_autoptr(GChecksum) all = g_checksum_new(G_CHECKSUM_SHA256);
   g_autoptr(GString) list = g_string_new("[");
-  if (path && !hash_path(list, all, path, error)) return NULL;
+  if (path && !hash_path(list, all, options, "model-path", path, error)) return NULL;
   for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
     const char *other = fk_options_get(options, others[i]);
-    if (path && other && *other && !hash_path(list, all, other, error)) return NULL;
+    if (path && other && *other && !hash_path(list, all, options, others[i], other, error)) return NULL;
   }
   g_autofree char *now = fk_registry_files(options);
   if (strcmp(now, opened)) {

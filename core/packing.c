@@ -174,28 +174,29 @@ static bool append_source(GString *s, const char *property, const char *path, co
   return true;
 }
 
-/* A file, or those of a folder that a model is made of. */
-static bool append_sources(GString *s, const char *property, const char *path, GError **error) {
-  g_auto(GStrv) names = fk_registry_checkpoint(path);
+/* A file, or those that are read of a folder. */
+static bool append_sources(GString *s, const FkOptions *options, const char *property, const char *path,
+                           GError **error) {
+  g_auto(GStrv) names = fk_registry_read(options, property, path);
   g_autofree char *base = g_path_get_basename(path);
-  if (!g_file_test(path, G_FILE_TEST_IS_DIR) && !append_source(s, property, path, base, error)) return false;
+  g_autofree char *before = strcmp(property, "model-path") ? g_strconcat(property, "=", NULL) : g_strdup("");
+  if (!g_file_test(path, G_FILE_TEST_IS_DIR) && !append_source(s, before, path, base, error)) return false;
   for (char **name = names; *name; name++) {
     g_autofree char *file = g_build_filename(path, *name, NULL);
-    if (!append_source(s, property, file, *name, error)) return false;
+    if (!append_source(s, before, file, *name, error)) return false;
   }
   return true;
 }
 
 /* SHA-256 and name of what the model was made of; (transfer full) */
-static char *sources(const Writer *w, GError **error) {
+static char *sources(const Writer *w, const FkOptions *options, GError **error) {
   g_autoptr(GString) s = g_string_new(NULL);
   Other others[OTHERS];
   list_others(&w->paths, others);
-  if (!append_sources(s, "", w->paths.model, error)) return NULL;
-  for (int i = 0; i < OTHERS; i++) {
-    g_autofree char *property = g_strconcat(others[i].property, "=", NULL);
-    if (others[i].path && *others[i].path && !append_sources(s, property, others[i].path, error)) return NULL;
-  }
+  if (!append_sources(s, options, "model-path", w->paths.model, error)) return NULL;
+  for (int i = 0; i < OTHERS; i++)
+    if (others[i].path && *others[i].path && !append_sources(s, options, others[i].property, others[i].path, error))
+      return NULL;
   g_autofree char *loras = fk_loras_sources(w->loras, "loras=", error);
   if (!loras) return NULL;
   g_string_append(s, loras);
@@ -326,8 +327,9 @@ static bool finish_header(Writer *w, GString *header, const GString *sums, GErro
   return put(w, 0, header->str, header->len, error);
 }
 
-static bool write_file(Writer *w, const FkLoadPlan *plan, GCancellable *cancellable, GError **error) {
-  g_autofree char *hashes = sources(w, error);
+static bool write_file(Writer *w, const FkLoadPlan *plan, const FkOptions *options, GCancellable *cancellable,
+                       GError **error) {
+  g_autofree char *hashes = sources(w, options, error);
   if (!hashes || !list_pieces(w, error)) return false;
   g_autoptr(GString) header = write_header(w, plan, hashes), sums = g_string_new(NULL);
   w->total = (int64_t)fk_model_weight_bytes(w->model);
@@ -444,8 +446,8 @@ static bool pack(Writer *w, FkBackend *cpu, const FkOptions *options, GCancellab
   w->paths = fk_load_paths(&plan, fk_options_get(options, "model-path"));
   if (!check_target(w, error)) return false;
   w->model = fk_model_open_paths(&w->paths, &w->be, &plan.precision, true, error);
-  const bool ok =
-      w->model && calibrate(w, &plan, options, error) && adapt(w, error) && write_file(w, &plan, cancellable, error);
+  const bool ok = w->model && calibrate(w, &plan, options, error) && adapt(w, error) &&
+                  write_file(w, &plan, options, cancellable, error);
   fk_model_free(w->model);
   return ok;
 }

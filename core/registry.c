@@ -43,32 +43,64 @@ static void list_folder(GPtrArray *list, const char *folder, const char *sub, co
     g_ptr_array_add(list, *sub ? g_build_filename(sub, names->pdata[i], NULL) : g_strdup(names->pdata[i]));
 }
 
+static const char *const top[] = {"model_index.json", NULL}, *const scheduler[] = {"scheduler_config.json", NULL},
+                         *const config[] = {"config.json", NULL},
+                         *const network[] = {"config.json", "*.safetensors", "*.safetensors.index.json", NULL},
+                         *const tokenizer[] = {"*.json", "merges.txt", "spiece.model", NULL};
+
+/* In the order of a manifest. property: that which names another place for it; model-path: there is no other. */
+static const struct {
+  const char *folder;
+  const char *const *patterns;
+  const char *property;
+} places[] = {{"", top, "model-path"},
+              {"transformer", network, "model-path"},
+              {"vae", network, "vae-path"},
+              {"text_encoder", network, "clip-path"},
+              {"text_encoder_2", network, "t5-path"},
+              {"tokenizer", tokenizer, "tokenizer-path"},
+              {"tokenizer_2", tokenizer, "tokenizer-path"},
+              {"scheduler", scheduler, "model-path"}};
+
 char **fk_registry_checkpoint(const char *folder) {
-  static const char *const top[] = {"model_index.json", NULL}, *const scheduler[] = {"scheduler_config.json", NULL},
-                           *const network[] = {"config.json", "*.safetensors", "*.safetensors.index.json", NULL},
-                           *const tokenizer[] = {"*.json", "merges.txt", "spiece.model", NULL};
-  static const struct {
-    const char *folder;
-    const char *const *patterns;
-  } list[] = {{"", top},
-              {"transformer", network},
-              {"vae", network},
-              {"text_encoder", network},
-              {"text_encoder_2", network},
-              {"tokenizer", tokenizer},
-              {"tokenizer_2", tokenizer},
-              {"scheduler", scheduler}};
   GPtrArray *found = g_ptr_array_new();
   g_autofree char *index = g_build_filename(folder, "model_index.json", NULL);
   /* The folder of one part: a model's has no weights of its own beside its parts, or none that are read. */
   if (!g_file_test(index, G_FILE_TEST_EXISTS)) list_folder(found, folder, "", network);
-  for (size_t i = 0; i < G_N_ELEMENTS(list); i++) list_folder(found, folder, list[i].folder, list[i].patterns);
+  for (size_t i = 0; i < G_N_ELEMENTS(places); i++) list_folder(found, folder, places[i].folder, places[i].patterns);
   g_ptr_array_add(found, NULL);
   return (char **)g_ptr_array_free(found, FALSE);
 }
 
-static void append_checkpoint(GString *s, const char *folder) {
-  g_auto(GStrv) names = fk_registry_checkpoint(folder);
+/* What is read of a model's place: nothing where an option names another folder, the configuration beside a file of
+ * weights alone. */
+static const char *const *read_of_model(const FkOptions *options, const char *property, const char *const *patterns) {
+  const char *other = strcmp(property, "model-path") ? fk_options_get(options, property) : NULL;
+  if (!other || !*other) return patterns;
+  return patterns == network && !g_file_test(other, G_FILE_TEST_IS_DIR) ? config : NULL;
+}
+
+char **fk_registry_read(const FkOptions *options, const char *property, const char *path) {
+  GPtrArray *found = g_ptr_array_new();
+  for (size_t i = 0; i < G_N_ELEMENTS(places); i++) {
+    const char *folder = places[i].folder;
+    const char *const *patterns = places[i].patterns;
+    if (!strcmp(property, "model-path")) {
+      patterns = read_of_model(options, places[i].property, patterns);
+    } else if (strcmp(property, places[i].property)) {
+      patterns = NULL;
+    } else if (patterns == network) {
+      g_autofree char *below = g_build_filename(path, folder, NULL);
+      if (!g_file_test(below, G_FILE_TEST_IS_DIR)) folder = "";
+    }
+    if (patterns) list_folder(found, path, folder, patterns);
+  }
+  g_ptr_array_add(found, NULL);
+  return (char **)g_ptr_array_free(found, FALSE);
+}
+
+static void append_checkpoint(GString *s, const FkOptions *options, const char *property, const char *folder) {
+  g_auto(GStrv) names = fk_registry_read(options, property, folder);
   for (char **name = names; *name; name++) {
     g_autofree char *path = g_build_filename(folder, *name, NULL);
     append_file(s, path);
@@ -97,7 +129,7 @@ char *fk_registry_files(const FkOptions *options) {
     char *real = realpath(path, NULL);
     g_string_append_printf(s, "%s %s\n", p[i].name, real ? real : path);
     if (real) append_file(s, real);
-    if (real) append_checkpoint(s, real);
+    if (real) append_checkpoint(s, options, p[i].name, real);
     free(real);
   }
   append_calibration(s, v);

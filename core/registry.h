@@ -17,6 +17,11 @@ char *fk_registry_files(const FkOptions *options);
  * where `folder` is none. (transfer full): g_strfreev */
 char **fk_registry_checkpoint(const char *folder);
 
+/* Those of them that are read of `path`, which option `property` names, where the others are what `options` say: of a
+ * model's folder no part that comes from elsewhere, of another folder the part that it is named for. (transfer full):
+ * g_strfreev */
+char **fk_registry_read(const FkOptions *options, const char *property, const char *path);
+
 /* The engine of this name, with a reference more. (transfer full, nullable) */
 FkShared *fk_registry_find(const char *name);
 /* Registers `shared` (transfer full) as `name`, or frees it and returns the one that another thread registered

@@ -325,6 +325,26 @@ static char *linked_model(const char *name) {
   return folder;
 }
 
+/* Each file once: a folder that gives one part is not another model. */
+static void parts(void) {
+  static const char *const others[] = {"vae-path", "clip-path", "t5-path", "tokenizer-path"};
+  g_auto(GStrv) files = fk_registry_checkpoint(FK_DEMO_MODEL);
+  for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
+    g_autoptr(FkOptions) options = fk_options_new();
+    g_autoptr(GError) error = NULL;
+    g_assert_true(fk_options_set(options, "model-path", FK_DEMO_MODEL, NULL));
+    g_assert_true(fk_options_set(options, others[i], FK_DEMO_MODEL, NULL));
+    g_autofree char *opened = fk_registry_files(options);
+    g_autofree char *text = fk_manifest_model(FK_DEMO_MODEL, opened, options, NULL, &error);
+    g_assert_no_error(error);
+    for (char **file = files; *file; file++) {
+      g_autofree char *name = g_strdup_printf("\"%s\"", *file);
+      const char *first = strstr(text, name);
+      if (!first || strstr(first + 1, name)) g_error("%s: expected %s once in:\n%s", others[i], name, text);
+    }
+  }
+}
+
 static void swap_file(const char *folder, const char *end) {
   g_autofree char *path = g_build_filename(folder, "model_index.json", NULL), *text = NULL, *longer = NULL;
   g_assert_true(g_file_get_contents(path, &text, NULL, NULL));
@@ -430,6 +450,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/manifest/refused", refused);
   g_test_add_func("/manifest/refused-jobs", refused_jobs);
   g_test_add_func("/manifest/model", model);
+  g_test_add_func("/manifest/parts", parts);
   g_test_add_func("/manifest/hashed-once", hashed_once);
   g_test_add_func("/manifest/large-files", large);
   const int status = g_test_run();

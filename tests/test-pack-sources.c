@@ -123,6 +123,35 @@ static void sources(void) {
   g_assert_nonnull(strstr(fk_pack_text(pack, "adapters"), "cyanotype.safetensors:0.8"));
 }
 
+/* Of the model's folder no part that an option replaced, but for the configuration beside a file of weights; of the
+ * folder that replaced it that part alone. */
+static void read_sources(void) {
+  static const struct {
+    const char *option, *has[3], *lacks[4];
+  } cases[] = {{"vae-path=ae-f32.safetensors",
+                {" vae/config.json\n", " vae-path=ae-f32.safetensors\n", " text_encoder/model.safetensors\n"},
+                {" vae/diffusion"}},
+               {"clip-path=folder",
+                {" clip-path=text_encoder/config.json\n", " clip-path=text_encoder/model.safetensors\n"},
+                {" text_encoder/", "clip-path=model_index", "clip-path=transformer/", "clip-path=tokenizer/"}},
+               {"vae-path=" FK_DEMO_MODEL "/vae",
+                {" vae-path=config.json\n", " vae-path=diffusion_pytorch_model.safetensors\n"},
+                {" vae/"}},
+               {"tokenizer-path=folder",
+                {" tokenizer-path=tokenizer/vocab.json\n", " tokenizer-path=tokenizer_2/spiece.model\n"},
+                {" tokenizer/", " tokenizer_2/", "tokenizer-path=vae/", "tokenizer-path=text_encoder"}}};
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+    const char *const pairs[] = {DEMO("model"), cases[i].option, NULL};
+    g_autofree char *path = packed("read", pairs, NULL);
+    g_autoptr(FkPack) pack = fk_pack_open(path, NULL);
+    const char *text = fk_pack_text(pack, "sources");
+    for (size_t k = 0; k < G_N_ELEMENTS(cases[i].has) && cases[i].has[k]; k++)
+      if (!strstr(text, cases[i].has[k])) g_error("%s: expected %s in:\n%s", cases[i].option, cases[i].has[k], text);
+    for (size_t k = 0; k < G_N_ELEMENTS(cases[i].lacks) && cases[i].lacks[k]; k++)
+      if (strstr(text, cases[i].lacks[k])) g_error("%s: %s is not read:\n%s", cases[i].option, cases[i].lacks[k], text);
+  }
+}
+
 /* The record of an edit has them by name: files with their hashes and the options that gave them, adapters with their
  * weights; the id is that of an edit with this file, and the record can be applied. */
 static void recorded(void) {
@@ -507,6 +536,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/pack-sources/configurations", configurations);
   g_test_add_func("/pack-sources/files", files);
   g_test_add_func("/pack-sources/sources", sources);
+  g_test_add_func("/pack-sources/read", read_sources);
   g_test_add_func("/pack-sources/recorded", recorded);
   g_test_add_func("/pack-sources/merged", merged);
   g_test_add_data_func("/pack-sources/on-top-float32", GINT_TO_POINTER(4), on_top);

@@ -71,6 +71,32 @@ static void other_files(void) {
   }
 }
 
+static char *identity_with(const char *model, const char *vae) {
+  g_autoptr(FkOptions) options = fk_options_new();
+  g_assert_true(fk_options_set(options, "model-path", model, NULL));
+  g_assert_true(fk_options_set(options, "vae-path", vae, NULL));
+  return fk_registry_files(options);
+}
+
+/* A part that comes from elsewhere is not the model's, and nothing else of that folder is. */
+static void replaced(void) {
+  static const char *const files[] = {"a/model_index.json", "a/vae/x.safetensors", "a/vae/config.json",
+                                      "b/model_index.json", "b/vae/x.safetensors", "b/transformer/x.safetensors"};
+  for (size_t i = 0; i < G_N_ELEMENTS(files); i++) g_free(write_text(files[i], "one"));
+  g_autofree char *model = scratch_path("a"), *folder = scratch_path("b"), *file = scratch_path("b/vae/x.safetensors");
+  const struct {
+    const char *vae;
+    bool counts[G_N_ELEMENTS(files)];
+  } cases[] = {{folder, {true, false, false, false, true, false}}, {file, {true, false, true, false, true, false}}};
+  for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+    for (size_t k = 0; k < G_N_ELEMENTS(files); k++) {
+      g_autofree char *before = identity_with(model, cases[i].vae), *text = g_strnfill(4 + i, 'x');
+      g_free(write_text(files[k], text));
+      g_autofree char *after = identity_with(model, cases[i].vae);
+      assert_same(before, after, !cases[i].counts[k]);
+    }
+}
+
 static void never(FkShared *shared) {
   g_error("%p freed", (void *)shared);
 }
@@ -133,6 +159,7 @@ int main(int argc, char **argv) {
   scratch_open();
   g_test_add_func("/registry/content", content);
   g_test_add_func("/registry/other-files", other_files);
+  g_test_add_func("/registry/replaced", replaced);
   g_test_add_func("/registry/names", names);
   g_test_add_func("/registry/links", links);
   g_test_add_func("/registry/threads", threads);
