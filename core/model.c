@@ -58,6 +58,18 @@ char *fk_model_layout(const FkModel *m) {
   return g_compute_checksum_for_string(G_CHECKSUM_SHA256, text->str, (gssize)text->len);
 }
 
+/* The options that this precision comes of, as a packed model's header has its own (but for one scale for all inputs,
+ * which is no other form). (transfer full) */
+static char *options_of(const FkPrecision *p) {
+  static const char *const codes[] = {[FK_MX_NONE] = "fp8", [FK_MX_FP8] = "mxfp8", [FK_MX_FP4] = "mxfp4"};
+  const FkForm *blocks = &p->form[FK_ROLE_QKV];
+  const char *const block = blocks->dtype == FK_E4M3 ? codes[blocks->mx] : "none";
+  return g_strdup_printf(
+      "quantization=%s text-quantization=%s%s%s%s", block, p->form[FK_ROLE_T5].dtype == FK_E4M3 ? "fp8" : "none",
+      p->form[FK_ROLE_MODULATION].dtype == FK_E4M3 ? " modulation-quantization=fp8" : "",
+      blocks->dither ? " weight-dither=on" : "", blocks->twin ? " and precision-first or precision-last above 0" : "");
+}
+
 /* Before its tensors are looked for: a packed model of other forms has them with other sizes. */
 static bool check_pack(const FkModel *m, GError **error) {
   const char *values = fk_pack_text(m->pack, "values"), *ours = m->be->dtype == FK_F32 ? "float32" : "bfloat16";
@@ -73,11 +85,12 @@ static bool check_pack(const FkModel *m, GError **error) {
   g_autofree char *layout = fk_model_layout(m);
   if (!strcmp(layout, fk_pack_text(m->pack, "layout"))) return true;
   g_autofree char *options = g_strdelimit(g_strchomp(g_strdup(fk_pack_text(m->pack, "options"))), "\n", ' ');
-  g_autofree char *shown = fk_shown_name(options), *version = fk_shown_name(fk_pack_text(m->pack, "version"));
+  g_autofree char *shown = fk_shown_name(options), *version = fk_shown_name(fk_pack_text(m->pack, "version")),
+                  *asked = options_of(&m->precision);
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISMATCH,
-              "%s: packed model: its memory layout, of version %s with %s, is not what this engine (version " FK_VERSION
-              ") holds; open it with these options, or pack the model again",
-              path, version, shown);
+              "%s: packed model: expected the memory layout of %s, which this engine (version " FK_VERSION
+              ") was asked for, found that of %s, by version %s; open it with these options, or pack the model again",
+              path, asked, shown, version);
   return false;
 }
 

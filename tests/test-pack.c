@@ -85,9 +85,19 @@ static void refused(void) {
   g_autofree char *narrow = packed("narrow", 2, NULL), *coded = packed("coded", 4, fp8);
   g_assert_null(open_engine(narrow, NULL, &error));
   assert_error(error, FK_ERROR_MODEL_MISMATCH, narrow, "expected values in float32");
-  static const char *const none[] = {"quantization", "none", NULL};
-  g_assert_null(open_engine(coded, none, &error));
-  assert_error(error, FK_ERROR_MODEL_MISMATCH, coded, "quantization=fp8");
+  static const struct {
+    const char *const pairs[7], *asked;
+  } others[] = {{{"quantization", "none"}, "quantization=none text-quantization=fp8, which"},
+                {{"quantization", "mxfp4", "weight-dither", "on", "modulation-quantization", "fp8"},
+                 "quantization=mxfp4 text-quantization=fp8 modulation-quantization=fp8 weight-dither=on, which"},
+                {{"text-quantization", "none", "precision-last", "1"},
+                 "quantization=fp8 text-quantization=none and precision-first or precision-last above 0, which"}};
+  for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
+    g_autofree char *says = g_strdup_printf("expected the memory layout of %s", others[i].asked);
+    g_assert_null(open_engine(coded, others[i].pairs, &error));
+    g_assert_nonnull(strstr(error->message, "found that of quantization=fp8 text-quantization=fp8, by version "));
+    assert_error(error, FK_ERROR_MODEL_MISMATCH, coded, says);
+  }
   g_autofree char *text = write_text("text", "no model");
   g_assert_null(open_engine(text, NULL, &error));
   assert_error(error, FK_ERROR_MODEL_BAD, text, "safetensors");
