@@ -399,15 +399,21 @@ static bool check_target(const Writer *w, GError **error) {
   return !own;
 }
 
+static bool bad_target(const Writer *w, const char *found, GError **error) {
+  g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
+              "%s: expected the name of a new file, or of one to replace, found %s", w->shown, found);
+  return false;
+}
+
 /* The file is mapped while it is made: nothing but a regular file will do. */
 static bool choose_target(Writer *w, const char *path, GError **error) {
   bool into;
+  struct stat there;
+  if (stat(path, &there) == 0 && !S_ISREG(there.st_mode)) return bad_target(w, fk_file_kind(there.st_mode), error);
   w->path = fk_file_target(path, &into, error);
-  if (w->path && into)
-    g_set_error(error, FK_ERROR, FK_ERROR_OPTION_BAD,
-                "%s: expected the name of a new file, or of one to replace, found a FIFO or a device", w->shown);
-  w->part = g_strconcat(w->path ? w->path : "", ".part", NULL);
-  return w->path && !into;
+  if (!w->path) return false;
+  w->part = g_strconcat(w->path, ".part", NULL);
+  return !into || bad_target(w, "one that has no name any more", error);
 }
 
 /* The adapters come into what is loaded from now on. */

@@ -28,8 +28,8 @@ static void not_files(void) {
   refused(missing, FK_ERROR_MODEL_MISSING, "No such file");
   refused(inside, FK_ERROR_MODEL_MISSING, "");
   refused(folder, FK_ERROR_MODEL_BAD, "a folder");
-  refused(fifo, FK_ERROR_MODEL_BAD, "something else"); /* nobody writes into it: no waiting */
-  refused("/dev/zero", FK_ERROR_MODEL_BAD, "something else");
+  refused(fifo, FK_ERROR_MODEL_BAD, "found a FIFO"); /* nobody writes into it: no waiting */
+  refused("/dev/zero", FK_ERROR_MODEL_BAD, "found a character device");
   refused(loop, FK_ERROR_MODEL_BAD, "");
 }
 

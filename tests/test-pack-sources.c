@@ -471,8 +471,9 @@ static void targets(void) {
   } cases[] = {{own, NULL, "one of those that it would be made of"},
                {lora, list, "one of those that it would be made of"},
                {FK_DEMO_MODEL "/vae/config.json", NULL, "one of those that it would be made of"},
-               {folder, NULL, "found a folder"},
-               {pipe, NULL, "found a FIFO or a device"},
+               {folder, NULL, "a new file, or of one to replace, found a folder"},
+               {pipe, NULL, "a new file, or of one to replace, found a FIFO"},
+               {"/dev/null", NULL, "a new file, or of one to replace, found a character device"},
                {busy, NULL, ".part: expected no such file"},
                {file, NULL, NULL},
                {file, NULL, NULL}};

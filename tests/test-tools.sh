@@ -72,6 +72,10 @@ check /tools/pack/contradiction $?
 "$pack" "$model" static.safetensors backend=cpu quantization=fp8-static >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'quantization=fp8-static needs a file of fluxkontext-calibrate' "$log"
 check /tools/pack/static-scales $?
+mkdir a-folder
+"$pack" "$model" a-folder backend=cpu >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'a-folder: expected the name of a new file, or of one to replace, found a folder$' "$log"
+check /tools/pack/into-a-folder $?
 "$pack" "$model" >"$log" 2>&1
 [ $? -eq 2 ] && grep -q 'expected MODEL and FILE' "$log"
 check /tools/pack/no-file $?
@@ -190,6 +194,9 @@ for name in deep empty types short; do
   "$doctor" "$name.safetensors" >"$log" 2>&1
   [ $? -eq 1 ] && grep -q "^fluxkontext-doctor: $name.safetensors: " "$log" && ! grep -q CRITICAL "$log" || status=1
 done
+"$doctor" /dev/null >"$log" 2>&1
+[ $? -eq 1 ] && grep -q '^fluxkontext-doctor: model-path /dev/null: expected a folder or a regular file, found a character device$' "$log"
+check /tools/doctor/a-device $?
 # Files of something else: one line that says so, whatever the others are; a part with a tensor of another size.
 python3 - "$model" <<'P'
 import json, struct, sys

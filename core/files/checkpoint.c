@@ -8,6 +8,8 @@
 #include "quant-marks.h"
 #include "shapes.h"
 
+#include <sys/stat.h>
+
 /* Names of the files in a part's folder: diffusers' and transformers'. */
 static const char *const stems[FK_PARTS] = {[FK_PART_CLIP] = "model",
                                             [FK_PART_T5] = "model",
@@ -30,6 +32,16 @@ static bool given(const char *path) {
 
 static bool is_folder(const char *path) {
   return g_file_test(path, G_FILE_TEST_IS_DIR);
+}
+
+/* What is neither is told as what it is, and not by the first file that it does not have. Nothing there: that file. */
+static bool check_kind(const char *property, const char *path, GError **error) {
+  struct stat status;
+  if (stat(path, &status) != 0 || S_ISREG(status.st_mode) || S_ISDIR(status.st_mode)) return true;
+  g_autofree char *shown = fk_shown_path(path);
+  g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s %s: expected a folder or a regular file, found %s", property,
+              shown, fk_file_kind(status.st_mode));
+  return false;
 }
 
 static bool has_config(const char *folder) {
@@ -122,6 +134,7 @@ static bool open_part(Opening *o, FkPart part, GError **error) {
     g_autofree char *folder = g_build_filename(o->paths->model, fk_part_name(part), NULL);
     return open_folder(o, part, folder, error);
   }
+  if (!check_kind(properties[part], path, error)) return false;
   if (!is_folder(path)) return open_own_file(o, part, path, error);
   g_autofree char *below = g_build_filename(path, fk_part_name(part), NULL);
   return open_folder(o, part, is_folder(below) ? below : path, error);
@@ -154,6 +167,7 @@ static bool open_tokenizers(Opening *o, GError **error) {
                            o->wanted->len ? ", " : "");
     return true;
   }
+  if (!check_kind("tokenizer-path", path, error)) return false;
   o->c->tokenizers = g_strdup(path);
   return fk_config_load_tokenizers(&o->c->config, path, error);
 }
@@ -176,7 +190,7 @@ static bool open_all(Opening *o, GError **error) {
 bool fk_checkpoint_open(FkCheckpoint *c, const FkPaths *paths, FkFiles files, GError **error) {
   Opening o = {c, paths, !g_file_test(paths->model, G_FILE_TEST_IS_REGULAR), files, g_string_new(NULL)};
   *c = (FkCheckpoint){0};
-  const bool ok = open_all(&o, error);
+  const bool ok = check_kind("model-path", paths->model, error) && open_all(&o, error);
   g_string_free(o.wanted, TRUE);
   if (!ok) {
     fk_checkpoint_clear(c);

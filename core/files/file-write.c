@@ -43,9 +43,8 @@ char *fk_file_target(const char *path, bool *into, GError **error) {
     fail(path, g_strerror(number), error);
     return NULL;
   }
-  if (S_ISDIR(there.st_mode)) return refuse(path, "a folder", error);
-  if (S_ISSOCK(there.st_mode)) return refuse(path, "a socket", error);
-  if (S_ISBLK(there.st_mode)) return refuse(path, "a block device", error);
+  if (S_ISDIR(there.st_mode) || S_ISSOCK(there.st_mode) || S_ISBLK(there.st_mode))
+    return refuse(path, fk_file_kind(there.st_mode), error);
   *into = !S_ISREG(there.st_mode);
   if (*into || (lstat(path, &name) == 0 && S_ISREG(name.st_mode))) return g_strdup(path);
   char *real = realpath(path, NULL);

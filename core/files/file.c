@@ -74,6 +74,18 @@ char **fk_file_list(const char *property, const char *list, guint most, GError *
 
 /* ---- Files ---- */
 
+const char *fk_file_kind(mode_t mode) {
+  switch (mode & S_IFMT) {
+  case S_IFREG: return "a regular file";
+  case S_IFDIR: return "a folder";
+  case S_IFIFO: return "a FIFO";
+  case S_IFSOCK: return "a socket";
+  case S_IFCHR: return "a character device";
+  case S_IFBLK: return "a block device";
+  }
+  return "something else";
+}
+
 int fk_file_open(const char *path, uint64_t *size, GError **error) {
   g_autofree char *shown = fk_shown_path(path);
   int fd;
@@ -87,10 +99,11 @@ int fk_file_open(const char *path, uint64_t *size, GError **error) {
     return -1;
   }
   struct stat status;
-  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+  const bool known = fstat(fd, &status) == 0;
+  if (!known || !S_ISREG(status.st_mode)) {
     close(fd);
     g_set_error(error, FK_ERROR, FK_ERROR_MODEL_BAD, "%s: expected a regular file, found %s", shown,
-                S_ISDIR(status.st_mode) ? "a folder" : "something else");
+                known ? fk_file_kind(status.st_mode) : "something else");
     return -1;
   }
   *size = (uint64_t)status.st_size;

@@ -8,6 +8,7 @@
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Opens `path` (symbolic links are followed) for reading and gives its size in bytes. The caller closes the descriptor.
  * Folders, pipes and devices are refused without waiting for them. -1 with FK_ERROR_MODEL_MISSING, _DENIED or _BAD. */
@@ -24,6 +25,9 @@ char *fk_file_load(const char *path, size_t limit, size_t *size, GError **error)
 /* The files that a property lists between semicolons, without blanks around them; none of NULL and "". An entry without
  * a name and more than `most` are FK_ERROR_OPTION_BAD, which names the property. (transfer full): g_strfreev. */
 char **fk_file_list(const char *property, const char *list, guint most, GError **error);
+
+/* What stands there by its st_mode, for a message: "a folder", "a FIFO", "a character device". */
+const char *fk_file_kind(mode_t mode);
 
 /* A name or a short value that a file gives, as it may stand in a message or on a terminal: UTF-8, at most 120 bytes
  * and

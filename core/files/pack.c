@@ -242,10 +242,13 @@ int fk_file_open_inside(const char *path, uint64_t *size, GError **error) {
     g_autoptr(FkPack) p = fk_pack_open(outer, error);
     return p ? unpack(p, path + (slash - outer) + 1, shown, size, error) : -1;
   }
-  const bool regular = g_file_test(outer, G_FILE_TEST_IS_REGULAR);
+  struct stat status;
+  const bool known = stat(outer, &status) == 0;
   g_autofree char *there = fk_shown_path(outer);
   g_set_error(error, FK_ERROR, FK_ERROR_MODEL_MISSING,
               "%s: cannot be opened: expected %s to be a folder or a packed model, found %s", shown, there,
-              regular ? "another file" : "neither a folder nor a file");
+              !known                    ? "neither a folder nor a file"
+              : S_ISREG(status.st_mode) ? "another file"
+                                        : fk_file_kind(status.st_mode));
   return -1;
 }
