@@ -44,6 +44,17 @@ static bool parse_limit(QualityLab *lab, GError **error) {
   return good;
 }
 
+/* Files that no option names are the project's, below the working directory: a message names the option. */
+static GPtrArray *of_option(const char *option, GPtrArray *list, GError **error) {
+  if (!list) g_prefix_error(error, "%s: ", option);
+  return list;
+}
+
+static GPtrArray *read_cases(const QualityArguments *a, GError **error) {
+  if (a->calibrate) return of_option("--calibrate", quality_cases_folder(a->calibrate, error), error);
+  return of_option("--cases", quality_cases_read(a->cases_file, error), error);
+}
+
 static bool selected(const QualityLab *lab, const char *id) {
   for (guint i = 0; i < lab->cases->len; i++)
     if (!strcmp(((const QualityCase *)lab->cases->pdata[i])->id, id)) return true;
@@ -247,9 +258,9 @@ static bool open_lab(QualityLab *lab, GError **error) {
   const QualityArguments *a = lab->arguments;
   if (!(lab->tiers = quality_tiers_parse(a->tiers, error)) || !parse_limit(lab, error) || !parse_shard(lab, error))
     return false;
-  lab->cases = a->calibrate ? quality_cases_folder(a->calibrate, error) : quality_cases_read(a->cases_file, error);
-  if (!lab->cases) return false;
-  if (!(lab->settings = quality_settings_read(a->settings_file, error))) return false;
+  if (!(lab->cases = read_cases(a, error))) return false;
+  lab->settings = of_option("--settings", quality_settings_read(a->settings_file, error), error);
+  if (!lab->settings) return false;
   select_cases(lab);
   for (guint i = 0; i < lab->settings->len; i++) { /* a pair that is refused shows before the first edit */
     g_autoptr(FkSettings) probe = quality_settings_apply(lab->settings->pdata[i], lab->cases->pdata[0], error);
@@ -358,7 +369,8 @@ static bool run(const QualityArguments *a, char **argv, GError **error) {
 static bool run_layers(const QualityArguments *a, GError **error) {
   QualityLab lab = {.arguments = a};
   bool ok = (lab.tiers = quality_tiers_parse(a->tiers, error)) && parse_limit(&lab, error) &&
-            (lab.cases = quality_cases_read(a->cases_file, error)) && (lab.settings = g_ptr_array_new());
+            (lab.cases = of_option("--cases", quality_cases_read(a->cases_file, error), error)) &&
+            (lab.settings = g_ptr_array_new());
   if (ok) {
     lab.shards = 1;
     select_cases(&lab);

@@ -351,6 +351,13 @@ check /tools/quality/calibration-goes-on $?
 mkdir bare && "$quality" -m "$model" -b cpu -o sought --calibrate bare >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'bare: no PNG or JPEG picture' "$log"
 check /tools/quality/calibrates-no-pictures $?
+# The project's own files are sought below the working directory; what is not there is told with its option.
+"$quality" -m "$model" -b cpu -o no-files >"$log" 2>&1
+[ $? -eq 1 ] && grep -q '^fluxkontext-quality: --cases: .*tests/quality/cases.json' "$log"
+check /tools/quality/no-cases $?
+"$quality" -m "$model" -b cpu -o no-files --cases "$FK_SOURCE/tests/quality/cases.json" >"$log" 2>&1
+[ $? -eq 1 ] && grep -q '^fluxkontext-quality: --settings: .*tests/quality/settings.txt' "$log"
+check /tools/quality/no-settings $?
 "$quality" --json >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'json is for --layers' "$log"
 check /tools/quality/json-alone $?
