@@ -232,6 +232,10 @@ FK_API void fk_image_clear(FkImage *image);
  * FIFO that is read are written into. FK_ERROR_OPTION_BAD, which names it: anything else is there (a folder, a socket,
  * a block device, a link to nothing), or it cannot be written. */
 FK_API bool fk_file_write(const char *path, const void *data, size_t bytes, GError **error);
+/* Before the work whose result goes there: whether fk_file_write would refuse this name, or find no folder that it may
+ * write. Nothing is made. A FIFO's reader may be a second late; *held is the FIFO then, for the caller to close once
+ * the file is written, so that the reader waits that long. -1: there is nothing to close. */
+FK_API bool fk_file_check(const char *path, int *held, GError **error);
 
 /* How much of a text one encoder read. All 0: there was no such text. */
 typedef struct {

@@ -70,6 +70,11 @@ static bool run(const Arguments *a, char **words, GError **error) {
     return false;
   for (char **pair = words + 2; *pair; pair++)
     if (!tool_set(options, settings, *pair, error)) return false;
+  g_autofree char *beside = fk_calibration_path(words[0]);
+  const char *path = a->out ? a->out : beside;
+  int held;                                                     /* a FIFO, until the program ends */
+  const bool there = g_file_test(words[0], G_FILE_TEST_EXISTS); /* else opening it says so */
+  if ((a->out || there) && !fk_file_check(path, &held, error)) return false;
   g_autoptr(GPtrArray) pictures = list_pictures(words[1], error);
   g_autoptr(FkEngine) engine = pictures ? fk_engine_open(options, NULL, NULL, NULL, error) : NULL;
   g_autoptr(FkLayers) layers = engine ? fk_layers_new(engine, error) : NULL;
@@ -82,8 +87,7 @@ static bool run(const Arguments *a, char **words, GError **error) {
     if (!edit(engine, layers, settings, pictures->pdata[i], prompt, error)) return false;
   }
   if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%20s\r", "");
-  g_autofree char *beside = fk_calibration_path(words[0]), *text = fk_layers_calibration(layers, error);
-  const char *path = a->out ? a->out : beside;
+  g_autofree char *text = fk_layers_calibration(layers, error);
   if (!text || !fk_file_write(path, text, strlen(text), error)) return false;
   printf("%s: scales from %u edits\n", path, n);
   return true;

@@ -114,13 +114,19 @@ static bool edit_and_write(FkEngine *engine, FkJob *job, FkSettings *settings, c
   return picture_write(out, &job->out, error);
 }
 
-/* What costs little goes first: names and the pictures before the model. */
+/* What costs little goes first: names and the pictures before the model. A FIFO that is written stays open until the
+ * program ends. */
 static bool edit(FkOptions *options, FkSettings *settings, char **prompts, const char *in, const char *out,
                  GError **error) {
   FkJob job = {.settings = settings};
+  const char *trace = fk_settings_get(settings, "trace-file");
+  int held;
   if (!picture_check_name(out, false, error) || !fk_settings_check(settings, error) ||
-      !fk_image_read(in, &job.in, error))
+      !fk_image_read(in, &job.in, error) || !fk_file_check(out, &held, error) ||
+      (trace && *trace && !fk_file_check(trace, &held, error))) {
+    fk_image_clear(&job.in);
     return false;
+  }
   g_autoptr(FkEngine) engine = NULL;
   g_atomic_int_set(&editing, 1);
   const bool done = picture_check_name(out, job.in.channels == 4, error) && (engine = fk_engine_new(options, error)) &&

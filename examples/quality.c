@@ -345,11 +345,21 @@ static bool join_elsewhere(QualityLab *lab, GError **error) {
   return true;
 }
 
+/* Before all edits: that it can be written, and what it begins with is there. */
+static bool check_document(const QualityArguments *a, GError **error) {
+  g_autofree char *text = NULL;
+  int held; /* a FIFO, until the program ends */
+  if (!a->doc || a->shard) return true;
+  if (g_file_get_contents(a->text, &text, NULL, error)) return fk_file_check(a->doc, &held, error);
+  g_prefix_error(error, "--text: ");
+  return false;
+}
+
 static bool run(const QualityArguments *a, char **argv, GError **error) {
   QualityLab lab = {.arguments = a};
   lab.engines = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)fk_engine_unref);
   g_autofree char *file = g_build_filename(a->out, "machine.txt", NULL);
-  bool ok = open_lab(&lab, error);
+  bool ok = open_lab(&lab, error) && check_document(a, error);
   if (ok && !a->report) ok = a->jobs > 1 && !a->shard ? run_jobs(&lab, argv, error) : run_cases(&lab, error);
   if (ok && !a->shard)
     ok = g_file_get_contents(file, &lab.machine, NULL, error) && (!a->other || join_elsewhere(&lab, error)) &&

@@ -161,6 +161,10 @@ static void not_written(void) {
     if (cases[i].kind) g_assert_cmpint(lstat(path, &before), ==, 0);
     g_assert_false(fk_file_write(path, "new", 3, &error));
     assert_error(error, FK_ERROR_OPTION_BAD, path, cases[i].says);
+    int held = 0;
+    g_assert_false(fk_file_check(path, &held, &error)); /* the same before the work */
+    assert_error(error, FK_ERROR_OPTION_BAD, path, cases[i].says);
+    g_assert_cmpint(held, ==, -1);
     if (cases[i].kind) g_assert_cmpint(lstat(path, &after), ==, 0);
     g_assert_true(before.st_ino == after.st_ino && before.st_mode == after.st_mode);
   }
@@ -239,6 +243,43 @@ static void written_into(void) {
   }
 }
 
+static gpointer read_late(gpointer path) {
+  g_usleep(200000);
+  const int fd = open(path, O_RDONLY);
+  char bytes[16] = "";
+  size_t n = 0;
+  for (ssize_t now; n < sizeof bytes - 1 && (now = read(fd, bytes + n, sizeof bytes - 1 - n)) > 0;) n += (size_t)now;
+  close(fd);
+  return g_strdup(bytes);
+}
+
+/* Nothing is made or changed; the reader of a FIFO may come late, and has its end after the file and not before. */
+static void checked(void) {
+  g_autoptr(GError) error = NULL;
+  g_autofree char *file = write_text("checked/file", "old"), *made = scratch_path("checked/made"), *text = NULL;
+  g_autofree char *fifo = scratch_path("checked/fifo");
+  const char *const names[] = {file, made, "/dev/null"};
+  int held = 0;
+  for (size_t i = 0; i < G_N_ELEMENTS(names); i++) {
+    g_assert_true(fk_file_check(names[i], &held, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(held, ==, -1);
+  }
+  g_assert_false(g_file_test(made, G_FILE_TEST_EXISTS));
+  g_assert_true(g_file_get_contents(file, &text, NULL, NULL));
+  g_assert_cmpstr(text, ==, "old");
+  g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
+  GThread *reader = g_thread_new("reader", read_late, fifo);
+  g_assert_true(fk_file_check(fifo, &held, &error));
+  g_assert_no_error(error);
+  g_usleep(100000);
+  g_assert_true(fk_file_write(fifo, "text", 4, &error));
+  g_assert_no_error(error);
+  close(held);
+  g_autofree char *got = g_thread_join(reader);
+  g_assert_cmpstr(got, ==, "text");
+}
+
 int main(int argc, char **argv) {
   g_test_init(&argc, &argv, NULL);
   scratch_open();
@@ -250,6 +291,7 @@ int main(int argc, char **argv) {
   g_test_add_func("/file/not-written", not_written);
   g_test_add_func("/file/replaced", replaced);
   g_test_add_func("/file/written-into", written_into);
+  g_test_add_func("/file/checked", checked);
   const int status = g_test_run();
   scratch_close();
   return status;

@@ -423,6 +423,25 @@ check /tools/edit-image/other-format $?
 "$edit" -m /nowhere -p x "$photo" tool.webp >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'tool.webp: .*\.png, \.jpg or \.jpeg' "$log"
 check /tools/edit-image/other-name $?
+# What cannot be written is told before the model is opened: a FIFO that nobody reads, a folder, one that is not there.
+mkfifo unread.png && mkdir folder.d.png
+for case in 'unread.png nobody reads it' 'folder.d.png found a folder' 'no-folder/a.png No such file'; do
+  "$edit" -m /nowhere -p x "$photo" "${case%% *}" >"$log" 2>&1
+  [ $? -eq 1 ] && grep -q "${case%% *}: .*${case#* }" "$log"
+  check "/tools/edit-image/not-writable/${case%% *}" $?
+done
+"$edit" -m /nowhere -p x "$photo" a.png trace-file=unread.png >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'unread.png: nobody reads it' "$log"
+check /tools/edit-image/not-writable/trace-file $?
+"$bench" -m /nowhere --json no-folder/a.json >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'no-folder/a.json: No such file' "$log"
+check /tools/bench/not-writable $?
+"$FK_BUILD/examples/fluxkontext-calibrate" -o no-folder/a.json /nowhere . >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'no-folder/a.json: No such file' "$log"
+check /tools/calibrate/not-writable $?
+(cd "$FK_SOURCE" && "$quality" -m /nowhere -o "$scratch/no-doc" -d no-folder/a.md) >"$log" 2>&1
+[ $? -eq 1 ] && grep -q 'no-folder/a.md: No such file' "$log"
+check /tools/quality/not-writable $?
 "$edit" -m /nowhere -p x "$pictures/alpha.png" tool.jpg >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'tool.jpg: JPEG has no transparency' "$log"
 check /tools/edit-image/transparency $?

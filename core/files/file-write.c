@@ -83,10 +83,16 @@ static bool write_piped(int fd, const char *data, size_t bytes) {
   return ok;
 }
 
-/* O_NONBLOCK: a FIFO that nobody reads would be waited for, for ever. */
+/* O_NONBLOCK: a FIFO that nobody reads would be waited for, for ever. -1 with an error. */
+static int open_into(const char *path, int flags, GError **error) {
+  const int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | flags);
+  if (fd < 0) fail(path, errno == ENXIO ? "nobody reads it" : g_strerror(errno), error);
+  return fd;
+}
+
 static bool write_into(const char *path, const void *data, size_t bytes, GError **error) {
-  const int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-  if (fd < 0) return fail(path, errno == ENXIO ? "nobody reads it" : g_strerror(errno), error);
+  const int fd = open_into(path, O_TRUNC, error);
+  if (fd < 0) return false;
   const bool ok = fcntl(fd, F_SETFL, 0) == 0 && write_piped(fd, data, bytes);
   const int number = errno;
   const bool closed = close(fd) == 0;
@@ -120,4 +126,19 @@ bool fk_file_write(const char *path, const void *data, size_t bytes, GError **er
   if (ok) number = errno;
   g_unlink(temporary);
   return fail(path, g_strerror(number), error);
+}
+
+/* What else than a FIFO stands there is not opened: that may do something to a device. */
+bool fk_file_check(const char *path, int *held, GError **error) {
+  bool into;
+  struct stat there;
+  g_autofree char *to = fk_file_target(path, &into, error);
+  *held = -1;
+  if (!to) return false;
+  if (into && stat(to, &there) == 0 && S_ISFIFO(there.st_mode)) {
+    for (int i = 0; i < 20 && (*held = open_into(to, 0, NULL)) < 0; i++) g_usleep(50000);
+    return *held >= 0 || (*held = open_into(to, 0, error)) >= 0;
+  }
+  g_autofree char *folder = g_path_get_dirname(to);
+  return access(into ? to : folder, into ? W_OK : W_OK | X_OK) == 0 || fail(path, g_strerror(errno), error);
 }

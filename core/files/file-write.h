@@ -3,7 +3,8 @@
  *
  * A regular file, or nothing, is replaced by renaming: it is there whole or not at all. A link is followed and stays. A
  * FIFO that is read and a character device (/dev/stdout, /dev/null) are written into. Everything else is refused: a
- * folder, a socket, a block device, a link to nothing. fk_file_write (fk.h) does it. */
+ * folder, a socket, a block device, a link to nothing. fk_file_write (fk.h) does it, and fk_file_check says before the
+ * work what it would refuse. */
 #ifndef FK_FILE_WRITE_H
 #define FK_FILE_WRITE_H
 
