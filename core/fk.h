@@ -111,7 +111,8 @@ FK_API void fk_options_free(FkOptions *options); /* (nullable) */
 /* Longest value of FK_KIND_STRING. */
 #define FK_TEXT_BYTES 1048576
 /* Unknown names, values out of range, text that is not UTF-8 and text of more than FK_TEXT_BYTES are
- * FK_ERROR_OPTION_BAD; the old value stays. value NULL: the default. */
+ * FK_ERROR_OPTION_BAD; the old value stays. value NULL: the default. Integers are decimal digits, with a minus in front
+ * of a negative one; other numbers may have a point and an exponent. */
 FK_API bool fk_options_set(FkOptions *options, const char *name, const char *value, GError **error);
 /* (transfer none, nullable): valid until the next set. */
 FK_API const char *fk_options_get(const FkOptions *options, const char *name);

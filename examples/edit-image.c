@@ -114,16 +114,22 @@ static bool edit_and_write(FkEngine *engine, FkJob *job, FkSettings *settings, c
   return picture_write(out, &job->out, error);
 }
 
-/* What costs little goes first: names and the pictures before the model. A FIFO that is written stays open until the
- * program ends. */
+/* Before the edit. A FIFO that is written stays open until the program ends. */
+static bool check_outputs(const char *out, const FkSettings *settings, GError **error) {
+  const char *trace = fk_settings_get(settings, "trace-file");
+  int held;
+  if (!fk_file_check(out, &held, error)) return false;
+  if (!trace || !*trace || fk_file_check(trace, &held, error)) return true;
+  g_prefix_error(error, "trace-file ");
+  return false;
+}
+
+/* What costs little goes first: names and the pictures before the model. */
 static bool edit(FkOptions *options, FkSettings *settings, char **prompts, const char *in, const char *out,
                  GError **error) {
   FkJob job = {.settings = settings};
-  const char *trace = fk_settings_get(settings, "trace-file");
-  int held;
   if (!picture_check_name(out, false, error) || !fk_settings_check(settings, error) ||
-      !fk_image_read(in, &job.in, error) || !fk_file_check(out, &held, error) ||
-      (trace && *trace && !fk_file_check(trace, &held, error))) {
+      !fk_image_read(in, &job.in, error) || !check_outputs(out, settings, error)) {
     fk_image_clear(&job.in);
     return false;
   }

@@ -431,7 +431,7 @@ for case in 'unread.png nobody reads it' 'folder.d.png found a folder' 'no-folde
   check "/tools/edit-image/not-writable/${case%% *}" $?
 done
 "$edit" -m /nowhere -p x "$photo" a.png trace-file=unread.png >"$log" 2>&1
-[ $? -eq 1 ] && grep -q 'unread.png: nobody reads it' "$log"
+[ $? -eq 1 ] && grep -q 'trace-file unread.png: nobody reads it' "$log"
 check /tools/edit-image/not-writable/trace-file $?
 "$bench" -m /nowhere --json no-folder/a.json >"$log" 2>&1
 [ $? -eq 1 ] && grep -q 'no-folder/a.json: No such file' "$log"
