@@ -152,15 +152,9 @@ FK_DEVICE uint32_t pair_min(uint32_t a, uint32_t b) {
   asm("min.bf16x2 %0, %0, %1;" : "+r"(a) : "r"(b));
   return a;
 }
-FK_DEVICE float pair_low(uint32_t pair) {
-  return __uint_as_float(pair << 16);
-}
-FK_DEVICE float pair_high(uint32_t pair) {
-  return __uint_as_float(pair & 0xffff0000u);
-}
 /* amax of what pair_most ends in. */
 FK_DEVICE float pair_amax(uint32_t most, bool *broken) {
-  const float low = fabsf(pair_low(most)), high = fabsf(pair_high(most));
+  const float low = fabsf(fk_pair_low(most)), high = fabsf(fk_pair_high(most));
   *broken = low != low || high != high;
   return fmaxf(low, high);
 }
@@ -228,8 +222,7 @@ FK_DEVICE void value_means(float (&mean)[8], const FkAttnCodes &a, const Share &
     word[i] = fk_load2(a.v + row * a.ld_v + head * 128 + 2 * pair);
   }
 #pragma unroll
-  for (int i = 0; i < FK_QUANT_MEAN_PART; i++)
-    sum.x += __uint_as_float(word[i] << 16), sum.y += __uint_as_float(word[i] & 0xffff0000u);
+  for (int i = 0; i < FK_QUANT_MEAN_PART; i++) sum.x += fk_pair_low(word[i]), sum.y += fk_pair_high(word[i]);
   sums[part][pair] = sum;
   __syncthreads();
 #pragma unroll
@@ -310,8 +303,7 @@ FK_DEVICE void code_keys(const FkAttnCodes &a, int tile, int head) {
     const uint4 w = word[i / 4][i % 4];
     most = pair_most(pair_most(pair_most(pair_most(most, w.x), w.y), w.z), w.w);
   }
-  float amax = pair_amax(most, &broken);
-  amax = block_max(amax);
+  const float amax = block_max(pair_amax(most, &broken));
   const float inverse = code_inverse(amax, 127.f, &scale, __syncthreads_or(broken));
   if (threadIdx.x == 0) a.k_scale[head * ((a.sk + 127) / 128) + tile] = scale;
   uint8_t *to = a.k_codes + ((int64_t)tile * 128 * a.heads + head) * 128 + share.piece * 8;

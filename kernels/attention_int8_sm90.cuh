@@ -123,7 +123,8 @@ FK_DEVICE void take_queries(uint32_t (&q)[4][4], float (&scale)[2], const FkAttn
     scale[r] *= a.scale;
 #pragma unroll
     for (int i = 0; i < 8; i++) {
-      const float x[4] = {pair_low(word[i].x), pair_high(word[i].x), pair_low(word[i].y), pair_high(word[i].y)};
+      const float x[4] = {fk_pair_low(word[i].x), fk_pair_high(word[i].x), fk_pair_low(word[i].y),
+                          fk_pair_high(word[i].y)};
       q[i / 2][r + 2 * (i % 2)] = pack_s8(x, inverse);
     }
   }

@@ -13,13 +13,18 @@
 
 /* ---- vectors of 8 elements: one 16-byte (bf16) or two (float32) accesses, addresses aligned to 16 bytes ---------- */
 
+/* The two numbers of a pair in bf16. */
+FK_DEVICE float fk_pair_low(uint32_t pair) {
+  return __uint_as_float(pair << 16);
+}
+FK_DEVICE float fk_pair_high(uint32_t pair) {
+  return __uint_as_float(pair & 0xffff0000u);
+}
+
 FK_DEVICE void fk_unpack8(uint4 u, float (&v)[8]) {
   const uint32_t w[4] = {u.x, u.y, u.z, u.w};
 #pragma unroll
-  for (int i = 0; i < 4; i++) {
-    v[2 * i] = __uint_as_float(w[i] << 16);
-    v[2 * i + 1] = __uint_as_float(w[i] & 0xffff0000u);
-  }
+  for (int i = 0; i < 4; i++) v[2 * i] = fk_pair_low(w[i]), v[2 * i + 1] = fk_pair_high(w[i]);
 }
 
 /* Two neighbouring bf16 elements as they lie. */

@@ -109,8 +109,7 @@ FK_DEVICE void store_batch(const Args &p, const Tile &t, const float (&d)[BN / 2
 #pragma unroll
       for (int j = 0; j < 4; j++) {
         const float *x = d + (q * 4 + j) * 4 + 2 * h;
-        v[j] = fk_pack_bf16(x[0] + bias[j].x + __uint_as_float(r[j] << 16),
-                            x[1] + bias[j].y + __uint_as_float(r[j] & 0xffff0000u));
+        v[j] = fk_pack_bf16(x[0] + bias[j].x + fk_pair_low(r[j]), x[1] + bias[j].y + fk_pair_high(r[j]));
       }
       fk_quad_transpose(v, quad);
       if (pixel[h] >= 0 && n0 + quad * 8 < p.out)

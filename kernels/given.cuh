@@ -34,7 +34,7 @@ FK_DEVICE uint32_t fk_given_two(float low, float high, float inverse, float *bey
 
 /* The same of two numbers in bf16. */
 FK_DEVICE uint32_t fk_given_bf16(uint32_t pair, float inverse, float *beyond) {
-  return fk_given_two(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u), inverse, beyond);
+  return fk_given_two(fk_pair_low(pair), fk_pair_high(pair), inverse, beyond);
 }
 
 /* Codes of four numbers in bf16 that are neither infinite nor beyond the scale; *top: pairs of the greatest so far,
@@ -42,13 +42,13 @@ FK_DEVICE uint32_t fk_given_bf16(uint32_t pair, float inverse, float *beyond) {
 FK_DEVICE uint32_t fk_given_four(uint2 pairs, float inverse, uint32_t *top) {
   asm("max.xorsign.abs.bf16x2 %0, %0, %1;" : "+r"(*top) : "r"(pairs.x));
   asm("max.xorsign.abs.bf16x2 %0, %0, %1;" : "+r"(*top) : "r"(pairs.y));
-  const float a = __uint_as_float(pairs.x << 16), b = __uint_as_float(pairs.x & 0xffff0000u);
-  const float c = __uint_as_float(pairs.y << 16), d = __uint_as_float(pairs.y & 0xffff0000u);
+  const float a = fk_pair_low(pairs.x), b = fk_pair_high(pairs.x);
+  const float c = fk_pair_low(pairs.y), d = fk_pair_high(pairs.y);
   return __nv_cvt_float2_to_fp8x2(make_float2(a * inverse, b * inverse), __NV_SATFINITE, __NV_E4M3) |
          (uint32_t)__nv_cvt_float2_to_fp8x2(make_float2(c * inverse, d * inverse), __NV_SATFINITE, __NV_E4M3) << 16;
 }
 FK_DEVICE bool fk_given_short(uint32_t top, float inverse) {
-  return fk_given_over(__uint_as_float(top << 16) * inverse) + fk_given_over(__uint_as_float(top) * inverse) > 0;
+  return fk_given_over(fk_pair_low(top) * inverse) + fk_given_over(__uint_as_float(top) * inverse) > 0;
 }
 
 /* Integers: the sum is the same in any order. */

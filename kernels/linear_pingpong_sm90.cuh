@@ -187,10 +187,10 @@ FK_DEVICE void fk_pp_gate(const FkPpSpot &s, const float (&lo)[BT / 2], const fl
     for (int e = 0; e < 2 && n >= 0; e++) {
       float4 v = fk_pp_value(lo, hi, n, e);
       uint2 o = old[n][e];
-      v.x = __fmaf_rn(s.second.x, v.x, __uint_as_float(o.x << 16));
-      v.y = __fmaf_rn(s.second.y, v.y, __uint_as_float(o.x & 0xffff0000u));
-      v.z = __fmaf_rn(s.second.z, v.z, __uint_as_float(o.y << 16));
-      v.w = __fmaf_rn(s.second.w, v.w, __uint_as_float(o.y & 0xffff0000u));
+      v.x = __fmaf_rn(s.second.x, v.x, fk_pair_low(o.x));
+      v.y = __fmaf_rn(s.second.y, v.y, fk_pair_high(o.x));
+      v.z = __fmaf_rn(s.second.z, v.z, fk_pair_low(o.y));
+      v.w = __fmaf_rn(s.second.w, v.w, fk_pair_high(o.y));
       fk_pp_store(s.y + (8 * n + e) * s.ld, fk_pp_pack(v), 8 * n + e < s.left);
     }
   }
