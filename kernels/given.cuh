@@ -48,7 +48,7 @@ FK_DEVICE uint32_t fk_given_four(uint2 pairs, float inverse, uint32_t *top) {
          (uint32_t)__nv_cvt_float2_to_fp8x2(make_float2(c * inverse, d * inverse), __NV_SATFINITE, __NV_E4M3) << 16;
 }
 FK_DEVICE bool fk_given_short(uint32_t top, float inverse) {
-  return fk_given_over(fk_pair_low(top) * inverse) + fk_given_over(__uint_as_float(top) * inverse) > 0;
+  return fk_given_over(fk_pair_low(top) * inverse) + fk_given_over(fk_pair_high(top) * inverse) > 0;
 }
 
 /* Integers: the sum is the same in any order. */

@@ -11,7 +11,7 @@
 typedef struct {
   const char *name;
   int64_t m[2], n, k, width;
-  bool general, timed;
+  bool general, timed, infinite; /* one column of the result is infinite, which no code is */
 } LinearCase;
 
 static const LinearCase linear_cases[] = {
@@ -21,6 +21,7 @@ static const LinearCase linear_cases[] = {
     {"one group, ragged", {333}, 768, 384},
     {"ragged, heads", {517}, 1280, 640, 256},
     {"heads, two groups", {64, 450}, 1792, 256, 256},
+    {"infinite", {40}, 512, 256, .infinite = true},
     {"long sums", {70}, 512, 5120, .general = true},
     {"odd sizes", {37}, 52, 48, .general = true},
     {"feed-forward up", {512, 8192}, 12288, 3072, .timed = true},
@@ -201,6 +202,8 @@ static FkLinear group_of(Job *j, const LinearCase *c, int64_t m) {
   const Pair x = matrix(FK_E4M3, m, c->k, 0, 100), w = matrix(FK_E4M3, c->n, c->k, 0, 100);
   const Pair sx = vector(m, 0.01, 0.001), sw = vector(c->n, 0.01 / sqrt((double)c->k), 0.001 / sqrt((double)c->k));
   FkLinear l = {.x = x.t[GPU], .x_scale = sx.t[GPU], .bias = vector(c->n, 0, 0.5).t[GPU], .w = weight_of(w, GPU)};
+  const float infinity = INFINITY;
+  if (c->infinite) side[GPU]->ops->upload(side[GPU], (float *)l.bias.data + 5, &infinity, sizeof infinity);
   l.w.scale = (FkScale){.data = sw.t[GPU].data, .dtype = FK_F32, .kind = FK_SCALE_ROW};
   if (c->width) { /* the columns that leave as numbers are compared, the others hold anything */
     j->only[j->outputs] = 3 * c->width;
