@@ -182,9 +182,7 @@ static bool bench(const Arguments *a, char **pairs, GError **error) {
   if (!fk_options_set(options, "model-path", a->model, error)) return false;
   for (char **p = pairs; *p; p++)
     if (!tool_set(options, settings, *p, error)) return false;
-  int held; /* FIFOs, until the program ends */
-  if ((a->json && !fk_file_check(a->json, &held, error)) || (a->plot && !fk_file_check(a->plot, &held, error)))
-    return false;
+  if ((a->json && !tool_check_output(a->json, error)) || (a->plot && !tool_check_output(a->plot, error))) return false;
   json_open(&json, NULL, '{');
   if (!report(&b, a, options, error)) return false;
   json_close(&json, '}');

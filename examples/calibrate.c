@@ -72,9 +72,8 @@ static bool run(const Arguments *a, char **words, GError **error) {
     if (!tool_set(options, settings, *pair, error)) return false;
   g_autofree char *beside = fk_calibration_path(words[0]);
   const char *path = a->out ? a->out : beside;
-  int held;                                                     /* a FIFO, until the program ends */
   const bool there = g_file_test(words[0], G_FILE_TEST_EXISTS); /* else opening it says so */
-  if ((a->out || there) && !fk_file_check(path, &held, error)) return false;
+  if ((a->out || there) && !tool_check_output(path, error)) return false;
   g_autoptr(GPtrArray) pictures = list_pictures(words[1], error);
   g_autoptr(FkEngine) engine = pictures ? fk_engine_open(options, NULL, NULL, NULL, error) : NULL;
   g_autoptr(FkLayers) layers = engine ? fk_layers_new(engine, error) : NULL;

@@ -114,12 +114,10 @@ static bool edit_and_write(FkEngine *engine, FkJob *job, FkSettings *settings, c
   return picture_write(out, &job->out, error);
 }
 
-/* Before the edit. A FIFO that is written stays open until the program ends. */
 static bool check_outputs(const char *out, const FkSettings *settings, GError **error) {
   const char *trace = fk_settings_get(settings, "trace-file");
-  int held;
-  if (!fk_file_check(out, &held, error)) return false;
-  if (!trace || !*trace || fk_file_check(trace, &held, error)) return true;
+  if (!tool_check_output(out, error)) return false;
+  if (!trace || !*trace || tool_check_output(trace, error)) return true;
   g_prefix_error(error, "trace-file ");
   return false;
 }

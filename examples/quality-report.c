@@ -161,9 +161,7 @@ bool quality_report_write(const QualityLab *lab, GError **error) {
   if (ok && a->doc) {
     g_autofree char *folder = g_path_get_dirname(a->doc);
     g_autofree char *images = g_build_filename(folder, "images", NULL);
-    ok = g_file_get_contents(a->text, &prose, NULL, error);
-    if (!ok) g_prefix_error(error, "--text: ");
-    ok = ok && write_pictures(lab, all, images, "quality-", error);
+    ok = g_file_get_contents(a->text, &prose, NULL, error) && write_pictures(lab, all, images, "quality-", error);
     g_autofree char *text = ok ? g_strconcat(prose, "\n", body->str, NULL) : NULL;
     ok = ok && fk_file_write(a->doc, text, strlen(text), error);
   }

@@ -348,9 +348,8 @@ static bool join_elsewhere(QualityLab *lab, GError **error) {
 /* Before all edits: that it can be written, and what it begins with is there. */
 static bool check_document(const QualityArguments *a, GError **error) {
   g_autofree char *text = NULL;
-  int held; /* a FIFO, until the program ends */
   if (!a->doc || a->shard) return true;
-  if (g_file_get_contents(a->text, &text, NULL, error)) return fk_file_check(a->doc, &held, error);
+  if (g_file_get_contents(a->text, &text, NULL, error)) return tool_check_output(a->doc, error);
   g_prefix_error(error, "--text: ");
   return false;
 }

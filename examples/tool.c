@@ -103,6 +103,11 @@ bool tool_set_foreign(FkSettings *settings, const char *name, const char *value,
   return false;
 }
 
+bool tool_check_output(const char *path, GError **error) {
+  int held;
+  return fk_file_check(path, &held, error);
+}
+
 bool tool_size(const char *option, const char *text, int *width, int *height, GError **error) {
   char rest;
   if (sscanf(text, "%5dx%5d%c", width, height, &rest) == 2 && *width >= 1 && *height >= 1 && *width <= 65535 &&

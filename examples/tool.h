@@ -27,6 +27,9 @@ void tool_tell_idle(const char *program, const FkSettings *settings, bool edits)
 bool tool_names_file(const char *name, size_t length);
 /* One setting of a request that came from elsewhere: as fk_settings_set, but none that names files of this machine. */
 bool tool_set_foreign(FkSettings *settings, const char *name, const char *value, GError **error);
+/* Before the work: whether fk_file_write would refuse this file. A FIFO stays open until the program ends, so that its
+ * reader waits that long. */
+bool tool_check_output(const char *path, GError **error);
 /* "1024x768", each from 1 to 65535. option: for the message. */
 bool tool_size(const char *option, const char *text, int *width, int *height, GError **error);
 
