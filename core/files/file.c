@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -70,6 +71,12 @@ char **fk_file_list(const char *property, const char *list, guint most, GError *
   else
     return g_steal_pointer(&names);
   return NULL;
+}
+
+bool fk_decimal(const char *text, double *number) {
+  char *end;
+  *number = g_ascii_strtod(text, &end);
+  return *text && !text[strspn(text, "+-.0123456789eE")] && !*end && isfinite(*number);
 }
 
 /* ---- Files ---- */

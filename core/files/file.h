@@ -26,6 +26,10 @@ char *fk_file_load(const char *path, size_t limit, size_t *size, GError **error)
  * a name and more than `most` are FK_ERROR_OPTION_BAD, which names the property. (transfer full): g_strfreev. */
 char **fk_file_list(const char *property, const char *list, guint most, GError **error);
 
+/* A finite number in decimal digits, with a point and an exponent where there are any, and nothing around it:
+ * g_ascii_strtod alone takes blanks in front, "0x1p4", "nan" and "inf". */
+bool fk_decimal(const char *text, double *number);
+
 /* What stands there by its st_mode, for a message: "a folder", "a FIFO", "a character device". */
 const char *fk_file_kind(mode_t mode);
 

@@ -42,12 +42,9 @@ static bool bad_list(GError **error, const char *entry, const char *text) {
 /* "path" or "path:weight": what stands behind the last ':' is a weight where it begins as a number does. */
 static bool parse_entry(const char *text, Entry *entry, GError **error) {
   const char *colon = strrchr(text, ':');
-  char *end = NULL;
   *entry = (Entry){.weight = 1};
   if (colon && (strspn(colon + 1, "+-.0123456789") || !colon[1])) {
-    entry->weight = g_ascii_strtod(colon + 1, &end);
-    const bool decimal = colon[1] && !colon[1 + strspn(colon + 1, "+-.0123456789eE")];
-    if (!decimal || *end || !isfinite(entry->weight) || fabs(entry->weight) > FK_LORA_MAX_WEIGHT)
+    if (!fk_decimal(colon + 1, &entry->weight) || fabs(entry->weight) > FK_LORA_MAX_WEIGHT)
       return bad_list(error, text, "expected a weight from -1000 to 1000 behind the last ':'");
   } else {
     colon = NULL;

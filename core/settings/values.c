@@ -10,7 +10,6 @@
 #include "file.h"
 #include "properties.h"
 
-#include <errno.h>
 #include <string.h>
 
 struct FkValues {
@@ -72,11 +71,9 @@ static bool integer_in_range(const FkProperty *p, const char *value, GError **er
   return bad(error, p, value, range);
 }
 
-/* Decimal too, with a point and an exponent; g_ascii_strtod alone takes blanks in front, "0x1p4" and "inf". */
 static bool number_in_range(const FkProperty *p, const char *value, GError **error) {
-  char *end = NULL;
-  const double d = g_ascii_strtod(value, &end);
-  if (*value && !value[strspn(value, "+-.0123456789eE")] && !*end && d >= p->min && d <= p->max) return true;
+  double d;
+  if (fk_decimal(value, &d) && d >= p->min && d <= p->max) return true;
   g_autofree char *range = g_strdup_printf("a number from %g to %g", p->min, p->max);
   return bad(error, p, value, range);
 }
