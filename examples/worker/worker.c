@@ -61,9 +61,9 @@ static bool serve(Perform *p, NatsJob *job) {
   return !end.lost;
 }
 
-/* Exit status. */
+/* Exit status. Idle is a worker that the queue has answered and that has no job. */
 static int work(Perform *p, NatsQueue *queue, int exit_idle) {
-  gint64 last = g_get_monotonic_time();
+  gint64 last = 0;
   while (!g_atomic_int_get(&stopping)) {
     g_autoptr(GError) problem = NULL;
     NatsJob *job = nats_queue_next(queue, 1000, &problem);
@@ -71,12 +71,10 @@ static int work(Perform *p, NatsQueue *queue, int exit_idle) {
       fprintf(stderr, "%s: %s\n", name, problem->message);
       g_usleep(500000);
     }
-    if (job) {
-      if (!serve(p, job)) return 75;
-      last = g_get_monotonic_time();
-    } else if (exit_idle > 0 && g_get_monotonic_time() - last > exit_idle * G_TIME_SPAN_SECOND) {
-      return 0;
-    }
+    if (job && !serve(p, job)) return 75;
+    const gint64 now = g_get_monotonic_time();
+    if (job || problem || !last) last = now;
+    if (exit_idle > 0 && now - last > exit_idle * G_TIME_SPAN_SECOND) return 0;
   }
   return 0;
 }
