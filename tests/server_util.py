@@ -1,5 +1,5 @@
 """What tests/test-server.py stands on: a server process, requests over sockets, and TAP."""
-import base64, hashlib, http.client, json, os, re, signal, socket, struct, subprocess, sys, tempfile, threading, time
+import atexit, base64, hashlib, http.client, json, os, re, shutil, signal, socket, struct, subprocess, sys, tempfile, threading, time
 import traceback, zlib
 from pathlib import Path
 
@@ -7,7 +7,17 @@ SOURCE, BUILD = Path(os.environ['FK_SOURCE']), Path(os.environ['FK_BUILD'])
 MODEL = SOURCE / 'examples/demo-model/checkpoint'
 TOOL = BUILD / 'examples/fluxkontext-server'
 SCRATCH = Path(tempfile.mkdtemp())
+servers = []
 count = failed = 0
+
+
+@atexit.register
+def leave():
+    """A server that a failed case left would hold the output open, and whoever reads it."""
+    for server in servers:
+        server.process.kill()
+        server.process.wait()
+    shutil.rmtree(SCRATCH, ignore_errors=True)
 
 
 def check(name, test):
@@ -88,7 +98,9 @@ class Server:
         self.errors = open(SCRATCH / f'server-{time.monotonic_ns()}.log', 'w+')
         # run from the scratch folder, so that core dumps and files stay there
         self.process = subprocess.Popen([TOOL, *model, '-l', f'127.0.0.1:{port}', *arguments, f'backend={backend}'],
-                                        cwd=SCRATCH, stderr=self.errors, env={**os.environ, **(environment or {})})
+                                        cwd=SCRATCH, stdout=subprocess.DEVNULL, stderr=self.errors,
+                                        env={**os.environ, **(environment or {})})
+        servers.append(self)
         self.port = int(wait_for('listening', self.find_port))
         if ready: wait_for('ready', lambda: self.get('/readyz').status == 200)
 

@@ -30,6 +30,16 @@ expect() {
   check "$tap_name" $?
 }
 
+# wait_for COMMAND...: until it succeeds; two minutes at most. Its output goes to $log.
+wait_for() {
+  tap_waited=0
+  until "$@" >"$log" 2>&1; do
+    tap_waited=$((tap_waited + 1))
+    [ $tap_waited -lt 2400 ] || return 1
+    sleep 0.05
+  done
+}
+
 # comma_locale: numbers with a comma from here on, messages as they are; fails where no such locale can be made.
 comma_locale() {
   localedef -i de_DE -f UTF-8 "$scratch/de_DE.UTF-8" >"$log" 2>&1 || return 1

@@ -50,7 +50,7 @@ check /batch/huge $?
 killed=0
 for stop in 3 9; do
   # shellcheck disable=SC2086
-  "$batch" -m "$model" -p 'make it night' -o killed --resume photos $few >"$log" 2>&1 &
+  nice "$batch" -m "$model" -p 'make it night' -o killed --resume photos $few >"$log" 2>&1 &
   child=$!
   records killed $stop && kill -9 $child && killed=$((killed + 1))
   wait $child 2>/dev/null
@@ -113,10 +113,10 @@ check /batch/interrupt/first $?
 whole first && [ "$(find first -name '.*' -type f | wc -l)" -eq 0 ]
 check /batch/interrupt/first-leaves-whole-files $?
 interrupted second 300
-until [ -n "$(find second -maxdepth 0 2>/dev/null)" ]; do sleep 0.02; done
+for _ in $(seq 2400); do [ ! -e second ] || break; sleep 0.05; done
 sleep 0.3
 kill -INT $child
-until grep -q 'a second interrupt' "$log"; do sleep 0.02; done
+for _ in $(seq 2400); do ! grep -q 'a second interrupt' "$log" || break; sleep 0.05; done
 kill -TERM $child
 wait $child
 [ $? -eq 130 ] && whole second && [ "$(find second -name '.*' -type f | wc -l)" -eq 0 ]

@@ -3,6 +3,7 @@
 #include "fk.h"
 #include "test-count.h"
 #include "test-element-util.h"
+#include "test-held.h"
 
 #include <gst/controller/gstdirectcontrolbinding.h>
 #include <gst/controller/gstinterpolationcontrolsource.h>
@@ -324,13 +325,6 @@ static void test_preset_round_trip(void) {
 
 /* ---- States ---- */
 
-static guint count_entries(const gchar *folder) {
-  g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
-  guint n = 0;
-  while (g_dir_read_name(dir)) n++;
-  return n;
-}
-
 static void set_state(Tester *t, GstState state) {
   g_assert_cmpint(gst_element_set_state(t->element, state), ==, GST_STATE_CHANGE_SUCCESS);
 }
@@ -351,13 +345,13 @@ static void test_ready_paused(gconstpointer data) {
   g_autoptr(Tester) t = tester_new(properties);
   set_state(t, GST_STATE_PAUSED);
   set_state(t, GST_STATE_READY);
-  guint threads = count_entries("/proc/self/task"), files = count_entries("/proc/self/fd");
+  guint threads = held_threads(G_MAXUINT), files = held_files();
   for (guint i = 0; i < 100; i++) {
     set_state(t, GST_STATE_PAUSED);
     set_state(t, GST_STATE_READY);
   }
-  g_assert_cmpuint(count_entries("/proc/self/task"), ==, threads);
-  g_assert_cmpuint(count_entries("/proc/self/fd"), ==, files);
+  g_assert_cmpuint(held_threads(threads), ==, threads);
+  g_assert_cmpuint(held_files(), ==, files);
   tester_collect(t);
   g_assert_cmpuint(t->errors, ==, 0);
   g_assert_cmpuint(t->starts, ==, 101);

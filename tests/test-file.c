@@ -244,7 +244,7 @@ static void written_into(void) {
 }
 
 static gpointer read_late(gpointer path) {
-  g_usleep(200000);
+  g_usleep(50000);
   const int fd = open(path, O_RDONLY);
   char bytes[16] = "";
   size_t n = 0;

@@ -116,7 +116,7 @@ def page(folder):
         browser.call('Input.dispatchKeyEvent', type='keyDown', key='Enter', windowsVirtualKeyCode=13, modifiers=2)
         browser.wait("!$('progress').hidden")
         browser.wait("$('message').textContent.startsWith('Done')")
-        assert browser.run("edits.length === 1 && !$('view').hidden && $('after').naturalWidth === 256")
+        browser.wait("edits.length === 1 && !$('view').hidden && $('after').naturalWidth === 256")
         assert browser.run("document.querySelectorAll('#history button').length") == 1
         browser.shot('desktop', folder)
     check('page/edit', edit)

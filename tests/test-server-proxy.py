@@ -15,8 +15,16 @@ PATH = os.environ['PATH'] + ':/usr/sbin'
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != 'MALLOC_PERTURB_'}
 
 
+held = []
+
+
 def free_port():
-    with socket.create_server(('127.0.0.1', 0)) as plug: return plug.getsockname()[1]
+    """Held, so that nobody who wants any port gets it: those who name it may listen beside one who does not."""
+    plug = socket.socket()
+    plug.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    plug.bind(('127.0.0.1', 0))
+    held.append(plug)
+    return plug.getsockname()[1]
 
 
 def replaced(name, words):
@@ -105,17 +113,18 @@ class Client:
         raise AssertionError(f'no result after 300 tries: {self.told}')
 
 
-def run_all(client, done):
-    """done(n): called as results come."""
+def run_all(client, done, over):
+    """done(n): called as results come. The last of the edits wait until it is over()."""
     work, results, problems = queue.Queue(), {}, []
     for i in range(EDITS): work.put(i)
     def loop():
         while True:
             try: i = work.get_nowait()
             except queue.Empty: return
+            while i >= EDITS * 7 // 8 and not over(): time.sleep(0.02)
             try: results[i] = client.edit(i % SEEDS, i % 2 == 1)
             except Exception as e: problems.append(repr(e))
-    threads = [threading.Thread(target=loop) for _ in range(CLIENTS)]
+    threads = [threading.Thread(target=loop, daemon=True) for _ in range(CLIENTS)]
     for thread in threads: thread.start()
     while any(thread.is_alive() for thread in threads):
         done(len(results))
@@ -150,7 +159,7 @@ def behind(kind, program):
             steps.append('drained')
 
     def all_arrive():
-        results = run_all(client, trouble)
+        results = run_all(client, trouble, lambda: len(steps) == 3)
         print(f'# {kind.name}: {len(results)} edits, {client.told}', flush=True)
         assert steps == ['killed', 'started', 'drained'], steps
         assert servers[1].process.wait(60) == 0, servers[1].log()

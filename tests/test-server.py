@@ -313,7 +313,7 @@ def jobs():
     check('jobs/missing', missing)
     check('jobs/ends', server.end)
 
-    server = Server('--keep-results', '1', '--timeout', '2')
+    server = Server('--keep-results', '4', '--timeout', '2')
     def expiry():
         id = server.start(steps=1)
         server.wait(id, 'done')
@@ -403,7 +403,7 @@ def life():
     check('life/term-amid-an-edit', term_amid)
 
     def idle():
-        server = Server('--exit-idle', '1', backend='null')
+        server = Server('--exit-idle', '4', backend='null')
         assert server.process.wait(60) == 0
     check('life/exit-idle', idle)
 

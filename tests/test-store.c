@@ -209,7 +209,8 @@ int main(int argc, char **argv) {
   g_setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE", TRUE);
   g_setenv("AWS_SECRET_ACCESS_KEY", "secret-example", TRUE);
   g_setenv("AWS_SESSION_TOKEN", "session-example", TRUE);
-  g_unsetenv("http_proxy");
+  g_setenv("no_proxy", "127.0.0.1", TRUE);
+  g_setenv("NO_PROXY", "127.0.0.1", TRUE);
   start_server();
   g_test_add_func("/store/signed", signed_objects);
   g_test_add_func("/store/wrong-key", wrong_key);

@@ -79,9 +79,17 @@ check /tools/pack/into-a-folder $?
 "$pack" "$model" >"$log" 2>&1
 [ $? -eq 2 ] && grep -q 'expected MODEL and FILE' "$log"
 check /tools/pack/no-file $?
+# watches_signals: the child has become the tool, and has bit 2 of the caught signals, SIGINT. This shell catches it too.
+watches_signals() {
+  [ /proc/$child/exe -ef "$edit" ] && grep -q '^SigCgt:.*[2367abef]$' /proc/$child/status
+}
 # Nothing is written while the pictures are read: a signal ends the tool at once, be it waiting for a pipe.
 mkfifo pipe.png
-timeout --preserve-status -k 30 2 "$edit" -m "$model" -p x pipe.png waits.png >"$log" 2>&1
+"$edit" -m "$model" -p x pipe.png waits.png >pipe.log 2>&1 &
+child=$!
+wait_for watches_signals && sleep 1
+kill -TERM $child
+wait $child
 [ $? -eq 130 ] && [ ! -e waits.png ]
 check /tools/edit-image/waits-for-a-pipe $?
 
@@ -458,10 +466,9 @@ ln -s /dev/full full.png
 [ $? -eq 1 ] && grep -q 'full.png: No space left' "$log"
 check /tools/edit-image/full-disk $?
 # An interrupt ends it within a step, and nothing half-written stays.
-"$edit" -m "$model" -p x "$photo" interrupted.png steps=300 backend=cpu >"$log" 2>&1 &
+"$edit" -m "$model" -p x "$photo" interrupted.png steps=300 backend=cpu >interrupted.log 2>&1 &
 child=$!
-# Bit 2 of the caught signals: SIGINT. Before it becomes the tool, the child is this shell, which catches it too.
-until [ /proc/$child/exe -ef "$edit" ] && grep -q '^SigCgt:.*[2367abef]$' /proc/$child/status; do sleep 0.1; done
+wait_for watches_signals
 kill -INT $child 2>"$log"
 wait $child
 [ $? -eq 130 ] && [ ! -e interrupted.png ]

@@ -23,7 +23,7 @@ start_server() {
   nats-server -a 127.0.0.1 -p "${port:--1}" -js -sd "$scratch/nats" --ports_file_dir "$scratch/ports" >nats.log 2>&1 &
   server=$!
   children="$children $server"
-  until ls ports/*.ports >/dev/null 2>&1; do sleep 0.1; done
+  wait_for grep -rq nats: ports
   nats=$(sed 's/.*\(nats:[^"]*\)".*/\1/' ports/*.ports)
   port=${nats##*:}
 }
@@ -79,28 +79,21 @@ first=$last
 work two --exit-idle 40
 work three --exit-idle 40
 third=$last
-until grep -q '"done"' one; do sleep 0.05; done
+wait_for grep -q '"done"' one
 kill -9 $first
 kill -STOP $server
 sleep 3
 kill -CONT $server
 # What the killed one held comes back after 30 seconds.
-waited=0
-until "$batch" collect -o done in >"$log" 2>&1 || [ $waited -ge 240 ]; do
-  sleep 0.5
-  waited=$((waited + 1))
-done
-grep -q '24 done, 0 failed, 0 missing' "$log"
+wait_for "$batch" collect -o done in && grep -q '24 done, 0 failed, 0 missing' "$log"
 check /worker/all-done $?
 same done 1 # one, should the killed worker have been writing
 check /worker/same-bytes $?
 # A result is there before the queue is told, and what the killed one did and did not tell comes back after 30 seconds.
-waited=0
-until { "$batch" status --nats "$nats" >"$log" 2>&1 && grep -qx '0 not finished' "$log"; } || [ $waited -ge 240 ]; do
-  sleep 0.5
-  waited=$((waited + 1))
-done
-grep -qx '0 not finished' "$log"
+is_empty() {
+  "$batch" status --nats "$nats" | grep -x '0 not finished'
+}
+wait_for is_empty
 check /worker/queue-empty $?
 
 # ---- The same again on another queue: nothing is edited twice ----
@@ -141,7 +134,9 @@ submit -q full --max-jobs 5 -o full-out in
 [ $? -eq 3 ] && grep -q '5 of 24 submitted' "$log"
 check /worker/full $?
 work full.log -q full --exit-idle 3
-submit -q full --wait -o full-out in && wait $last && same full-out
+# shellcheck disable=SC2086
+timeout 120 "$batch" submit --nats "$nats" -p "make it night" -q full --wait -o full-out in $few >"$log" 2>&1 &&
+  wait $last && same full-out
 check /worker/full-then-all $?
 
 # ---- Determinism classes ----
@@ -158,7 +153,7 @@ check /worker/classes $?
 # shellcheck disable=SC2086
 "$batch" submit --nats "$nats" -q stop -p x -o stop-out in steps=200 max-area=65536 >"$log" 2>&1
 work stop.log -q stop
-until grep -q waiting stop.log.err; do sleep 0.1; done
+wait_for grep -q waiting stop.log.err
 sleep 0.5
 kill -TERM $last
 sleep 0.2
@@ -172,7 +167,7 @@ check /worker/signals $?
 if [ "${FK_S3:-1}" = 1 ]; then
   python3 "$FK_SOURCE/tests/store-server.py" in >store.port &
   children="$children $!"
-  until [ -s store.port ]; do sleep 0.1; done
+  wait_for [ -s store.port ]
   store=http://127.0.0.1:$(cat store.port)
   export AWS_ACCESS_KEY_ID=AKIDEXAMPLE AWS_SECRET_ACCESS_KEY=secret-example AWS_SESSION_TOKEN=session-example
   submit -q s3 --rewrite "in=s3://bucket/in" --rewrite "s3-out=s3://bucket/out" -o s3-out in/a0.png in/b1.png
@@ -197,8 +192,12 @@ fi
 
 submit -q metrics -o metrics-out in/a0.png
 work metrics.log -q metrics --metrics 127.0.0.1:0
-until grep -q '"done"' metrics.log; do sleep 0.1; done
-at=$(sed -n 's/.*readiness on //p' metrics.log.err)
+has_done() { # the line of a job is printed before it is counted
+  at=$(sed -n 's/.*readiness on //p' metrics.log.err)
+  python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1] + "/metrics").read().decode())' "$at" |
+    grep -x 'fluxkontext_worker_jobs_total{result="done"} 1'
+}
+wait_for has_done
 python3 - "$at" <<'P' >"$log" 2>&1
 import sys, urllib.request, urllib.error
 text = urllib.request.urlopen(sys.argv[1] + "/metrics").read().decode()
