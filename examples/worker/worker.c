@@ -61,7 +61,7 @@ static bool serve(Perform *p, NatsJob *job) {
   return !end.lost;
 }
 
-/* Exit status. Time counts as idle from the first answer of the queue, and again from an error. */
+/* Exit status. Time counts as idle from the last job or error, at first from the first answer of the queue. */
 static int work(Perform *p, NatsQueue *queue, int exit_idle) {
   gint64 last = 0;
   while (!g_atomic_int_get(&stopping)) {
