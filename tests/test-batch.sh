@@ -113,10 +113,10 @@ check /batch/interrupt/first $?
 whole first && [ "$(find first -name '.*' -type f | wc -l)" -eq 0 ]
 check /batch/interrupt/first-leaves-whole-files $?
 interrupted second 300
-for _ in $(seq 2400); do [ ! -e second ] || break; sleep 0.05; done
+wait_for [ -e second ]
 sleep 0.3
 kill -INT $child
-for _ in $(seq 2400); do ! grep -q 'a second interrupt' "$log" || break; sleep 0.05; done
+wait_for grep -q 'a second interrupt' "$log"
 kill -TERM $child
 wait $child
 [ $? -eq 130 ] && whole second && [ "$(find second -name '.*' -type f | wc -l)" -eq 0 ]

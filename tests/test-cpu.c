@@ -4,11 +4,11 @@
 #include "debug.h"
 #include "ops.h"
 #include "profile.h"
+#include "test-held.h"
 
 #include <errno.h>
 #include <glib.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -179,14 +179,6 @@ static void memory_goes_back(void) {
   g_test_skip("the sanitizer keeps what is freed");
 }
 #else
-static gsize resident_bytes(void) {
-  g_autofree char *text = NULL;
-  gsize pages = 0;
-  g_assert_true(g_file_get_contents("/proc/self/statm", &text, NULL, NULL));
-  g_assert_cmpint(sscanf(text, "%*u %zu", &pages), ==, 1);
-  return pages * (gsize)sysconf(_SC_PAGESIZE);
-}
-
 static gpointer load_and_unload(gpointer data) {
   char message[256];
   FkFailure failure;
@@ -207,11 +199,11 @@ static gpointer load_and_unload(gpointer data) {
 /* Models that come and go, on threads that do too. */
 static void memory_goes_back(void) {
   load_and_unload(NULL);
-  const gsize before = resident_bytes();
+  const gsize before = held_pages();
   GThread *running[4];
   for (int i = 0; i < 4; i++) running[i] = g_thread_new("load", load_and_unload, NULL);
   for (int i = 0; i < 4; i++) g_thread_join(running[i]);
-  const gsize after = resident_bytes();
+  const gsize after = held_pages();
   g_test_message("%zu bytes more", after > before ? after - before : 0);
   g_assert_cmpuint(after, <, before + (4 << 20));
 }

@@ -5,7 +5,6 @@
 #include "test-held.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #define CAPS RGB_CAPS(64, 64)
 #define MODEL "backend=cpu max-area=4096 steps=2 prompt=\"make it night\" "

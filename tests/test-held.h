@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What this process holds, for tests that nothing stays. Not the pages that it has: which heap a thread gets is chance,
- * and a heap keeps pages whose bytes were given back. */
+/* What this process holds, for tests that nothing stays. */
 #ifndef FK_TEST_HELD_H
 #define FK_TEST_HELD_H
 
 #include <glib.h>
 #include <malloc.h>
+#include <stdio.h>
+#include <unistd.h>
 
 /* Bytes that malloc has given and not got back; 0 where a sanitizer stands in its place. */
 static inline gsize held_bytes(void) {
@@ -15,6 +16,16 @@ static inline gsize held_bytes(void) {
   const struct mallinfo2 info = mallinfo2();
   return info.uordblks + info.hblkhd;
 #endif
+}
+
+/* Bytes of the pages that it has. For large memory alone: which heap a thread gets is chance, and a heap keeps pages
+ * whose bytes were given back. */
+static inline gsize held_pages(void) {
+  g_autofree char *text = NULL;
+  gsize pages = 0;
+  g_assert_true(g_file_get_contents("/proc/self/statm", &text, NULL, NULL));
+  g_assert_cmpint(sscanf(text, "%*u %zu", &pages), ==, 1);
+  return pages * (gsize)sysconf(_SC_PAGESIZE);
 }
 
 static inline guint held_entries(const char *folder) {

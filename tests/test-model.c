@@ -3,8 +3,7 @@
  * left and begun again, and the published configurations open without files. */
 #include "model.h"
 #include "test-files.h"
-
-#include <unistd.h>
+#include "test-held.h"
 
 static FkBackend *be;
 
@@ -147,14 +146,6 @@ static void groups(void) {
 }
 
 #if !defined(__SANITIZE_ADDRESS__) /* which keeps freed memory for a while */
-static long resident_bytes(void) {
-  long size, pages = 0;
-  FILE *file = fopen("/proc/self/statm", "r");
-  g_assert_true(file && fscanf(file, "%ld %ld", &size, &pages) == 2);
-  fclose(file);
-  return pages * sysconf(_SC_PAGESIZE);
-}
-
 static GAsyncQueue *loaded, *leave;
 
 static gpointer load_and_free(gpointer unused) {
@@ -171,16 +162,17 @@ static gpointer load_and_free(gpointer unused) {
 static void gives_back(void) {
   enum { THREADS = 8 };
   GThread *thread[THREADS];
-  long before = 0;
+  gsize before = 0;
   loaded = g_async_queue_new();
   leave = g_async_queue_new();
   for (int i = 0; i < THREADS; i++) {
     thread[i] = g_thread_new("load", load_and_free, NULL);
     g_async_queue_pop(loaded);
-    if (i == 1) before = resident_bytes();
+    if (i == 1) before = held_pages();
   }
-  g_test_message("%ld and then %ld bytes resident", before, resident_bytes());
-  g_assert_cmpint(resident_bytes() - before, <, (THREADS - 2) * (12 << 20));
+  const gsize after = held_pages();
+  g_test_message("%zu and then %zu bytes resident", before, after);
+  g_assert_cmpuint(after, <, before + (THREADS - 2) * (12 << 20));
   for (int i = 0; i < THREADS; i++) g_async_queue_push(leave, thread);
   for (int i = 0; i < THREADS; i++) g_thread_join(thread[i]);
   g_async_queue_unref(loaded);

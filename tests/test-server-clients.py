@@ -39,11 +39,10 @@ def clients():
 
     def smallest():
         """Results are forgotten by a timer."""
-        found = []
-        for _ in range(10):
+        def later():
             time.sleep(0.2)
-            found.append(server.metric('process_resident_memory_bytes'))
-        return min(found)
+            return server.metric('process_resident_memory_bytes')
+        return min(later() for _ in range(10))
 
     def flat():
         memory, answered = [], []

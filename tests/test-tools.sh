@@ -85,7 +85,7 @@ watches_signals() {
 }
 # Nothing is written while the pictures are read: a signal ends the tool at once, be it waiting for a pipe.
 mkfifo pipe.png
-"$edit" -m "$model" -p x pipe.png waits.png >pipe.log 2>&1 &
+"$edit" -m "$model" -p x pipe.png waits.png >"$log" 2>&1 &
 child=$!
 wait_for watches_signals && sleep 1
 kill -TERM $child
@@ -466,7 +466,7 @@ ln -s /dev/full full.png
 [ $? -eq 1 ] && grep -q 'full.png: No space left' "$log"
 check /tools/edit-image/full-disk $?
 # An interrupt ends it within a step, and nothing half-written stays.
-"$edit" -m "$model" -p x "$photo" interrupted.png steps=300 backend=cpu >interrupted.log 2>&1 &
+"$edit" -m "$model" -p x "$photo" interrupted.png steps=300 backend=cpu >"$log" 2>&1 &
 child=$!
 wait_for watches_signals
 kill -INT $child 2>"$log"

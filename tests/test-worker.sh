@@ -40,7 +40,7 @@ work() {
 
 submit() {
   # shellcheck disable=SC2086
-  "$batch" submit --nats "$nats" -p "make it night" "$@" $few >"$log" 2>&1
+  timeout 120 "$batch" submit --nats "$nats" -p "make it night" "$@" $few >"$log" 2>&1
 }
 
 # same FOLDER [HIDDEN]: every picture of the undisturbed run is there with equal bytes and its record, and nothing half but
@@ -85,13 +85,16 @@ kill -STOP $server
 sleep 3
 kill -CONT $server
 # What the killed one held comes back after 30 seconds.
-wait_for "$batch" collect -o done in && grep -q '24 done, 0 failed, 0 missing' "$log"
+collected() {
+  "$batch" collect -o done in >"$log" 2>&1
+}
+wait_for collected && grep -q '24 done, 0 failed, 0 missing' "$log"
 check /worker/all-done $?
 same done 1 # one, should the killed worker have been writing
 check /worker/same-bytes $?
 # A result is there before the queue is told, and what the killed one did and did not tell comes back after 30 seconds.
 is_empty() {
-  "$batch" status --nats "$nats" | grep -x '0 not finished'
+  "$batch" status --nats "$nats" >"$log" 2>&1 && grep -x '0 not finished' "$log"
 }
 wait_for is_empty
 check /worker/queue-empty $?
@@ -134,9 +137,7 @@ submit -q full --max-jobs 5 -o full-out in
 [ $? -eq 3 ] && grep -q '5 of 24 submitted' "$log"
 check /worker/full $?
 work full.log -q full --exit-idle 3
-# shellcheck disable=SC2086
-timeout 120 "$batch" submit --nats "$nats" -p "make it night" -q full --wait -o full-out in $few >"$log" 2>&1 &&
-  wait $last && same full-out
+submit -q full --wait -o full-out in && wait $last && same full-out
 check /worker/full-then-all $?
 
 # ---- Determinism classes ----
@@ -192,13 +193,8 @@ fi
 
 submit -q metrics -o metrics-out in/a0.png
 work metrics.log -q metrics --metrics 127.0.0.1:0
-has_done() { # the line of a job is printed before it is counted
-  at=$(sed -n 's/.*readiness on //p' metrics.log.err)
-  python3 -c 'import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1] + "/metrics").read().decode())' "$at" |
-    grep -x 'fluxkontext_worker_jobs_total{result="done"} 1'
-}
-wait_for has_done
-python3 - "$at" <<'P' >"$log" 2>&1
+counted() { # a job's line is printed before it is counted
+  python3 - "$(sed -n 's/.*readiness on //p' metrics.log.err)" <<'P' >"$log" 2>&1
 import sys, urllib.request, urllib.error
 text = urllib.request.urlopen(sys.argv[1] + "/metrics").read().decode()
 assert 'fluxkontext_worker_jobs_total{result="done"} 1\n' in text, text
@@ -210,6 +206,8 @@ try:
 except urllib.error.HTTPError as e:
     assert e.code == 404
 P
+}
+wait_for counted
 check /worker/metrics $?
 kill -TERM $last
 wait $last
